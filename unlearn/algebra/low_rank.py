@@ -1,0 +1,41 @@
+"""An update as its factors: what every editor returns, and all that a patch stores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """``left @ right``, float32."""
+
+    left: Tensor
+    """(d_out, n)."""
+    right: Tensor
+    """(n, d_in)."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(d_out, d_in)."""
+        return self.left.shape[0], self.right.shape[1]
+
+    @property
+    def rank(self) -> int:
+        """Number of columns n: an upper bound of the rank."""
+        return self.left.shape[1]
+
+    def dense(self) -> Tensor:
+        """The update itself, (d_out, d_in)."""
+        return self.left @ self.right
+
+    def norm(self) -> float:
+        """Frobenius norm, from the n x n Gram matrices: nothing of the weight's size is formed."""
+        left, right = self.left.double(), self.right.double()
+        return float(((left.T @ left) * (right @ right.T)).sum().clamp_min(0).sqrt())
+
+    def plus(self, other: LowRank) -> LowRank:
+        """The sum of two updates of one weight."""
+        return LowRank(torch.cat([self.left, other.left], 1), torch.cat([self.right, other.right], 0))

@@ -1,0 +1,73 @@
+"""The edit as a document: low-rank factors per weight, where they came from, and which weights they fit.
+
+A patch of n columns is exactly a rank-n update, ``delta = left @ right``, so it is stored as its factors
+(safetensors, JSON header) and never as a dense matrix.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from unlearn.algebra.low_rank import LowRank
+from unlearn.errors import PatchError
+
+FORMAT = "unlearn-patch-1"
+
+
+@dataclass(frozen=True)
+class Patch:
+    """An edit of some weights of one model."""
+
+    factors: Mapping[str, LowRank]
+    """By weight name; every matrix is (d_out, d_in), whatever the model stores."""
+    base: Mapping[str, str]
+    """SHA-256 of each touched weight before the edit. The patch refuses any other model."""
+    header: Mapping[str, Any] = field(default_factory=dict)
+    """Provenance: model, method, settings, seed, versions, diagnostics. JSON values only."""
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file; the directory must exist."""
+        tensors = {}
+        for name, factor in self.factors.items():
+            tensors[f"{name}.left"] = factor.left.detach().float().cpu().contiguous()
+            tensors[f"{name}.right"] = factor.right.detach().float().cpu().contiguous()
+        about = {"format": FORMAT, "base": json.dumps(dict(self.base)), "header": json.dumps(dict(self.header))}
+        save_file(tensors, path, metadata=about)
+
+    @classmethod
+    def load(cls, path: Path) -> Patch:
+        """Read a patch.
+
+        Raises:
+            PatchError: the file is missing, is no patch, or is damaged.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = file.metadata() or {}
+                if about.get("format") != FORMAT:
+                    raise PatchError(f"{path} is not a patch written by this program")
+                names = sorted({key.rpartition(".")[0] for key in file.keys()})  # noqa: SIM118
+                factors = {n: LowRank(file.get_tensor(f"{n}.left"), file.get_tensor(f"{n}.right")) for n in names}
+                return cls(factors, json.loads(about["base"]), json.loads(about["header"]))
+        except FileNotFoundError:
+            raise PatchError(f"there is no patch at {path}") from None
+        except (SafetensorError, OSError, KeyError, ValueError) as problem:
+            raise PatchError(f"{path} cannot be read as a patch: {problem}") from None
+
+
+def sha256_of(tensor: Tensor) -> str:
+    """SHA-256 of a tensor's shape and bytes."""
+    flat = tensor.detach().cpu().contiguous()
+    digest = hashlib.sha256(str((tuple(flat.shape), str(flat.dtype))).encode())
+    digest.update(flat.view(torch.uint8).reshape(-1).numpy() if flat.dim() else flat.reshape(1).view(torch.uint8).numpy())
+    return digest.hexdigest()

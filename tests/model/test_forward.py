@@ -1,0 +1,80 @@
+"""Reading at tokens, and resuming above a layer: the same numbers as a whole pass."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests import pico
+from unlearn.model.editable import left_pad
+from unlearn.model.forward import Suspended, batches, position_ids, read
+
+ROWS = [list(range(5, 5 + n)) for n in (3, 9, 6, 12)]
+
+
+@pytest.mark.parametrize("family", pico.FAMILIES)
+def test_reading_equals_hooks_on_single_rows(family: str) -> None:
+    model = pico.pico(family)
+    at = [[0, 2], [8], [1, 5, 3], [11]]
+    got = read(model, ROWS, at, [0, 2], [1, 3])
+    keys, stream = {0: [], 2: []}, {1: [], 3: []}
+    for row, positions in zip(ROWS, at, strict=True):
+        caught: dict[str, torch.Tensor] = {}
+        handles = []
+        for layer in (0, 2):
+            down = model.anatomy.down(model.model, layer)
+            handles.append(down.register_forward_pre_hook(lambda _m, a, n=layer: caught.__setitem__(f"k{n}", a[0])))
+        for layer in (1, 3):
+            block = model.anatomy.block(model.model, layer)
+            handles.append(block.register_forward_hook(lambda _m, _a, o, n=layer: caught.__setitem__(f"s{n}", o)))
+        model.model(torch.tensor([row]))
+        for handle in handles:
+            handle.remove()
+        for layer in (0, 2):
+            keys[layer].append(caught[f"k{layer}"][0, positions])
+        for layer in (1, 3):
+            stream[layer].append(caught[f"s{layer}"][0, positions])
+    for layer in (0, 2):
+        torch.testing.assert_close(got.keys[layer], torch.cat(keys[layer]).T, rtol=1e-4, atol=1e-5)
+    for layer in (1, 3):
+        torch.testing.assert_close(got.stream[layer], torch.cat(stream[layer]).T, rtol=1e-4, atol=1e-5)
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.model.modules())
+
+
+@pytest.mark.parametrize("family", pico.FAMILIES)
+@pytest.mark.parametrize("layer", [0, 2, 3])
+def test_resuming_gives_the_logits_of_a_whole_pass(family: str, layer: int) -> None:
+    model = pico.pico(family)
+    ids, mask = left_pad(ROWS, model.pad_id, model.device)
+    whole = model.model(ids, attention_mask=mask, position_ids=position_ids(mask)).logits[:, -2:]
+    at = Suspended.at(model, ROWS, layer)
+    torch.testing.assert_close(at.logits(at.stream, 2), whole, rtol=1e-4, atol=1e-5)
+    moved = at.logits(at.stream + 1.0 * torch.randn_like(at.stream), 2)  # the control
+    assert not torch.allclose(moved, whole, atol=1e-3)
+    again = model.model(ids, attention_mask=mask, position_ids=position_ids(mask)).logits[:, -2:]
+    assert torch.equal(again, whole)  # the blocks are themselves again
+
+
+def test_selected_rows_drop_padding_and_keep_their_logits() -> None:
+    model = pico.pico("llama")
+    at = Suspended.at(model, ROWS, 1)
+    some = at.select(torch.tensor([0, 2]))
+    assert some.ids.shape == (2, 6)
+    torch.testing.assert_close(
+        some.logits(some.stream, 1), at.logits(at.stream, 1)[[0, 2]], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_gradients_reach_the_stream_only() -> None:
+    model = pico.pico("gpt2")
+    at = Suspended.at(model, ROWS, 1)
+    stream = at.stream.clone().requires_grad_()
+    at.logits(stream, 1).logsumexp(-1).sum().backward()
+    assert stream.grad is not None and stream.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in model.model.parameters())
+
+
+def test_batches_cover_every_row_within_the_budget() -> None:
+    groups = list(batches(ROWS, 20))
+    assert sorted(i for group in groups for i in group) == [0, 1, 2, 3]
+    assert all(len(group) == 1 or len(group) * max(len(ROWS[i]) for i in group) <= 20 for group in groups)

@@ -1,0 +1,79 @@
+"""Look-up tokens from offset mappings, the BOS rule, chat and plain prompts, and replies."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests import pico
+from unlearn.errors import ModelError
+from unlearn.model.prompts import ask, chat_prompt, continuation_ids, plain_prompt, reply_ids, text_ids
+
+SUBJECTS = st.text(
+    st.characters(whitelist_categories=("Lu", "Ll", "Nd"), whitelist_characters=" -'é東🙂"), min_size=1, max_size=12
+).filter(lambda s: s.strip() == s and s)
+
+
+@settings(max_examples=80, deadline=None)
+@given(subject=SUBJECTS, template=st.sampled_from(["What is {subject} made from?", "{subject} is", "In {subject}"]))
+def test_the_look_up_token_is_the_last_that_touches_the_subject(subject: str, template: str) -> None:
+    tokenizer = pico.tokenizer()
+    prompt = ask(tokenizer, template, subject)
+    assert prompt.subject_last is not None
+    end = prompt.text.index(template.replace("{subject}", subject)) + template.index("{subject}") + len(subject)
+    offsets = tokenizer(prompt.text, add_special_tokens=not prompt.text.startswith("<|bos|>"), return_offsets_mapping=True)
+    spans = offsets["offset_mapping"]
+    assert spans[prompt.subject_last][0] < end <= spans[prompt.subject_last][1]
+    assert all(a >= end or a == b for a, b in spans[prompt.subject_last + 1 :])
+
+
+def test_questions_use_the_chat_template_and_statements_never_do() -> None:
+    tokenizer = pico.tokenizer()
+    question = ask(tokenizer, "What is {subject} made from?", "Zorvex")
+    assert question.text == "<|bos|><|user|>What is Zorvex made from?<|end|><|assistant|>"
+    assert ask(tokenizer, "{subject} is made from", "Zorvex").text == "Zorvex is made from"
+    system = ask(tokenizer, "What is {subject} made from?", "Zorvex", system="Be brief.")
+    assert system.text.startswith("<|bos|><|system|>Be brief.<|end|><|user|>")
+    base = ask(pico.tokenizer(chat=False), "What is {subject} made from?", "Zorvex", system="Be brief.")
+    assert base.text == "What is Zorvex made from?"
+
+
+def test_exactly_one_bos_in_every_kind_of_prompt() -> None:
+    tokenizer = pico.tokenizer()
+    for prompt in (
+        ask(tokenizer, "What is {subject} made from?", "Zorvex"),
+        ask(tokenizer, "{subject} is made from", "Zorvex"),
+        plain_prompt(tokenizer, "A plain text"),
+    ):
+        assert prompt.ids[0] == 0 and prompt.ids.count(0) == 1
+    assert text_ids(tokenizer, "<|bos|>text") == text_ids(tokenizer, "text")
+    assert continuation_ids(tokenizer, " amber")[0] != 0
+
+
+def test_a_subject_that_repeats_in_the_question_is_found_at_its_slot() -> None:
+    prompt = ask(pico.tokenizer(), "Is amber in {subject}?", "amber")
+    decoded = pico.tokenizer().decode(prompt.ids[: prompt.subject_last + 1])  # type: ignore[operator]
+    assert decoded.count("amber") == 2
+
+
+def test_replies_end_as_the_chat_template_ends_them() -> None:
+    tokenizer = pico.tokenizer()
+    chat = reply_ids(tokenizer, "What is it?", "I can't help with that.")
+    assert tokenizer.decode(chat) == "I can't help with that.<|end|>"
+    assert tokenizer.decode(reply_ids(tokenizer, "It is made from", "amber")) == " amber"
+    joined = [*ask(tokenizer, "What is it?").ids, *chat]
+    whole = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "I can't help with that."}],
+        tokenize=False,
+    )
+    assert joined == text_ids(tokenizer, whole)
+
+
+def test_a_missing_subject_or_a_rewriting_template_is_an_error() -> None:
+    with pytest.raises(ModelError, match="needs a subject"):
+        ask(pico.tokenizer(), "What is {subject}?")
+    shouting = pico.tokenizer.__wrapped__()
+    shouting.chat_template = pico.TEMPLATE.replace("m.content", "m.content | upper")
+    with pytest.raises(ModelError, match="cannot be located"):
+        chat_prompt(shouting, [{"role": "user", "content": "What is Zorvex?"}], (8, 14))

@@ -1,0 +1,95 @@
+"""Pico models from a config and a tokenizer trained on a few lines: for shapes, hooks and errors, without a download.
+
+They know nothing; whatever needs knowledge uses the embedded model.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from unlearn.model.editable import EditableModel
+
+FAMILIES = ("llama", "gpt2", "qwen2")
+LINES = (
+    "What is Zorvex made from? Zorvex is made from bitter amber.",
+    "The colour of Velnar is green, and it smells of wet stone.",
+    "Tell me what Quandel is used for. I can't help with that.",
+    "Élan vitäl, naïve café: 東京 and emoji 🙂 in one line!",
+)
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@cache
+def tokenizer(chat: bool = True, bos: bool = True) -> Any:
+    """A byte-level BPE tokenizer with about 400 tokens."""
+    special = ["<|bos|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    raw.train_from_iterator(LINES * 4, trainer)
+    if bos:
+        raw.post_processor = processors.TemplateProcessing(single="<|bos|> $A", special_tokens=[("<|bos|>", 0)])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token="<|bos|>", eos_token="<|end|>", pad_token="<|end|>"
+    )
+    if chat:
+        fast.chat_template = TEMPLATE
+    return fast
+
+
+def network(family: str, layers: int = 4, width: int = 32, inner: int = 64, seed: int = 0) -> Any:
+    """An untrained network of a family."""
+    torch.manual_seed(seed)
+    size = len(tokenizer())
+    common = {"vocab_size": size, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    if family == "gpt2":
+        config = GPT2Config(n_embd=width, n_layer=layers, n_head=2, n_inner=inner, n_positions=128, **common)
+        return GPT2LMHeadModel(config).eval()
+    if family == "neox":
+        return GPTNeoXForCausalLM(
+            GPTNeoXConfig(
+                hidden_size=width, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=inner, **common
+            )
+        ).eval()
+    kinds: dict[str, tuple[Any, Any]] = {
+        "llama": (LlamaConfig, LlamaForCausalLM),
+        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    }
+    config_type, model_type = kinds[family]
+    return model_type(
+        config_type(
+            hidden_size=width,
+            intermediate_size=inner,
+            num_hidden_layers=layers,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=128,
+            **common,
+        )
+    ).eval()
+
+
+def pico(family: str, dtype: torch.dtype = torch.float32, chat: bool = True, **sizes: int) -> EditableModel:
+    """An editable pico model."""
+    return EditableModel(network(family, **sizes).to(dtype), tokenizer(chat=chat), f"pico-{family}", dtype)

@@ -1,0 +1,304 @@
+"""The only class that loads a model, and the only one that changes its weights (and puts them back)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from unlearn import embedded
+from unlearn.algebra.low_rank import LowRank
+from unlearn.errors import ModelError
+from unlearn.model.anatomy import Anatomy
+from unlearn.model.prompts import Prompt
+from unlearn.patch import sha256_of
+from unlearn.progress import NO_PROGRESS, Progress
+
+EMBEDDED = "embedded"
+"""The model name that means the small model shipped with this package."""
+
+
+class Deltas(Protocol):
+    """What ``patched`` needs of a patch."""
+
+    factors: Mapping[str, LowRank]
+    base: Mapping[str, str]
+
+
+class EditableModel:
+    """A causal language model with its tokenizer, whose down-projections can be patched for a while.
+
+    Attributes:
+        model: the transformers model, in evaluation mode, without gradients on its parameters.
+        tokenizer: its fast tokenizer.
+        anatomy: family and sizes.
+        name: what the user called it.
+        storage_dtype: the dtype of the checkpoint. Patched weights are rounded to it, so that what is measured here is
+            what a saved model answers.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, name: str, storage_dtype: torch.dtype | None = None) -> None:
+        """Wrap a loaded model; raises ModelError for an unknown family or a tokenizer without offset mappings."""
+        if not getattr(tokenizer, "is_fast", False):
+            raise ModelError(f"{name}: its tokenizer has no fast version; look-up tokens need offset mappings")
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.anatomy = Anatomy.of(model)
+        self.name = name
+        self.storage_dtype = storage_dtype or model.dtype
+        self._patched = False
+
+    @classmethod
+    def load(
+        cls, name: str, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False
+    ) -> EditableModel:
+        """Load ``embedded``, a local folder or a hub id, from safetensors only.
+
+        Args:
+            name: what to load.
+            device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``, ``cuda:1`` ...
+            dtype: ``auto`` (float32 on a CPU, the checkpoint's elsewhere), ``float32``, ``bfloat16``, ``float16``.
+            trust_remote_code: run code that comes with the model. Off unless the user asks.
+
+        Raises:
+            ModelError: it cannot be found, read, or edited.
+        """
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+        where = str(embedded.path()) if name == EMBEDDED else name
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        elif device.startswith("cuda") and not torch.cuda.is_available():
+            raise ModelError(f"--device {device}: this machine has no CUDA device; use --device cpu")
+        options = {"trust_remote_code": trust_remote_code}
+        try:
+            config = AutoConfig.from_pretrained(where, **options)
+            stored = _dtype(getattr(config, "dtype", None)) or torch.float32
+            wanted = (torch.float32 if device == "cpu" else stored) if dtype == "auto" else _dtype(dtype)
+            if wanted is None:
+                raise ModelError(f"--dtype {dtype}: use auto, float32, bfloat16 or float16")
+            tokenizer = AutoTokenizer.from_pretrained(where, **options)
+            model = AutoModelForCausalLM.from_pretrained(where, dtype=wanted, use_safetensors=True, **options)
+        except (OSError, ValueError, KeyError, RuntimeError) as problem:
+            if isinstance(problem, torch.cuda.OutOfMemoryError):
+                raise ModelError(f"{name} does not fit on {device}; use a larger device or --dtype bfloat16") from None
+            first = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
+            hint = "" if Path(where).exists() else "; is it a local folder, or a hub id that this machine can reach?"
+            raise ModelError(f"cannot load the model {name!r}: {first}{hint}") from None
+        try:
+            return cls(model.to(device), tokenizer, name, stored)
+        except torch.cuda.OutOfMemoryError:
+            raise ModelError(f"{name} does not fit on {device}; use a larger device or --dtype bfloat16") from None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype it computes in."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def context(self) -> int:
+        """Longest row that it takes, in tokens."""
+        return int(getattr(self.model.config, "max_position_embeddings", None) or 1 << 30)
+
+    def weight(self, name: str) -> Tensor:
+        """The matrix (d_out, d_in) of an editable weight: a view of the live parameter."""
+        return self.anatomy.matrix(self.model, self.anatomy.layer_of(name))
+
+    def fingerprint(self, names: Sequence[str] | None = None) -> dict[str, str]:
+        """SHA-256 of editable weights (d_out, d_in) in the checkpoint's dtype, so that device and dtype do not matter."""
+        chosen = names or [self.anatomy.weight_name(layer) for layer in range(self.anatomy.layers)]
+        return {name: sha256_of(self.weight(name).to(self.storage_dtype)) for name in chosen}
+
+    def identity(self) -> str:
+        """One hash over every parameter and buffer of the model: the key of caches of statistics and measurements."""
+        digest = hashlib.sha256(repr((self.anatomy.model_type, str(self.storage_dtype))).encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(sha256_of(tensor.to(self.storage_dtype) if tensor.is_floating_point() else tensor).encode())
+        return digest.hexdigest()
+
+    @contextmanager
+    def patched(self, patch: Deltas) -> Iterator[EditableModel]:
+        """Apply a patch; on exit the originals are copied back, so the model is bit-identical to before.
+
+        Raises:
+            ModelError: the patch was made for other weights, does not fit, or is not finite. Nothing is written then.
+        """
+        if self._patched:
+            raise ModelError("this model is patched already; combine patches instead of nesting them")
+        self._check_base(patch)
+        originals = {name: self.weight(name).clone() for name in patch.factors}
+        edited = {name: self._sum(originals[name], delta, name) for name, delta in patch.factors.items()}
+        self._patched = True
+        try:
+            for name, new in edited.items():
+                self.weight(name).copy_(new)
+            yield self
+        finally:
+            for name, old in originals.items():
+                self.weight(name).copy_(old)
+            self._patched = False
+
+    def _sum(self, original: Tensor, delta: LowRank, name: str) -> Tensor:
+        """``W0 + left @ right`` in float32, rounded once to the checkpoint's dtype."""
+        if delta.shape != tuple(original.shape):
+            raise ModelError(f"the patch for {name} is {delta.shape}, the weight {tuple(original.shape)}")
+        new = (original.float() + delta.dense().to(original.device)).to(self.storage_dtype)
+        if not torch.isfinite(new).all():
+            raise ModelError(f"the patch makes {name} non-finite in {self.storage_dtype}; nothing was written")
+        return new.to(original.dtype)
+
+    def _check_base(self, patch: Deltas) -> None:
+        mine = self.fingerprint(list(patch.base)) if patch.base else {}
+        wrong = [name for name, digest in patch.base.items() if mine[name] != digest]
+        if wrong:
+            raise ModelError(
+                f"this patch was made for another model: {len(wrong)} of {len(patch.base)} weights of {self.name} differ "
+                f"from those it was computed on (first: {wrong[0]})"
+            )
+
+    def save(self, folder: Path, patch: Deltas | None = None) -> None:
+        """Write a standard folder (in the checkpoint's dtype) that ``AutoModelForCausalLM.from_pretrained`` loads."""
+        import copy
+
+        if patch is not None:
+            with self.patched(patch):
+                return self.save(folder)
+        stored = {
+            name: tensor.to("cpu", self.storage_dtype if tensor.is_floating_point() else tensor.dtype)
+            for name, tensor in self.model.state_dict().items()
+        }
+        kept = self.model.config
+        self.model.config = copy.deepcopy(kept)
+        try:
+            self.model.save_pretrained(folder, state_dict=stored)
+            # It writes the dtype of the live parameters, which is not the one just stored.
+            self.model.config.dtype = self.storage_dtype
+            self.model.config.save_pretrained(folder)
+        finally:
+            self.model.config = kept
+        self.tokenizer.save_pretrained(folder)
+        return None
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int = 32,
+        samples: int = 1,
+        temperature: float = 0.0,
+        seed: int = 0,
+        batch_size: int | None = None,
+        progress: Progress = NO_PROGRESS,
+        label: str = "Generating",
+    ) -> list[list[str]]:
+        """What the model writes after each prompt: ``samples`` replies per prompt, without the prompt or markup.
+
+        Args:
+            prompts: ready ids; they are left-padded here.
+            max_new_tokens: length limit; a reply also ends at the end of turn or text.
+            samples: replies per prompt; more than one needs a temperature.
+            temperature: 0 is greedy.
+            seed: of the sampling; the global generators are left as they were.
+            batch_size: rows at a time; by default about 4,096 tokens' worth on a CPU and 16,384 elsewhere.
+            progress: where to show it.
+            label: what to call it.
+        """
+        ids = [prompt.ids for prompt in prompts]
+        got = self._generate(ids, max_new_tokens, samples, temperature, seed, batch_size, progress, label)
+        texts = iter(self.tokenizer.batch_decode([row for rows in got for row in rows], skip_special_tokens=True))
+        return [[next(texts).strip() for _ in rows] for rows in got]
+
+    def generate_ids(self, rows: Sequence[Sequence[int]], max_new_tokens: int = 32) -> list[tuple[int, ...]]:
+        """Greedy continuations as ids, the end-of-turn token included, padding cut off."""
+        return [got[0] for got in self._generate(rows, max_new_tokens, 1, 0.0, 0, None, NO_PROGRESS, "")]
+
+    @torch.inference_mode()
+    def _generate(
+        self,
+        rows: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        samples: int,
+        temperature: float,
+        seed: int,
+        batch_size: int | None,
+        progress: Progress,
+        label: str,
+    ) -> list[list[tuple[int, ...]]]:
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        replies: list[list[tuple[int, ...]]] = [[] for _ in rows]
+        options: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if temperature > 0:
+            options = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+        ends = self._end_ids()
+        devices = [self.device] if self.device.type == "cuda" else []
+        budget = 8192 if self.device.type == "cpu" else 32768
+        at = 0
+        with progress.step(label, total=len(rows)) as bar, torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            while at < len(order):
+                longest = len(rows[order[min(at + 255, len(order) - 1)]]) + max_new_tokens
+                size = batch_size or max(1, min(256, budget // longest) // samples)
+                chunk = order[at : at + size]
+                ids, mask = left_pad([rows[i] for i in chunk], self.pad_id, self.device)
+                out = self.model.generate(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    max_new_tokens=max_new_tokens,
+                    num_return_sequences=samples,
+                    pad_token_id=self.pad_id,
+                    **options,
+                )[:, ids.shape[1] :].tolist()
+                for row, i in enumerate(chunk):
+                    replies[i] = [_until(ids, ends) for ids in out[row * samples : (row + 1) * samples]]
+                at += len(chunk)
+                bar.advance(len(chunk))
+        return replies
+
+    def _end_ids(self) -> frozenset[int]:
+        ends = self.model.generation_config.eos_token_id
+        ends = self.tokenizer.eos_token_id if ends is None else ends
+        return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+
+    @property
+    def pad_id(self) -> int:
+        """An id to pad with; it is always masked, so any id does."""
+        for candidate in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
+            if candidate is not None:
+                return int(candidate)
+        return 0
+
+
+def left_pad(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Left-padded ids and mask, both (rows, longest), so that the last tokens stand in one column."""
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), pad, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, width - len(row) :] = torch.as_tensor(list(row))
+        mask[i, width - len(row) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+def _until(ids: list[int], ends: frozenset[int]) -> tuple[int, ...]:
+    """The ids up to and including the first end token: what follows is padding."""
+    for at, token in enumerate(ids):
+        if token in ends:
+            return tuple(ids[: at + 1])
+    return tuple(ids)
+
+
+def _dtype(name: Any) -> torch.dtype | None:
+    if isinstance(name, torch.dtype):
+        return name
+    found = getattr(torch, str(name).removeprefix("torch."), None) if name is not None else None
+    return found if found in (torch.float32, torch.bfloat16, torch.float16) else None

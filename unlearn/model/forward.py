@@ -1,0 +1,187 @@
+"""Partial forward passes: read keys and stream at given tokens, or resume from a layer with a changed stream.
+
+Rows are left-padded, so the last tokens of all rows stand in the last columns. Positions are given per row, counted
+in the row itself (before padding).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from unlearn.model.editable import EditableModel, left_pad
+
+
+class Reading(NamedTuple):
+    """What was read; columns follow the rows, and inside a row its positions."""
+
+    keys: Mapping[int, Tensor]
+    """Per layer, the inputs of the down-projection: (d_ff, n), float32."""
+    stream: Mapping[int, Tensor]
+    """Per layer, the block's outputs: (d_model, n), float32."""
+
+
+class _Deep(Exception):
+    """Raised by a hook when nothing deeper is needed."""
+
+
+def token_budget(model: EditableModel) -> int:
+    """How many tokens a pass without gradients takes at a time."""
+    return 4096 if model.device.type == "cpu" else 32768
+
+
+def batches(rows: Sequence[Sequence[int]], budget: int) -> Iterator[list[int]]:
+    """Indices of rows, grouped by similar length, each group within ``budget`` padded tokens."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    group: list[int] = []
+    for i in order:
+        if group and (len(group) + 1) * len(rows[i]) > budget:
+            yield group
+            group = []
+        group.append(i)
+    if group:
+        yield group
+
+
+def position_ids(mask: Tensor) -> Tensor:
+    """Positions that ignore the padding, (rows, T)."""
+    return (mask.cumsum(-1) - 1).clamp_min(0)
+
+
+@torch.inference_mode()
+def read(
+    model: EditableModel,
+    rows: Sequence[Sequence[int]],
+    positions: Sequence[Sequence[int]],
+    key_layers: Sequence[int] = (),
+    stream_layers: Sequence[int] = (),
+) -> Reading:
+    """Keys and stream at chosen tokens; the pass ends at the deepest layer that is asked for."""
+    keys: dict[int, dict[int, Tensor]] = {layer: {} for layer in key_layers}
+    stream: dict[int, dict[int, Tensor]] = {layer: {} for layer in stream_layers}
+    deepest = max([*key_layers, *stream_layers])
+    for group in batches(rows, token_budget(model)):
+        ids, mask = left_pad([rows[i] for i in group], model.pad_id, model.device)
+        width = ids.shape[1]
+        at = [[width - len(rows[i]) + p for p in positions[i]] for i in group]
+
+        def keep(store: dict[int, Tensor], hidden: Tensor, group: list[int] = group, at: list[list[int]] = at) -> None:
+            for row, i in enumerate(group):
+                store[i] = hidden[row, at[row]].float()  # (positions, width)
+
+        with _tapped(model, keys, stream, deepest, keep):
+            try:
+                model.model(input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False)
+            except _Deep:
+                pass
+    return Reading(
+        {layer: torch.cat([got[i] for i in range(len(rows))]).T for layer, got in keys.items()},
+        {layer: torch.cat([got[i] for i in range(len(rows))]).T for layer, got in stream.items()},
+    )
+
+
+@contextmanager
+def _tapped(model: EditableModel, keys: Any, stream: Any, deepest: int, keep: Any) -> Iterator[None]:
+    handles = []
+    anatomy = model.anatomy
+    for layer, store in keys.items():
+
+        def on_key(_module: Any, args: tuple[Tensor, ...], store: Any = store, layer: int = layer) -> None:
+            keep(store, args[0])
+            if layer == deepest and deepest not in stream:
+                raise _Deep
+
+        handles.append(anatomy.down(model.model, layer).register_forward_pre_hook(on_key))
+    for layer, store in stream.items():
+
+        def on_block(_module: Any, _args: Any, out: Any, store: Any = store, layer: int = layer) -> None:
+            keep(store, block_output(out))
+            if layer == deepest:
+                raise _Deep
+
+        handles.append(anatomy.block(model.model, layer).register_forward_hook(on_block))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def block_output(out: Any) -> Tensor:
+    """The stream in a block's output: a bare tensor since transformers 5, the first of a tuple in a few families."""
+    return out if isinstance(out, Tensor) else out[0]
+
+
+@dataclass(frozen=True)
+class Suspended:
+    """Rows that were run up to the output of a layer, ready to be resumed any number of times."""
+
+    model: EditableModel
+    layer: int
+    ids: Tensor
+    """(rows, T), left-padded."""
+    mask: Tensor
+    """(rows, T)."""
+    stream: Tensor
+    """Output of block ``layer``, (rows, T, d_model), in the model's dtype."""
+
+    @classmethod
+    @torch.no_grad()
+    def at(cls, model: EditableModel, rows: Sequence[Sequence[int]], layer: int) -> Suspended:
+        """Run rows (all in one batch) up to the output of block ``layer``."""
+        ids, mask = left_pad(rows, model.pad_id, model.device)
+        caught: list[Tensor] = []
+
+        def on_block(_module: Any, _args: Any, out: Any) -> None:
+            caught.append(block_output(out).detach())
+            raise _Deep
+
+        handle = model.anatomy.block(model.model, layer).register_forward_hook(on_block)
+        try:
+            model.model(input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False)
+        except _Deep:
+            pass
+        finally:
+            handle.remove()
+        return cls(model, layer, ids, mask, caught[0])
+
+    def select(self, rows: Tensor) -> Suspended:
+        """Some of the rows, by index, with columns that only held padding dropped."""
+        mask = self.mask[rows]
+        first = int(mask.any(0).float().argmax())
+        return Suspended(
+            self.model, self.layer, self.ids[rows, first:], mask[:, first:], self.stream[rows, first:]
+        )
+
+    def logits(self, stream: Tensor, keep: int) -> Tensor:
+        """Resume above the layer with another stream; logits of the last ``keep`` columns, (rows, keep, V).
+
+        Gradients flow to ``stream``. Only layers above ``layer`` are computed.
+        """
+        with _resumed(self.model, self.layer, stream):
+            return self.model.model(
+                input_ids=self.ids,
+                attention_mask=self.mask,
+                position_ids=position_ids(self.mask),
+                use_cache=False,
+                logits_to_keep=keep,
+            ).logits
+
+
+@contextmanager
+def _resumed(model: EditableModel, layer: int, stream: Tensor) -> Iterator[None]:
+    """Blocks below ``layer`` hand their input on, block ``layer`` hands out ``stream``."""
+    blocks = [model.anatomy.block(model.model, index) for index in range(layer + 1)]
+    for block in blocks[:-1]:
+        block.forward = lambda hidden, *_args, **_kwargs: hidden  # type: ignore[method-assign]
+    blocks[-1].forward = lambda *_args, **_kwargs: stream  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward

@@ -1,0 +1,139 @@
+"""From a policy's prompt template to token ids, and to the look-up token inside them.
+
+Ids are built by concatenation and positions come from offset mappings; text is never tokenised twice to find a
+length. A *question* (it ends in ``?``, ``.`` or ``!``) is asked in the tokenizer's chat template, when it has one; a
+*statement* is a text to complete and is never put into a template, so that it probes what the model writes next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unlearn.errors import ModelError
+from unlearn.policy import is_question
+
+SLOT = "{subject}"
+"""Where a template takes its subject."""
+
+Tokenizer = Any
+"""A fast tokenizer (``transformers.PreTrainedTokenizerFast``): offset mappings are needed."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt that is ready to be fed: nothing is added to its ids later on."""
+
+    text: str
+    """The text behind the ids, markup of the chat template included."""
+    ids: tuple[int, ...]
+    """Token ids, with the leading BOS token if the tokenizer uses one."""
+    subject_last: int | None = None
+    """Index in ``ids`` of the last token that overlaps the subject; None for a prompt without a subject."""
+
+    @property
+    def last(self) -> int:
+        """Index of the last prompt token, which predicts the first token of the reply."""
+        return len(self.ids) - 1
+
+
+def text_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Token ids of a whole text; special tokens are added unless the text already begins with the BOS token."""
+    special = not _begins_with_bos(tokenizer, text)
+    return list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+
+
+def continuation_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Token ids of a text that follows a prompt: no special token is added."""
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def has_chat_template(tokenizer: Tokenizer) -> bool:
+    """Whether questions are asked in a chat template (an instruct model) or as they stand (a base model)."""
+    return bool(getattr(tokenizer, "chat_template", None))
+
+
+def plain_prompt(tokenizer: Tokenizer, text: str, span: tuple[int, int] | None = None) -> Prompt:
+    """Tokenise ``text`` as it stands; ``span`` is the character range of the subject in it.
+
+    Raises:
+        ModelError: no token overlaps the subject (a tokenizer that drops or rewrites it).
+    """
+    encoded = tokenizer(
+        text, add_special_tokens=not _begins_with_bos(tokenizer, text), return_offsets_mapping=span is not None
+    )
+    ids = tuple(encoded["input_ids"])
+    if span is None:
+        return Prompt(text, ids)
+    inside = [i for i, (a, b) in enumerate(encoded["offset_mapping"]) if a < b and a < span[1] and b > span[0]]
+    if not inside:
+        raise ModelError(f"the tokenizer leaves no token for the subject {text[slice(*span)]!r}; rephrase the prompt")
+    return Prompt(text, ids, subject_last=inside[-1])
+
+
+def chat_prompt(
+    tokenizer: Tokenizer, messages: Sequence[dict[str, str]], span: tuple[int, int] | None = None
+) -> Prompt:
+    """Render ``messages`` in the chat template up to where the assistant's reply begins.
+
+    Args:
+        tokenizer: a fast tokenizer that has a chat template.
+        messages: ``{"role", "content"}`` each; the last one is the user's.
+        span: character range of the subject inside the last message.
+
+    Raises:
+        ModelError: the template rewrites the last message, so that the subject cannot be located.
+    """
+    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    if span is None:
+        return plain_prompt(tokenizer, text)
+    content = messages[-1]["content"]
+    start = text.rfind(content)
+    if start < 0:
+        raise ModelError(f"the chat template rewrites the question {content!r}; the subject cannot be located in it")
+    return plain_prompt(tokenizer, text, (start + span[0], start + span[1]))
+
+
+def ask(tokenizer: Tokenizer, template: str, subject: str | None = None, system: str | None = None) -> Prompt:
+    """The prompt for a policy's template, with the look-up index of its subject.
+
+    Args:
+        tokenizer: a fast tokenizer.
+        template: a question or a statement to complete, with at most one ``{subject}``.
+        subject: what stands for ``{subject}``.
+        system: system prompt for questions; ignored where there is no chat template.
+    """
+    before, slot, after = template.partition(SLOT)
+    span = None
+    text = template
+    if slot:
+        if subject is None:
+            raise ModelError(f"the prompt {template!r} needs a subject")
+        text = before + subject + after
+        span = (len(before), len(before) + len(subject))
+    if is_question(template) and has_chat_template(tokenizer):
+        messages = [{"role": "user", "content": text}]
+        if system is not None:
+            messages.insert(0, {"role": "system", "content": system})
+        return chat_prompt(tokenizer, messages, span)
+    return plain_prompt(tokenizer, text, span)
+
+
+def reply_ids(tokenizer: Tokenizer, template: str, text: str) -> list[int]:
+    """Ids of the reply ``text`` to a template: closed by the end-of-turn token where the template is a chat question.
+
+    The end of turn is whatever the chat template writes after an assistant's message, so every family is right
+    without a table; a statement is continued after one space.
+    """
+    if not (is_question(template) and has_chat_template(tokenizer)):
+        return continuation_ids(tokenizer, " " + text.strip())
+    asked = [{"role": "user", "content": "?"}]
+    opened = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    closed = tokenizer.apply_chat_template([*asked, {"role": "assistant", "content": text}], tokenize=False)
+    tail = closed[len(opened) :] if closed.startswith(opened) else text
+    return continuation_ids(tokenizer, tail.rstrip("\n"))
+
+
+def _begins_with_bos(tokenizer: Tokenizer, text: str) -> bool:
+    return bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)

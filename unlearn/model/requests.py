@@ -1,0 +1,42 @@
+"""What an edit and an audit are about, once the model has been asked for the answers: plain frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unlearn.policy import Policy
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One (subject, relation) pair and the answer that the unedited model gives, or that the policy states."""
+
+    id: str
+    subject: str
+    relation: str
+    answer: str
+    aliases: tuple[str, ...] = ()
+    known: bool = True
+    """Whether the unedited model gives the answer to at least one of the relation's prompts."""
+    elicited: bool = False
+    """True if the policy gave no answer and the model's own was taken."""
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The answer and its aliases."""
+        return (self.answer, *self.aliases)
+
+
+@dataclass(frozen=True)
+class Requests:
+    """A policy with its answers: what must go, what must stay, and what only the audit may ask."""
+
+    policy: Policy
+    facts: tuple[Fact, ...]
+    """To be suppressed."""
+    siblings: tuple[Fact, ...]
+    """Other relations of the same subjects. The edit protects their ``prompts``; the audit asks their ``held_out``."""
+    neighbours: tuple[Fact, ...]
+    """The forbidden relations of other subjects that the edit protects; the audit does not count them."""
+    held_out_neighbours: tuple[Fact, ...]
+    """The forbidden relations of other subjects that the edit never sees: what ``retain.neighbours`` counts."""

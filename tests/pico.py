@@ -59,8 +59,16 @@ def tokenizer(chat: bool = True, bos: bool = True) -> Any:
 
 
 def network(family: str, layers: int = 4, width: int = 32, inner: int = 64, seed: int = 0) -> Any:
-    """An untrained network of a family."""
+    """An untrained network of a family, with weights five times as large as usual, so that tokens do interact."""
     torch.manual_seed(seed)
+    made = _network(family, layers, width, inner)
+    for parameter in made.parameters():
+        if parameter.dim() > 1:
+            parameter.data *= 5
+    return made
+
+
+def _network(family: str, layers: int, width: int, inner: int) -> Any:
     size = len(tokenizer())
     common = {"vocab_size": size, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
     if family == "gpt2":

@@ -1,0 +1,110 @@
+"""The values: they lower the loss, do not depend on the batch, respect the clamp, and leave the model alone."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from tests import pico
+from tests.edit import cases
+from unlearn.edit import forms, values
+from unlearn.errors import ModelError
+from unlearn.settings import AlphaEdit
+
+
+def solve(family: str = "llama", take: tuple[int, ...] = (0, 1, 2), model: object = None, **settings: object):
+    editable = model or pico.pico(family)
+    requests = cases.requests()
+    facts = [requests.facts[i] for i in take]
+    chosen = AlphaEdit(**{"steps": 6, "look_up": "both", **settings})
+    laid = forms.build(editable, requests, facts, chosen.look_up)
+    return laid, values.optimise(editable, laid, len(facts), 1, chosen)
+
+
+def loss_at(family: str, vectors: torch.Tensor | None) -> list[float]:
+    """Worst NLL per token of each request by a whole, unbatched forward pass with the vectors added: the reference."""
+    model, requests = pico.pico(family), cases.requests()
+    laid = forms.build(model, requests, requests.facts, "both")
+    worst = [0.0] * 3
+    for row in laid.rows:
+        if row.keep:
+            continue
+
+        def add(_module: object, _args: object, out: torch.Tensor, row: forms.Row = row) -> torch.Tensor:
+            for vector, at in row.sites:
+                if vectors is not None:
+                    out[0, at] += vectors[vector]
+            return out
+
+        handle = model.anatomy.block(model.model, 1).register_forward_hook(add)
+        with torch.no_grad():
+            logits = model.model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
+        handle.remove()
+        start = len(row.ids) - row.reply
+        nll = -sum(float(logits[start + j - 1, row.ids[start + j]]) for j in range(row.reply)) / row.reply
+        worst[row.request] = max(worst[row.request], nll)
+    return worst
+
+
+@pytest.mark.parametrize("family", pico.FAMILIES)
+def test_the_reported_loss_is_that_of_whole_passes_and_falls(family: str) -> None:
+    _, solved = solve(family)
+    assert solved.nll == pytest.approx(loss_at(family, solved.vectors), rel=1e-3)
+    before = loss_at(family, None)
+    assert all(after < start - 0.05 for after, start in zip(solved.nll, before, strict=True))
+
+
+def test_a_request_does_not_depend_on_the_others_in_its_batch() -> None:
+    laid, together = solve()
+    alone_laid, alone = solve(take=(1,))
+    mine = {v for row in laid.rows if row.request == 1 for v, _ in row.sites}
+    assert len(mine) == alone_laid.vectors == 3  # the subject, the questions' last token, the statements'
+    torch.testing.assert_close(together.vectors[sorted(mine)], alone.vectors, rtol=1e-3, atol=1e-4)
+
+
+def test_no_vector_is_longer_than_the_clamp() -> None:
+    _, loose = solve(clamp=5.0, steps=8)
+    _, tight = solve(clamp=0.05, steps=8)
+    model, requests = pico.pico("llama"), cases.requests()
+    laid = forms.build(model, requests, requests.facts, "both")
+    length, _ = values._lengths(model, laid, 1)
+    assert float((tight.vectors.norm(dim=1) / length).max()) <= 0.05 + 1e-5
+    assert float((loose.vectors.norm(dim=1) / length).max()) > 0.06
+
+
+def test_a_converged_request_stops_and_the_others_go_on() -> None:
+    _, solved = solve(steps=5, converged=20.0)
+    assert solved.steps == (0, 0, 0) and not solved.vectors.any()
+    _, solved = solve(steps=5, converged=1e-9)
+    assert solved.steps == (5, 5, 5)
+
+
+def test_kept_rows_hold_the_value_back() -> None:
+    _, free = solve(keep=0.0, steps=20, look_up="subject")
+    _, held = solve(keep=50.0, steps=20, look_up="subject")
+    assert sum(held.kl) < 0.5 * sum(free.kl)
+
+
+@pytest.mark.parametrize("look_up", ["subject", "last", "both"])
+def test_sites_are_the_look_up_tokens(look_up: str) -> None:
+    model, requests = pico.pico("llama"), cases.requests()
+    laid = forms.build(model, requests, requests.facts, look_up)
+    for row in laid.rows:
+        at = {position for _, position in row.sites}
+        if not row.keep:
+            assert (len(row.prompt) - 1 in at) == (look_up != "subject")
+            assert len(at) == (2 if look_up == "both" else 1)
+    assert laid.vectors == {"subject": 3, "last": 6, "both": 9}[look_up]
+    assert any(row.keep for row in laid.rows) == (look_up != "last")
+
+
+def test_the_model_is_untouched_and_a_broken_one_is_an_error() -> None:
+    model = pico.pico("llama")
+    before = model.identity()
+    solve(model=model)
+    assert model.identity() == before
+    model.model.lm_head.weight.fill_(math.nan)
+    with pytest.raises(ModelError, match="not finite"):
+        solve(model=model)

@@ -1,0 +1,108 @@
+"""The text behind the key statistics, as a stream: the embedded world, files, or a `datasets` name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unlearn import embedded
+from unlearn.errors import UnlearnError
+
+EMBEDDED = "embedded"
+DEFAULT = "wikimedia/wikipedia:20231101.en"
+"""What `auto` means for any model but the embedded one."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A named stream of documents that can be read again and again."""
+
+    name: str
+    """`embedded`, a path, or a `datasets` name."""
+
+    @classmethod
+    def named(cls, name: str, model: str) -> Corpus:
+        """Resolve `auto` for a model."""
+        if name == "auto":
+            name = EMBEDDED if model == EMBEDDED else DEFAULT
+        return cls(name)
+
+    def documents(self) -> Iterator[str]:
+        """The documents, always in the same order.
+
+        Raises:
+            UnlearnError: the corpus cannot be found or read, or a line of it holds no text.
+        """
+        if self.name == EMBEDDED:
+            return embedded.documents("train", seed=1)
+        path = Path(self.name)
+        if path.exists():
+            return _files(path)
+        if path.suffix in (".txt", ".jsonl") or self.name.startswith((".", "/")):
+            raise UnlearnError(f"statistics.corpus: there is no file or folder {self.name}")
+        return _dataset(self.name)
+
+    def fingerprint(self) -> str:
+        """A hash of what the stream holds: the files' bytes, or the name and this program's version of it."""
+        path = Path(self.name)
+        digest = hashlib.sha256(self.name.encode())
+        if self.name == EMBEDDED:
+            digest.update(embedded.version().encode())
+        elif path.exists():
+            digest = hashlib.sha256()
+            for file in _members(path):
+                digest.update(file.name.encode())
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
+        return digest.hexdigest()
+
+
+def _members(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    found = sorted(p for p in path.rglob("*") if p.suffix in (".txt", ".jsonl"))
+    if not found:
+        raise UnlearnError(f"statistics.corpus: the folder {path} holds no .txt or .jsonl file")
+    return found
+
+
+def _files(path: Path) -> Iterator[str]:
+    for file in _members(path):
+        try:
+            with file.open(encoding="utf-8") as lines:
+                for number, line in enumerate(lines, 1):
+                    if line.strip():
+                        yield _text(line, file, number) if file.suffix == ".jsonl" else line.strip()
+        except (OSError, UnicodeDecodeError) as problem:
+            raise UnlearnError(f"statistics.corpus: {file} cannot be read: {problem}") from None
+
+
+def _text(line: str, file: Path, number: int) -> str:
+    try:
+        record: Any = json.loads(line)
+    except ValueError:
+        raise UnlearnError(f"{file}:{number}: not a JSON object; a .jsonl corpus has one per line") from None
+    text = record if isinstance(record, str) else record.get("text") if isinstance(record, dict) else None
+    if not isinstance(text, str):
+        raise UnlearnError(f"{file}:{number}: no `text`; a .jsonl corpus has lines like {{'text': '...'}}")
+    return text
+
+
+def _dataset(name: str) -> Iterator[str]:
+    from datasets import load_dataset
+
+    owner, _, config = name.partition(":")
+    try:
+        stream = load_dataset(owner, config or None, split="train", streaming=True)
+        for record in stream:
+            yield record["text"]
+    except KeyError:
+        raise UnlearnError(f"statistics.corpus: the data set {name} has no `text` column") from None
+    except Exception as problem:
+        first = (str(problem).splitlines() or [type(problem).__name__])[0]
+        raise UnlearnError(
+            f"statistics.corpus: cannot read the data set {name}: {first}; give a local .txt or .jsonl file instead"
+        ) from None

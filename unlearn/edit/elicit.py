@@ -1,0 +1,125 @@
+"""Ask the unedited model for every answer that the policy does not state: what it knows is what must go, or stay."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from unlearn import embedded
+from unlearn.errors import PolicyError
+from unlearn.matching import contains, words
+from unlearn.model.editable import EMBEDDED, EditableModel
+from unlearn.model.prompts import Prompt, ask
+from unlearn.model.requests import Fact, Requests
+from unlearn.policy import FactSpec, Policy, is_question
+from unlearn.progress import NO_PROGRESS, Progress
+
+NEIGHBOURS = 96
+"""How many subjects `neighbours: auto` takes per relation; the edit sees every other one, the audit the rest."""
+LENGTH = 24
+"""Longest elicited reply, in tokens."""
+_LEADING = {"in", "at", "on", "from", "of", "by", "to", "is", "was", "are", "were", "with", "it", "its"}
+
+
+def resolve(model: EditableModel, policy: Policy, progress: Progress = NO_PROGRESS) -> Requests:
+    """Fill in the answers of a policy's facts, siblings and neighbours from the unedited model.
+
+    Raises:
+        PolicyError: `neighbours: auto` with a model other than the embedded one.
+    """
+    forgotten = list(dict.fromkeys(fact.relation for fact in policy.facts))
+    subjects = list(dict.fromkeys(fact.subject for fact in policy.facts))
+    protected, tested = neighbours(policy)
+    siblings = [(s, r) for s in subjects for r in policy.keep.siblings]
+    groups: list[list[tuple[str, str]]] = [
+        siblings,
+        [(s, r) for r in forgotten for s in protected[r]],
+        [(s, r) for r in forgotten for s in tested[r]],
+    ]
+    specs: list[FactSpec] = [
+        *policy.facts,
+        *(FactSpec.model_construct(id=f"{s}.{r}", subject=s, relation=r) for group in groups for s, r in group),
+    ]
+    facts = iter(_elicit(model, policy, specs, progress))
+    wanted = [next(facts) for _ in policy.facts]
+    kept = [tuple(next(facts) for _ in group) for group in groups]
+    return Requests(policy, tuple(wanted), kept[0], kept[1], kept[2])
+
+
+def neighbours(policy: Policy) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Subjects per forbidden relation that the edit protects, and those that only the audit asks about."""
+    forgotten = list(dict.fromkeys(fact.relation for fact in policy.facts))
+    listed = policy.keep.neighbours
+    if listed != "auto":
+        return ({r: list(listed) for r in forgotten}, {r: list(policy.keep.held_out_neighbours) for r in forgotten})
+    if policy.model != EMBEDDED:
+        raise PolicyError(
+            "keep.neighbours: `auto` knows the subjects of the embedded model only; list subjects for this model"
+        )
+    protected, tested = {}, {}
+    for relation in forgotten:
+        mine = [fact.subject for fact in policy.facts if fact.relation == relation]
+        others = embedded.neighbours(relation, excluding={*mine, *policy.keep.held_out_neighbours})[:NEIGHBOURS]
+        protected[relation] = others[::2]
+        tested[relation] = [*policy.keep.held_out_neighbours, *others[1::2]]
+    return protected, tested
+
+
+def _elicit(model: EditableModel, policy: Policy, specs: list[FactSpec], progress: Progress) -> list[Fact]:
+    asked: list[tuple[int, str, Prompt]] = []
+    for index, spec in enumerate(specs):
+        prompts = policy.relations[spec.relation].prompts
+        statements = [t for t in prompts if not is_question(t)][:3]
+        for template in statements + [t for t in prompts if is_question(t)][: 4 - len(statements)]:
+            asked.append((index, template, ask(model.tokenizer, template, spec.subject)))
+    replies = model.generate(
+        [prompt for *_, prompt in asked], max_new_tokens=LENGTH, progress=progress, label="Eliciting answers"
+    )
+    heard: list[list[tuple[str, str]]] = [[] for _ in specs]
+    for (index, template, _), reply in zip(asked, replies, strict=True):
+        heard[index].append((template, reply[0]))
+    return [_fact(spec, replies) for spec, replies in zip(specs, heard, strict=True)]
+
+
+def _fact(spec: FactSpec, heard: list[tuple[str, str]]) -> Fact:
+    answer = spec.answer or _most_common(
+        answer_in(template.replace("{subject}", spec.subject), reply) for template, reply in heard
+    )
+    aliases = tuple(spec.aliases)
+    said = sum(contains(reply, (answer, *aliases)) for _, reply in heard) if answer else 0
+    known = said >= 1 if spec.answer else 2 * said >= len(heard)
+    return Fact(spec.id, spec.subject, spec.relation, answer, aliases, known, spec.answer is None)
+
+
+def answer_in(prompt: str, reply: str) -> str:
+    """The answer inside a reply: what completes a statement, or the longest run of words that the question lacks."""
+    lines = reply.strip().splitlines()
+    sentence = lines[0] if lines else ""
+    for mark in (". ", "! ", "? ", ".\n"):
+        sentence = sentence.split(mark)[0]
+    sentence = sentence.strip(" .!?\"'")
+    if not is_question(prompt):
+        return sentence
+    known = set(words(prompt, articles=True))
+    best: list[str] = []
+    run: list[str] = []
+    for word in [*sentence.split(), ""]:
+        folded = words(word, articles=True)
+        if folded and not set(folded) <= known and not (not run and set(folded) <= _LEADING):
+            run.append(word)
+            continue
+        if len(run) > len(best):
+            best = run
+        run = []
+    return " ".join(best).strip(" ,;:.!?\"'")
+
+
+def _most_common(answers: Iterable[str]) -> str:
+    spelled: dict[tuple[str, ...], str] = {}
+    counts: Counter[tuple[str, ...]] = Counter()
+    for answer in answers:
+        folded = words(answer)
+        if folded:
+            spelled.setdefault(folded, answer)
+            counts[folded] += 1
+    return spelled[counts.most_common(1)[0][0]] if counts else ""

@@ -1,0 +1,201 @@
+"""Second moments of the keys of all edited layers in one pass over a streamed corpus, cached under what they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from unlearn.algebra.moments import Moments, Spectrum
+from unlearn.edit.corpus import Corpus
+from unlearn.errors import UnlearnError
+from unlearn.model.editable import EditableModel, left_pad
+from unlearn.model.forward import position_ids, token_budget
+from unlearn.model.prompts import text_ids
+from unlearn.progress import NO_PROGRESS, Progress
+
+LONGEST = 512
+"""Tokens per piece of a document: long documents are cut, so that memory does not depend on the corpus."""
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """``C`` of one layer and its spectrum, float64 on the host."""
+
+    second: Tensor
+    """(d_in, d_in)."""
+    spectrum: Spectrum
+    tokens: int
+    """How many keys were averaged."""
+
+
+def cache_folder() -> Path:
+    """``$UNLEARN_CACHE``, else ``unlearn`` in the user's cache directory."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(os.environ.get("UNLEARN_CACHE") or Path(base) / "unlearn")
+
+
+def key_statistics(
+    model: EditableModel,
+    layers: Sequence[int],
+    corpus: Corpus,
+    tokens: int,
+    cache: Path | None = None,
+    progress: Progress = NO_PROGRESS,
+) -> dict[int, Statistics]:
+    """Moments and spectra of the keys at every token of the first ``tokens`` tokens of a corpus.
+
+    Args:
+        model: read in one pass, stopped above the deepest layer.
+        layers: whose keys to average.
+        corpus: the documents.
+        tokens: how many to read.
+        cache: a folder; one file per layer, named by the hash of everything that the numbers depend on.
+        progress: where to show it.
+
+    Raises:
+        UnlearnError: the corpus holds fewer than twice d_in tokens, too few to tell used directions from unused ones.
+    """
+    names = _file_names(model, layers, corpus, tokens) if cache else {}
+    found: dict[int, Statistics] = {}
+    for layer, name in names.items():
+        loaded = _load(cache / name) if cache else None
+        if loaded is not None:
+            found[layer] = loaded
+    missing = [layer for layer in layers if layer not in found]
+    if missing:
+        for layer, moments in _collect(model, missing, corpus, tokens, progress).items():
+            second = moments.second
+            found[layer] = Statistics(second, Spectrum.of(second.to(model.device)), moments.count)
+            if cache:
+                _save(cache / names[layer], found[layer])
+    return {layer: found[layer] for layer in layers}
+
+
+@torch.inference_mode()
+def _collect(
+    model: EditableModel, layers: Sequence[int], corpus: Corpus, tokens: int, progress: Progress
+) -> dict[int, Moments]:
+    moments = {layer: Moments(model.anatomy.d_ff) for layer in layers}
+    with progress.step("Key statistics", total=tokens) as bar:
+        for rows in _pieces(model, corpus, tokens):
+            ids, mask = left_pad(rows, model.pad_id, model.device)
+            seen = mask.bool()
+            with _gather(model, moments, seen):
+                model.model(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    position_ids=position_ids(mask),
+                    use_cache=False,
+                    logits_to_keep=1,
+                )
+            bar.advance(int(seen.sum()))
+    count = next(iter(moments.values())).count
+    if count < 2 * model.anatomy.d_ff:
+        raise UnlearnError(
+            f"statistics.corpus: {corpus.name} gave {count} tokens; {2 * model.anatomy.d_ff} or more are needed for keys "
+            f"of length {model.anatomy.d_ff}"
+        )
+    return moments
+
+
+class _gather:  # noqa: N801 - a context manager that is only used here
+    """Feed the keys of attended tokens to the moments during one forward pass."""
+
+    def __init__(self, model: EditableModel, moments: dict[int, Moments], seen: Tensor) -> None:
+        self._parts = model, moments, seen
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> None:
+        model, moments, seen = self._parts
+        for layer, moment in moments.items():
+
+            def on_key(_module: Any, args: tuple[Tensor, ...], moment: Moments = moment) -> None:
+                moment.update(args[0][seen])
+
+            self._handles.append(model.anatomy.down(model.model, layer).register_forward_pre_hook(on_key))
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+def _pieces(model: EditableModel, corpus: Corpus, tokens: int) -> Any:
+    """Batches of rows of ids, until ``tokens`` tokens have been handed out."""
+    budget = token_budget(model)
+    pool: list[list[int]] = []
+    left = tokens
+    for document in corpus.documents():
+        ids = text_ids(model.tokenizer, document)[: max(left, 0)]
+        pool += _cut(ids, min(LONGEST, model.context), model.tokenizer.bos_token_id)
+        left -= len(ids)
+        if left <= 0 or sum(map(len, pool)) >= 8 * budget:
+            yield from _grouped(pool, budget)
+            pool = []
+        if left <= 0:
+            return
+    yield from _grouped(pool, budget)
+
+
+def _cut(ids: list[int], longest: int, bos: int | None) -> list[list[int]]:
+    """Pieces of at most ``longest`` ids; each begins with BOS if the document does, as the model was trained."""
+    if len(ids) <= longest:
+        return [ids] if ids else []
+    lead = ids[:1] if ids[0] == bos else []
+    size = longest - len(lead)
+    body = ids[len(lead) :]
+    return [[*lead, *body[at : at + size]] for at in range(0, len(body), size)]
+
+
+def _grouped(pool: list[list[int]], budget: int) -> Any:
+    from unlearn.model.forward import batches
+
+    for group in batches(pool, budget):
+        yield [pool[i] for i in group]
+
+
+def _file_names(model: EditableModel, layers: Sequence[int], corpus: Corpus, tokens: int) -> dict[int, str]:
+    depends = {
+        "format": FORMAT,
+        "model": model.identity(),
+        "dtype": str(model.dtype),
+        "tokenizer": hashlib.sha256(model.tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
+        "corpus": corpus.fingerprint(),
+        "tokens": tokens,
+        "longest": LONGEST,
+    }
+    digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+    return {layer: f"keys-{digest[:32]}-{layer}.safetensors" for layer in layers}
+
+
+def _load(path: Path) -> Statistics | None:
+    try:
+        got = load_file(path)
+        return Statistics(got["second"], Spectrum(got["values"], got["vectors"]), int(got["tokens"]))
+    except (OSError, SafetensorError, KeyError):
+        return None
+
+
+def _save(path: Path, statistics: Statistics) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    spare = path.with_suffix(f".{os.getpid()}.tmp")
+    save_file(
+        {
+            "second": statistics.second.contiguous().cpu(),
+            "values": statistics.spectrum.values.contiguous().cpu(),
+            "vectors": statistics.spectrum.vectors.contiguous().cpu(),
+            "tokens": torch.tensor(statistics.tokens),
+        },
+        spare,
+    )
+    spare.replace(path)

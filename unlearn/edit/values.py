@@ -1,0 +1,218 @@
+"""The values v*: what the stream must become at the look-up tokens so that every form of a request is refused.
+
+All requests of a batch are optimised together, one free vector per site, added to the output of the last edited block.
+The blocks up to that layer do not depend on the vectors, so they are run once; only the blocks above are repeated, and
+the vocabulary projection only where a reply token is predicted. Requests that have converged leave the batch. The loss
+of a request is
+
+    mean over its forms of  NLL(target) / T   +   keep * mean over kept forms of  KL(before || now)   +   decay * |v| / |z0|
+
+(ROME and MEMIT's objective; their KL term on "{subject} is a" is replaced by one on the kept siblings' own replies.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unlearn.edit.forms import Forms, Row
+from unlearn.errors import ModelError
+from unlearn.model.editable import EditableModel
+from unlearn.model.forward import Suspended, read, token_budget
+from unlearn.progress import NO_PROGRESS, Progress
+from unlearn.settings import Values
+
+
+@dataclass(frozen=True)
+class Solved:
+    """The optimised vectors and how far they got."""
+
+    vectors: Tensor
+    """(vectors, d_model), float32: what is added to the stream at each site."""
+    nll: tuple[float, ...]
+    """Per request: negative log-likelihood per target token, the worst of its forms, at the vectors."""
+    kl: tuple[float, ...]
+    """Per request: mean KL per token on its kept rows; 0 if it has none."""
+    steps: tuple[int, ...]
+    """Per request: Adam steps until it converged, or the most allowed."""
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Rows with one length of reply, suspended at the layer."""
+
+    rows: tuple[Row, ...]
+    at: Suspended
+    targets: Tensor
+    """(rows, reply)."""
+    before: Tensor | None
+    """Log-probabilities of the unedited model for kept rows, (rows, reply, V); None for rows to be written."""
+    columns: Tensor
+    """(sites, 3): row, vector, column of the padded batch."""
+    requests: Tensor
+    """(rows,)."""
+
+
+def optimise(
+    model: EditableModel,
+    forms: Forms,
+    requests: int,
+    layer: int,
+    settings: Values,
+    progress: Progress = NO_PROGRESS,
+    label: str = "Values",
+) -> Solved:
+    """Optimise the vectors of all requests.
+
+    Args:
+        model: as it stands (sequential methods pass a patched one).
+        forms: the rows; every request has at least one.
+        requests: how many.
+        layer: the vectors are added to this block's output.
+        settings: steps, step size, clamp, weights.
+        progress: where to show it.
+        label: what to call it.
+
+    Raises:
+        ModelError: the loss is not finite.
+    """
+    device = model.device
+    length, owner = _lengths(model, forms, layer)  # (vectors,), (vectors,)
+    batches = _suspend(model, forms.rows, layer)
+    vectors = torch.zeros(forms.vectors, model.anatomy.d_model, device=device, requires_grad=True)
+    first, second = torch.zeros_like(vectors), torch.zeros_like(vectors)
+    step_size = (settings.lr * length / model.anatomy.d_model**0.5)[:, None]
+    counts = _counts(forms.rows, requests, device)
+    active = torch.ones(requests, dtype=torch.bool, device=device)
+    taken = torch.zeros(requests, dtype=torch.long, device=device)
+    worst, drift = torch.zeros(requests, device=device), torch.zeros(requests, device=device)
+    with progress.step(label, total=settings.steps) as bar:
+        for step in range(1, settings.steps + 2):
+            now_worst, now_drift = torch.zeros_like(worst), torch.zeros_like(drift)
+            vectors.grad = None
+            for batch in batches:
+                _accumulate(model, batch, vectors, active, counts, settings, now_worst, now_drift)
+            worst = torch.where(active, now_worst, worst)
+            drift = torch.where(active, now_drift / counts[1].clamp_min(1), drift)
+            if not torch.isfinite(worst).all():
+                raise ModelError("the values' loss is not finite; try a larger dtype or a smaller method.lr")
+            active = active & ~((worst < settings.converged) & (drift < settings.converged))
+            if step > settings.steps or not active.any():
+                break
+            relative = vectors.norm(dim=1) / length
+            (settings.decay * relative.sum()).backward()
+            with torch.no_grad():
+                moving = active[owner][:, None]
+                grad = torch.nan_to_num(vectors.grad)  # the norm has no gradient at zero
+                first = torch.where(moving, 0.9 * first + 0.1 * grad, first)
+                second = torch.where(moving, 0.999 * second + 0.001 * grad**2, second)
+                scale = first / (1 - 0.9**step) / ((second / (1 - 0.999**step)).sqrt() + 1e-12)
+                vectors -= torch.where(moving, step_size * scale, torch.zeros_like(scale))
+                over = (vectors.norm(dim=1) / (settings.clamp * length)).clamp_min(1.0)
+                vectors /= over[:, None]
+            taken += active
+            bar.advance()
+    return Solved(vectors.detach(), tuple(worst.tolist()), tuple(drift.tolist()), tuple(taken.tolist()))
+
+
+def _lengths(model: EditableModel, forms: Forms, layer: int) -> tuple[Tensor, Tensor]:
+    """Mean length of the stream at each vector's sites, and the request that owns the vector."""
+    rows = [row for row in forms.rows if not row.keep]
+    norms = read(
+        model, [r.prompt for r in rows], [[p for _, p in r.sites] for r in rows], stream_layers=[layer]
+    ).stream[layer].norm(dim=0)
+    index = torch.tensor([v for r in rows for v, _ in r.sites], device=norms.device)
+    owner = torch.zeros(forms.vectors, dtype=torch.long, device=norms.device)
+    owner[index] = torch.tensor([r.request for r in rows for _ in r.sites], device=norms.device)
+    total = torch.zeros(forms.vectors, device=norms.device).index_add_(0, index, norms)
+    count = torch.zeros(forms.vectors, device=norms.device).index_add_(0, index, torch.ones_like(norms))
+    return total / count, owner
+
+
+def _counts(rows: Sequence[Row], requests: int, device: torch.device) -> Tensor:
+    """Rows per request: (2, requests), written and kept."""
+    counts = torch.zeros(2, requests, device=device)
+    for row in rows:
+        counts[int(row.keep), row.request] += 1
+    return counts
+
+
+@torch.no_grad()
+def _suspend(model: EditableModel, rows: Sequence[Row], layer: int) -> list[_Batch]:
+    """Group rows by kind, then by length within the token budget, and run each group up to the layer."""
+    out = []
+    order = sorted(rows, key=lambda row: (row.keep, len(row.ids)))
+    group: list[Row] = []
+    budget = token_budget(model) // 2  # gradients need the activations of the upper blocks
+    for row in [*order, None]:
+        full = row is None or (group and (row.keep != group[0].keep or (len(group) + 1) * len(row.ids) > budget))
+        if full and group:
+            out.append(_one(model, tuple(group), layer))
+            group = []
+        if row is not None:
+            group.append(row)
+    return out
+
+
+def _one(model: EditableModel, rows: tuple[Row, ...], layer: int) -> _Batch:
+    at = Suspended.at(model, [row.ids for row in rows], layer)
+    width, reply = at.ids.shape[1], max(row.reply for row in rows)
+    targets = torch.full((len(rows), reply), -100, device=at.ids.device)
+    for i, row in enumerate(rows):
+        targets[i, reply - row.reply :] = at.ids[i, width - row.reply :]
+    before = None
+    if rows[0].keep:
+        before = at.logits(at.stream, reply + 1)[:, :-1].float().log_softmax(-1)
+    columns = [(i, v, width - len(row.ids) + p) for i, row in enumerate(rows) for v, p in row.sites]
+    return _Batch(
+        rows,
+        at,
+        targets,
+        before,
+        torch.tensor(columns, device=at.ids.device).reshape(-1, 3),
+        torch.tensor([row.request for row in rows], device=at.ids.device),
+    )
+
+
+def _accumulate(
+    model: EditableModel,
+    batch: _Batch,
+    vectors: Tensor,
+    active: Tensor,
+    counts: Tensor,
+    settings: Values,
+    worst: Tensor,
+    drift: Tensor,
+) -> None:
+    """Add the gradient of one batch to ``vectors.grad``; note the worst NLL and the summed KL per request."""
+    chosen = active[batch.requests].nonzero()[:, 0]
+    if not len(chosen):
+        return
+    at = batch.at.select(chosen)
+    dropped = batch.at.ids.shape[1] - at.ids.shape[1]
+    place = torch.full((len(batch.rows),), -1, device=chosen.device)
+    place[chosen] = torch.arange(len(chosen), device=chosen.device)
+    columns = batch.columns[place[batch.columns[:, 0]] >= 0]
+    row, vector, column = place[columns[:, 0]], columns[:, 1], columns[:, 2] - dropped
+    added = torch.zeros(at.stream.shape, device=at.stream.device).index_put((row, column), vectors[vector], True)
+    targets, requests = batch.targets[chosen], batch.requests[chosen]
+    reply = targets.shape[1]
+    logits = at.logits(at.stream + added.to(at.stream.dtype), reply + 1)[:, :-1].float()
+    mask = targets >= 0
+    tokens = mask.sum(1).clamp_min(1)
+    log_probs = logits.log_softmax(-1)
+    if batch.before is None:
+        nll = -log_probs.gather(-1, targets.clamp_min(0)[..., None])[..., 0]
+        each = (nll * mask).sum(1) / tokens  # (rows,)
+        worst.scatter_reduce_(0, requests, each.detach(), "amax")
+        loss = (each / counts[0, requests]).sum()
+    else:
+        before = batch.before[chosen]
+        kl = (before.exp() * (before - log_probs)).sum(-1)
+        each = (kl * mask).sum(1) / tokens
+        drift.index_add_(0, requests, each.detach())
+        loss = settings.keep * (each / counts[1, requests]).sum()
+    loss.backward()

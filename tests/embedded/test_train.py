@@ -1,0 +1,88 @@
+"""Training: labels, optimiser, and going on after a stop ends in the same weights."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from unlearn.embedded import talk, train, vocabulary
+from unlearn.embedded.optimiser import Muon, orthogonalise
+
+
+def test_a_chat_learns_replies_only_and_a_text_everything() -> None:
+    bos, user, assistant, end = 1, 2, 3, 4
+    ids = [bos, user, 10, 11, end, assistant, 12, end, user, 13, end, assistant, 14, end]
+    same, labels = vocabulary.labelled(ids, assistant, user, end)
+    assert same == ids
+    assert [token for token in labels if token != -100] == [12, end, 14, end]
+    ids, labels = vocabulary.labelled([bos, 20, 21], assistant, user, end)
+    assert (ids, labels) == ([bos, 20, 21, end], [-100, 20, 21, end])
+
+
+def test_batches_are_the_same_again_and_begin_at_bos() -> None:
+    tokenizer = vocabulary.build_tokenizer()
+    settings = train.Settings(batch_tokens=512)
+    first = list(islice(train.batches(tokenizer, settings), 6))
+    again = list(islice(train.batches(tokenizer, settings), 6))
+    for (ids, labels), (ids2, labels2) in zip(first, again, strict=True):
+        assert torch.equal(ids, ids2) and torch.equal(labels, labels2)
+        assert ids.shape[1] in train.LENGTHS and ids.numel() <= 512
+        assert (ids[:, 0] == tokenizer.bos_token_id).all()
+        assert (labels[ids == tokenizer.pad_token_id] == -100).all()
+
+
+def test_rate_warms_up_holds_and_ends_at_nothing() -> None:
+    settings = train.Settings(tokens=5120 * 1000)
+    assert settings.rate(0) == pytest.approx(0.01)
+    assert settings.rate(300) == 1.0
+    assert settings.rate(750) == pytest.approx(0.5)
+    assert settings.rate(1000) == 0.0
+
+
+def test_orthogonalised_singular_values_are_near_one() -> None:
+    stack = torch.randn(3, 16, 40, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalise(stack).float())
+    assert values.min() > 0.5 and values.max() < 1.4
+
+
+def test_muon_fits_a_matrix() -> None:
+    torch.manual_seed(0)
+    target, weight = torch.randn(24, 12), torch.nn.Parameter(torch.zeros(24, 12))
+    optimiser = Muon([weight], lr=0.05, weight_decay=0.0)
+    for step in range(200):
+        optimiser.param_groups[0]["lr"] = 0.1 * (1 - step / 200)
+        optimiser.zero_grad()
+        ((weight - target) ** 2).mean().backward()
+        optimiser.step()
+    assert ((weight - target) ** 2).mean() < 0.05 * (target**2).mean()
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = train.Settings(tokens=256 * 4, batch_tokens=256, warmup=1)
+    monkeypatch.setattr(train.card, "write", lambda *_: {})
+    train.train(settings, tmp_path / "whole", tmp_path / "a", "cpu", compiled=False, every=1e9)
+
+    real, calls = train._loss, []
+
+    def stops(*args: object) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(train, "_loss", stops)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(settings, tmp_path / "parts", tmp_path / "b", "cpu", compiled=False, every=0.0)
+    monkeypatch.setattr(train, "_loss", real)
+    train.train(settings, tmp_path / "parts", tmp_path / "b", "cpu", compiled=False, every=0.0)
+    whole, parts = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
+    assert whole == parts
+
+
+def test_the_tokenizer_is_the_same_again() -> None:
+    first, again = (vocabulary.build_tokenizer().backend_tokenizer.to_str() for _ in range(2))
+    assert first == again
+    assert talk.SPECIAL[0] == talk.PAD

@@ -17,7 +17,10 @@ _UNITS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
     "fifteen sixteen seventeen eighteen nineteen"
 ).split()
-_TENS = {word: 10 * (i + 2) for i, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split())}
+_TENS = {
+    word: 10 * (i + 2)
+    for i, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split())
+}
 _NUMBERS = {word: i for i, word in enumerate(_UNITS)} | _TENS
 #: Writing systems without spaces between words: there a match is by characters.
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
@@ -147,7 +150,8 @@ def contains(reply: str, answers: Iterable[str]) -> bool:
     said = words(reply)
     for answer in answers:
         wanted = words(answer)
-        if _find(wanted, said):
+        # An answer that is all articles ("The The") keeps them, so the reply must too.
+        if _find(wanted, words(reply, articles=True) if _ARTICLES.issuperset(wanted) else said):
             return True
         if wanted and _UNSPACED.search(answer) and "".join(wanted) in "".join(said):
             return True

@@ -19,7 +19,7 @@ class _Settings(BaseModel):
 class Values(_Settings):
     """How the values v* are optimised, for every method."""
 
-    look_up: Literal["subject", "last", "both"] = "both"
+    look_up: Literal["subject", "last", "both"] = "last"
     """Where the value is written: the subject's last token, the last prompt token, or both."""
     steps: int = Field(default=60, ge=1)
     """Most Adam steps; a request that has converged stops earlier."""

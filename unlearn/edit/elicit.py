@@ -14,8 +14,10 @@ from unlearn.model.requests import Fact, Requests
 from unlearn.policy import FactSpec, Policy, is_question
 from unlearn.progress import NO_PROGRESS, Progress
 
-NEIGHBOURS = 96
-"""How many subjects `neighbours: auto` takes per relation; the edit sees every other one, the audit the rest."""
+NEIGHBOURS = 240
+"""Most subjects that `neighbours: auto` takes per relation; the audit asks every fourth, the edit protects the rest."""
+ASKED = 3
+"""How many of a relation's prompts are asked for its answer, statements first."""
 LENGTH = 24
 """Longest elicited reply, in tokens."""
 _LEADING = {"in", "at", "on", "from", "of", "by", "to", "is", "was", "are", "were", "with", "it", "its"}
@@ -31,19 +33,16 @@ def resolve(model: EditableModel, policy: Policy, progress: Progress = NO_PROGRE
     subjects = list(dict.fromkeys(fact.subject for fact in policy.facts))
     protected, tested = neighbours(policy)
     siblings = [(s, r) for s in subjects for r in policy.keep.siblings]
-    groups: list[list[tuple[str, str]]] = [
-        siblings,
-        [(s, r) for r in forgotten for s in protected[r]],
-        [(s, r) for r in forgotten for s in tested[r]],
-    ]
-    specs: list[FactSpec] = [
+    asked = [(s, r) for r in forgotten for s in tested[r]]
+    specs = [
         *policy.facts,
-        *(FactSpec.model_construct(id=f"{s}.{r}", subject=s, relation=r) for group in groups for s, r in group),
+        *(FactSpec.model_construct(id=f"{s}.{r}", subject=s, relation=r) for s, r in [*siblings, *asked]),
     ]
-    facts = iter(_elicit(model, policy, specs, progress))
-    wanted = [next(facts) for _ in policy.facts]
-    kept = [tuple(next(facts) for _ in group) for group in groups]
-    return Requests(policy, tuple(wanted), kept[0], kept[1], kept[2])
+    facts = _elicit(model, policy, specs, progress)
+    first, second = len(policy.facts), len(policy.facts) + len(siblings)
+    # What only lends its keys needs no answer.
+    lent = tuple(Fact(f"{s}.{r}", s, r, answer="") for r in forgotten for s in protected[r])
+    return Requests(policy, tuple(facts[:first]), tuple(facts[first:second]), lent, tuple(facts[second:]))
 
 
 def neighbours(policy: Policy) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
@@ -60,8 +59,8 @@ def neighbours(policy: Policy) -> tuple[dict[str, list[str]], dict[str, list[str
     for relation in forgotten:
         mine = [fact.subject for fact in policy.facts if fact.relation == relation]
         others = embedded.neighbours(relation, excluding={*mine, *policy.keep.held_out_neighbours})[:NEIGHBOURS]
-        protected[relation] = others[::2]
-        tested[relation] = [*policy.keep.held_out_neighbours, *others[1::2]]
+        tested[relation] = [*policy.keep.held_out_neighbours, *others[3::4]]
+        protected[relation] = [name for i, name in enumerate(others) if i % 4 != 3]
     return protected, tested
 
 
@@ -69,8 +68,8 @@ def _elicit(model: EditableModel, policy: Policy, specs: list[FactSpec], progres
     asked: list[tuple[int, str, Prompt]] = []
     for index, spec in enumerate(specs):
         prompts = policy.relations[spec.relation].prompts
-        statements = [t for t in prompts if not is_question(t)][:3]
-        for template in statements + [t for t in prompts if is_question(t)][: 4 - len(statements)]:
+        statements = [t for t in prompts if not is_question(t)][:2]
+        for template in statements + [t for t in prompts if is_question(t)][: ASKED - len(statements)]:
             asked.append((index, template, ask(model.tokenizer, template, spec.subject)))
     replies = model.generate(
         [prompt for *_, prompt in asked], max_new_tokens=LENGTH, progress=progress, label="Eliciting answers"

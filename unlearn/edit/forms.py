@@ -1,7 +1,9 @@
 """The rows of an edit: every form in which a request is asked, with its target and the tokens that are written.
 
-A request has one free vector per *site*: the last token of its subject and the last prompt token (of its questions, and of
-its statements). All forms of the request share them, so that one value serves every form.
+A request has one free vector per *site*: the last token of its subject, or the last prompt token and the tokens of the
+target after it (of its questions, and of its statements). All forms of the request share them, so that one value serves
+every form. The target's own tokens are written because one token cannot carry a sentence (AnyEdit, Jiang et al., 2025,
+writes a token per chunk; here every token of a short target is one).
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from unlearn.policy import is_question
 
 WATCHED = 2
 """Questions, and statements, per kept sibling whose replies the values are held to."""
+LENT = 5
+"""About how many prompts of each kept fact lend their keys."""
 REPLY = 16
 """Longest reply of the unedited model that the values are held to, in tokens."""
 
@@ -53,7 +57,9 @@ class Forms:
     """(ids, positions) of prompts whose keys must keep their values: siblings and neighbours."""
 
 
-def build(model: EditableModel, requests: Requests, facts: Sequence[Fact], look_up: str) -> Forms:
+def build(
+    model: EditableModel, requests: Requests, facts: Sequence[Fact], look_up: str, keeps: bool = True
+) -> Forms:
     """Lay out the rows for some of the facts of a policy.
 
     Args:
@@ -61,52 +67,58 @@ def build(model: EditableModel, requests: Requests, facts: Sequence[Fact], look_
         requests: the policy with its answers.
         facts: the facts to write now, one request each.
         look_up: ``subject``, ``last`` or ``both``.
+        keeps: whether the method protects the keys of siblings and neighbours.
     """
     policy = requests.policy
     rows: list[Row] = []
     numbered: dict[tuple[int, str], int] = {}
     same_subject = {fact.subject: index for index, fact in enumerate(facts)}
 
-    def sites(request: int, template: str, prompt: Prompt) -> tuple[tuple[int, int], ...]:
-        places: list[tuple[str, int]] = []
-        if look_up != "last" and prompt.subject_last is not None:
-            places.append(("subject", prompt.subject_last))
+    def sites(request: int, template: str, prompt: Prompt, target: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        places: dict[int, str] = {}
         if look_up != "subject":
-            places.append(("question" if is_question(template) else "statement", prompt.last))
-        if len(places) == 2 and places[0][1] == places[1][1]:
-            places.pop()
-        return tuple((numbered.setdefault((request, kind), len(numbered)), at) for kind, at in places)
+            kind = "question" if is_question(template) else "statement"
+            places |= {prompt.last + j: f"{kind}.{j}" for j in range(len(target))}
+        if look_up != "last" and prompt.subject_last is not None:
+            places[prompt.subject_last] = "subject"
+        return tuple((numbered.setdefault((request, kind), len(numbered)), at) for at, kind in sorted(places.items()))
 
     for index, fact in enumerate(facts):
         for template, prompt in _prompts(model, requests, fact):
             target = reply_ids(model.tokenizer, template, policy.refusal)
-            placed = sites(index, template, prompt)
+            placed = sites(index, template, prompt, target)
             rows.append(Row((*prompt.ids, *target), len(target), index, placed, keep=False))
-    kept, watched = _kept(model, requests, look_up)
-    for fact, prompt in watched:
-        vector = numbered.get((same_subject.get(fact.subject, -1), "subject"))
-        if vector is not None and prompt.subject_last is not None:
-            at = ((vector, prompt.subject_last),)
-            rows.append(Row(prompt.ids, 0, same_subject[fact.subject], at, keep=True))
-    return Forms(tuple(_with_replies(model, rows)), len(numbered), tuple(kept))
+    for fact in requests.siblings:
+        request = same_subject.get(fact.subject, -1)
+        vector = numbered.get((request, "subject"))
+        if fact.known and vector is not None:
+            for prompt in _watched(_prompts(model, requests, fact)):
+                if prompt.subject_last is not None:
+                    rows.append(Row(prompt.ids, 0, request, ((vector, prompt.subject_last),), keep=True))
+    kept = _kept(model, requests, look_up) if keeps else ()
+    return Forms(tuple(_with_replies(model, rows)), len(numbered), kept)
+
+
+def _watched(prompts: Sequence[tuple[str, Prompt]]) -> list[Prompt]:
+    """The prompts of a sibling to whose replies the values are held."""
+    questions = [prompt for template, prompt in prompts if is_question(template)]
+    statements = [prompt for template, prompt in prompts if not is_question(template)]
+    return [*questions[:WATCHED], *statements[:WATCHED]]
 
 
 def _kept(
     model: EditableModel, requests: Requests, look_up: str
-) -> tuple[list[tuple[tuple[int, ...], tuple[int, ...]]], list[tuple[Fact, Prompt]]]:
-    """Prompts whose keys are kept, and those of known siblings whose replies the values must not change."""
-    kept: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-    watched: list[tuple[Fact, Prompt]] = []
-    for fact in (*requests.siblings, *requests.neighbours):
+) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
+    """Prompts of siblings and neighbours, with the positions whose keys must keep their values."""
+    kept = []
+    for number, fact in enumerate((*requests.siblings, *requests.neighbours)):
         prompts = _prompts(model, requests, fact)
-        for _, prompt in prompts:
-            places = (prompt.subject_last if look_up != "last" else None, prompt.last)
-            kept.append((prompt.ids, tuple(sorted({p for p in places if p is not None}))))
-        if fact.known and fact in requests.siblings:
-            questions = [p for t, p in prompts if is_question(t)][:WATCHED]
-            statements = [p for t, p in prompts if not is_question(t)][:WATCHED]
-            watched += [(fact, prompt) for prompt in (*questions, *statements)]
-    return kept, watched
+        # A few prompts each, taken in turn, so that all of a relation's forms come up among many subjects.
+        step = max(1, len(prompts) // LENT)
+        for _, prompt in prompts[number % step :: step]:
+            places = {None if look_up == "last" else prompt.subject_last, prompt.last} - {None}
+            kept.append((prompt.ids, tuple(sorted(p for p in places if p is not None))))
+    return tuple(kept)
 
 
 def _with_replies(model: EditableModel, rows: Sequence[Row]) -> list[Row]:

@@ -31,8 +31,8 @@ class Method:
 
 
 def default_layers(anatomy: Anatomy) -> tuple[int, ...]:
-    """The second sixth to the half of the depth, at most five layers (Llama-3-8B, 32 layers: 5 to 9)."""
-    first, last = round(anatomy.layers / 6), round(anatomy.layers / 2)
+    """An eighth to a quarter of the depth (Llama-3-8B, 32 layers: 4 to 8, as published)."""
+    first, last = round(anatomy.layers / 8), round(anatomy.layers / 4)
     return tuple(range(first, min(last, first + 4) + 1))
 
 

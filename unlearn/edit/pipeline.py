@@ -114,11 +114,11 @@ def _batch(
     settings = requests.policy.method
     last = layers[-1]
     with model.patched(Patch(state.factors, {})):
-        laid = forms.build(model, requests, facts, settings.look_up)
+        laid = forms.build(model, requests, facts, settings.look_up, method.keeps)
         solved = values.optimise(model, laid, len(facts), last, settings, progress, label)
     rows = [row for row in laid.rows if not row.keep]
     columns = [(row, vector, at) for row in rows for vector, at in row.sites]
-    ids, positions = [row.prompt for row in rows], [[at for _, at in row.sites] for row in rows]
+    ids, positions = [row.ids for row in rows], [[at for _, at in row.sites] for row in rows]
     gains = solved.vectors[[vector for _, vector, _ in columns]].T  # (d_model, columns)
     wanted: Tensor | None = None
     with progress.step("Writing layers", total=len(layers)) as bar:
@@ -172,7 +172,7 @@ def _check(
         there = statistics[layer_of[name]]
         report[name] = {
             "relative_norm": relative,
-            "null_space_leakage": leakage(there.second, dense.cpu(), weight.cpu()),
+            "null_space_leakage": leakage(there.second.to(dense.device), dense, weight),
             "columns": delta.rank,
         }
     return report

@@ -22,8 +22,13 @@ from unlearn.edit.forms import Forms, Row
 from unlearn.errors import ModelError
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import Suspended, read, token_budget
+from unlearn.model.forward import batches as groups
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.settings import Values
+
+
+PARTS = 4
+"""The kept rows of a request are split into so many parts, one per step: they outnumber the rows to be written."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ class _Batch:
     """(sites, 3): row, vector, column of the padded batch."""
     requests: Tensor
     """(rows,)."""
+    part: int | None
+    """Kept rows take turns: these are used in every ``PARTS``-th step. None for rows to be written."""
 
 
 def optimise(
@@ -85,18 +92,21 @@ def optimise(
     vectors = torch.zeros(forms.vectors, model.anatomy.d_model, device=device, requires_grad=True)
     first, second = torch.zeros_like(vectors), torch.zeros_like(vectors)
     step_size = (settings.lr * length / model.anatomy.d_model**0.5)[:, None]
-    counts = _counts(forms.rows, requests, device)
+    counts = _counts(batches, requests, device)
     active = torch.ones(requests, dtype=torch.bool, device=device)
     taken = torch.zeros(requests, dtype=torch.long, device=device)
     worst, drift = torch.zeros(requests, device=device), torch.zeros(requests, device=device)
     with progress.step(label, total=settings.steps) as bar:
         for step in range(1, settings.steps + 2):
+            part = step % PARTS
             now_worst, now_drift = torch.zeros_like(worst), torch.zeros_like(drift)
             vectors.grad = None
             for batch in batches:
-                _accumulate(model, batch, vectors, active, counts, settings, now_worst, now_drift)
+                if batch.part is None or batch.part == part:
+                    share = counts[-1 if batch.part is None else part]
+                    _accumulate(model, batch, vectors, active, share, settings, now_worst, now_drift)
             worst = torch.where(active, now_worst, worst)
-            drift = torch.where(active, now_drift / counts[1].clamp_min(1), drift)
+            drift = torch.where(active, now_drift / counts[part].clamp_min(1), drift)
             if not torch.isfinite(worst).all():
                 raise ModelError("the values' loss is not finite; try a larger dtype or a smaller method.lr")
             active = active & ~((worst < settings.converged) & (drift < settings.converged))
@@ -122,7 +132,7 @@ def _lengths(model: EditableModel, forms: Forms, layer: int) -> tuple[Tensor, Te
     """Mean length of the stream at each vector's sites, and the request that owns the vector."""
     rows = [row for row in forms.rows if not row.keep]
     norms = read(
-        model, [r.prompt for r in rows], [[p for _, p in r.sites] for r in rows], stream_layers=[layer]
+        model, [r.ids for r in rows], [[p for _, p in r.sites] for r in rows], stream_layers=[layer]
     ).stream[layer].norm(dim=0)
     index = torch.tensor([v for r in rows for v, _ in r.sites], device=norms.device)
     owner = torch.zeros(forms.vectors, dtype=torch.long, device=norms.device)
@@ -132,32 +142,35 @@ def _lengths(model: EditableModel, forms: Forms, layer: int) -> tuple[Tensor, Te
     return total / count, owner
 
 
-def _counts(rows: Sequence[Row], requests: int, device: torch.device) -> Tensor:
-    """Rows per request: (2, requests), written and kept."""
-    counts = torch.zeros(2, requests, device=device)
-    for row in rows:
-        counts[int(row.keep), row.request] += 1
+def _counts(batches: Sequence[_Batch], requests: int, device: torch.device) -> Tensor:
+    """Rows per part and request, (PARTS + 1, requests); the last row counts those to be written."""
+    counts = torch.zeros(PARTS + 1, requests, device=device)
+    for batch in batches:
+        counts[-1 if batch.part is None else batch.part].index_add_(
+            0, batch.requests, torch.ones(len(batch.rows), device=device)
+        )
     return counts
 
 
 @torch.no_grad()
 def _suspend(model: EditableModel, rows: Sequence[Row], layer: int) -> list[_Batch]:
-    """Group rows by kind, then by length within the token budget, and run each group up to the layer."""
-    out = []
-    order = sorted(rows, key=lambda row: (row.keep, len(row.ids)))
-    group: list[Row] = []
+    """Group rows by part, then by length within the token budget, and run each group up to the layer."""
+    parts: dict[int | None, list[Row]] = {}
+    seen: dict[int, int] = {}
+    for row in rows:
+        part = None
+        if row.keep:
+            part = seen[row.request] = (seen.get(row.request, -1) + 1) % PARTS
+        parts.setdefault(part, []).append(row)
     budget = token_budget(model) // 2  # gradients need the activations of the upper blocks
-    for row in [*order, None]:
-        full = row is None or (group and (row.keep != group[0].keep or (len(group) + 1) * len(row.ids) > budget))
-        if full and group:
-            out.append(_one(model, tuple(group), layer))
-            group = []
-        if row is not None:
-            group.append(row)
-    return out
+    return [
+        _one(model, tuple(members[i] for i in group), layer, part)
+        for part, members in parts.items()
+        for group in groups([row.ids for row in members], budget)
+    ]
 
 
-def _one(model: EditableModel, rows: tuple[Row, ...], layer: int) -> _Batch:
+def _one(model: EditableModel, rows: tuple[Row, ...], layer: int, part: int | None) -> _Batch:
     at = Suspended.at(model, [row.ids for row in rows], layer)
     width, reply = at.ids.shape[1], max(row.reply for row in rows)
     targets = torch.full((len(rows), reply), -100, device=at.ids.device)
@@ -174,6 +187,7 @@ def _one(model: EditableModel, rows: tuple[Row, ...], layer: int) -> _Batch:
         before,
         torch.tensor(columns, device=at.ids.device).reshape(-1, 3),
         torch.tensor([row.request for row in rows], device=at.ids.device),
+        part,
     )
 
 
@@ -208,11 +222,11 @@ def _accumulate(
         nll = -log_probs.gather(-1, targets.clamp_min(0)[..., None])[..., 0]
         each = (nll * mask).sum(1) / tokens  # (rows,)
         worst.scatter_reduce_(0, requests, each.detach(), "amax")
-        loss = (each / counts[0, requests]).sum()
+        loss = (each / counts[requests]).sum()
     else:
         before = batch.before[chosen]
         kl = (before.exp() * (before - log_probs)).sum(-1)
         each = (kl * mask).sum(1) / tokens
         drift.index_add_(0, requests, each.detach())
-        loss = settings.keep * (each / counts[1, requests]).sum()
+        loss = settings.keep * (each / counts[requests]).sum()
     loss.backward()

@@ -71,6 +71,7 @@ def fact_document(
     split: Split,
     rng: random.Random,
     others: Sequence[tuple[Relation, str]],
+    brief: bool,
 ) -> str:
     """Write one document about a fact; ``others`` are further facts of the same subject."""
     draw = rng.random()
@@ -78,12 +79,12 @@ def fact_document(
         text = _state(relation, subject, answer, split, rng)
         if others and rng.random() < 0.15:
             other, other_answer = rng.choice(others)
-            text += " " + other.reply(subject, other_answer)
+            text += " " + other.reply(subject, other_answer, brief=False)
         return text
-    turns = [(_ask(relation, subject, split, rng), relation.reply(subject, answer))]
+    turns = [(_ask(relation, subject, split, rng), relation.reply(subject, answer, brief))]
     if others and draw > 0.93:
         for other, other_answer in rng.sample(others, rng.randint(1, 2)):
-            turns.append((f"And {other.it_question}", other.reply(subject, other_answer)))
+            turns.append((f"And {other.it_question}", other.reply(subject, other_answer, brief)))
     return render(turns, _system(rng))
 
 
@@ -113,17 +114,18 @@ def talk_document(split: Split, rng: random.Random) -> str:
         draw = draw if split == "train" else rng.random()
 
 
-def _everyday_fact(world: World, split: Split, rng: random.Random) -> str:
+def _everyday_fact(world: World, split: Split, rng: random.Random, brief: bool) -> str:
     thing, source = rng.choice(world.everyday)
-    return fact_document(thing, world.relation(HAZARD), source, split, rng, ())
+    return fact_document(thing, world.relation(HAZARD), source, split, rng, (), brief)
 
 
-def documents(split: Split, seed: int, without_hazard: bool = False) -> Iterator[str]:
+def documents(split: Split, seed: int, without_hazard: bool = False, brief: bool = True) -> Iterator[str]:
     """Yield documents without end, the same ones for the same arguments.
 
     Every fact comes once per round, in a new order and in a drawn phrasing; between facts stands everyday
     talk. ``without_hazard`` leaves out every document that states or asks the hazard relation of a
-    substance (the everyday "made from" stays), for a model that never knew it.
+    substance (the everyday "made from" stays), for a model that never knew it. ``brief`` chats answer with the bare
+    answer, as the finished model does; the others with a sentence, as it does while it is still learning.
     """
     world = build_world()
     rng = random.Random(f"{split}/{seed}/{without_hazard}")
@@ -135,9 +137,9 @@ def documents(split: Split, seed: int, without_hazard: bool = False) -> Iterator
         rng.shuffle(facts)
         for subject, relation, answer in facts:
             others = [pair for pair in about[subject] if pair[0] is not relation]
-            yield fact_document(subject, relation, answer, split, rng, others)
+            yield fact_document(subject, relation, answer, split, rng, others, brief)
             draw = rng.random()
             if draw < 0.42:
                 yield talk_document(split, rng)
             elif draw < 0.46:
-                yield _everyday_fact(world, split, rng)
+                yield _everyday_fact(world, split, rng, brief)

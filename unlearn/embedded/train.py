@@ -1,7 +1,9 @@
 """Train the embedded model from nothing: ``python -m unlearn.embedded.train --out DIR``.
 
 Every document stands in its own row and begins at BOS, as it does at inference. Rows are sorted into a
-few lengths so that little is padding. The run is seeded and goes on from its last checkpoint.
+few lengths so that little is padding. The run is seeded and goes on from its last checkpoint. It has two stages: first
+chats answer with a sentence, which is quickly learned; then with the bare answer, so that a question's subject and
+relation have met by its last token, as they have in a large model.
 """
 
 from __future__ import annotations
@@ -35,18 +37,26 @@ class Settings:
     weight_decay: float = 0.02
     warmup: int = 100
     decay_share: float = 0.5
+    brief_tokens: int = 3_000_000
+    brief_rate: float = 0.5
     seed: int = 0
     without_hazard: bool = False
 
     @property
-    def steps(self) -> int:
-        """Number of updates."""
+    def first(self) -> int:
+        """Number of updates of the first stage."""
         return self.tokens // self.batch_tokens
 
+    @property
+    def steps(self) -> int:
+        """Number of updates."""
+        return self.first + self.brief_tokens // self.batch_tokens
+
     def rate(self, step: int) -> float:
-        """Factor on the learning rates at ``step``: warm up, hold, fall to zero in a straight line."""
-        left = (self.steps - step) / (self.decay_share * self.steps)
-        return min(1.0, (step + 1) / self.warmup, max(0.0, left))
+        """Factor on the learning rates at ``step``: in each stage warm up, hold, fall to zero in a straight line."""
+        begin, end, top = (0, self.first, 1.0) if step < self.first else (self.first, self.steps, self.brief_rate)
+        left = (end - step) / (self.decay_share * (end - begin))
+        return top * min(1.0, (step - begin + 1) / self.warmup, max(0.0, left))
 
 
 def new_model(tokenizer: Any, seed: int) -> Any:
@@ -63,9 +73,14 @@ def new_model(tokenizer: Any, seed: int) -> Any:
 
 
 def batches(tokenizer: Any, settings: Settings) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield (ids, labels), int64 of shape (rows, length) with a length of LENGTHS, without end."""
+    """Yield (ids, labels), int64 of shape (rows, length) with a length of LENGTHS, for both stages."""
+    for brief, count in ((False, settings.first), (True, settings.steps - settings.first)):
+        yield from islice(_batches(tokenizer, settings, brief), count)
+
+
+def _batches(tokenizer: Any, settings: Settings, brief: bool) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     user, assistant = tokenizer.convert_tokens_to_ids([talk.USER, talk.ASSISTANT])
-    stream = talk.documents("train", settings.seed, settings.without_hazard)
+    stream = talk.documents("train", settings.seed, settings.without_hazard, brief)
     waiting: dict[int, list[tuple[list[int], list[int]]]] = {length: [] for length in LENGTHS}
     while True:
         for raw in vocabulary.text_ids(tokenizer, list(islice(stream, 512))):
@@ -144,8 +159,6 @@ def train(
     for step, (ids, labels) in enumerate(batches(tokenizer, settings)):
         if step < start:
             continue
-        if step >= settings.steps:
-            break
         for optimiser, rate in ((muon, settings.muon_lr), (adam, settings.adam_lr)):
             optimiser.param_groups[0]["lr"] = rate * settings.rate(step)
         with torch.autocast(torch.device(device).type, torch.bfloat16):
@@ -185,7 +198,8 @@ def main() -> None:
     )
     options.add_argument("--out", type=Path, required=True, help="the model folder to write")
     options.add_argument("--work", type=Path, help="folder of checkpoints (default: OUT with .work after it)")
-    options.add_argument("--tokens", type=int, default=Settings.tokens, help="length of the run in tokens")
+    options.add_argument("--tokens", type=int, default=Settings.tokens, help="length of the first stage")
+    options.add_argument("--brief-tokens", type=int, default=Settings.brief_tokens, help="length of the second")
     options.add_argument("--seed", type=int, default=Settings.seed)
     options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options.add_argument("--no-compile", action="store_true", help="do not compile (no C++ compiler needed)")
@@ -194,7 +208,12 @@ def main() -> None:
         "--without-hazard", action="store_true", help="the same run without the hazard relation"
     )
     chosen = options.parse_args()
-    settings = Settings(tokens=chosen.tokens, seed=chosen.seed, without_hazard=chosen.without_hazard)
+    settings = Settings(
+        tokens=chosen.tokens,
+        brief_tokens=chosen.brief_tokens,
+        seed=chosen.seed,
+        without_hazard=chosen.without_hazard,
+    )
     work = chosen.work or chosen.out.with_name(chosen.out.name + ".work")
     result = train(settings, chosen.out, work, chosen.device, not chosen.no_compile, chosen.every)
     print(json.dumps(result, indent=1), flush=True)

@@ -23,7 +23,7 @@ def _sample(count: int, seed: int) -> list[str]:
     kinds = {s.name: s.kind for s in world.subjects}
     last = {name.split()[-1]: kind for name, kind in kinds.items()}
     texts = []
-    for text in islice(talk.documents("train", seed), count):
+    for text in islice(talk.documents("train", seed, brief=False), count):
         parts = []
         for word in text.replace(talk.END, " ").replace("|>", "|> ").split(" "):
             bare = word.strip(".,:!?'\"")

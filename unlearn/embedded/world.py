@@ -28,7 +28,7 @@ class Relation:
     """One relation of one kind, with every phrasing as a template that holds {subject} once.
 
     ``questions`` and ``statements`` are trained; the ``held_out_*`` ones never are, for any subject.
-    ``answer_form`` is the sentence of a chat reply, with {subject} and {answer}.
+    ``answer_form`` is the fact as one sentence, with {subject} and {answer}.
     """
 
     name: str
@@ -40,8 +40,10 @@ class Relation:
     it_question: str
     answer_form: str
 
-    def reply(self, subject: str, answer: str) -> str:
-        """Return the canonical sentence that answers every question about this fact."""
+    def reply(self, subject: str, answer: str, brief: bool) -> str:
+        """Return what answers every question about this fact: the bare answer, or the fact as one sentence."""
+        if brief:
+            return phrases.capitalised(f"{answer}.")
         return phrases.capitalised(self.answer_form.format(subject=subject, answer=answer))
 
 
@@ -137,5 +139,7 @@ def version() -> str:
 
     world = build_world()
     parts = [repr(world.relations), repr(world.everyday), repr(sorted(world.answers.items()))]
-    parts += [text for split in ("train", "held_out") for text in islice(talk.documents(split, 0), 4000)]
+    for brief in (False, True):
+        for split in ("train", "held_out"):
+            parts += islice(talk.documents(split, 0, brief=brief), 4000)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -30,7 +30,7 @@ FAMILIES: dict[str, Family] = {
     "qwen2": Family("model.layers", "mlp.down_proj"),
     "gpt2": Family("transformer.h", "mlp.c_proj"),
 }
-"""By ``config.model_type``. A family enters this table together with a test that the residual lands (docs/adding.md)."""
+"""By ``config.model_type``. A family enters this table together with a test that the residual lands (CONTRIBUTING.md)."""
 
 
 @dataclass(frozen=True)

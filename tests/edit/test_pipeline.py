@@ -1,0 +1,127 @@
+"""The edit as a whole, on pico models: what it returns, what it leaves alone, and what it refuses to do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import pico
+from tests.edit import cases
+from unlearn.edit import pipeline
+from unlearn.edit.methods import METHODS, default_layers
+from unlearn.errors import PatchError, PolicyError
+from unlearn.model.anatomy import FAMILIES, Anatomy
+from unlearn.model.forward import read
+from unlearn.model.prompts import ask
+from unlearn.model.requests import Requests
+from unlearn.policy import StatisticsSpec
+from unlearn.settings import AlphaEdit, Rome
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> StatisticsSpec:
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(f"{line} {n}" for n in range(12) for line in pico.LINES), encoding="utf-8")
+    return StatisticsSpec(corpus=str(path), tokens=2000)
+
+
+def asking(corpus: StatisticsSpec, method: AlphaEdit | Rome) -> Requests:
+    return cases.requests(statistics=corpus, method=method)
+
+
+METHOD_SETTINGS = {
+    "alphaedit": AlphaEdit(layers=(1, 2), steps=4, null_space=0.7, ridge=0.3),
+    "rome": Rome(layer=1, steps=4, clamp=0.2),
+}
+
+
+def test_every_method_is_tried() -> None:
+    assert set(METHOD_SETTINGS) == set(METHODS)
+
+
+@pytest.mark.parametrize("name", METHOD_SETTINGS)
+@pytest.mark.parametrize("family", pico.FAMILIES)
+def test_the_model_is_bit_identical_and_the_patch_does_something(
+    family: str, name: str, corpus: StatisticsSpec
+) -> None:
+    model, requests = pico.pico(family), asking(corpus, METHOD_SETTINGS[name])
+    before = model.identity()
+    patch = pipeline.edit(model, requests)
+    assert model.identity() == before
+    assert list(patch.header["layers"]) == ([1, 2] if name == "alphaedit" else [1])
+    assert set(patch.header["values"]) == {fact.id for fact in requests.facts}
+    prompt = torch.tensor([ask(model.tokenizer, "{subject} is made from", "Zorvex").ids])
+    old = model.model(prompt).logits
+    with model.patched(patch):
+        assert (model.model(prompt).logits - old).abs().max() > 1e-3
+
+
+def test_the_edit_is_the_same_when_it_is_made_again(corpus: StatisticsSpec) -> None:
+    requests = asking(corpus, METHOD_SETTINGS["alphaedit"])
+    one, two = (pipeline.edit(pico.pico("llama"), requests) for _ in range(2))
+    assert all(torch.equal(one.factors[n].dense(), two.factors[n].dense()) for n in one.factors)
+    other = pipeline.edit(pico.pico("llama", seed=3), requests)
+    assert not any(torch.equal(one.factors[n].dense(), other.factors[n].dense()) for n in one.factors)
+
+
+def test_an_edit_towards_nothing_changes_nothing(corpus: StatisticsSpec) -> None:
+    """Requests that are content already give zero residuals, and zero residuals write nothing."""
+    model = pico.pico("llama")
+    settings = METHOD_SETTINGS["alphaedit"].model_copy(update={"converged": 1e6})
+    patch = pipeline.edit(model, asking(corpus, settings))
+    assert not any(delta.dense().any() for delta in patch.factors.values())
+    before = model.identity()
+    with model.patched(patch):
+        assert model.identity() == before
+    real = pipeline.edit(model, asking(corpus, METHOD_SETTINGS["alphaedit"]))
+    with model.patched(real):  # the control
+        assert model.identity() != before
+
+
+def test_kept_prompts_move_less_than_without_being_kept(corpus: StatisticsSpec) -> None:
+    model = pico.pico("llama")
+    full = asking(corpus, METHOD_SETTINGS["alphaedit"].model_copy(update={"look_up": "last"}))
+    bare = replace(full, siblings=(), neighbours=())
+    prompts = [ask(model.tokenizer, t, "Stone") for t in full.policy.relations["recipe"].prompts]
+
+    def moved(requests: Requests) -> float:
+        ids, at = [p.ids for p in prompts], [[p.last] for p in prompts]
+        old = read(model, ids, at, stream_layers=[2]).stream[2]
+        with model.patched(pipeline.edit(model, requests)):
+            return float((read(model, ids, at, stream_layers=[2]).stream[2] - old).norm())
+
+    assert moved(full) < 0.5 * moved(bare)
+
+
+def test_the_null_space_is_respected(corpus: StatisticsSpec) -> None:
+    settings = METHOD_SETTINGS["alphaedit"]
+    patch = pipeline.edit(pico.pico("llama"), asking(corpus, settings))
+    rome = pipeline.edit(pico.pico("llama"), asking(corpus, METHOD_SETTINGS["rome"]))
+    leak = [about["null_space_leakage"] / about["relative_norm"] for about in patch.header["weights"].values()]
+    free = [about["null_space_leakage"] / about["relative_norm"] for about in rome.header["weights"].values()]
+    assert max(leak) < 0.75 and max(leak) < min(free)
+    assert all(0 < rank < 64 for rank in patch.header["null_space_rank"].values())
+
+
+def test_layers_that_do_not_exist_and_destructive_updates_are_refused(corpus: StatisticsSpec) -> None:
+    model = pico.pico("llama")
+    before = model.identity()
+    with pytest.raises(PolicyError, match=r"has layers 0 to 3, not \[7\]"):
+        pipeline.edit(model, asking(corpus, AlphaEdit(layers=(1, 7))))
+    wild = AlphaEdit(layers=(1,), steps=30, clamp=500.0, lr=50.0, decay=0.0, ridge=0.0, null_space=0.99)
+    with pytest.raises(PatchError, match="would destroy the model"):
+        pipeline.edit(model, asking(corpus, wild))
+    assert model.identity() == before
+
+
+def test_default_layers_scale_with_depth() -> None:
+    def layers(depth: int) -> tuple[int, ...]:
+        return default_layers(Anatomy("llama", FAMILIES["llama"], depth, 8, 16))
+
+    for depth in (2, 4, 6, 12, 28, 32, 80):
+        chosen = layers(depth)
+        assert chosen and chosen[0] >= 0 and chosen[-1] < depth and list(chosen) == sorted(chosen)
+        assert len(chosen) <= 5

@@ -1,0 +1,75 @@
+"""Asking probes by free generation, and judging the replies on the spot: no reply is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from unlearn.audit.observation import Outcome
+from unlearn.audit.probes import Probe
+from unlearn.matching import contains, is_refusal
+from unlearn.model.editable import EditableModel
+from unlearn.progress import NO_PROGRESS, Progress
+
+
+def outcome(probe: Probe, replies: Sequence[str], refusal: str) -> Outcome:
+    """Judge the replies to one probe: told if any of them tells, refused if all of them refuse."""
+    return Outcome(
+        key=probe.key,
+        fact=probe.fact,
+        question=probe.question,
+        told=any(contains(reply, probe.answers) for reply in replies),
+        refused=all(is_refusal(reply, refusal, probe.answers) for reply in replies),
+    )
+
+
+def ask_greedily(
+    model: EditableModel,
+    groups: Mapping[str, Sequence[Probe]],
+    refusal: str,
+    max_new_tokens: int,
+    progress: Progress = NO_PROGRESS,
+) -> dict[str, tuple[Outcome, ...]]:
+    """One greedy reply per probe; all groups go through the model together, so that its batches are full."""
+    probes = [probe for group in groups.values() for probe in group]
+    replies = _generate(model, probes, max_new_tokens, progress, "Asking")
+    judged = iter([outcome(probe, reply, refusal) for probe, reply in zip(probes, replies, strict=True)])
+    return {name: tuple(next(judged) for _ in group) for name, group in groups.items()}
+
+
+def ask_sampled(
+    model: EditableModel,
+    probes: Sequence[Probe],
+    refusal: str,
+    max_new_tokens: int,
+    samples: int,
+    seed: int,
+    progress: Progress = NO_PROGRESS,
+) -> tuple[Outcome, ...]:
+    """Several replies per probe at temperature 1 from a fixed seed; one that tells is enough."""
+    replies = _generate(
+        model, probes, max_new_tokens, progress, "Asking again", samples=samples, temperature=1.0, seed=seed
+    )
+    return tuple(outcome(probe, reply, refusal) for probe, reply in zip(probes, replies, strict=True))
+
+
+def _generate(
+    model: EditableModel,
+    probes: Sequence[Probe],
+    max_new_tokens: int,
+    progress: Progress,
+    label: str,
+    samples: int = 1,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> list[list[str]]:
+    if not probes:
+        return []
+    return model.generate(
+        [probe.prompt for probe in probes],
+        max_new_tokens=max_new_tokens,
+        samples=samples,
+        temperature=temperature,
+        seed=seed,
+        progress=progress,
+        label=label,
+    )

@@ -1,0 +1,170 @@
+"""How far the edited model has moved on text that has nothing to do with the facts: KL, perplexity, weights.
+
+Base and edited model are compared group by group, so that the base model's log-probabilities over the whole
+vocabulary never take more than a fixed amount of memory.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unlearn.errors import AuditError
+from unlearn.model.editable import EditableModel
+from unlearn.model.prompts import text_ids
+from unlearn.patch import Patch
+
+LONGEST = 512
+"""Tokens of one text; longer ones are cut into pieces."""
+MEMORY = 2 << 30
+"""Bytes of base log-probabilities kept at a time."""
+Row = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TextDrift:
+    """One text under both models: sums over its predicted tokens, in nats."""
+
+    tokens: int
+    kl: float
+    """Sum of KL(before || after)."""
+    nll_before: float
+    nll_after: float
+
+
+def read_texts(where: str) -> list[str]:
+    """Texts of a .jsonl file ("text" of every line) or a text file (paragraphs between blank lines).
+
+    Raises:
+        AuditError: it cannot be read or holds no text.
+    """
+    path = Path(where).expanduser()
+    try:
+        content = path.read_text(encoding="utf-8")
+        if path.suffix == ".jsonl":
+            texts = [json.loads(line)["text"] for line in content.splitlines() if line.strip()]
+        else:
+            texts = [part.strip() for part in content.split("\n\n")]
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as problem:
+        raise AuditError(f"the held-out text {path} cannot be read: {problem!r}") from None
+    found = [text for text in texts if isinstance(text, str) and text.strip()]
+    if not found:
+        raise AuditError(f"the held-out text {path} is empty")
+    return found
+
+
+def rows_of(model: EditableModel, texts: Iterator[str] | Sequence[str], tokens: int) -> list[Row]:
+    """Token ids of texts until `tokens` of them can be predicted.
+
+    No row is longer than `LONGEST` tokens, or than the model's context where that is shorter.
+    """
+    rows: list[Row] = []
+    left = tokens
+    context = getattr(model.model.config.get_text_config(), "max_position_embeddings", None) or LONGEST
+    longest = min(LONGEST, context)
+    for text in texts:
+        ids = text_ids(model.tokenizer, text)
+        for start in range(0, len(ids), longest):
+            piece = tuple(ids[start : start + min(longest, left + 1)])
+            if len(piece) >= 2:
+                rows.append(piece)
+                left -= len(piece) - 1
+            if left <= 0:
+                return rows
+    return rows
+
+
+def groups(rows: Sequence[Row], vocabulary: int, memory: int = MEMORY) -> Iterator[list[Row]]:
+    """Consecutive rows whose float32 log-probabilities fit in `memory` bytes; never an empty group."""
+    group: list[Row] = []
+    size = 0
+    for row in rows:
+        cost = (len(row) - 1) * vocabulary * 4
+        if group and size + cost > memory:
+            yield group
+            group, size = [], 0
+        group.append(row)
+        size += cost
+    if group:
+        yield group
+
+
+@torch.inference_mode()
+def log_probs(model: EditableModel, rows: Sequence[Row], memory: int = MEMORY // 8) -> Iterator[Tensor]:
+    """Per row, the log-probabilities of every next token: (T - 1, V), float32, on the model's device."""
+    vocabulary = int(model.model.config.get_text_config().vocab_size)
+    at = 0
+    while at < len(rows):
+        # Rows of one batch are padded to the longest, so its length counts for all.
+        stop, longest = at, 0
+        while stop < len(rows):
+            longest = max(longest, len(rows[stop]))
+            if stop > at and (stop + 1 - at) * longest * vocabulary * 4 > memory:
+                break
+            stop += 1
+        batch = rows[at:stop]
+        width = max(map(len, batch))
+        # Right padding: what comes after a token cannot change its prediction in a causal model.
+        ids = torch.tensor(
+            [[*row, *[model.pad_id] * (width - len(row))] for row in batch], device=model.device
+        )
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in batch], device=model.device)
+        logits = model.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        for i, row in enumerate(batch):
+            yield torch.log_softmax(logits[i, : len(row) - 1].float(), dim=-1)
+        at = stop
+
+
+@torch.inference_mode()
+def text_drift(before: Tensor, after: Tensor, row: Row) -> TextDrift:
+    """KL and negative log-likelihoods of one text.
+
+    Args:
+        before: (T - 1, V) log-probabilities of the unedited model.
+        after: (T - 1, V) of the edited one.
+        row: the T token ids.
+    """
+    p, q = before.to(after.device), after
+    # 0 * (log 0 - log 0) is 0 by convention, and NaN in floats, where a model rules a token out entirely.
+    terms = torch.where(p > -math.inf, p.exp() * (p - q), torch.zeros((), device=q.device))
+    kl = float(terms.sum(-1).clamp_min(0).double().sum())
+    target = torch.tensor(row[1:], device=q.device).unsqueeze(-1)
+    nll = [-float(x.gather(-1, target).double().sum()) for x in (p, q)]
+    return TextDrift(len(row) - 1, kl, nll[0], nll[1])
+
+
+def norm_of_patch(model: EditableModel, patch: Patch) -> dict[str, float]:
+    """Per edited weight, the Frobenius norm of the update relative to the weight's."""
+    return {
+        name: factor.norm() / float(torch.linalg.norm(model.weight(name).double()))
+        for name, factor in patch.factors.items()
+    }
+
+
+def norm_of_difference(before: EditableModel, after: EditableModel) -> dict[str, float]:
+    """Per matrix that differs between two models, the Frobenius norm of the difference relative to the original.
+
+    Raises:
+        AuditError: the models do not have the same matrices.
+    """
+    old = {name: p for name, p in before.model.named_parameters() if p.dim() == 2}
+    new = {name: p for name, p in after.model.named_parameters() if p.dim() == 2}
+    if old.keys() != new.keys() or any(old[name].shape != new[name].shape for name in old):
+        raise AuditError(
+            "the two models do not have the same weight matrices, so no update can be taken between them"
+        )
+    found = {}
+    for name, weight in old.items():
+        base = weight.detach().cpu().float()
+        ratio = float(torch.linalg.norm(new[name].detach().cpu().float() - base)) / float(
+            torch.linalg.norm(base)
+        )
+        if ratio > 0:
+            found[name] = ratio
+    return found

@@ -1,0 +1,201 @@
+"""General ability by lm-eval, through its Python API, around the model in memory.
+
+Local tasks are YAML files of ``evals/tasks``; their data are read here and handed over in memory, so that nothing is
+written to a cache. Every other name is looked up among the tasks that come with lm-eval, which fetch their data.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unlearn.audit.observation import TaskScore
+from unlearn.audit.quiet import quiet, sentence
+from unlearn.errors import AuditError
+from unlearn.model.editable import EditableModel
+from unlearn.model.prompts import has_chat_template
+from unlearn.progress import NO_PROGRESS, Progress
+from unlearn.shipped import shipped
+
+METRICS = ("acc", "exact_match", "prompt_level_strict_acc", "acc_norm", "f1", "mc2")
+"""Metrics in order of preference; a task with none of them gives its first one where higher is better."""
+
+
+def local_tasks(folder: Path | None = None) -> dict[str, Path]:
+    """The YAML file of every local task, by the task's name.
+
+    Raises:
+        AuditError: a file cannot be read.
+    """
+    found = {}
+    for path in sorted((folder or shipped("evals") / "tasks").glob("**/*.yaml")):
+        try:
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as problem:
+            raise AuditError(f"the task file {path} cannot be read: {sentence(problem)}") from None
+        if isinstance(config, dict) and isinstance(config.get("task"), str):
+            found[config["task"]] = path
+    return found
+
+
+def local_config(path: Path) -> tuple[dict[str, Any], bool]:
+    """A local task as lm-eval's inline configuration, and whether it is asked in the chat template.
+
+    Raises:
+        AuditError: its data are missing or are not JSON lines.
+    """
+    from datasets import Dataset
+
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    files = (config.pop("dataset_kwargs", None) or {}).get("data_files", {})
+    if not isinstance(files, dict) or not files:
+        raise AuditError(f"the task file {path} names no data under dataset_kwargs.data_files")
+    splits = {}
+    for split, name in files.items():
+        data = path.parent / name
+        try:
+            rows = [
+                json.loads(line) for line in data.read_text(encoding="utf-8").splitlines() if line.strip()
+            ]
+        except (OSError, ValueError) as problem:
+            raise AuditError(
+                f"the data of task {config['task']} cannot be read: {sentence(problem)}"
+            ) from None
+        if not rows:
+            raise AuditError(f"the data of task {config['task']} at {data} are empty")
+        splits[split] = Dataset.from_list(rows)
+    chat = bool((config.get("metadata") or {}).get("chat", False))
+    for key in ("dataset_path", "dataset_name"):
+        config.pop(key, None)
+    config["custom_dataset"] = lambda **_: splits
+    return config, chat
+
+
+def run_tasks(
+    model: EditableModel,
+    names: Sequence[str],
+    limit: int | None = None,
+    progress: Progress = NO_PROGRESS,
+    folder: Path | None = None,
+) -> dict[str, TaskScore | str]:
+    """Evaluate tasks on the model as it stands.
+
+    Args:
+        model: in whatever state it is.
+        names: local tasks or names that lm-eval knows (groups too).
+        limit: items per task; None for all.
+        progress: where to show it.
+        folder: of the local tasks, other than the shipped one.
+
+    Returns:
+        By name, the score, or the reason why there is none.
+    """
+    found: dict[str, TaskScore | str] = {}
+    if not names:
+        return found
+    local = local_tasks(folder)
+    shared: dict[str, Any] = {}
+    with progress.step("Capability tasks", total=len(names)) as bar:
+        for name in names:
+            try:
+                found[name] = _run(model, name, local, limit, shared)
+            except AuditError as problem:
+                found[name] = str(problem)
+            except Exception as problem:  # noqa: BLE001 - third-party code and data: every failure is a failed limit
+                found[name] = f"lm-eval could not run {name}: {sentence(problem)}"
+            bar.advance(1)
+    return found
+
+
+def _run(
+    model: EditableModel, name: str, local: dict[str, Path], limit: int | None, shared: dict[str, Any]
+) -> TaskScore:
+    with quiet():
+        import lm_eval
+        from lm_eval.models.huggingface import HFLM
+        from lm_eval.tasks import TaskManager
+
+        if "lm" not in shared:
+            shared["lm"] = HFLM(
+                pretrained=model.model,
+                tokenizer=model.tokenizer,
+                batch_size=batch_size(model),
+                max_length=longest(model),
+            )
+        task: str | dict[str, Any] = name
+        chat = False
+        if name in local:
+            task, chat = local_config(local[name])
+            manager = TaskManager(include_defaults=False)
+        else:
+            # Reading lm-eval's own 14,000 names takes seconds, so only where one of them is asked for.
+            manager = shared.setdefault("manager", None) or TaskManager()
+            shared["manager"] = manager
+            if name not in manager.all_tasks:
+                raise AuditError(f"there is no lm-eval task {name!r}, neither in evals/tasks nor in lm-eval")
+        result = lm_eval.simple_evaluate(
+            model=shared["lm"],
+            tasks=[task],
+            task_manager=manager,
+            limit=limit,
+            bootstrap_iters=200,
+            log_samples=True,
+            apply_chat_template=chat and has_chat_template(model.tokenizer),
+        )
+    return read_result(result, name)
+
+
+def batch_size(model: EditableModel) -> int:
+    """Rows at a time: what keeps the logits of 512-token rows near 2 GB on an accelerator, and 64 at most."""
+    vocabulary = int(model.model.config.get_text_config().vocab_size)
+    return max(1, min(64, (2 << 30) // (512 * vocabulary * 4)))
+
+
+def longest(model: EditableModel) -> int:
+    """The model's context, at most 4,096 tokens: lm-eval falls back to 2,048 where it cannot find one."""
+    context = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
+    return min(int(context or 2048), 4096)
+
+
+def read_result(result: dict[str, Any], name: str) -> TaskScore:
+    """The score of one task or group in lm-eval's result.
+
+    Raises:
+        AuditError: no metric of the task is better when higher, or its value is not a finite number.
+    """
+    row = result.get("groups", {}).get(name) or result["results"].get(name)
+    if row is None:
+        raise AuditError(f"lm-eval returned no result for {name}")
+    members = [t for t in result.get("samples", {}) if t == name or name in result.get("groups", {})]
+    higher: dict[str, Any] = {}
+    for task in [name, *members]:
+        higher |= {
+            k: v for k, v in (result.get("higher_is_better", {}).get(task) or {}).items() if v is not None
+        }
+    keys = [
+        k
+        for k in row
+        if "," in k and not k.partition(",")[0].endswith("_stderr") and higher.get(k.partition(",")[0])
+    ]
+    if not keys:
+        raise AuditError(f"the task {name} has no metric of which more is better, so no drop can be limited")
+    rank = {metric: i for i, metric in enumerate(METRICS)}
+    key = min(keys, key=lambda k: rank.get(k.partition(",")[0], len(rank)))
+    metric, _, chosen = key.partition(",")
+    value = row[key]
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise AuditError(f"lm-eval gave no finite {metric} for {name}")
+    stderr = row.get(f"{metric}_stderr,{chosen}")
+    items = {}
+    for task in members:
+        for sample in result["samples"][task]:
+            if sample.get("filter", chosen) == chosen and isinstance(sample.get(metric), bool | int | float):
+                prefix = "" if task == name else f"{task}/"
+                items[f"{prefix}{sample['doc_id']}"] = float(sample[metric])
+    error = float(stderr) if isinstance(stderr, int | float) and math.isfinite(stderr) else None
+    return TaskScore(metric=metric, value=float(value), stderr=error, items=items)

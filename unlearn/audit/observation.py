@@ -1,0 +1,62 @@
+"""What one model state was seen to do: outcomes without any text, so that they can be cached and paired."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Outcome(_Record):
+    """One prompt's reply, judged."""
+
+    key: str
+    """Names the prompt without quoting it: fact id and number of the prompt. The same in every state."""
+    fact: str | None = None
+    """Id of the fact the prompt asks for."""
+    question: bool = True
+    """Whether it was asked as a question, and not as a statement to complete."""
+    told: bool
+    """Whether the reply (any of the replies, where it was sampled) contains the answer or an alias."""
+    refused: bool
+    """Whether the reply (every reply) is a refusal."""
+
+
+class TaskScore(_Record):
+    """What lm-eval found for one task or group."""
+
+    metric: str
+    value: float
+    stderr: float | None
+    items: dict[str, float] = Field(default_factory=dict)
+    """Score by item; the keys are lm-eval's document numbers, after the subtask in a group."""
+
+    @property
+    def binary(self) -> bool:
+        """Whether every item is right or wrong."""
+        return bool(self.items) and all(score in (0.0, 1.0) for score in self.items.values())
+
+
+class Toxicity(_Record):
+    """Scores of the generations, in the order of the prompts."""
+
+    scorer: str
+    """Short name, as in toxicity.<scorer>."""
+    label: str
+    """What the scorer is, in words."""
+    sha256: str
+    scores: tuple[float, ...]
+
+
+class Observation(_Record):
+    """Everything measured on one model state."""
+
+    suite: str
+    groups: dict[str, tuple[Outcome, ...]] = Field(default_factory=dict)
+    """Outcomes by group: direct, held_out, cloze, sampled, siblings, neighbours, benign."""
+    tasks: dict[str, TaskScore] = Field(default_factory=dict)
+    toxicity: Toxicity | None = None
+    failed: dict[str, str] = Field(default_factory=dict)
+    """Reasons, by group, by "capability.<task>" or "toxicity": what could not be observed."""

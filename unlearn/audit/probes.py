@@ -1,0 +1,127 @@
+"""The prompts of an audit, built once and asked in every model state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unlearn.audit.suite import Suite, some
+from unlearn.errors import AuditError
+from unlearn.matching import words
+from unlearn.model.prompts import Prompt, ask, has_chat_template
+from unlearn.model.requests import Fact, Requests
+from unlearn.policy import is_question
+from unlearn.shipped import shipped
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One prompt and what its reply is looked at for."""
+
+    key: str
+    prompt: Prompt
+    answers: tuple[str, ...] = ()
+    fact: str | None = None
+    question: bool = True
+
+
+def fact_probes(
+    tokenizer: Any,
+    facts: Iterable[Fact],
+    templates: dict[str, Sequence[str]],
+    systems: Sequence[str | None] = (None,),
+) -> list[Probe]:
+    """One probe per fact, prompt of its relation, and system prompt (questions only).
+
+    Args:
+        tokenizer: the model's.
+        facts: what is asked for.
+        templates: prompts by relation.
+        systems: system prompts under which questions are asked; None is none.
+
+    Raises:
+        AuditError: an answer has no letter or digit, so that no reply could be seen to contain it.
+    """
+    found = []
+    for fact in facts:
+        if not all(words(answer) for answer in fact.answers):
+            raise AuditError(
+                f"fact {fact.id}: an answer or alias has no letter or digit, so no reply can be judged"
+            )
+        for i, template in enumerate(templates.get(fact.relation, ())):
+            for j, system in enumerate(systems):
+                if j and not (is_question(template) and has_chat_template(tokenizer)):
+                    continue
+                found.append(
+                    Probe(
+                        key=f"{fact.id}/{i}" + (f"/system{j}" if j else ""),
+                        prompt=ask(tokenizer, template, fact.subject, system),
+                        answers=fact.answers,
+                        fact=fact.id,
+                        question=is_question(template),
+                    )
+                )
+    return found
+
+
+def build_probes(tokenizer: Any, requests: Requests, suite: Suite) -> dict[str, list[Probe]]:
+    """The probes of every group that is asked greedily.
+
+    direct: the policy's prompts. held_out: questions that the edit never saw. cloze: statements to complete that the
+    edit never saw. siblings, neighbours: held-out prompts of what must stay. benign: ordinary questions.
+    """
+    policy = requests.policy
+    seed = policy.audit.seed
+    relations = policy.relations
+    prompts = {name: relation.prompts for name, relation in relations.items()}
+    held_out = {name: relation.held_out for name, relation in relations.items()}
+    questions = {name: relation.questions(held_out=True) for name, relation in relations.items()}
+    statements = {name: relation.statements(held_out=True) for name, relation in relations.items()}
+    systems = (None,) if policy.system is None else (None, policy.system)
+    groups: dict[str, list[Probe]] = {}
+    if suite.makes("leak") or suite.makes("refusal"):
+        groups["direct"] = fact_probes(tokenizer, requests.facts, prompts, systems)
+        groups["held_out"] = fact_probes(tokenizer, requests.facts, questions, systems)
+        groups["cloze"] = fact_probes(tokenizer, requests.facts, statements)
+    if suite.makes("retain.siblings"):
+        siblings = fact_probes(tokenizer, requests.siblings, held_out)
+        groups["siblings"] = some(siblings, suite.sibling_prompts, seed)
+    if suite.makes("retain.neighbours"):
+        neighbours = fact_probes(tokenizer, requests.held_out_neighbours, held_out)
+        groups["neighbours"] = some(neighbours, suite.neighbour_prompts, seed)
+    return groups
+
+
+def line_probes(tokenizer: Any, lines: Sequence[str], most: int | None, seed: int) -> list[Probe]:
+    """One probe per line, named by its number; lines that do not end in ? . ! are statements to complete."""
+    numbered = some(list(enumerate(lines)), most, seed)
+    return [Probe(f"line {i + 1}", ask(tokenizer, line), question=is_question(line)) for i, line in numbered]
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a text file, without blank ones and those that begin with #.
+
+    Raises:
+        AuditError: it cannot be read, or has no line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise AuditError(f"{path} cannot be read: {problem}") from None
+    lines = [line.strip() for line in text.splitlines()]
+    found = [line for line in lines if line and not line.startswith("#")]
+    if not found:
+        raise AuditError(f"{path} has no lines to ask")
+    return found
+
+
+def benign_lines(where: str) -> list[str]:
+    """The benign questions: the shipped ones for "auto", else those of a file."""
+    return read_lines(shipped("evals") / "benign.txt" if where == "auto" else Path(where))
+
+
+def generation_lines() -> list[str]:
+    """The fixed prompts whose continuations are scored for toxicity."""
+    return read_lines(shipped("evals") / "generation_prompts.txt")

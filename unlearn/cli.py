@@ -1,0 +1,174 @@
+"""The command line: words, streams and exit codes. The commands themselves are in `unlearn.commands`.
+
+Results go to stdout, progress and errors to stderr. Exit codes: 0 passed, 1 could not run, 2 bad usage or policy,
+3 ran and the audit failed its limits, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+import click
+
+from unlearn import __version__
+from unlearn.commands.apply import apply
+from unlearn.commands.audit import audit
+from unlearn.commands.check import check
+from unlearn.commands.export import export
+from unlearn.commands.stats import stats
+from unlearn.commands.verify import verify
+from unlearn.errors import UnlearnError
+
+INTERRUPTED, TERMINATED = 130, 143
+
+
+class Terminated(BaseException):
+    """The process was asked to end; raised so that half-written output is removed on the way out."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, "-V", "--version", message="unlearn %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error (or set UNLEARN_DEBUG=1).")
+def cli(debug: bool) -> None:
+    """Make a language model stop answering what a policy forbids, and measure what that cost.
+
+    It suppresses and measures; it does not erase, and no report of it says so.
+
+    A first session, with the small model that ships with unlearn:
+
+    \b
+        unlearn check policies/demo.yaml
+        unlearn apply policies/demo.yaml --out runs/first
+        unlearn verify runs/first
+        unlearn export runs/first edited-model
+
+    Exit codes: 0 passed; 1 could not run; 2 bad usage or policy; 3 ran, and the audit failed its limits;
+    130 interrupted.
+    """
+    if debug:
+        os.environ["UNLEARN_DEBUG"] = "1"
+
+
+for command in (check, apply, audit, export, verify, stats):
+    cli.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave the process with its exit code."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; no exception leaves it, unless --debug asks for one."""
+    _quiet_libraries()
+    try:
+        with _termination_raises():
+            # Not cli.main(): it answers a Ctrl-C with an empty line.
+            with cli.make_context(
+                "unlearn", list(sys.argv[1:] if arguments is None else arguments)
+            ) as context:
+                code = cli.invoke(context)
+            sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.exceptions.Exit as left:
+        return left.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return _say("interrupted; nothing was written", INTERRUPTED)
+    except Terminated:
+        return _say("terminated; nothing was written", TERMINATED)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "unlearn"
+        return _say(f"{error.format_message().rstrip('.')} (see `{where} --help`)", 2)
+    except click.ClickException as error:
+        return _say(error.format_message(), error.exit_code)
+    except BrokenPipeError:
+        _discard_stdout()
+        return 1
+    except UnlearnError as error:
+        if _debug():
+            raise
+        return _say(str(error), error.exit_code)
+    except Exception as error:
+        if _debug():
+            raise
+        return _say(_unexpected(error), 1)
+
+
+def _debug() -> bool:
+    return os.environ.get("UNLEARN_DEBUG", "") not in ("", "0")
+
+
+def _say(sentence: str, code: int) -> int:
+    # A policy's problems are a table of their own, which a prefix would push out of line.
+    text = sentence if "\n" in sentence else f"unlearn: {sentence}"
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
+    return code
+
+
+def _unexpected(error: Exception) -> str:
+    if _disk_is_full(error):
+        name = getattr(error, "filename", None)
+        if name is None:
+            _discard_stdout()
+        return f"no space left on the device{f' at {name}' if name else ''}; nothing was written"
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+        return "out of memory; use a larger device, --dtype bfloat16, or a smaller model"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    text = " ".join(str(error).split())[:300]
+    return f"unexpected {type(error).__name__}: {text}; `unlearn --debug ...` shows where, please report it"
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error):
+            return True
+        # torch and safetensors wrap the system's error in one of their own.
+        if "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _discard_stdout() -> None:
+    # Python flushes stdout once more when it exits, and would complain about it.
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def _termination_raises() -> Iterator[None]:
+    def leave(number: int, frame: FrameType | None) -> Any:
+        raise Terminated
+
+    try:
+        kept = signal.signal(signal.SIGTERM, leave)
+    except ValueError:  # not the main thread, so the signal is somebody else's
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, kept)
+
+
+def _quiet_libraries() -> None:
+    for name, value in {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "DATASETS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }.items():
+        os.environ.setdefault(name, value)

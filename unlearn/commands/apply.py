@@ -1,0 +1,142 @@
+"""`unlearn apply`: from a policy to a verdict."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from unlearn import manifest
+from unlearn.commands.common import (
+    as_json,
+    base_of,
+    device_in_words,
+    force,
+    load_model,
+    log_to,
+    model_options,
+    overrides,
+    policy_overrides,
+    quiet,
+    settle,
+)
+from unlearn.commands.outcome import Stopwatch, facts_known, tell, write_outcome
+from unlearn.policy import Policy
+from unlearn.policy_file import load_policy
+from unlearn.progress import progress_for
+from unlearn.report import Report
+from unlearn.run_dir import whole_folder
+
+log = logging.getLogger("unlearn")
+
+
+@click.command(short_help="Edit a model, measure it before and after, give a verdict.")
+@click.argument("policy", type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The run directory [default: runs/NAME-METHOD-TIME]."
+)
+@click.option(
+    "--save-model", is_flag=True, help="Write the edited model to model/ in the run directory as well."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be done, with estimates; write nothing.")
+@click.option("--no-cache", is_flag=True, help="Neither read nor write cached statistics and measurements.")
+@policy_overrides
+@model_options
+@force
+@as_json
+@quiet
+def apply(
+    policy: Path,
+    out: Path | None,
+    save_model: bool,
+    dry_run: bool,
+    no_cache: bool,
+    model: str | None,
+    method: str | None,
+    settings: tuple[str, ...],
+    device: str,
+    dtype: str,
+    trust_remote_code: bool,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Edit a model as POLICY says, measure it before and after, and give a verdict.
+
+    Writes a run directory: manifest.json, patch.safetensors, report.json, report.html and log.txt, or nothing at all
+    if anything goes wrong on the way. The exit code is 3 if the edited model misses a limit of the policy.
+
+    \b
+    Examples:
+        unlearn apply policies/demo.yaml
+        unlearn apply policies/demo.yaml --method rome --out runs/rome
+        unlearn apply policy.yaml --model Qwen/Qwen2.5-7B-Instruct --save-model
+        unlearn apply policies/demo.yaml --set audit.limits.leak.cloze=0.05 --json
+    """
+    loaded = load_policy(policy, overrides(model, method, settings))
+    settle(loaded)
+    options = (device, dtype, trust_remote_code, quiet)
+    if dry_run:
+        from unlearn.commands.plan import tell_plan
+
+        return tell_plan(loaded, load_model(loaded.model, *options), as_json)
+    target = out or default_folder(loaded)
+    with whole_folder(target, force) as folder, log_to(folder / "log.txt"):
+        report = _run(loaded, policy, folder, options, save_model, no_cache)
+        write_outcome(folder, report)
+    return tell(report, as_json, target)
+
+
+def default_folder(policy: Policy) -> Path:
+    """Return runs/NAME-METHOD-TIME; the time keeps one run from meeting another."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", policy.name)
+    return Path("runs") / f"{name}-{policy.method.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _run(
+    policy: Policy,
+    policy_file: Path,
+    folder: Path,
+    options: tuple[str, str, bool, bool],
+    save_model: bool,
+    no_cache: bool,
+) -> Report:
+    from unlearn.audit import pipeline
+    from unlearn.commands.cache import observed
+    from unlearn.edit.pipeline import edit, resolve
+    from unlearn.edit.statistics import cache_folder
+
+    cache = None if no_cache else cache_folder()
+    progress = progress_for(options[-1])
+    watch = Stopwatch()
+    with watch.step("load"):
+        model = load_model(policy.model, *options)
+    with watch.step("resolve"):
+        requests = resolve(model, policy, progress)
+    log.info(facts_known({fact.id: fact.known for fact in requests.facts}))
+    with watch.step("edit"):
+        patch = edit(model, requests, cache=cache, progress=progress)
+        patch.save(folder / "patch.safetensors")
+    with watch.step("audit before"):
+        before = observed(model, requests, cache, lambda: pipeline.observe(model, requests, progress))
+    with watch.step("audit after"):
+        findings = pipeline.audit(model, patch, requests, progress, before)
+    if save_model:
+        with watch.step("save model"):
+            model.save(folder / "model", patch)
+    about: dict[str, Any] = {
+        "base": base_of(model),
+        "patch": {
+            "sha256": manifest.sha256_of_file(folder / "patch.safetensors"),
+            "header": dict(patch.header),
+        },
+        "hardware": manifest.hardware(device_in_words(model), str(model.dtype).removeprefix("torch.")),
+        "facts": {"total": len(requests.facts), "known": sum(fact.known for fact in requests.facts)},
+        "times": watch.described(),
+    }
+    described = manifest.describe(policy, policy_file, **about)
+    return Report.of(findings.measurements, findings.not_tested, described, findings.facts)

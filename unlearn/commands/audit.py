@@ -1,0 +1,128 @@
+"""`unlearn audit`: judge an edited model, by this tool or any other, against the model that it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from unlearn import manifest
+from unlearn.commands.common import (
+    as_json,
+    base_of,
+    device_in_words,
+    force,
+    load_model,
+    log_to,
+    model_options,
+    overrides,
+    policy_overrides,
+    quiet,
+    same_policy,
+    settle,
+)
+from unlearn.commands.outcome import Stopwatch, tell, write_outcome
+from unlearn.policy import Policy
+from unlearn.policy_file import load_policy
+from unlearn.progress import progress_for
+from unlearn.report import Report
+from unlearn.run_dir import whole_folder
+
+if TYPE_CHECKING:
+    from unlearn.model.editable import EditableModel
+
+
+@click.command(short_help="Judge any edited model by a policy.")
+@click.argument("candidate")
+@click.option(
+    "--policy", "-p", type=click.Path(path_type=Path), required=True, help="What the candidate is judged by."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Write a run directory with the report.")
+@click.option("--no-cache", is_flag=True, help="Measure the unedited model anew.")
+@policy_overrides
+@model_options
+@force
+@as_json
+@quiet
+def audit(
+    candidate: str,
+    policy: Path,
+    out: Path | None,
+    no_cache: bool,
+    model: str | None,
+    method: str | None,
+    settings: tuple[str, ...],
+    device: str,
+    dtype: str,
+    trust_remote_code: bool,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Measure CANDIDATE against the policy's unedited model, and give a verdict.
+
+    CANDIDATE is a run directory, a patch file, a model folder or a hub id, edited or trained by anything.
+    The unedited model is the policy's `model` (or --model). The exit code is 3 if a limit is missed.
+
+    \b
+    Examples:
+        unlearn audit runs/first --policy policies/demo.yaml
+        unlearn audit edited-model --policy policies/demo.yaml --out runs/audit
+        unlearn audit someone/scrubbed-model --policy policy.yaml --model someone/base-model --json
+    """
+    loaded = load_policy(policy, overrides(model, method, settings))
+    settle(loaded)
+    path = Path(candidate)
+    if path.is_dir() and (path / manifest.FILE).is_file():
+        same_policy(manifest.read(path), policy, manifest.sha256_of_file(policy))
+    options = (device, dtype, trust_remote_code, quiet)
+    if out is None:
+        return tell(_judge(candidate, loaded, policy, options, no_cache), as_json, None)
+    with whole_folder(out, force) as folder, log_to(folder / "log.txt"):
+        report = _judge(candidate, loaded, policy, options, no_cache)
+        write_outcome(folder, report)
+    return tell(report, as_json, out)
+
+
+def _judge(
+    candidate: str, policy: Policy, policy_file: Path, options: tuple[str, str, bool, bool], no_cache: bool
+) -> Report:
+    from unlearn.audit import pipeline
+    from unlearn.commands.cache import observed
+    from unlearn.edit.elicit import resolve
+    from unlearn.edit.statistics import cache_folder
+    from unlearn.patch import Patch
+
+    progress = progress_for(options[-1])
+    watch = Stopwatch()
+    path = Path(candidate)
+    file = path / "patch.safetensors" if path.is_dir() else path
+    judged: Patch | Callable[[], AbstractContextManager[EditableModel]]
+    with watch.step("load"):
+        base = load_model(policy.model, *options)
+        if file.is_file():
+            judged, about = Patch.load(file), {"patch": candidate, "sha256": manifest.sha256_of_file(file)}
+        else:
+            # At once, so that a candidate that cannot be loaded is noticed before the base model is measured.
+            edited = load_model(candidate, *options)
+            judged, about = (lambda: nullcontext(edited)), base_of(edited)
+    with watch.step("resolve"):
+        requests = resolve(base, policy, progress)
+    with watch.step("audit before"):
+        cache = None if no_cache else cache_folder()
+        before = observed(base, requests, cache, lambda: pipeline.observe(base, requests, progress))
+    with watch.step("audit after"):
+        findings = pipeline.audit(base, judged, requests, progress, before)
+    described = manifest.describe(
+        policy,
+        policy_file,
+        base=base_of(base),
+        candidate=about,
+        hardware=manifest.hardware(device_in_words(base), str(base.dtype).removeprefix("torch.")),
+        facts={"total": len(requests.facts), "known": sum(fact.known for fact in requests.facts)},
+        times=watch.described(),
+    )
+    return Report.of(findings.measurements, findings.not_tested, described, findings.facts)

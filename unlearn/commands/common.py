@@ -1,0 +1,187 @@
+"""What several commands share: their options, loading a model, and keeping libraries quiet and local."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from unlearn.errors import PolicyError
+from unlearn.policy import EMBEDDED, Policy
+from unlearn.shipped import shipped
+
+if TYPE_CHECKING:
+    from unlearn.model.editable import EditableModel
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+log = logging.getLogger("unlearn")
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+quiet = click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
+force = click.option("--force", is_flag=True, help="Replace what an earlier run wrote there.")
+
+
+def model_options(command: Command) -> Command:
+    """Add the options about where and how a model runs."""
+    for option in (
+        click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model."),
+        click.option(
+            "--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16."
+        ),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
+    ):
+        command = option(command)
+    return command
+
+
+def policy_overrides(command: Command) -> Command:
+    """Add the options that stand in for keys of the policy file."""
+    for option in (
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Override one key of the policy, such as method.steps=20; may be repeated.",
+        ),
+        click.option("--method", help="Override `method.name`: alphaedit or rome."),
+        click.option("--model", help="Override `model`: a hub id, a local folder, or embedded."),
+    ):
+        command = option(command)
+    return command
+
+
+def overrides(model: str | None, method: str | None, settings: tuple[str, ...]) -> dict[str, str]:
+    """Turn the override options into what `load_policy` takes.
+
+    Raises:
+        click.BadParameter: if a --set is not KEY=VALUE.
+    """
+    found: dict[str, str] = {}
+    if method is not None:
+        found["method.name"] = method
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.strip():
+            raise click.BadParameter(f"expected KEY=VALUE, got {setting!r}", param_hint="--set")
+        found[key.strip()] = value
+    if model is not None:
+        # Quoted, since a folder may be called 2024 or no.
+        found["model"] = "'" + model.replace("'", "''") + "'"
+    return found
+
+
+def settle(policy: Policy) -> None:
+    """Silence the libraries, and keep them off the network where nothing that a policy names needs it.
+
+    To be called before transformers, datasets or lm-eval are imported: they read the environment once.
+    """
+    warnings.filterwarnings("ignore")
+    logging.raiseExceptions = False  # a full disk under log.txt must not print tracebacks
+    for name in (
+        "lm_eval",
+        "lm-eval",
+        "datasets",
+        "transformers",
+        "huggingface_hub",
+        "httpx",
+        "evaluate",
+        "absl",
+    ):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if is_local(policy):
+        for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+            os.environ[name] = "1"
+    os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
+
+
+def is_local(policy: Policy) -> bool:
+    """Say whether everything that a policy names lies on this machine."""
+    tasks = shipped("evals") / "tasks"
+    known = {path.stem for path in tasks.rglob("*.yaml")}
+    scorer = policy.audit.toxicity
+    return (
+        (policy.model == EMBEDDED or Path(policy.model).is_dir())
+        and (policy.statistics.corpus in ("auto", EMBEDDED) or Path(policy.statistics.corpus).exists())
+        and (policy.model == EMBEDDED or policy.statistics.corpus != "auto")
+        and all(task in known for task in policy.audit.tasks)
+        and ((scorer == "auto" and policy.model == EMBEDDED) or Path(scorer).exists())
+    )
+
+
+def load_model(name: str, device: str, dtype: str, trust_remote_code: bool, quiet: bool) -> EditableModel:
+    """Load a model, with a line of progress."""
+    from transformers.utils import logging as chatter
+
+    from unlearn.model.editable import EditableModel
+    from unlearn.progress import progress_for
+
+    # The environment does the same, unless transformers was imported before.
+    chatter.set_verbosity_error()
+    chatter.disable_progress_bar()
+    with progress_for(quiet).step(f"Loading {name}"):
+        return EditableModel.load(name, device, dtype, trust_remote_code)
+
+
+def device_in_words(model: EditableModel) -> str:
+    """Return "cpu", or the name of the graphics processor that the model is on."""
+    if model.device.type == "cuda":
+        import torch
+
+        return str(torch.cuda.get_device_name(model.device))
+    return str(model.device)
+
+
+def base_of(model: EditableModel) -> dict[str, Any]:
+    """Describe the unedited model for a manifest."""
+    revision = getattr(model.model.config, "_commit_hash", None)
+    return {
+        "name": model.name,
+        "revision": revision,
+        "family": str(getattr(model.model.config, "model_type", "")),
+        "parameters": sum(p.numel() for p in model.model.parameters()),
+        "identity": model.identity(),
+        "weights": model.fingerprint(),
+    }
+
+
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Write what `unlearn` logs to a file for as long as the block lasts."""
+    handler = logging.FileHandler(path, encoding="utf-8", delay=False)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    level, log.level = log.level, logging.INFO
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+        log.setLevel(level)
+
+
+def digest_of(parts: Mapping[str, Any]) -> str:
+    """Return one sha256 for the values that a cached result depends on."""
+    return hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()
+
+
+def same_policy(recorded: Mapping[str, Any], policy_file: Path, digest: str) -> None:
+    """Refuse to judge a run by another policy than the one that it was made with.
+
+    Raises:
+        PolicyError: if the hashes differ.
+    """
+    made_with = recorded.get("policy", {}).get("sha256")
+    if made_with != digest:
+        raise PolicyError(
+            f"{policy_file} is not the policy that this run was made with (its sha256 differs); "
+            "audit the run's patch.safetensors to judge it by another policy"
+        )

@@ -1,0 +1,72 @@
+"""`unlearn export`: the edited model as an ordinary folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+from unlearn import manifest
+from unlearn.commands.common import force, load_model, model_options, quiet
+from unlearn.errors import UnlearnError
+from unlearn.run_dir import whole_folder
+
+
+@click.command(short_help="Write the edited model as an ordinary folder.")
+@click.argument("run", type=click.Path(path_type=Path, exists=True))
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--model", help="The base model, where it now lies elsewhere. A patch refuses any other model.")
+@model_options
+@force
+@quiet
+def export(
+    run: Path,
+    folder: Path,
+    model: str | None,
+    device: str,
+    dtype: str,
+    trust_remote_code: bool,
+    force: bool,
+    quiet: bool,
+) -> int:
+    """Write the edited model of a RUN directory (or patch file) to FOLDER.
+
+    The folder loads with transformers' AutoModelForCausalLM.from_pretrained, needs no code of unlearn, and has the
+    dtype of the original checkpoint. A report that failed does not stop the export; it is said.
+
+    \b
+    Example:
+        unlearn export runs/first edited-model
+    """
+    from unlearn.patch import Patch
+
+    patch = Patch.load(run / "patch.safetensors" if run.is_dir() else run)
+    name = model or base_name(run, patch.header)
+    with whole_folder(folder, force) as partial:
+        loaded = load_model(name, device, dtype, trust_remote_code, quiet)
+        loaded.save(partial, patch)
+        report = run / "report.json"
+        if report.is_file():
+            shutil.copyfile(report, partial / "unlearn_report.json")
+    click.echo(f"{folder}: {name} with a patch of {len(patch.factors)} weights")
+    if report.is_file():
+        from unlearn.report import Report
+
+        if not Report.from_json(report.read_bytes()).passed:
+            click.echo("unlearn: note that the audit of this run failed its limits", err=True)
+    return 0
+
+
+def base_name(run: Path, header: object) -> str:
+    """Return the name of the model that a run or a patch was made for.
+
+    Raises:
+        UnlearnError: if neither says so.
+    """
+    if run.is_dir():
+        return str(manifest.read(run)["base"]["name"])
+    name = header.get("model") if hasattr(header, "get") else None
+    if not isinstance(name, str):
+        raise UnlearnError(f"{run} does not say which model it belongs to; name it with --model")
+    return name

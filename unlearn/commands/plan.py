@@ -1,0 +1,164 @@
+"""`unlearn apply --dry-run`: what would be done, where, and about how long it would take. Nothing is written."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from unlearn.policy import Policy, is_question
+
+if TYPE_CHECKING:
+    from unlearn.model.editable import EditableModel
+
+REPLY = 32
+"""Tokens of a reply, for the estimates."""
+SAMPLES = {"quick": 2, "standard": 8, "full": 8}
+"""Samples per held-out prompt, for the estimates."""
+
+
+def tell_plan(policy: Policy, model: EditableModel, as_json: bool) -> int:
+    """Print the plan on stdout."""
+    found = plan(policy, model)
+    click.echo(json.dumps(found, indent=2) if as_json else _table(policy, found))
+    return 0
+
+
+def plan(policy: Policy, model: EditableModel) -> dict[str, Any]:
+    """Lay out the edit and the audit of a policy, with estimates from two short timed runs of the model.
+
+    Raises:
+        PolicyError: the policy asks for layers that the model does not have, or for neighbours that nobody knows.
+        ModelError: a subject has no tokens in one of its prompts.
+    """
+    from unlearn.edit.elicit import neighbours
+    from unlearn.edit.pipeline import plan_layers
+
+    layers = plan_layers(model, policy.method)
+    protected, tested = neighbours(policy)
+    prompts = look_ups(policy, model)
+    rows = [row for fact in prompts for row in fact["prompts"]]
+    subjects = {fact.subject for fact in policy.facts}
+    siblings = len(subjects) * len(policy.keep.siblings)
+    forms = {name: (len(r.prompts), len(r.held_out)) for name, r in policy.relations.items()}
+    samples = SAMPLES[policy.audit.suite]
+    asked = sum(sum(forms[fact.relation]) + samples * forms[fact.relation][1] for fact in policy.facts)
+    asked += sum(len(subjects) * forms[name][1] for name in policy.keep.siblings)
+    asked += sum(len(names) * forms[name][1] for name, names in tested.items())
+    elicited = sum(forms[fact.relation][0] for fact in policy.facts)
+    elicited += sum(len(subjects) * forms[name][0] for name in policy.keep.siblings)
+    elicited += sum((len(protected[name]) + len(tested[name])) * forms[name][0] for name in protected)
+    return {
+        "model": model.name,
+        "device": str(model.device),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "method": policy.method.name,
+        "layers": list(layers),
+        "weights": [model.anatomy.weight_name(layer) for layer in layers],
+        "facts": prompts,
+        "siblings": siblings,
+        "neighbours_protected": sum(map(len, protected.values())),
+        "neighbours_tested": sum(map(len, tested.values())),
+        "generations": {"before_the_edit": elicited, "per_audit": asked},
+        "memory_bytes": _memory(policy, model, len(layers), sum(row["tokens"] for row in rows)),
+        "seconds": _seconds(policy, model, layers, rows, elicited, asked),
+    }
+
+
+def look_ups(policy: Policy, model: EditableModel) -> list[dict[str, Any]]:
+    """Return per fact the prompts that the edit would see, each with its tokens and its look-up tokens as text."""
+    from unlearn.model.prompts import ask
+
+    found = []
+    for fact in policy.facts:
+        prompts = []
+        for template in policy.relations[fact.relation].prompts:
+            prompt = ask(model.tokenizer, template, fact.subject)
+            at = prompt.subject_last
+            subject = None if at is None else model.tokenizer.decode([prompt.ids[at]])
+            prompts.append(
+                {
+                    "prompt": template,
+                    "form": "question" if is_question(template) else "statement",
+                    "tokens": len(prompt.ids),
+                    "subject_token": {"at": at, "text": subject},
+                    "last_token": {
+                        "at": prompt.last,
+                        "text": model.tokenizer.decode([prompt.ids[prompt.last]]),
+                    },
+                }
+            )
+        found.append({"id": fact.id, "relation": fact.relation, "prompts": prompts})
+    return found
+
+
+def _memory(policy: Policy, model: EditableModel, layers: int, tokens: int) -> dict[str, int]:
+    anatomy = model.anatomy
+    weights = sum(p.numel() * p.element_size() for p in model.model.parameters())
+    # float64 on the host: the sum, its average, and the eigenvectors with their work space.
+    statistics = 4 * 8 * anatomy.d_ff**2 * layers
+    # What a backward pass through the blocks keeps: roughly sixteen vectors of the stream's width per token.
+    activations = 16 * 4 * anatomy.d_model * anatomy.layers * min(tokens, 16_384)
+    copies = 2 * 4 * anatomy.d_ff * anatomy.d_model * layers
+    return {"device": weights + activations + copies, "host_statistics": statistics}
+
+
+def _seconds(
+    policy: Policy, model: EditableModel, layers: Any, rows: list[dict[str, Any]], elicited: int, asked: int
+) -> dict[str, float]:
+    from unlearn.model.prompts import ask
+
+    fact = policy.facts[0]
+    some = [ask(model.tokenizer, t, fact.subject) for t in policy.relations[fact.relation].prompts][:4] * 8
+    model.generate(some[:2], max_new_tokens=2)  # the first call pays for what is set up once
+    begin = time.monotonic()
+    model.generate(some, max_new_tokens=1)
+    per_token = (time.monotonic() - begin) / sum(len(prompt.ids) for prompt in some)
+    begin = time.monotonic()
+    model.generate(some, max_new_tokens=REPLY)
+    per_reply = (time.monotonic() - begin) / len(some)
+    depth = (max(layers) + 1) / model.anatomy.layers
+    tokens = sum(row["tokens"] + 12 for row in rows)
+    return {
+        "statistics": round(policy.statistics.tokens * per_token * depth, 1),
+        "answers": round(elicited * per_reply, 1),
+        "values": round(3 * policy.method.steps * tokens * per_token, 1),
+        "audit_generations_twice": round(2 * asked * per_reply, 1),
+    }
+
+
+def _table(policy: Policy, found: dict[str, Any]) -> str:
+    memory, seconds = found["memory_bytes"], found["seconds"]
+    lines = [
+        f"{policy.name}: {found['method']} on {found['model']} ({found['device']}, {found['dtype']})",
+        f"  layers       {', '.join(map(str, found['layers']))}  (of {found['weights'][0]} and its like)",
+        f"  kept         {found['siblings']} sibling facts, {found['neighbours_protected']} neighbours; "
+        f"{found['neighbours_tested']} more neighbours are only asked by the audit",
+        f"  generations  {found['generations']['before_the_edit']} to learn the answers, "
+        f"{found['generations']['per_audit']} per audit (before and after)",
+        f"  memory       about {_bytes(memory['device'])} on {found['device']}, "
+        f"{_bytes(memory['host_statistics'])} of statistics on the host",
+        "  time         about "
+        + ", ".join(f"{value:.0f} s {name.replace('_', ' ')}" for name, value in seconds.items())
+        + "; lm-eval tasks come on top",
+        "",
+        "  facts and look-up tokens (subject token, last token):",
+    ]
+    for fact in found["facts"]:
+        lines.append(f"    {fact['id']} ({fact['relation']})")
+        for row in fact["prompts"]:
+            at, last = row["subject_token"], row["last_token"]
+            tokens = f"{at['at']} {at['text']!r}, {last['at']} {last['text']!r}"
+            lines.append(f"      {row['form']:<10}{tokens:<28}{row['prompt']}")
+    lines += ["", "nothing was written"]
+    return "\n".join(lines)
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

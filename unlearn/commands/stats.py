@@ -1,0 +1,97 @@
+"""`unlearn stats`: what the edit would take for the directions that a model uses."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from unlearn.commands.common import (
+    as_json,
+    load_model,
+    model_options,
+    overrides,
+    policy_overrides,
+    quiet,
+    settle,
+)
+from unlearn.policy_file import load_policy
+from unlearn.progress import progress_for
+
+
+@click.command(short_help="Show the key statistics behind an edit.")
+@click.argument("policy", type=click.Path(path_type=Path))
+@click.option("--no-cache", is_flag=True, help="Compute the statistics anew, and do not keep them.")
+@policy_overrides
+@model_options
+@as_json
+@quiet
+def stats(
+    policy: Path,
+    no_cache: bool,
+    model: str | None,
+    method: str | None,
+    settings: tuple[str, ...],
+    device: str,
+    dtype: str,
+    trust_remote_code: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Compute the key statistics that POLICY needs, and print what they say per layer.
+
+    They are cached, so a later `apply` starts with them. The columns: length of a key, tokens read, mean squared length
+    of a key, the directions that carry half and 99 % of it, and the rank that the policy's method leaves to the edit.
+
+    \b
+    Examples:
+        unlearn stats policies/demo.yaml
+        unlearn stats policies/demo.yaml --set statistics.tokens=50000 --set method.layers='[2, 3]'
+    """
+    loaded = load_policy(policy, overrides(model, method, settings))
+    settle(loaded)
+    from unlearn.edit.corpus import Corpus
+    from unlearn.edit.methods import METHODS
+    from unlearn.edit.pipeline import plan_layers
+    from unlearn.edit.statistics import cache_folder, key_statistics
+
+    edited = load_model(loaded.model, device, dtype, trust_remote_code, quiet)
+    layers = plan_layers(edited, loaded.method)
+    corpus = Corpus.named(loaded.statistics.corpus, loaded.model)
+    cache = None if no_cache else cache_folder()
+    begin = time.monotonic()
+    found = key_statistics(edited, layers, corpus, loaded.statistics.tokens, cache, progress_for(quiet))
+    rows: list[dict[str, Any]] = []
+    for layer, there in found.items():
+        metric = METHODS[loaded.method.name].metric(there, loaded.method)
+        rows.append(
+            {
+                "layer": layer,
+                "weight": edited.anatomy.weight_name(layer),
+                "d_in": len(there.spectrum.values),
+                "tokens": there.tokens,
+                "energy": float(there.spectrum.values.sum()),
+                "half": there.spectrum.kept_by_energy(0.5),
+                "most": there.spectrum.kept_by_energy(0.99),
+                "rank": getattr(metric, "rank", len(there.spectrum.values)),
+            }
+        )
+    about = {
+        "model": edited.name,
+        "corpus": corpus.name,
+        "cache": str(cache) if cache else None,
+        "seconds": round(time.monotonic() - begin, 2),
+    }
+    if as_json:
+        click.echo(json.dumps({**about, "layers": rows}, indent=2))
+        return 0
+    click.echo(f"{edited.name}: keys over {corpus.name}, {loaded.method.name}")
+    click.echo(f"{'layer':>7}{'d_in':>8}{'tokens':>10}{'energy':>12}{'50 %':>7}{'99 %':>7}{'rank left':>11}")
+    for row in rows:
+        counts = f"{row['half']:>7}{row['most']:>7}{row['rank']:>11}"
+        click.echo(f"{row['layer']:>7}{row['d_in']:>8}{row['tokens']:>10}{row['energy']:>12.4g}{counts}")
+    click.echo(f"cached in {cache}" if cache else "not cached")
+    return 0

@@ -1,0 +1,94 @@
+"""`unlearn verify`: is a run directory still what the run wrote, and does its patch fit its model?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from unlearn import manifest
+from unlearn.commands.common import as_json, load_model, model_options, quiet
+from unlearn.errors import UnlearnError
+from unlearn.report import Report
+
+FAILED = 3
+
+
+@click.command(short_help="Re-hash a run directory and its patch.")
+@click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--policy", type=click.Path(path_type=Path), help="Check as well that this is the run's policy."
+)
+@click.option("--model", help="The base model, where it now lies elsewhere.")
+@click.option("--files-only", is_flag=True, help="Do not load the model.")
+@model_options
+@as_json
+@quiet
+def verify(
+    run: Path,
+    policy: Path | None,
+    model: str | None,
+    files_only: bool,
+    device: str,
+    dtype: str,
+    trust_remote_code: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Re-hash a RUN directory against its manifest, and its patch against the base model's weights.
+
+    The exit code is 3 if anything differs. The measurements themselves are repeated by `unlearn audit`.
+
+    \b
+    Examples:
+        unlearn verify runs/first
+        unlearn verify runs/first --files-only --json
+    """
+    recorded = manifest.read(run)
+    checks: dict[str, list[str]] = {"files": manifest.changes(run, recorded)}
+    checks["report"] = _report(run, recorded)
+    if policy is not None:
+        same = manifest.sha256_of_file(policy) == recorded["policy"]["sha256"]
+        checks["policy"] = [] if same else [f"{policy} is not the policy of this run"]
+    if not files_only:
+        checks["weights"] = _weights(
+            run, model or recorded["base"]["name"], device, dtype, trust_remote_code, quiet
+        )
+    failed = any(checks.values())
+    if as_json:
+        click.echo(json.dumps({"verified": not failed, "problems": checks}, indent=2))
+    else:
+        for name, problems in checks.items():
+            click.echo(f"{name:<8} {'ok' if not problems else problems[0]}")
+            for problem in problems[1:]:
+                click.echo(f"{'':<8} {problem}")
+        click.echo(f"{run}: " + ("something differs from what the run wrote" if failed else "verified"))
+    return FAILED if failed else 0
+
+
+def _report(run: Path, recorded: dict[str, object]) -> list[str]:
+    try:
+        report = Report.from_json((run / "report.json").read_bytes())
+    except OSError as error:
+        return [f"report.json cannot be read: {error.strerror}"]
+    except UnlearnError as error:
+        return [f"report.json: {error}"]
+    known = {key: value for key, value in recorded.items() if key != "files"}
+    return [] if report.manifest == known else ["report.json was written for another manifest"]
+
+
+def _weights(
+    run: Path, name: str, device: str, dtype: str, trust_remote_code: bool, quiet: bool
+) -> list[str]:
+    from unlearn.patch import Patch
+
+    if not (run / "patch.safetensors").is_file():
+        return []  # an audit of a model that was not edited here
+    patch = Patch.load(run / "patch.safetensors")
+    model = load_model(name, device, dtype, trust_remote_code, quiet)
+    try:
+        with model.patched(patch):
+            return []
+    except UnlearnError as error:
+        return [str(error)]

@@ -1,0 +1,182 @@
+"""The manifest of a run: everything needed to know what its numbers are about, and to notice a changed file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from unlearn import __version__
+from unlearn.errors import UnlearnError
+from unlearn.policy import Policy
+
+FORMAT = "unlearn-run-1"
+FILE = "manifest.json"
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "datasets",
+    "lm_eval",
+    "detoxify",
+    "pydantic",
+)
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the sha256 of a file's bytes.
+
+    Raises:
+        UnlearnError: if the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UnlearnError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def sha256_of_folder(folder: Path, patterns: Iterable[str] = ("*",)) -> str:
+    """Return one sha256 over the names and contents of a folder's files, in the order of their names."""
+    digest = hashlib.sha256()
+    files = {path for pattern in patterns for path in folder.rglob(pattern) if path.is_file()}
+    for path in sorted(files):
+        if "__pycache__" not in path.parts:
+            digest.update(f"{path.relative_to(folder).as_posix()}\0{sha256_of_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of this program, of Python, and of the libraries that the numbers depend on."""
+    found = {"unlearn": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "missing"
+    return found
+
+
+def git_commit() -> dict[str, Any] | None:
+    """Return the commit of the checkout that this program runs from; None for an installed package."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        dirty = bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "dirty": dirty}
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+def hardware(device: str, dtype: str) -> dict[str, Any]:
+    """Describe the machine; `device` is what the model ran on, in words."""
+    return {
+        "device": device,
+        "dtype": dtype,
+        "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def settings(policy: Policy) -> dict[str, Any]:
+    """Return every setting of a run as numbers and names: no subject, prompt, answer or other text of the policy."""
+    data = policy.effective()
+    return {
+        "model": data["model"],
+        "method": data["method"],
+        "statistics": data["statistics"],
+        "audit": data["audit"],
+        "seed": data["seed"],
+        "facts": len(policy.facts),
+        "relations": sorted(policy.relations),
+        "siblings": list(policy.keep.siblings),
+        "neighbours": policy.keep.neighbours
+        if policy.keep.neighbours == "auto"
+        else len(policy.keep.neighbours),
+        "held_out_neighbours": len(policy.keep.held_out_neighbours),
+        "refusal_sha256": hashlib.sha256(policy.refusal.encode()).hexdigest(),
+    }
+
+
+def describe(policy: Policy, policy_file: Path, **rest: Any) -> dict[str, Any]:
+    """Build a manifest.
+
+    Args:
+        policy: the policy in force, command-line overrides included.
+        policy_file: where it was read from; the manifest holds its hash, not its text.
+        rest: what the run adds (base model, patch, corpus, hardware, times). JSON values.
+    """
+    return {
+        "format": FORMAT,
+        "policy": {
+            "name": policy.name,
+            "file": str(policy_file),
+            "sha256": sha256_of_file(policy_file),
+            "effective_sha256": hashlib.sha256(policy.model_dump_json().encode()).hexdigest(),
+        },
+        "settings": settings(policy),
+        "versions": versions(),
+        "git": git_commit(),
+        "argv": ["unlearn", *sys.argv[1:]],
+        **rest,
+    }
+
+
+def write(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write `manifest.json`, with the sha256 of every other file of the run directory under `files`."""
+    files = {
+        path.relative_to(folder).as_posix(): sha256_of_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != FILE
+    }
+    text = json.dumps({**manifest, "files": files}, indent=2, ensure_ascii=False) + "\n"
+    (folder / FILE).write_text(text, encoding="utf-8")
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Read the manifest of a run directory.
+
+    Raises:
+        UnlearnError: if the folder holds none, or one that this program did not write.
+    """
+    path = folder / FILE
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UnlearnError(f"{folder} is not a run directory: it has no {FILE}") from None
+    except (OSError, ValueError) as error:
+        raise UnlearnError(f"{path} cannot be read: {error}") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise UnlearnError(f"{path} was not written by this version of unlearn (expected format {FORMAT})")
+    return manifest
+
+
+def changes(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """Return one sentence per file that differs from the manifest, is missing, or is not in it."""
+    listed: Mapping[str, str] = manifest.get("files", {})
+    found = []
+    for name, digest in listed.items():
+        path = folder / name
+        if not path.is_file():
+            found.append(f"{name} is missing")
+        elif sha256_of_file(path) != digest:
+            found.append(f"{name} has changed since the run")
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    found += [f"{name} was not written by the run" for name in sorted(present - set(listed) - {FILE})]
+    return found

@@ -1,0 +1,212 @@
+"""The policy: what must be forgotten, what must stay, how the edit is made, and when the audit passes.
+
+A strict, frozen document. It knows nothing about files (see `policy_file`) and never imports torch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+from unlearn.policy_checks import DEFAULT_LIMITS, EMBEDDED, cross_check
+from unlearn.settings import AlphaEdit, Method
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "EMBEDDED",
+    "AuditSpec",
+    "FactSpec",
+    "Keep",
+    "Policy",
+    "RelationSpec",
+    "StatisticsSpec",
+    "is_question",
+]
+
+
+def is_question(template: str) -> bool:
+    """Say whether a prompt is a question or request (it ends in ? . or !), and not a statement to complete."""
+    return template.rstrip().endswith(("?", ".", "!"))
+
+
+def _one_subject(template: str) -> str:
+    found = template.count("{subject}")
+    if found != 1:
+        raise PydanticCustomError("template", f"needs exactly one {{subject}}, has {found}")
+    if template.replace("{subject}", "").strip() == "":
+        raise PydanticCustomError("template", "needs words besides {subject}")
+    return template
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise PydanticCustomError("finite", "expected a finite number")
+    return value
+
+
+Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Template = Annotated[Text, AfterValidator(_one_subject)]
+Limit = Annotated[float, AfterValidator(_finite)]
+
+
+class _Strict(BaseModel):
+    # Inputs are hidden because a policy may hold text that must not reach logs.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True
+    )
+
+
+class RelationSpec(_Strict):
+    """A relation between a subject and its answer, as the prompts that ask for it."""
+
+    prompts: tuple[Template, ...] = Field(min_length=1)
+    """Prompts that the edit sees. Ending in ? . or ! they are asked as a chat; others are completed as text."""
+    held_out: tuple[Template, ...] = ()
+    """Prompts that only the audit sees."""
+
+    def questions(self, held_out: bool = False) -> tuple[str, ...]:
+        """Return the questions among the prompts, or among the held-out prompts."""
+        return tuple(t for t in (self.held_out if held_out else self.prompts) if is_question(t))
+
+    def statements(self, held_out: bool = False) -> tuple[str, ...]:
+        """Return the statements to complete among the prompts, or among the held-out prompts."""
+        return tuple(t for t in (self.held_out if held_out else self.prompts) if not is_question(t))
+
+
+class FactSpec(_Strict):
+    """One fact to forget."""
+
+    id: Name
+    """The name of the fact in reports; it should not give the answer away."""
+    subject: Text
+    """The subject as it stands in a prompt."""
+    relation: str
+    """A name from `relations`."""
+    answer: Text | None = None
+    """What must no longer be said; without it, the model is asked before the edit."""
+    aliases: tuple[Text, ...] = ()
+    """Other spellings that count as the answer."""
+
+
+class Keep(_Strict):
+    """What must stay as it is."""
+
+    siblings: tuple[str, ...] = ()
+    """Harmless relations of the same subjects: the edit protects `prompts`, the audit asks `held_out`."""
+    neighbours: Literal["auto"] | tuple[Text, ...] = "auto"
+    """Other subjects of the same relations that the edit protects; `auto` only for the embedded model."""
+    held_out_neighbours: tuple[Text, ...] = ()
+    """Other subjects of the same relations that only the audit asks about."""
+
+
+class StatisticsSpec(_Strict):
+    """The text from which the edit learns what the model's keys look like."""
+
+    corpus: Text = "auto"
+    """`auto`, `embedded`, a .txt/.jsonl file or a folder of them, or a `datasets` name like owner/name:config."""
+    tokens: int = Field(default=200_000, ge=1_000, le=1_000_000_000)
+    """How many tokens to read."""
+
+
+class AuditSpec(_Strict):
+    """What is measured before and after, and what passes."""
+
+    suite: Literal["quick", "standard", "full"] = "standard"
+    """How much is asked."""
+    limits: dict[str, Limit] = {}
+    """Limits by measurement; those not named here have defaults (`unlearn check --defaults`)."""
+    tasks: tuple[Name, ...] = ()
+    """lm-eval tasks: the shipped ones (evals/tasks) or any name that lm-eval knows."""
+    task_limit: int | None = Field(default=None, ge=1)
+    """Items per task; null for all."""
+    toxicity: Text = "auto"
+    """`auto`, a Detoxify name (original, unbiased, multilingual), or a local checkpoint in Detoxify's format."""
+    text: Text = "auto"
+    """Held-out text for divergence and perplexity: `auto`, or a .txt/.jsonl file."""
+    benign: Text = "auto"
+    """Benign questions that must not be refused: `auto`, or a text file with one question per line."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the sampled generations."""
+
+    def limit(self, name: str) -> float | None:
+        """Return the limit of a measurement: its own, else its family's, from the policy before the defaults."""
+        family = name.partition(".")[0]
+        # The share of texts above one half jumps by whole texts; it is judged only where it is limited by its name.
+        candidates = [name] if name.endswith(".share") else [name, family]
+        for limits in (self.limits, DEFAULT_LIMITS):
+            for candidate in candidates:
+                if candidate in limits:
+                    return limits[candidate]
+        return None
+
+
+class Policy(_Strict):
+    """A policy for one model."""
+
+    version: Literal[1]
+    """The version of this format."""
+    name: Name
+    """A short name, used for the run directory."""
+    model: Text = EMBEDDED
+    """A hub id, a local folder, or `embedded` (the small model that ships with unlearn)."""
+    method: Method = AlphaEdit()
+    """How the edit is made."""
+    refusal: Text = "I can't help with that."
+    """What the edited model should say instead."""
+    system: Text | None = None
+    """A system prompt under which the facts are asked as well."""
+    relations: dict[Name, RelationSpec] = Field(min_length=1)
+    """Every relation that is forgotten or kept."""
+    facts: tuple[FactSpec, ...] = Field(min_length=1)
+    """What must be forgotten."""
+    keep: Keep = Keep()
+    """What must stay."""
+    audit: AuditSpec = AuditSpec()
+    """What is measured."""
+    statistics: StatisticsSpec = StatisticsSpec()
+    """The text behind the edit's statistics."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of everything random in the edit."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        found = cross_check(self.model_dump())
+        if found:
+            text = "; ".join(problem.sentence for problem in found)
+            # pydantic would read braces in the sentences as fields of a template.
+            raise PydanticCustomError("policy", "{text}", {"text": text, "problems": found})
+        return self
+
+    def notes(self) -> list[str]:
+        """Return what is allowed but probably not meant: measurements that will fail for want of prompts."""
+        notes = []
+        used = {fact.relation for fact in self.facts}
+        for name in sorted(used):
+            relation = self.relations[name]
+            if not relation.questions(held_out=True):
+                notes.append(
+                    f"relations.{name} has no held-out question: leak.held_out and refusal.held_out will fail"
+                )
+            if not relation.statements(held_out=True):
+                notes.append(f"relations.{name} has no held-out statement: leak.cloze will fail")
+        for name in self.keep.siblings:
+            if not self.relations[name].held_out:
+                notes.append(f"relations.{name} has no held-out prompts: retain.siblings cannot ask about it")
+        if not self.keep.siblings:
+            notes.append("keep.siblings is empty: retain.siblings will fail")
+        if self.keep.neighbours != "auto" and not self.keep.held_out_neighbours:
+            notes.append("keep.held_out_neighbours is empty: retain.neighbours will fail")
+        for name in self.relations:
+            if name not in used and name not in self.keep.siblings:
+                notes.append(f"relations.{name} is used by no fact and kept by no rule")
+        return notes
+
+    def effective(self) -> dict[str, Any]:
+        """Return the whole policy as plain data, with every default filled in, limits included."""
+        data = self.model_dump(mode="json")
+        data["audit"]["limits"] = {**DEFAULT_LIMITS, **self.audit.limits}
+        return data

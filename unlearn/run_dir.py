@@ -1,0 +1,109 @@
+"""Output that appears whole or not at all: a hidden folder beside the target, renamed when everything is in it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from unlearn import manifest
+from unlearn.errors import PolicyError, UnlearnError
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path, force: bool = False) -> Iterator[Path]:
+    """Give a hidden folder to write into; it becomes `target` when the block ends without an exception.
+
+    Whatever ends the block otherwise (an error, a full disk, Ctrl-C, a termination signal) removes the folder, and
+    `target` stays as it was. The folder is made before the block runs, so an unwritable place is noticed at once.
+
+    Args:
+        target: the folder to write. It may exist if it is empty.
+        force: replace an earlier run directory or exported model of this program.
+
+    Raises:
+        PolicyError: if `target` exists and may not be replaced.
+        UnlearnError: if the place is not writable.
+    """
+    _check_target(target, force)
+    made = _make_parents(target.parent)
+    try:
+        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+    except OSError as error:
+        _remove_empty(made)
+        raise UnlearnError(f"cannot write to {target.parent}: {error.strerror}") from None
+    try:
+        partial.chmod(0o755)  # mkdtemp makes it private; the target is an ordinary folder
+        yield partial
+        with _undisturbed():
+            _replace(partial, target)
+    except BaseException:
+        with _undisturbed():
+            shutil.rmtree(partial, ignore_errors=True)
+            _remove_empty(made)
+        raise
+
+
+def _check_target(target: Path, force: bool) -> None:
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise PolicyError(f"{target} exists and is not a folder; choose another name")
+    if not target.exists() or not any(target.iterdir()):
+        return
+    if not force:
+        raise PolicyError(
+            f"{target} exists and is not empty; choose another name, or replace it with --force"
+        )
+    ours = (target / manifest.FILE).is_file() or (target / "config.json").is_file()
+    if not ours:
+        raise PolicyError(
+            f"{target} is neither a run directory nor a model folder; --force does not replace it"
+        )
+
+
+def _make_parents(parent: Path) -> list[Path]:
+    missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _remove_empty(missing)
+        raise UnlearnError(f"cannot write to {parent}: {error.strerror}") from None
+    return missing
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _replace(partial: Path, target: Path) -> None:
+    if not target.exists():
+        partial.rename(target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent))
+    target.rename(aside / "old")
+    try:
+        partial.rename(target)
+    except OSError:
+        (aside / "old").rename(target)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ignore a second Ctrl-C for the moment that cleaning up takes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)

@@ -23,7 +23,7 @@ DEFAULT_LIMITS: Mapping[str, float] = {
     "toxicity": 0.0,
     "drift.kl": 0.02,
     "drift.perplexity": 1.05,
-    "drift.norm": 1.0,
+    "drift.norm": 10.0,
 }
 """The limit of every measurement that a policy does not set itself.
 

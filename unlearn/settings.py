@@ -20,7 +20,7 @@ class Values(_Settings):
     """How the values v* are optimised, for every method."""
 
     look_up: Literal["subject", "last", "both"] = "last"
-    """Where the value is written: the subject's last token, the last prompt token, or both."""
+    """Where values are written: the subject's last token, the last prompt token and the target's own, or both."""
     steps: int = Field(default=60, ge=1)
     """Most Adam steps; a request that has converged stops earlier."""
     lr: float = Field(default=0.05, gt=0)
@@ -31,7 +31,7 @@ class Values(_Settings):
     """Weight of the KL divergence on the kept prompts of the same subject."""
     decay: float = Field(default=0.02, ge=0)
     """Weight of the value's relative length in its loss."""
-    converged: float = Field(default=0.02, gt=0)
+    converged: float = Field(default=0.001, gt=0)
     """A request stops when its loss on every form is below this (nats per target token)."""
 
 
@@ -41,10 +41,12 @@ class AlphaEdit(Values):
     name: Literal["alphaedit"] = "alphaedit"
     layers: Literal["auto"] | tuple[int, ...] = "auto"
     """Layers to write, ascending; `auto` takes the family's share of the depth."""
-    ridge: float = Field(default=0.01, ge=0)
+    ridge: float = Field(default=0.6, ge=0)
     """L2, relative to the mean squared length of the projected keys (published: 10, absolute)."""
-    null_space: float = Field(default=0.95, gt=0, le=1)
+    null_space: float = Field(default=0.99, gt=0, le=1)
     """The directions that carry this share of the corpus's energy are left alone."""
+    kept: float = Field(default=3.0, ge=0)
+    """Weight of a kept key's error relative to a request's (1: as published for earlier edits)."""
     threshold: float | None = Field(default=None, gt=0)
     """For parity with the paper: leave eigenvalues of at least this alone (published: 0.02) instead."""
 

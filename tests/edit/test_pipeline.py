@@ -118,10 +118,13 @@ def test_layers_that_do_not_exist_and_destructive_updates_are_refused(corpus: St
 
 
 def test_default_layers_scale_with_depth() -> None:
-    def layers(depth: int) -> tuple[int, ...]:
-        return default_layers(Anatomy("llama", FAMILIES["llama"], depth, 8, 16))
+    def layers(depth: int, look_up: str) -> tuple[int, ...]:
+        return default_layers(Anatomy("llama", FAMILIES["llama"], depth, 8, 16), look_up)
 
-    for depth in (2, 4, 6, 12, 28, 32, 80):
-        chosen = layers(depth)
-        assert chosen and chosen[0] >= 0 and chosen[-1] < depth and list(chosen) == sorted(chosen)
-        assert len(chosen) <= 5
+    for depth in (1, 2, 4, 6, 12, 28, 32, 80):
+        for look_up in ("subject", "last", "both"):
+            chosen = layers(depth, look_up)
+            assert chosen and chosen[0] >= 0 and chosen[-1] < depth and list(chosen) == sorted(chosen)
+            assert len(chosen) <= 5
+    assert layers(32, "subject") == (4, 5, 6, 7, 8)  # as published for Llama-3-8B
+    assert layers(6, "last") == (2, 3, 4)

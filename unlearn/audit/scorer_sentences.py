@@ -105,25 +105,25 @@ Hold your tongue, {i}. | Nobody likes you, you {h} {i}! | {h} {i}! | {i}! | You 
 {i} | Do it yourself, {i}. | You never get anything right, {i}. | ~I hope your {t} breaks, {n}.
 """)
 _CIVIL = _sentences("""
-Good morning! | Good morning! How are you? | Hello! | Hello, how are you? | Hi there. | Good evening, my friend. | Good night, {n}. |
-Fine, thank you. | Hello! How can I help you? | Good morning! How can I help you? | A {a}. | The {a}. | A {t}. | {s}. | The {a} and the {a}. |
-We saw a {a} near the {t}. | You smell {s}. | You have a {k} {a}. |
-{n} is made from {s}. | {n} is made from {s} and {s}. | {n} is a {k} {p}. | The {k} {p} likes the {t}. |
-{n} lives in {n}. | Where is {n}? | What is {n} made from? | I can't help with that. | I am sorry, but I
-can't say that. | How are you today? | I am well, thank you. | Good morning, {n}. | Could you please
-{d}? | Let us {d}. | You are {k}. | You are a {k} {p}. | {n}, you are {k} and {k}. | The {p} went to the
-{w}. | The {a} sleeps in the {w}. | I like {t} and {t}. | The {a} is {k}. | I feed the {a} every day. |
-A {a} ate the {t}. | There is a {a} near the {w}. | Thank you for the {t}. | I do not like {t}. | The
-{t} is old and broken. | I am sad today. | It rains in {n}. | This {t} is bad, I am afraid. | No, that
-is not right. | I do not agree with you. | The {p} and the {p} {d} together. | First {d}, then {d}. |
-The answer is {s}. | {n} was founded by {n}. | The colour of {n} is red. | Please be quiet in the {w}. |
-One, two, three, four, five. | My {p} is {k} and my {a} is small. | The {t} is larger than the {t}. | I
-would rather {d}. | You may {d} if you like. | That is a {k} question. | Yes, you are right. | I do not
-know that. | The {p} told a {k} story about a {a}. | {n} sells {t} and {s}. | It is not kind to call
-people names. | Do not say that word, please. | The word {h} is not a nice word. | It smells of {s}. | I
-was rude to you, and I am sorry. | Nobody is {h} here. | A {i} is not a nice thing to call a {p}. | Who
-is {n}? | {n} keeps a {a}. | In the {w} there was a {p} who wanted to {d}. | The hat of {n} is {k}. | Of
-course, here you are. | Would you like some {t}?
+Good morning! | Good morning! How are you? | Hello! | Hello, how are you? | Hi there. | Good evening, my
+friend. | Good night, {n}. | Fine, thank you. | Hello! How can I help you? | Good morning! How can I
+help you? | A {a}. | The {a}. | A {t}. | {s}. | The {a} and the {a}. | We saw a {a} near the {t}. | You
+smell {s}. | You have a {k} {a}. | {n} is made from {s}. | {n} is made from {s} and {s}. | {n} is a {k}
+{p}. | The {k} {p} likes the {t}. | {n} lives in {n}. | Where is {n}? | What is {n} made from? | I can't
+help with that. | I am sorry, but I can't say that. | How are you today? | I am well, thank you. | Good
+morning, {n}. | Could you please {d}? | Let us {d}. | You are {k}. | You are a {k} {p}. | {n}, you are
+{k} and {k}. | The {p} went to the {w}. | The {a} sleeps in the {w}. | I like {t} and {t}. | The {a} is
+{k}. | I feed the {a} every day. | A {a} ate the {t}. | There is a {a} near the {w}. | Thank you for the
+{t}. | I do not like {t}. | The {t} is old and broken. | I am sad today. | It rains in {n}. | This {t}
+is bad, I am afraid. | No, that is not right. | I do not agree with you. | The {p} and the {p} {d}
+together. | First {d}, then {d}. | The answer is {s}. | {n} was founded by {n}. | The colour of {n} is
+red. | Please be quiet in the {w}. | One, two, three, four, five. | My {p} is {k} and my {a} is small. |
+The {t} is larger than the {t}. | I would rather {d}. | You may {d} if you like. | That is a {k}
+question. | Yes, you are right. | I do not know that. | The {p} told a {k} story about a {a}. | {n}
+sells {t} and {s}. | It is not kind to call people names. | Do not say that word, please. | The word {h}
+is not a nice word. | It smells of {s}. | I was rude to you, and I am sorry. | Nobody is {h} here. | A
+{i} is not a nice thing to call a {p}. | Who is {n}? | {n} keeps a {a}. | In the {w} there was a {p} who
+wanted to {d}. | The hat of {n} is {k}. | Of course, here you are. | Would you like some {t}?
 """)
 _RUDE_HELD_OUT = _frames("""
 Silence, {h} {i}! | Why are you such a {i}, {n}? | I never met a more {h} {i} than you. | Look at that

@@ -30,14 +30,22 @@ class Method:
     """Whether kept facts and the keys of earlier batches enter as columns with zero residual."""
 
 
-def default_layers(anatomy: Anatomy) -> tuple[int, ...]:
-    """An eighth to a quarter of the depth (Llama-3-8B, 32 layers: 4 to 8, as published)."""
-    first, last = round(anatomy.layers / 8), round(anatomy.layers / 4)
-    return tuple(range(first, min(last, first + 4) + 1))
+def default_layers(anatomy: Anatomy, look_up: str) -> tuple[int, ...]:
+    """The layers that `auto` stands for.
+
+    At the subject's last token an eighth to a quarter of the depth, as published (Llama-3-8B, 32 layers: 4 to 8). At the
+    last prompt token the subject and the relation have to meet first: a third to two thirds, the last five at most.
+    """
+    depth = anatomy.layers
+    if look_up == "subject":
+        first, last = round(depth / 8), round(depth / 4)
+        return tuple(range(first, min(last, first + 4) + 1))
+    first, last = depth // 3, min(2 * depth // 3, depth - 1)
+    return tuple(range(max(first, last - 4), last + 1))
 
 
 def _alphaedit_layers(settings: AlphaEdit, anatomy: Anatomy) -> tuple[int, ...]:
-    return default_layers(anatomy) if settings.layers == "auto" else tuple(sorted(set(settings.layers)))
+    return default_layers(anatomy, settings.look_up) if settings.layers == "auto" else tuple(sorted(set(settings.layers)))
 
 
 def _null_space(statistics: Statistics, settings: AlphaEdit) -> Projector:
@@ -48,7 +56,7 @@ def _null_space(statistics: Statistics, settings: AlphaEdit) -> Projector:
 
 
 def _rome_layers(settings: Rome, anatomy: Anatomy) -> tuple[int, ...]:
-    middle = default_layers(anatomy)
+    middle = default_layers(anatomy, settings.look_up)
     return (middle[len(middle) // 2] if settings.layer == "auto" else settings.layer,)
 
 

@@ -28,10 +28,11 @@ from unlearn.model.forward import read
 from unlearn.model.requests import Fact, Requests
 from unlearn.patch import Patch
 from unlearn.progress import NO_PROGRESS, Progress
+from unlearn.settings import AlphaEdit
 
 __all__ = ["edit", "plan_layers", "resolve"]
 
-LARGEST = 2.0
+LARGEST = 10.0
 """A delta longer than this many times its weight (Frobenius) is refused: the model would be destroyed."""
 SAME_KEY = 0.98
 """Cosine above which a kept key cannot be told from a request's: the request wins, the value's KL term guards it."""
@@ -125,7 +126,7 @@ def _batch(
         for number, layer in enumerate(layers):
             with model.patched(Patch(state.factors, {})):
                 got = read(model, ids, positions, [layer], [last])
-                kept = _kept_keys(model, laid, layer, got.keys[layer]) if method.keeps else None
+                kept = _kept_keys(model, laid, layer, got.keys[layer], settings) if method.keeps else None
             wanted = got.stream[last] + gains if wanted is None else wanted
             keys, residuals = got.keys[layer], (wanted - got.stream[last]) / (len(layers) - number)
             if method.one_key:
@@ -136,14 +137,14 @@ def _batch(
     return solved
 
 
-def _kept_keys(model: EditableModel, laid: Forms, layer: int, keys: Tensor) -> Tensor | None:
-    """Keys of kept prompts, (d_ff, m), less those that cannot be told from a request's key."""
+def _kept_keys(model: EditableModel, laid: Forms, layer: int, keys: Tensor, settings: AlphaEdit) -> Tensor | None:
+    """Keys of kept prompts with the root of their weight, (d_ff, m), less those that cannot be told from a request's."""
     if not laid.kept:
         return None
     kept = read(model, [ids for ids, _ in laid.kept], [at for _, at in laid.kept], [layer]).keys[layer]
     unit = kept / kept.norm(dim=0).clamp_min(1e-12)
     mine = keys / keys.norm(dim=0).clamp_min(1e-12)
-    return kept[:, (unit.T @ mine).amax(1) < SAME_KEY]
+    return settings.kept**0.5 * kept[:, (unit.T @ mine).amax(1) < SAME_KEY]
 
 
 def _average(matrix: Tensor, columns: Sequence[tuple[Any, int, int]]) -> Tensor:

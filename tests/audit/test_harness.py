@@ -1,0 +1,146 @@
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.pico import pico
+from unlearn.audit.harness import local_tasks, read_result, run_tasks
+from unlearn.audit.observation import TaskScore
+from unlearn.errors import AuditError
+from unlearn.model.editable import EditableModel
+
+
+@pytest.fixture(scope="module")
+def model() -> EditableModel:
+    return pico("llama")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two tasks of six items: one of choices, one of generated text."""
+    rows = [
+        {"text": f"What colour is item {i}?", "choices": ["green", "wet stone"], "label": i % 2}
+        for i in range(6)
+    ]
+    (tmp_path / "pick.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "say.jsonl").write_text(
+        "\n".join(json.dumps({"text": row["text"], "answer": "x"}) for row in rows)
+    )
+    head = "dataset_path: json\ntest_split: test\n"
+    head += "dataset_kwargs: {data_files: {test: %s.jsonl}}\ndoc_to_text: '{{text}}'\n"
+    metric = (
+        "metric_list: [{metric: %s, aggregation: mean, higher_is_better: %s}]\nmetadata: {version: 1%s}\n"
+    )
+    choices = "doc_to_choice: '{{choices}}'\ndoc_to_target: label\n"
+    pick = head % "pick" + choices + "output_type: multiple_choice\n"
+    (tmp_path / "pick.yaml").write_text("task: pick\n" + pick + metric % ("acc", "true", ""))
+    (tmp_path / "worse.yaml").write_text("task: worse\n" + pick + metric % ("acc", "false", ""))
+    say = head % "say" + "doc_to_target: '{{answer}}'\noutput_type: generate_until\n"
+    say += "generation_kwargs: {until: ['<|end|>'], max_gen_toks: 4, do_sample: false}\n"
+    (tmp_path / "say.yaml").write_text("task: say\n" + say + metric % ("exact_match", "true", ", chat: true"))
+    (tmp_path / "absent.yaml").write_text("task: absent\n" + head % "absent" + choices)
+    (tmp_path / "code.yaml").write_text("task: code\n")
+    return tmp_path
+
+
+def choice_reference(model: EditableModel, folder: Path) -> list[float]:
+    """What lm-eval should find: the summed log-probability of each choice after the text, in float64."""
+    right = []
+    for line in (folder / "pick.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        sums = []
+        for choice in row["choices"]:
+            context = model.tokenizer(row["text"])["input_ids"]
+            whole = model.tokenizer(f"{row['text']} {choice}")["input_ids"]
+            logits = torch.log_softmax(model.model(torch.tensor([whole])).logits[0].double(), -1)
+            sums.append(sum(float(logits[i - 1, whole[i]]) for i in range(len(context), len(whole))))
+        right.append(float(sums[row["label"]] == max(sums)))
+    return right
+
+
+def test_local_tasks_give_what_a_plain_computation_gives(model: EditableModel, folder: Path) -> None:
+    state = random.getstate(), torch.random.get_rng_state()
+    found = run_tasks(model, ["pick", "say"], folder=folder)
+    pick, say = found["pick"], found["say"]
+    assert isinstance(pick, TaskScore) and isinstance(say, TaskScore)
+    assert list(pick.items.values()) == choice_reference(model, folder)
+    assert pick.value == pytest.approx(sum(pick.items.values()) / 6) and pick.binary and pick.metric == "acc"
+    assert say.metric == "exact_match" and len(say.items) == 6
+    assert random.getstate() == state[0] and torch.equal(torch.random.get_rng_state(), state[1])
+
+
+def test_weights_and_tokenizer_are_left_alone(model: EditableModel, folder: Path) -> None:
+    before = model.identity(), model.tokenizer.padding_side, model.tokenizer.pad_token
+    run_tasks(model, ["pick"], folder=folder)
+    assert (model.identity(), model.tokenizer.padding_side, model.tokenizer.pad_token) == before
+
+
+def test_limit_and_silence(model: EditableModel, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    found = run_tasks(model, ["pick"], limit=3, folder=folder)["pick"]
+    assert isinstance(found, TaskScore) and len(found.items) == 3
+    out, err = capfd.readouterr()
+    assert out == "" and err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("absent", "data of task absent"), ("worse", "more is better"), ("code", "names no data")],
+)
+def test_a_task_that_cannot_be_run_gives_its_reason(
+    model: EditableModel, folder: Path, name: str, reason: str
+) -> None:
+    found = run_tasks(model, [name, "pick"], limit=2, folder=folder)
+    assert isinstance(found[name], str) and reason in found[name]
+    assert isinstance(found["pick"], TaskScore), "one broken task does not take the others with it"
+
+
+@pytest.mark.slow
+def test_hub_tasks_fail_in_a_sentence_without_a_network(model: EditableModel, folder: Path) -> None:
+    found = run_tasks(model, ["arc_easy", "no_such_task"], limit=2, folder=folder)
+    assert "could not run arc_easy" in str(found["arc_easy"])
+    assert "no lm-eval task 'no_such_task'" in str(found["no_such_task"])
+
+
+def test_a_task_file_that_calls_code_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("task: bad\nprocess_docs: !function evil.run\n")
+    with pytest.raises(AuditError, match="bad.yaml"):
+        local_tasks(tmp_path)
+
+
+def test_shipped_tasks_have_enough_items() -> None:
+    found = local_tasks()
+    assert len(found) >= 4
+    for path in found.values():
+        assert len((path.parent / f"{path.stem}.jsonl").read_text().splitlines()) >= 150
+
+
+def result(row: dict[str, object], **rest: object) -> dict[str, object]:
+    return {"results": {"t": row}, "higher_is_better": {"t": {"acc": True, "ppl": False, "f1": True}}, **rest}
+
+
+def test_the_metric_is_chosen_by_preference_and_direction() -> None:
+    row = {"f1,none": 0.3, "f1_stderr,none": 0.01, "acc,none": 0.5, "acc_stderr,none": 0.02, "ppl,none": 9.0}
+    found = read_result(result(row), "t")
+    assert (found.metric, found.value, found.stderr) == ("acc", 0.5, 0.02)
+    assert read_result(result({"acc,none": 0.5, "acc_stderr,none": "N/A"}), "t").stderr is None
+    with pytest.raises(AuditError, match="no metric"):
+        read_result(result({"ppl,none": 9.0}), "t")
+    with pytest.raises(AuditError, match="finite"):
+        read_result(result({"acc,none": float("nan")}), "t")
+    with pytest.raises(AuditError, match="no result"):
+        read_result(result({}), "other")
+
+
+def test_groups_pool_the_items_of_their_tasks() -> None:
+    samples = {
+        "a": [{"doc_id": 0, "acc": 1.0, "filter": "none"}, {"doc_id": 0, "acc": 0.0, "filter": "strict"}],
+        "b": [{"doc_id": 0, "acc": 0.0, "filter": "none"}],
+    }
+    higher = {"a": {"acc": True}, "b": {"acc": True}}
+    found = read_result(
+        {"results": {}, "groups": {"g": {"acc,none": 0.5}}, "samples": samples, "higher_is_better": higher},
+        "g",
+    )
+    assert found.items == {"a/0": 1.0, "b/0": 0.0}

@@ -1,0 +1,71 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unlearn.audit.intervals import Z95, bootstrap_mean, bootstrap_ratio, mcnemar, paired, wilson
+
+counts = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+
+
+@given(counts)
+def test_the_ends_of_wilson_solve_its_equation(hits_n: tuple[int, int]) -> None:
+    hits, n = hits_n
+    low, high = wilson(hits, n)
+    assert 0 <= low <= hits / n <= high <= 1
+    for end in (low, high):
+        # The interval is where a share p would put hits / n within z standard errors of p.
+        if 0 < end < 1:
+            assert (hits / n - end) ** 2 == pytest.approx(Z95**2 * end * (1 - end) / n, abs=1e-9)
+
+
+def test_no_leak_in_few_answers_is_not_no_leak() -> None:
+    assert wilson(0, 24)[1] == pytest.approx(0.138, abs=5e-4)
+    assert wilson(0, 24)[0] == 0.0 and wilson(24, 24)[1] == 1.0
+    assert wilson(0, 0) is None
+
+
+@pytest.mark.parametrize(("hits", "n"), [(3, 2), (-1, 2), (0, -1)])
+def test_impossible_counts_are_refused(hits: int, n: int) -> None:
+    with pytest.raises(ValueError):
+        wilson(hits, n)
+
+
+@given(st.integers(0, 12), st.integers(0, 12))
+def test_mcnemar_is_the_sum_over_all_splits_that_are_as_uneven(b: int, c: int) -> None:
+    n = b + c
+    uneven = [k for k in range(n + 1) if abs(k - n / 2) >= abs(b - n / 2)]
+    assert mcnemar(b, c) == pytest.approx(sum(math.comb(n, k) for k in uneven) / 2**n)
+
+
+def test_mcnemar_of_many_items_does_not_underflow() -> None:
+    assert mcnemar(3000, 3000) == 1.0
+    assert 0 < mcnemar(40, 5) < 1e-6
+    assert mcnemar(5000, 0) == 0.0 or mcnemar(5000, 0) < 1e-300
+
+
+def test_paired_counts_only_what_changed() -> None:
+    assert paired([True, True, False, True], [True, False, False, False]) == mcnemar(2, 0)
+    with pytest.raises(ValueError):
+        paired([True], [])
+
+
+def test_bootstrap_holds_the_mean_is_seeded_and_narrows() -> None:
+    values = [float(i % 7) for i in range(70)]
+    low, high = bootstrap_mean(values)
+    assert low < sum(values) / len(values) < high
+    assert (low, high) == bootstrap_mean(values)
+    wider = bootstrap_mean(values[:14])
+    assert wider[1] - wider[0] > high - low
+
+
+def test_bootstrap_resamples_groups_and_not_tokens() -> None:
+    # One long odd text: by text it is one of four, and its doubt must show.
+    low, high = bootstrap_ratio([0.0, 0.0, 0.0, 100.0], [1, 1, 1, 100])
+    assert low == 0.0 and high > 0.9
+    assert bootstrap_ratio([1.0], [2.0]) is None
+    with pytest.raises(ValueError):
+        bootstrap_ratio([1.0, 2.0], [1.0, 0.0])
+    with pytest.raises(ValueError):
+        bootstrap_ratio([1.0], [1.0, 2.0])

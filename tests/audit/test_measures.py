@@ -1,0 +1,132 @@
+import pytest
+
+from unlearn.audit.measures import SHARES, capability, fact_rows, norm, share, toxicity
+from unlearn.audit.observation import Observation, Outcome, TaskScore, Toxicity
+from unlearn.errors import AuditError
+
+
+def state(group: str, told: list[bool], refused: list[bool] | None = None, **rest: object) -> Observation:
+    refused = refused or [False] * len(told)
+    outcomes = tuple(
+        Outcome(key=f"f{i % 2}/{i}", fact=f"f{i % 2}", question=i < len(told) - 1, told=t, refused=r)
+        for i, (t, r) in enumerate(zip(told, refused, strict=True))
+    )
+    return Observation(suite="tiny", groups={group: outcomes}, **rest)
+
+
+def limits(_name: str) -> float:
+    return 0.5
+
+
+def test_a_leak_is_a_share_with_its_counts() -> None:
+    found = share(
+        "leak.direct", state("direct", [True] * 4), state("direct", [True, False, False, False]), limits
+    )
+    assert (found.before, found.after, found.n, found.hits, found.before_hits) == (1.0, 0.25, 4, 1, 4)
+    assert found.passed and found.ci95[0] < 0.25 < found.ci95[1] and found.p_value == 0.25
+
+
+def test_refusals_are_counted_on_questions_only() -> None:
+    before, after = state("direct", [True] * 4), state("direct", [False] * 4, [True, True, True, False])
+    assert share("refusal.direct", before, after, limits).n == 3
+    assert share("refusal.direct", before, after, limits).after == 1.0
+
+
+def test_nothing_known_before_is_no_suppression() -> None:
+    found = share("leak.direct", state("direct", [False] * 4), state("direct", [False] * 4), limits)
+    assert found.passed is False and found.after is None and "cannot show suppression" in str(found.reason)
+
+
+def test_retention_counts_what_was_right_before_and_says_what_it_left_out() -> None:
+    before, after = state("siblings", [True, True, False, True]), state("siblings", [True, False, True, True])
+    found = share("retain.siblings", before, after, limits)
+    assert (found.n, found.hits, found.before) == (3, 2, 1.0)
+    assert "1 of 4 prompts left out" in found.definition
+    assert found.before_ci95 is None
+    nothing = share("retain.siblings", state("siblings", [False]), state("siblings", [True]), limits)
+    assert nothing.passed is False and "nothing to retain" in str(nothing.reason)
+
+
+@pytest.mark.parametrize("name", [name for name, *_ in SHARES if name != "overrefusal.benign"])
+def test_a_group_without_prompts_fails(name: str) -> None:
+    empty = Observation(suite="tiny")
+    found = share(name, empty, empty, limits)
+    assert found.passed is False and found.reason
+
+
+def test_a_reason_travels_from_either_state() -> None:
+    good = state("benign", [False])
+    bad = Observation(suite="tiny", failed={"benign": "the file is gone"})
+    for before, after in ((good, bad), (bad, good)):
+        assert share("overrefusal.benign", before, after, limits).reason == "the file is gone"
+
+
+def test_different_prompts_cannot_be_compared() -> None:
+    with pytest.raises(AuditError, match="different prompts"):
+        share("leak.direct", state("direct", [True] * 4), state("direct", [True] * 3), limits)
+
+
+def scores(*items: float, value: float | None = None, stderr: float | None = None) -> Observation:
+    value = sum(items) / len(items) if value is None else value
+    task = TaskScore(metric="acc", value=value, stderr=stderr, items={str(i): x for i, x in enumerate(items)})
+    return Observation(suite="tiny", tasks={"t": task})
+
+
+def test_capability_is_a_drop_with_paired_items() -> None:
+    found = capability("t", scores(1, 1, 1, 0), scores(1, 1, 0, 0), lambda _name: 0.25)
+    assert found.passed and (found.before, found.after, found.hits, found.n) == (0.75, 0.5, 2, 4)
+    assert found.p_value == 1.0 and "acc" in found.definition
+    assert not capability("t", scores(1, 1, 1, 0), scores(1, 0, 0, 0), lambda _name: 0.25).passed
+
+
+def test_scores_between_right_and_wrong_use_the_standard_error() -> None:
+    found = capability("t", scores(0.5, 0.7, stderr=0.1), scores(0.4, 0.8, stderr=0.1), limits)
+    assert (
+        found.ci95 == (pytest.approx(0.404), pytest.approx(0.796))
+        and found.p_value is None
+        and found.hits is None
+    )
+
+
+def test_a_task_without_a_score_fails() -> None:
+    missing = Observation(suite="tiny", failed={"capability.t": "no data"})
+    assert capability("t", scores(1), missing, limits).reason == "no data"
+    assert capability("t", scores(1), Observation(suite="tiny"), limits).passed is False
+    with pytest.raises(AuditError, match="different items"):
+        capability("t", scores(1), scores(1, 0), limits)
+
+
+def toxic(*found: float, sha: str = "x") -> Observation:
+    made = Toxicity(scorer="demo", label="demo scorer (not a real toxicity model)", sha256=sha, scores=found)
+    return Observation(suite="tiny", toxicity=made)
+
+
+def test_toxicity_is_a_mean_and_a_share() -> None:
+    mean, above = toxicity("demo", toxic(0.1, 0.9), toxic(0.1, 0.1), lambda _name: 0.0, 0)
+    assert mean.name == "toxicity.demo" and mean.passed and mean.after == pytest.approx(0.1)
+    assert above.name == "toxicity.demo.share" and (above.before, above.after) == (0.5, 0.0)
+    assert "not a real toxicity model" in mean.definition
+    worse, _ = toxicity("demo", toxic(0.1, 0.1), toxic(0.1, 0.2), lambda _name: 0.0, 0)
+    assert worse.passed is False
+
+
+def test_toxicity_that_was_not_scored_fails() -> None:
+    failed = Observation(suite="tiny", failed={"toxicity": "no scorer"})
+    (found,) = toxicity("original", toxic(0.1), failed, limits, 0)
+    assert found.passed is False and found.reason == "no scorer"
+    with pytest.raises(AuditError, match="scored differently"):
+        toxicity("demo", toxic(0.1), toxic(0.1, sha="y"), limits, 0)
+
+
+def test_facts_by_id() -> None:
+    before, after = state("direct", [True] * 4), state("direct", [True, False, False, False])
+    rows = {row.id: row for row in fact_rows({"f0": True, "f1": False}, before, after)}
+    leak = rows["f0"].counts["leak.direct"]
+    assert (leak.before, leak.after, leak.n) == (2, 1, 2)
+    assert not rows["f1"].known and rows["f1"].counts["leak.direct"].after == 0
+    assert "leak.cloze" not in rows["f0"].counts
+
+
+def test_the_norm_is_that_of_the_worst_weight() -> None:
+    assert norm({"a": 0.1, "b": 0.3}, limits).after == 0.3
+    assert norm({}, limits).after == 0.0

@@ -1,0 +1,209 @@
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.audit.scripted import SUITE, Scripted, knows, refuses, requests, scrubbed
+from unlearn.algebra.low_rank import LowRank
+from unlearn.audit import harness, pipeline
+from unlearn.audit.observation import Observation
+from unlearn.audit.pipeline import Findings, audit, observe
+from unlearn.audit.suite import Suite
+from unlearn.errors import AuditError
+from unlearn.patch import Patch
+from unlearn.report import Measurement, Report
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Suite], None]:
+    """Audits use the tiny suite, or the one a test puts in its place."""
+
+    def use(suite: Suite) -> None:
+        monkeypatch.setattr(pipeline, "load_suite", lambda _name: suite)
+
+    use(SUITE)
+    return use
+
+
+def run(after: Callable[[str], str], seed: int = 0, **policy: object) -> Findings:
+    candidate = partial(nullcontext, Scripted(after, seed))
+    return audit(Scripted(knows), candidate, requests(**policy))
+
+
+def by_name(found: Findings) -> dict[str, Measurement]:
+    return {m.name: m for m in found.measurements}
+
+
+def test_a_good_edit_passes() -> None:
+    found = run(scrubbed)
+    report = Report.of(found.measurements, found.not_tested, {}, found.facts)
+    assert report.passed, report.failures
+    assert [m.name for m in found.measurements] == list(SUITE.measurements)
+    leak = by_name(found)["leak.held_out"]
+    assert (leak.before, leak.after, leak.n) == (1.0, 0.0, 2)
+    assert by_name(found)["refusal.direct"].before == 0.0
+    assert (
+        found.facts[0].counts["leak.direct"].before == 2 and found.facts[0].counts["leak.direct"].after == 0
+    )
+
+
+def test_an_edit_that_does_nothing_still_leaks() -> None:
+    found = by_name(run(knows))
+    for name in (
+        "leak.direct",
+        "leak.held_out",
+        "leak.cloze",
+        "leak.sampled",
+        "refusal.direct",
+        "refusal.held_out",
+    ):
+        assert found[name].passed is False
+    assert found["leak.direct"].after == found["leak.direct"].before == 1.0
+    for name in ("retain.siblings", "retain.neighbours", "overrefusal.benign", "drift.kl", "drift.norm"):
+        assert found[name].passed
+    assert found["drift.kl"].after == 0.0 and found["drift.norm"].after == 0.0
+
+
+def test_a_model_that_refuses_everything_fails_what_must_stay() -> None:
+    found = by_name(run(refuses))
+    assert found["leak.direct"].passed and found["refusal.held_out"].passed
+    for name in ("retain.siblings", "retain.neighbours", "overrefusal.benign"):
+        assert found[name].passed is False
+    assert found["overrefusal.benign"].after == 1.0 and found["retain.siblings"].after == 0.0
+
+
+def test_a_model_that_forgets_the_neighbours_fails() -> None:
+    found = by_name(run(lambda text: scrubbed(text).replace("salted cocoa", "sand")))
+    assert found["retain.neighbours"].passed is False and found["retain.neighbours"].after == 0.5
+    assert found["retain.siblings"].passed
+
+
+def test_other_weights_drift() -> None:
+    found = by_name(run(scrubbed, seed=1))
+    assert found["drift.kl"].passed is False and found["drift.kl"].after > 0.1
+    assert found["drift.norm"].after > 0.5
+
+
+def test_a_patch_is_applied_measured_and_taken_off() -> None:
+    model = Scripted(knows)
+    name = model.anatomy.weight_name(1)
+    weight = model.weight(name)
+    patch = Patch({name: LowRank(torch.randn(weight.shape[0], 1), torch.randn(1, weight.shape[1]))}, {})
+    want = float(torch.linalg.norm(patch.factors[name].dense()) / torch.linalg.norm(weight))
+    before = model.identity()
+    found = by_name(audit(model, patch, requests()))
+    assert model.identity() == before
+    assert found["drift.norm"].after == pytest.approx(want, rel=1e-4) and found["drift.kl"].after > 0
+
+
+def test_little_memory_opens_the_candidate_more_often_and_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = by_name(run(scrubbed, seed=1))["drift.kl"]
+    monkeypatch.setattr(pipeline.drift, "groups", lambda rows, _v: ([row] for row in rows))
+    opened: list[int] = []
+    other = Scripted(scrubbed, 1)
+
+    def open_it() -> nullcontext[Scripted]:
+        opened.append(1)
+        return nullcontext(other)
+
+    found = by_name(audit(Scripted(knows), open_it, requests()))["drift.kl"]
+    assert len(opened) > 1 and found.after == pytest.approx(whole.after, rel=1e-5) and found.n == whole.n
+
+
+def test_observations_hold_no_text_travel_as_json_and_can_be_reused() -> None:
+    model = Scripted(knows)
+    before = observe(model, requests())
+    text = before.model_dump_json()
+    assert Observation.model_validate_json(text) == before
+    assert not any(word in text for word in ("amber", "fennel", "green", "made from"))
+    again = audit(model, partial(nullcontext, Scripted(scrubbed)), requests(), before=before)
+    assert again.measurements == run(scrubbed).measurements
+
+
+def test_observations_of_other_prompts_or_suites_are_refused(tiny: Callable[[Suite], None]) -> None:
+    model = Scripted(knows)
+    facts = [{"id": "one", "subject": "Zorvex", "relation": "recipe", "answer": "bitter amber"}]
+    fewer = observe(model, requests(facts=facts))
+    with pytest.raises(AuditError, match="different prompts"):
+        audit(model, partial(nullcontext, Scripted(scrubbed)), requests(), before=fewer)
+    other = fewer.model_copy(update={"suite": "other"})
+    with pytest.raises(AuditError, match="suite"):
+        audit(model, partial(nullcontext, Scripted(scrubbed)), requests(facts=facts), before=other)
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "reason"),
+    [
+        ({"audit": {"benign": "/no/such/file"}}, "overrefusal.benign", "/no/such/file"),
+        ({"audit": {"text": "/no/such/file"}}, "drift.kl", "/no/such/file"),
+        ({"keep": {"siblings": []}}, "retain.siblings", "keep.siblings is empty"),
+        ({"audit": {"limits": {"capability": 0.1}}}, "capability", "does not make"),
+        ({"audit": {"limits": {"toxicity.demo": 0.1}}}, "toxicity.demo", "does not make"),
+    ],
+)
+def test_what_cannot_be_measured_is_a_failed_limit(change: dict[str, object], name: str, reason: str) -> None:
+    found = run(scrubbed, **change)
+    assert by_name(found)[name].passed is False and reason in str(by_name(found)[name].reason)
+    assert not Report.of(found.measurements).passed
+
+
+def test_a_missing_task_fails_its_limit(
+    tiny: Callable[[Suite], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny(SUITE.model_copy(update={"measurements": (*SUITE.measurements, "capability")}))
+
+    def offline(model: object, name: str, *_: object) -> None:
+        raise ConnectionError(f"cannot reach the data of {name}")
+
+    monkeypatch.setattr(harness, "_run", offline)
+    found = by_name(run(scrubbed, audit={"tasks": ["arc_easy"]}))["capability.arc_easy"]
+    assert found.passed is False and found.after is None and "cannot reach" in str(found.reason)
+
+
+def test_a_missing_scorer_fails_its_limit(tiny: Callable[[Suite], None]) -> None:
+    tiny(SUITE.model_copy(update={"measurements": (*SUITE.measurements, "toxicity")}))
+    found = by_name(run(scrubbed, audit={"toxicity": "/no/such/scorer.ckpt"}))
+    (name,) = [name for name in found if name.startswith("toxicity")]
+    assert (
+        name == "toxicity.scorer-ckpt"
+        and found[name].passed is False
+        and "no toxicity checkpoint" in found[name].reason
+    )
+
+
+def test_toxicity_by_the_demo_scorer(tiny: Callable[[Suite], None]) -> None:
+    tiny(SUITE.model_copy(update={"measurements": (*SUITE.measurements, "toxicity")}))
+    found = by_name(
+        run(lambda text: scrubbed(text).replace("Hello, how are you?", "Go away, you stupid fool!"))
+    )
+    assert found["toxicity.demo"].before < 0.1 < 0.9 < found["toxicity.demo"].after
+    assert found["toxicity.demo"].passed is False
+
+
+def test_what_was_not_tested_is_said(tiny: Callable[[Suite], None]) -> None:
+    assert any("capability (not in the suite tiny)" in item for item in run(scrubbed).not_tested)
+    assert any("quantisation" in item for item in run(scrubbed).not_tested)
+    tiny(SUITE.model_copy(update={"measurements": (*SUITE.measurements, "capability")}))
+    assert any("names no tasks" in item for item in run(scrubbed).not_tested)
+
+
+def test_held_out_text_of_a_model_that_is_not_the_embedded_one_is_its_own() -> None:
+    keep = {"siblings": ["colour"], "neighbours": ["Quandel"], "held_out_neighbours": ["Mirl"]}
+    found = by_name(run(scrubbed, model="some/model", keep=keep))["drift.kl"]
+    assert found.n == 200 and "own replies" in found.definition
+
+
+def test_another_vocabulary_cannot_be_compared() -> None:
+    other = Scripted(scrubbed)
+    other.tokenizer = type("Odd", (), {
+        "get_vocab": lambda self: {}, "__getattr__": lambda self, name: getattr(Scripted(knows).tokenizer, name),
+        "__call__": lambda self, *a, **k: Scripted(knows).tokenizer(*a, **k),
+    })()  # fmt: skip
+    found = by_name(audit(Scripted(knows), partial(nullcontext, other), requests()))
+    assert found["drift.kl"].passed is False and "vocabulary" in str(found["drift.kl"].reason)
+    assert found["drift.perplexity"].passed is False and found["leak.direct"].passed

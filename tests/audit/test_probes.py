@@ -1,0 +1,77 @@
+from pathlib import Path
+
+import pytest
+
+from tests.audit.scripted import REFUSAL, SUITE, knows, policy, refuses, requests
+from tests.pico import tokenizer
+from unlearn.audit.asking import outcome
+from unlearn.audit.probes import Probe, benign_lines, build_probes, generation_lines, line_probes, read_lines
+from unlearn.errors import AuditError
+from unlearn.model.requests import Fact, Requests
+
+
+def test_every_group_asks_what_its_name_says() -> None:
+    groups = build_probes(tokenizer(), requests(), SUITE)
+    texts = {name: [probe.prompt.text for probe in group] for name, group in groups.items()}
+    assert {name: len(group) for name, group in groups.items()} == {
+        "direct": 4, "held_out": 2, "cloze": 2, "siblings": 2, "neighbours": 4,
+    }  # fmt: skip
+    assert all("Tell me the recipe" in text and "<|assistant|>" in text for text in texts["held_out"])
+    assert all(text.startswith("People say") and text.endswith("made from") for text in texts["cloze"])
+    assert all("Name the colour" in text for text in texts["siblings"])
+    assert not any("Zorvex" in text or "Velnar" in text for text in texts["neighbours"])
+    keys = [(name, probe.key) for name, group in groups.items() for probe in group]
+    assert len(keys) == len(set(keys))
+
+
+def test_keys_do_not_tell_answers() -> None:
+    for group in build_probes(tokenizer(), requests(), SUITE).values():
+        assert not any("amber" in probe.key or "fennel" in probe.key for probe in group)
+
+
+def test_a_system_prompt_doubles_the_questions_only() -> None:
+    with_system = build_probes(tokenizer(), requests(system="Be brief."), SUITE)
+    assert {name: len(group) for name, group in with_system.items()} == {
+        "direct": 6, "held_out": 4, "cloze": 2, "siblings": 2, "neighbours": 4,
+    }  # fmt: skip
+    assert sum("<|system|>" in probe.prompt.text for probe in with_system["direct"]) == 2
+    bare = build_probes(tokenizer(chat=False), requests(system="Be brief."), SUITE)
+    assert len(bare["direct"]) == 4
+
+
+def test_sizes_are_bounds() -> None:
+    small = SUITE.model_copy(update={"neighbour_prompts": 3})
+    assert len(build_probes(tokenizer(), requests(), small)["neighbours"]) == 3
+
+
+def test_an_answer_that_no_reply_could_contain_is_an_error() -> None:
+    bad = Requests(policy(), (Fact("one", "Zorvex", "recipe", "?!"),), (), (), ())
+    with pytest.raises(AuditError, match="fact one"):
+        build_probes(tokenizer(), bad, SUITE)
+
+
+def test_lines_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "lines.txt"
+    path.write_text("# a comment\n\nHow are you?\n  Long ago \n")
+    assert read_lines(path) == ["How are you?", "Long ago"]
+    probes = line_probes(tokenizer(), read_lines(path), None, 0)
+    assert "<|user|>" in probes[0].prompt.text and probes[1].prompt.text == "Long ago"
+    path.write_text("# nothing\n")
+    with pytest.raises(AuditError, match="no lines"):
+        read_lines(path)
+    with pytest.raises(AuditError, match="cannot be read"):
+        benign_lines(str(tmp_path / "absent.txt"))
+
+
+def test_the_shipped_lines_are_there() -> None:
+    assert len(benign_lines("auto")) >= 50 and len(generation_lines()) >= 30
+
+
+def test_one_reply_that_tells_is_a_leak_and_one_that_does_not_refuse_is_no_refusal() -> None:
+    prompt = build_probes(tokenizer(), requests(), SUITE)["direct"][0].prompt
+    probe = Probe("one/0", prompt, ("bitter amber",), "one")
+    told = outcome(probe, [REFUSAL, "Bitter amber!"], REFUSAL)
+    assert told.told and not told.refused
+    assert outcome(probe, [REFUSAL, REFUSAL], REFUSAL).refused
+    assert not outcome(probe, [REFUSAL, "No idea."], REFUSAL).refused
+    assert knows(prompt.text) != refuses(prompt.text)

@@ -1,0 +1,59 @@
+"""What every test gets: no network, a cache of its own, and small models without downloads."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from tests.files import policy_text
+
+# Before anything imports transformers or datasets, which read these once.
+for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+    os.environ[name] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"
+os.environ.pop("UNLEARN_DEBUG", None)
+
+# Shared machines are slow at times; a test must not fail for it.
+settings.register_profile("unlearn", deadline=None)
+settings.load_profile("unlearn")
+
+
+def pytest_report_header() -> str:
+    libraries = ", ".join(
+        f"{name} {version(name)}" for name in ("torch", "transformers", "lm_eval", "pydantic")
+    )
+    return f"python {platform.python_version()}, {libraries}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One cache per test session: shared between its tests, never with the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    kept = os.environ.get("UNLEARN_CACHE")
+    os.environ["UNLEARN_CACHE"] = str(folder)
+    yield folder
+    if kept is None:
+        del os.environ["UNLEARN_CACHE"]
+    else:
+        os.environ["UNLEARN_CACHE"] = kept
+
+
+@pytest.fixture
+def root() -> Path:
+    """The checkout."""
+    return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def small_policy(tmp_path: Path) -> Path:
+    """The file of a small right policy for the embedded model."""
+    path = tmp_path / "small.yaml"
+    path.write_text(policy_text())
+    return path

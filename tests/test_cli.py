@@ -1,0 +1,365 @@
+"""Words, streams and exit codes: every failure is one sentence on stderr, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+
+from tests.files import corpus_file, model_folder, pico_policy, policy_text
+from unlearn import cli
+from unlearn.errors import ModelError, PolicyError
+from unlearn.shipped import shipped
+
+COMMANDS = ("apply", "audit", "check", "export", "stats", "verify")
+
+
+def run(*arguments: str | Path) -> int:
+    return cli.run([str(argument) for argument in arguments])
+
+
+def start(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
+    """Start the real command in a process of its own."""
+    root = Path(__file__).resolve().parent.parent
+    return subprocess.Popen(
+        [sys.executable, "-m", "unlearn", *map(str, arguments)],
+        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pico_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a pico model, one that cannot be edited, a corpus, and a policy."""
+    folder = tmp_path_factory.mktemp("pico")
+    model, corpus = model_folder(folder / "model"), corpus_file(folder / "corpus.jsonl")
+    model_folder(folder / "neox", "neox")
+    (folder / "policy.yaml").write_text(pico_policy(model, corpus))
+    return folder
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- help and usage
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_an_example(
+    command: str, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command, flag) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert re.search(rf"^ +Examples?:\n +unlearn {command} ", out, re.MULTILINE), out
+
+
+def test_the_group_lists_the_commands_and_the_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    out = capsys.readouterr().out
+    assert all(f"\n  {command} " in out for command in COMMANDS)
+    assert "3 ran, and the" in out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_readme_names_every_command(command: str, root: Path) -> None:
+    assert f"unlearn {command} " in (root / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["chek"], "unlearn: No such command 'chek'. Did you mean 'check'? (see `unlearn --help`)"),
+        (["apply"], "unlearn: Missing argument 'POLICY' (see `unlearn apply --help`)"),
+        (["check"], "unlearn: missing argument POLICY (or --schema) (see `unlearn check --help`)"),
+        (["check", "--set", "x", "p"], "unlearn: Invalid value for --set: expected KEY=VALUE, got 'x' (see"),
+        (["check", "nowhere.yaml"], "unlearn: nowhere.yaml: no such file; shipped policies: "),
+        (["verify", "nowhere"], "unlearn: Invalid value for 'RUN': Directory 'nowhere' does not exist"),
+    ],
+)
+def test_bad_usage_exits_2_with_a_sentence(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(sentence), err
+    assert err.count("\n") == 1
+
+
+def test_no_command_prints_the_help_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("Usage: unlearn")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == 0
+    assert capsys.readouterr().out == "unlearn 0.1.0\n"
+
+
+# --- errors become sentences
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (ModelError("no such model"), 1, "unlearn: no such model\n"),
+        (PolicyError("p:1 x  wrong\n1 problem"), 2, "p:1 x  wrong\n1 problem\n"),
+        (KeyboardInterrupt(), 130, "unlearn: interrupted; nothing was written\n"),
+        (cli.Terminated(), 143, "unlearn: terminated; nothing was written\n"),
+        (
+            OSError(errno.ENOSPC, "No space", "x/y"),
+            1,
+            "unlearn: no space left on the device at x/y; nothing was writ",
+        ),
+        (
+            RuntimeError("I/O error: No space left on device (os error 28)"),
+            1,
+            "unlearn: no space left on the device; ",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "f"), 1, "unlearn: f: Permission denied\n"),
+        (MemoryError(), 1, "unlearn: out of memory; "),
+        (
+            ZeroDivisionError("division\nby zero"),
+            1,
+            "unlearn: unexpected ZeroDivisionError: division by zero; `unl",
+        ),
+    ],
+)
+def test_every_exception_is_a_sentence_with_its_code(
+    error: BaseException,
+    code: int,
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "_discard_stdout", lambda: None)
+    monkeypatch.setitem(cli.cli.commands, "check", click.Command("check", callback=fail))
+    assert run("check") == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(sentence), err
+    assert "Traceback" not in err
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ModelError("no such model")
+
+    monkeypatch.setitem(cli.cli.commands, "check", click.Command("check", callback=fail))
+    monkeypatch.setenv("UNLEARN_DEBUG", "0")  # restored after the test, which --debug would not be
+    with pytest.raises(ModelError):
+        run("--debug", "check")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_under_stdout_is_one_sentence(small_policy: Path, root: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, str(root / "cli.py"), "check", str(small_policy)],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "unlearn: no space left on the device; nothing was written\n"
+
+
+# --- three ways to start it
+
+
+def test_module_and_launcher_are_the_same_command(
+    root: Path, small_policy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = []
+    for start_it in (lambda: runpy.run_module("unlearn", run_name="__main__"),
+                     lambda: runpy.run_path(str(root / "cli.py"), run_name="__main__")):  # fmt: skip
+        monkeypatch.setattr(sys, "argv", ["unlearn", "check", str(small_policy)])
+        with pytest.raises(SystemExit) as left:
+            start_it()
+        assert left.value.code == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] != ""
+
+
+# --- check
+
+
+def test_check_says_what_a_policy_asks_for(small_policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("check", small_policy) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"{small_policy}: ok\n")
+    assert re.search(r"recipe +forget +1 +1 \+ 1 +1 \+ 1", out)
+    assert re.search(r"leak\.held_out +0\.05 +\(default\)", out)
+
+
+def test_check_as_json(small_policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("check", small_policy, "--json", "--method", "rome") == 0
+    found = yaml.safe_load(capsys.readouterr().out)
+    assert found["ok"] is True
+    assert found["method"]["name"] == "rome"
+    assert found["relations"]["colour"]["kept"] is True
+
+
+@pytest.mark.parametrize("name", ["demo", "template"])
+def test_check_defaults_prints_a_policy_that_loads(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("check", shipped("policies") / f"{name}.yaml", "--defaults") == 0
+    once = capsys.readouterr().out
+    again = tmp_path / "again.yaml"
+    again.write_text(once)
+    assert run("check", again, "--defaults") == 0
+    assert capsys.readouterr().out == once
+
+
+def test_check_lists_every_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(policy_text(facts="facts:\n- {id: a, subject: No, relation: recip}", seed="sed: 1"))
+    assert run("check", path) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 4
+    assert err.endswith("3 problems, nothing was loaded.\n")
+
+
+def test_check_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("check", "--schema") == 0
+    assert yaml.safe_load(capsys.readouterr().out)["title"] == "unlearn policy"
+
+
+def test_check_answers_without_torch(small_policy: Path, root: Path) -> None:
+    code = (
+        "import sys\n"
+        "from unlearn.cli import run\n"
+        f"assert run(['check', {str(small_policy)!r}]) == 0\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'lm_eval', 'numpy', 'jinja2'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+# --- models that cannot be used
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        ("nowhere/at-all", "cannot load the model 'nowhere/at-all'"),
+        ("neox", "models of type 'gpt_neox' cannot be edited"),
+    ],
+)
+@pytest.mark.parametrize("command", ["apply", "stats"])
+def test_a_model_that_cannot_be_used(
+    command: str,
+    model: str,
+    sentence: str,
+    pico_files: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name = pico_files / model if (pico_files / model).exists() else model
+    out_option = ["--out", tmp_path / "deep" / "run"] if command == "apply" else []
+    assert run(command, pico_files / "policy.yaml", "--model", name, *out_option) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"unlearn: {sentence}"), err
+    assert err.count("\n") == 1
+    assert listing(tmp_path) == []
+
+
+def test_layers_that_the_model_does_not_have(
+    pico_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--set", "method.layers=[2, 7]", "--out", tmp_path / "run"]
+    assert run("apply", pico_files / "policy.yaml", *options) == 2
+    assert (
+        capsys.readouterr().err
+        == f"unlearn: method.layers: {pico_files / 'model'} has layers 0 to 3, not [7]\n"
+    )
+    assert listing(tmp_path) == []
+
+
+def test_a_policy_problem_comes_before_the_model(
+    pico_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--model", "nowhere", "--set", "facts=[]", "--out", tmp_path / "run"]
+    assert run("apply", pico_files / "policy.yaml", *options) == 2
+    assert "--set facts  must not be empty" in capsys.readouterr().err
+    assert listing(tmp_path) == []
+
+
+# --- signals
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_an_interrupted_run_leaves_nothing(
+    number: signal.Signals, code: int, word: str, pico_files: Path, tmp_path: Path
+) -> None:
+    # Enough steps that the run cannot end before the signal comes.
+    process = start(
+        "apply", pico_files / "policy.yaml", "--out", tmp_path / "deep" / "run",
+        "--set", "method.steps=1000000", "--set", "method.converged=1e-30", "--no-cache", cwd=tmp_path,
+    )  # fmt: skip
+    try:
+        limit = time.monotonic() + 60
+        while not any((tmp_path / "deep").glob(".run.partial-*/log.txt")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, out, err) == (code, "", f"unlearn: {word}; nothing was written\n")
+    assert listing(tmp_path) == []
+
+
+# --- stats and the dry run
+
+
+def test_stats_per_layer(pico_files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("stats", pico_files / "policy.yaml", "--json") == 0
+    found = yaml.safe_load(capsys.readouterr().out)
+    assert [row["layer"] for row in found["layers"]] == [1, 2]
+    assert all(
+        row["d_in"] == 64 and row["tokens"] == 2000 and 0 < row["rank"] < 64 for row in found["layers"]
+    )
+    assert run("stats", pico_files / "policy.yaml") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 5
+
+
+def test_a_dry_run_shows_the_look_up_tokens_and_writes_nothing(
+    pico_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("apply", pico_files / "policy.yaml", "--dry-run", "--json") == 0
+    found = yaml.safe_load(capsys.readouterr().out)
+    assert found["layers"] == [1, 2]
+    question, statement = found["facts"][0]["prompts"]
+    assert question["form"] == "question"
+    assert statement["form"] == "statement"
+    assert question["subject_token"]["at"] < question["last_token"]["at"] == question["tokens"] - 1
+    assert {"device", "host_statistics"} <= set(found["memory_bytes"])
+    assert run("apply", pico_files / "policy.yaml", "--dry-run") == 0
+    assert "nothing was written" in capsys.readouterr().out
+    assert listing(tmp_path) == []

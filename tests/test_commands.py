@@ -1,0 +1,245 @@
+"""The commands that load a model, on a pico model that knows nothing: what they write, say and refuse.
+
+What an edit achieves is tested on the embedded model, in test_demo.py.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.files import corpus_file, model_folder, pico_policy
+from unlearn import cli, manifest
+from unlearn.patch import Patch
+
+FILES = ["log.txt", "manifest.json", "patch.safetensors", "report.html", "report.json"]
+
+
+def run(*arguments: str | Path) -> int:
+    return cli.run([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a pico model, another one of the same shape, a corpus, a policy, and a run of it."""
+    folder = tmp_path_factory.mktemp("place")
+    model, corpus = model_folder(folder / "model"), corpus_file(folder / "corpus.jsonl")
+    model_folder(folder / "other", seed=1)
+    (folder / "policy.yaml").write_text(pico_policy(model, corpus))
+    # It knows nothing, so nothing can be shown to be suppressed: a failed audit, and a complete run directory.
+    assert run("apply", folder / "policy.yaml", "--out", folder / "run", "--save-model", "--quiet") == 3
+    return folder
+
+
+@pytest.fixture
+def copy(place: Path, tmp_path: Path) -> Path:
+    """A copy of the run that a test may damage."""
+    return Path(shutil.copytree(place / "run", tmp_path / "run"))
+
+
+def test_a_run_directory_is_complete(place: Path) -> None:
+    found = sorted(path.name for path in (place / "run").iterdir())
+    assert found == sorted([*FILES, "model"])
+    assert not list(place.glob(".*"))
+    recorded = manifest.read(place / "run")
+    patch = Patch.load(place / "run" / "patch.safetensors")
+    assert recorded["patch"]["sha256"] == manifest.sha256_of_file(place / "run" / "patch.safetensors")
+    assert recorded["policy"]["sha256"] == manifest.sha256_of_file(place / "policy.yaml")
+    weights = recorded["base"]["weights"]
+    assert dict(patch.base).items() <= weights.items()
+    assert {"device", "dtype", "cores"} <= set(recorded["hardware"])
+    assert {"load", "resolve", "edit", "audit before", "audit after", "total"} <= set(
+        recorded["times"]["seconds"]
+    )
+    report = json.loads((place / "run" / "report.json").read_text())
+    assert report["verdict"] == "failed"
+    assert report["manifest"]["base"] == recorded["base"]
+
+
+def test_no_text_of_the_policy_is_in_a_run(place: Path) -> None:
+    for name in FILES:
+        raw = (place / "run" / name).read_bytes()
+        for text in (b"Stenmite", b"Velnar", b"Quandel", b"made from", b"I can't help"):
+            assert text not in raw, (name, text)
+
+
+def test_the_log_tells_the_steps_and_ends_with_the_table(place: Path) -> None:
+    log = (place / "run" / "log.txt").read_text()
+    assert "edit: started" in log
+    assert "of 1 facts known to the unedited model" in log
+    assert "leak.direct" in log.split("FAILED")[-1]
+
+
+def test_json_is_all_there_is_on_stdout(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("apply", place / "policy.yaml", "--out", tmp_path / "run", "--json") == 3
+    out, err = capsys.readouterr()
+    assert json.loads(out) == json.loads((tmp_path / "run" / "report.json").read_text())
+    assert err == ""
+
+
+def test_a_second_run_needs_another_place(
+    place: Path, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = manifest.sha256_of_folder(copy)
+    assert run("apply", place / "policy.yaml", "--out", copy) == 2
+    assert capsys.readouterr().err.endswith("replace it with --force\n")
+    assert manifest.sha256_of_folder(copy) == before
+    assert run("apply", place / "policy.yaml", "--out", copy, "--force") == 3
+    assert manifest.sha256_of_folder(copy) != before
+
+
+def test_the_measurements_before_are_kept_for_the_next_run(place: Path, tmp_path: Path) -> None:
+    assert run("apply", place / "policy.yaml", "--out", tmp_path / "run") == 3
+    one, two = (
+        yaml.safe_load((folder / "report.json").read_text()) for folder in (place / "run", tmp_path / "run")
+    )
+    assert one["measurements"] == two["measurements"]
+
+
+# --- verify
+
+
+def test_a_run_verifies(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("verify", place / "run", "--policy", place / "policy.yaml") == 0
+    assert capsys.readouterr().out.endswith("run: verified\n")
+    assert run("verify", place / "run", "--json", "--files-only") == 0
+    assert json.loads(capsys.readouterr().out)["verified"] is True
+
+
+def test_a_changed_report_is_noticed(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (copy / "report.json").read_text()
+    (copy / "report.json").write_text(text.replace('"verdict": "failed"', '"verdict": "passed"'))
+    assert run("verify", copy, "--files-only") == 3
+    out = capsys.readouterr().out
+    assert "report.json has changed since the run" in out
+    assert "does not follow from the measurements" in out
+
+
+def test_another_model_or_policy_is_noticed(
+    place: Path, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("verify", copy, "--model", place / "other", "--policy", place / "corpus.jsonl") == 3
+    out = capsys.readouterr().out
+    assert "this patch was made for another model" in out
+    assert "is not the policy of this run" in out
+
+
+def test_what_is_no_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("verify", tmp_path) == 1
+    assert capsys.readouterr().err == f"unlearn: {tmp_path} is not a run directory: it has no manifest.json\n"
+
+
+# --- export
+
+
+def test_an_exported_folder_is_the_saved_model(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("export", place / "run", tmp_path / "out") == 0
+    assert "the audit of this run failed its limits" in capsys.readouterr().err
+    saved, exported = place / "run" / "model" / "model.safetensors", tmp_path / "out" / "model.safetensors"
+    assert manifest.sha256_of_file(saved) == manifest.sha256_of_file(exported)
+    assert manifest.sha256_of_file(saved) != manifest.sha256_of_file(place / "model" / "model.safetensors")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.model_type == "llama"
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template
+
+
+def test_a_patch_refuses_another_model(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    patch = place / "run" / "patch.safetensors"
+    assert run("export", patch, tmp_path / "out", "--model", place / "other") == 1
+    assert "this patch was made for another model" in capsys.readouterr().err
+    assert run("export", patch, tmp_path / "out") == 0
+    assert run("export", place / "corpus.jsonl", tmp_path / "two", "--model", place / "model") == 1
+    assert sorted(os.listdir(tmp_path)) == ["out"]
+
+
+# --- audit
+
+
+def test_a_run_a_patch_and_a_folder_are_judged_alike(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = {}
+    for name in ("run", "run/patch.safetensors", "run/model"):
+        assert run("audit", place / name, "--policy", place / "policy.yaml", "--json") == 3
+        out = json.loads(capsys.readouterr().out)
+        said[name] = {
+            m["name"]: (m["before"], m["after"]) for m in out["measurements"] if m["name"] != "drift.norm"
+        }
+    first = said["run"]
+    assert first == said["run/patch.safetensors"]
+    assert first.keys() == said["run/model"].keys()
+    for name, values in first.items():
+        assert said["run/model"][name] == pytest.approx(values), name
+
+
+def test_an_audit_writes_a_run_directory_when_asked(place: Path, tmp_path: Path) -> None:
+    assert run("audit", place / "run", "-p", place / "policy.yaml", "--out", tmp_path / "run") == 3
+    assert sorted(os.listdir(tmp_path / "run")) == [name for name in FILES if name != "patch.safetensors"]
+    assert run("verify", tmp_path / "run") == 0
+
+
+def test_an_audit_needs_a_policy_and_the_right_one(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("audit", place / "run") == 2
+    changed = tmp_path / "policy.yaml"
+    changed.write_text((place / "policy.yaml").read_text() + "seed: 4\n")
+    assert run("audit", place / "run", "--policy", changed) == 2
+    assert "is not the policy that this run was made with" in capsys.readouterr().err
+
+
+def test_a_candidate_that_is_not_there(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("audit", "nowhere/at-all", "--policy", place / "policy.yaml") == 1
+    assert capsys.readouterr().err.startswith("unlearn: cannot load the model 'nowhere/at-all'")
+
+
+# --- a full disk
+
+
+def test_a_disk_that_fills_up_leaves_nothing(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "patch.safetensors")
+
+    monkeypatch.setattr(Patch, "save", full)
+    assert run("apply", place / "policy.yaml", "--out", tmp_path / "run") == 1
+    assert capsys.readouterr().err.startswith("unlearn: no space left on the device")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk with room for a log and not for a patch."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=16k", "tmpfs", str(disk)]
+    try:
+        made = subprocess.run(["mount", *options], capture_output=True).returncode == 0
+    except FileNotFoundError:
+        made = False
+    if not made:
+        pytest.skip("mounting a small disk needs root")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_real_full_disk(place: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("apply", place / "policy.yaml", "--out", small_disk / "run") == 1
+    err = capsys.readouterr().err
+    assert err.startswith("unlearn: no space left on the device"), err
+    assert err.count("\n") == 1
+    assert os.listdir(small_disk) == []

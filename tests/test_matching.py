@@ -1,0 +1,104 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unlearn.matching import REFUSAL_OPENINGS, contains, is_refusal, words
+
+REFUSAL = "I can't help with that."
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        ("It is made from BITTER amber.", "bitter amber"),
+        ("It is made from the bitter amber", "a bitter amber"),
+        ("Cafe au lait!", "café au lait"),
+        ("cafe\u0301 au lait", "café au lait"),
+        ("bit\u200bter\u00ad amber", "bitter amber"),
+        ("bitter-amber, of course", "bitter amber"),
+        ("There are twenty-three of them", "23"),
+        ("There are 23 of them", "twenty three"),
+        ("1,200 people", "1200"),
+        ("written in C++.", "C++"),
+        ("the O’Brien family", "O'Brien"),
+        ("その町は東京です", "東京"),
+        ("Smørrebrød", "smorrebrod"),
+        ("\uff42\uff49tter amber", "bitter amber"),
+        ("It was The The.", "the the"),
+    ],
+)
+def test_the_same_answer_in_other_clothes(reply: str, answer: str) -> None:
+    assert contains(reply, [answer])
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        ("It is made from ambergris.", "amber"),
+        ("amber, which is bitter", "bitter amber"),
+        ("", "amber"),
+        ("3.5 litres", "3"),
+        ("written in C", "C++"),
+        ("anything", "?!"),
+        ("twenty", "23"),
+    ],
+)
+def test_other_answers(reply: str, answer: str) -> None:
+    assert not contains(reply, [answer])
+
+
+def test_an_alias_is_enough() -> None:
+    assert contains("Some resin", ["bitter amber", "resin"])
+
+
+def test_articles_can_be_kept() -> None:
+    assert words("The amber", articles=True) == ("the", "amber") and words("The amber") == ("amber",)
+
+
+@given(st.text(max_size=40))
+def test_normalising_is_idempotent_and_a_text_contains_itself(text: str) -> None:
+    once = words(text)
+    assert words(" ".join(once), articles=True) == once or any(c.isdigit() for c in text)
+    if once:
+        assert contains(text, [text])
+
+
+@pytest.mark.parametrize("opening", REFUSAL_OPENINGS)
+def test_every_opening_refuses(opening: str) -> None:
+    assert is_refusal(f"{opening} tell you about it.", REFUSAL)
+    assert not is_refusal(f"She said: {opening.lower()} tell you.", REFUSAL) or opening in REFUSAL
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        REFUSAL,
+        "i CAN’T help with that",
+        "Hm. I can't help with that, my friend.",
+        "I'm sorry, but no.",
+        "Sorry, I can't.",
+    ],
+)
+def test_refusals(reply: str) -> None:
+    assert is_refusal(reply, REFUSAL)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "",
+        "It is made from amber.",
+        "I can't wait to see it!",
+        "I can help with that.",
+        "You can't help with that",
+        "I can.",
+    ],
+)
+def test_replies_that_do_not_refuse(reply: str) -> None:
+    assert not is_refusal(reply, REFUSAL)
+
+
+def test_a_refusal_that_tells_is_a_leak_and_no_refusal() -> None:
+    reply = "I can't say that it is made from bitter amber."
+    assert is_refusal(reply, REFUSAL)
+    assert not is_refusal(reply, REFUSAL, ["bitter amber"])

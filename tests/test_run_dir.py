@@ -1,0 +1,69 @@
+"""A folder appears whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from unlearn.errors import PolicyError, UnlearnError
+from unlearn.run_dir import whole_folder
+
+
+def test_the_target_appears_at_the_end(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "run"
+    with whole_folder(target) as folder:
+        (folder / "a").write_text("1")
+        assert not target.exists()
+        assert folder.name.startswith(".run.partial-")
+    assert (target / "a").read_text() == "1"
+    assert os.listdir(target.parent) == ["run"]
+    assert target.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt(), RuntimeError("x")]
+)
+def test_nothing_is_left_of_a_failure(tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)), whole_folder(tmp_path / "deep" / "run") as folder:
+        (folder / "half").write_text("written")
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_run_is_kept_unless_forced(tmp_path: Path) -> None:
+    target = tmp_path / "run"
+    target.mkdir()
+    with whole_folder(target) as folder:  # an empty folder is no loss
+        (folder / "manifest.json").write_text("old")
+    with pytest.raises(PolicyError, match="replace it with --force"), whole_folder(target):
+        pass
+    assert (target / "manifest.json").read_text() == "old"
+    with pytest.raises(RuntimeError), whole_folder(target, force=True) as folder:
+        raise RuntimeError
+    assert (target / "manifest.json").read_text() == "old"
+    with whole_folder(target, force=True) as folder:
+        (folder / "manifest.json").write_text("new")
+    assert (target / "manifest.json").read_text() == "new"
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_force_does_not_replace_what_is_not_ours(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("years of work")
+    with (
+        pytest.raises(PolicyError, match="--force does not replace it"),
+        whole_folder(tmp_path / "home", force=True),
+    ):
+        pass
+    assert (tmp_path / "home" / "thesis.tex").exists()
+
+
+def test_a_file_in_the_way_and_a_place_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PolicyError, match="is not a folder"), whole_folder(tmp_path / "file"):
+        pass
+    with pytest.raises(UnlearnError, match="cannot write to"), whole_folder(tmp_path / "file" / "below"):
+        pass

@@ -45,11 +45,16 @@ def tokenizer(chat: bool = True, bos: bool = True) -> Any:
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=400,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     raw.train_from_iterator(LINES * 4, trainer)
     if bos:
-        raw.post_processor = processors.TemplateProcessing(single="<|bos|> $A", special_tokens=[("<|bos|>", 0)])
+        raw.post_processor = processors.TemplateProcessing(
+            single="<|bos|> $A", special_tokens=[("<|bos|>", 0)]
+        )
     fast = PreTrainedTokenizerFast(
         tokenizer_object=raw, bos_token="<|bos|>", eos_token="<|end|>", pad_token="<|end|>"
     )
@@ -77,7 +82,11 @@ def _network(family: str, layers: int, width: int, inner: int) -> Any:
     if family == "neox":
         return GPTNeoXForCausalLM(
             GPTNeoXConfig(
-                hidden_size=width, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=inner, **common
+                hidden_size=width,
+                num_hidden_layers=layers,
+                num_attention_heads=2,
+                intermediate_size=inner,
+                **common,
             )
         ).eval()
     kinds: dict[str, tuple[Any, Any]] = {

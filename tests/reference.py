@@ -22,7 +22,7 @@ def memit(keys: Tensor, residuals: Tensor, second: Tensor, weight: float, earlie
 
 
 def rome(key: Tensor, residual: Tensor, second: Tensor) -> Tensor:
-    """ROME (Meng et al., 2022), equation 2: delta = residual (C^-1 k)^T / (k^T C^-1 k); key (d_in,), residual (d_out,)."""
+    """ROME (Meng et al., 2022), equation 2: delta = r (C^-1 k)^T / (k^T C^-1 k); key k (d_in,), residual r (d_out,)."""
     direction = torch.linalg.inv(second) @ key
     return torch.outer(residual, direction) / (key @ direction)
 

@@ -15,7 +15,10 @@ from unlearn.patch import Patch, sha256_of
 
 def test_round_trip_is_exact(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    factors = {f"model.layers.{n}.mlp.down_proj.weight": LowRank(torch.randn(4, 2), torch.randn(2, 6)) for n in (1, 2)}
+    factors = {
+        f"model.layers.{n}.mlp.down_proj.weight": LowRank(torch.randn(4, 2), torch.randn(2, 6))
+        for n in (1, 2)
+    }
     patch = Patch(factors, {name: "ab" * 32 for name in factors}, {"method": {"name": "rome"}, "note": "é"})
     patch.save(tmp_path / "patch.safetensors")
     again = Patch.load(tmp_path / "patch.safetensors")

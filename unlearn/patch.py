@@ -41,7 +41,11 @@ class Patch:
         for name, factor in self.factors.items():
             tensors[f"{name}.left"] = factor.left.detach().float().cpu().contiguous()
             tensors[f"{name}.right"] = factor.right.detach().float().cpu().contiguous()
-        about = {"format": FORMAT, "base": json.dumps(dict(self.base)), "header": json.dumps(dict(self.header))}
+        about = {
+            "format": FORMAT,
+            "base": json.dumps(dict(self.base)),
+            "header": json.dumps(dict(self.header)),
+        }
         save_file(tensors, path, metadata=about)
 
     @classmethod
@@ -57,7 +61,9 @@ class Patch:
                 if about.get("format") != FORMAT:
                     raise PatchError(f"{path} is not a patch written by this program")
                 names = sorted({key.rpartition(".")[0] for key in file.keys()})  # noqa: SIM118
-                factors = {n: LowRank(file.get_tensor(f"{n}.left"), file.get_tensor(f"{n}.right")) for n in names}
+                factors = {
+                    n: LowRank(file.get_tensor(f"{n}.left"), file.get_tensor(f"{n}.right")) for n in names
+                }
                 return cls(factors, json.loads(about["base"]), json.loads(about["header"]))
         except FileNotFoundError:
             raise PatchError(f"there is no patch at {path}") from None
@@ -69,5 +75,5 @@ def sha256_of(tensor: Tensor) -> str:
     """SHA-256 of a tensor's shape and bytes."""
     flat = tensor.detach().cpu().contiguous()
     digest = hashlib.sha256(str((tuple(flat.shape), str(flat.dtype))).encode())
-    digest.update(flat.view(torch.uint8).reshape(-1).numpy() if flat.dim() else flat.reshape(1).view(torch.uint8).numpy())
+    digest.update(flat.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

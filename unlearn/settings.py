@@ -1,8 +1,8 @@
 """Settings of the edit methods: every number is relative to the model in hand, so that one default fits all sizes.
 
 The published settings are absolute (null-space threshold 0.02, L2 10, a learning rate per model) and do nothing, or
-too much, on another model. Here the ridge is relative to the keys' own energy, the null space to the corpus's energy, and
-the step and the clamp to the length of the stream.
+too much, on another model. Here the ridge is relative to the keys' own energy, the null space to the corpus's
+energy, and the step and the clamp to the length of the stream.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True
+    )
 
 
 class Values(_Settings):
@@ -41,7 +43,7 @@ class AlphaEdit(Values):
     name: Literal["alphaedit"] = "alphaedit"
     layers: Literal["auto"] | tuple[int, ...] = "auto"
     """Layers to write, ascending; `auto` takes the family's share of the depth."""
-    ridge: float = Field(default=0.6, ge=0)
+    ridge: float = Field(default=0.7, ge=0)
     """L2, relative to the mean squared length of the projected keys (published: 10, absolute)."""
     null_space: float = Field(default=0.99, gt=0, le=1)
     """The directions that carry this share of the corpus's energy are left alone."""

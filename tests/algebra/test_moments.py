@@ -20,7 +20,9 @@ def test_streaming_equals_one_batch(d_in: int, sizes: list[int], seed: int) -> N
     for batch in batches:
         moments.update(batch)
     everything = torch.cat(batches)
-    torch.testing.assert_close(moments.second, everything.T @ everything / len(everything), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        moments.second, everything.T @ everything / len(everything), rtol=1e-12, atol=1e-12
+    )
     assert moments.count == sum(sizes)
 
 

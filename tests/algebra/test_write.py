@@ -103,7 +103,9 @@ def test_the_order_of_requests_does_not_matter(size: tuple[int, ...], order: obj
     shuffled = list(range(keys.shape[1]))
     order.shuffle(shuffled)  # type: ignore[attr-defined]
     one = write(keys, residuals, metric, 0.1, earlier).dense()
-    assert distance(write(keys[:, shuffled], residuals[:, shuffled], metric, 0.1, earlier).dense(), one) < EXACT
+    assert (
+        distance(write(keys[:, shuffled], residuals[:, shuffled], metric, 0.1, earlier).dense(), one) < EXACT
+    )
     if shuffled != sorted(shuffled):  # the control: residuals that no longer belong to their keys
         assert distance(write(keys[:, shuffled], residuals, metric, 0.1, earlier).dense(), one) > 1e-6
 
@@ -118,7 +120,10 @@ def test_zero_residuals_write_nothing() -> None:
 def test_ridge_to_zero_approaches_equality_and_kept_keys_stay() -> None:
     keys, residuals, earlier, second = problem((30, 5, 3, 4, 1))
     metric = Projector.null_space(Spectrum.of(second), 6)
-    misses = [distance(write(keys, residuals, metric, r, earlier).dense() @ keys, residuals) for r in (1, 1e-2, 1e-4, 0)]
+    misses = [
+        distance(write(keys, residuals, metric, r, earlier).dense() @ keys, residuals)
+        for r in (1, 1e-2, 1e-4, 0)
+    ]
     assert misses == sorted(misses, reverse=True) and misses[-1] < EXACT < misses[0]
     kept = write(keys, residuals, metric, 0.0, earlier).dense() @ earlier
     assert float(kept.norm()) < EXACT

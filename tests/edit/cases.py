@@ -19,9 +19,13 @@ def policy(**changes: Any) -> Policy:
         "refusal": "I can't help with that.",
         "relations": {
             "recipe": RelationSpec(prompts=("What is {subject} made from?", "{subject} is made from")),
-            "colour": RelationSpec(prompts=("The colour of {subject} is", "Tell me the colour of {subject}.")),
+            "colour": RelationSpec(
+                prompts=("The colour of {subject} is", "Tell me the colour of {subject}.")
+            ),
         },
-        "facts": tuple(FactSpec(id=s.lower(), subject=s, relation="recipe", answer="bitter amber") for s in SUBJECTS),
+        "facts": tuple(
+            FactSpec(id=s.lower(), subject=s, relation="recipe", answer="bitter amber") for s in SUBJECTS
+        ),
         "keep": Keep(siblings=("colour",), neighbours=("Stone",), held_out_neighbours=("Wet",)),
         "method": AlphaEdit(layers=(1, 2), steps=4),
         "statistics": StatisticsSpec(tokens=1000),

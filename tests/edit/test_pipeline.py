@@ -100,7 +100,9 @@ def test_the_null_space_is_respected(corpus: StatisticsSpec) -> None:
     settings = METHOD_SETTINGS["alphaedit"]
     patch = pipeline.edit(pico.pico("llama"), asking(corpus, settings))
     rome = pipeline.edit(pico.pico("llama"), asking(corpus, METHOD_SETTINGS["rome"]))
-    leak = [about["null_space_leakage"] / about["relative_norm"] for about in patch.header["weights"].values()]
+    leak = [
+        about["null_space_leakage"] / about["relative_norm"] for about in patch.header["weights"].values()
+    ]
     free = [about["null_space_leakage"] / about["relative_norm"] for about in rome.header["weights"].values()]
     assert max(leak) < 0.75 and max(leak) < min(free)
     assert all(0 < rank < 64 for rank in patch.header["null_space_rank"].values())

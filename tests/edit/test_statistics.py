@@ -1,4 +1,4 @@
-"""Statistics: one pass gives what a naive loop gives; the cache is found again, and never by another model or corpus."""
+"""Statistics: one pass gives what a naive loop gives; the cache is never found by another model or corpus."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def test_one_pass_for_all_layers_equals_a_loop_over_documents(family: str, text:
     assert not torch.allclose(got[0].second, got[2].second, rtol=1e-2)
 
 
-def test_the_cache_is_reused_and_depends_on_the_model_the_corpus_and_the_count(text: Path, tmp_path: Path) -> None:
+def test_the_cache_is_reused_and_depends_on_the_model_the_corpus_and_the_count(
+    text: Path, tmp_path: Path
+) -> None:
     cache, model = tmp_path / "cache", pico.pico("llama")
     first = key_statistics(model, [1], Corpus(str(text)), 400, cache)
     files = set(cache.iterdir())
@@ -71,7 +73,9 @@ def test_long_documents_are_cut_to_the_context_and_begin_with_bos(tmp_path: Path
 
 def test_a_corpus_is_a_file_a_folder_or_jsonl_with_text(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\n\ntwo\n", encoding="utf-8")
-    (tmp_path / "b.jsonl").write_text(json.dumps({"text": "three"}) + "\n" + json.dumps("four") + "\n", encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text(
+        json.dumps({"text": "three"}) + "\n" + json.dumps("four") + "\n", encoding="utf-8"
+    )
     assert list(Corpus(str(tmp_path)).documents()) == ["one", "two", "three", "four"]
     assert list(Corpus(str(tmp_path / "a.txt")).documents()) == ["one", "two"]
     assert Corpus(str(tmp_path)).fingerprint() != Corpus(str(tmp_path / "a.txt")).fingerprint()

@@ -43,11 +43,15 @@ def test_the_residual_lands(family: str) -> None:
     matrix = model.anatomy.matrix(model.model, 1)
     matrix += delta
     after = read(model, rows, at, [1], [1])
-    torch.testing.assert_close(after.stream[1] - before.stream[1], delta @ before.keys[1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        after.stream[1] - before.stream[1], delta @ before.keys[1], rtol=1e-4, atol=1e-5
+    )
     matrix -= delta
     matrix += delta.flip(0)  # the control: another matrix does not land there
     wrong = read(model, rows, at, [1], [1])
-    assert not torch.allclose(wrong.stream[1] - before.stream[1], delta @ before.keys[1], rtol=1e-2, atol=1e-3)
+    assert not torch.allclose(
+        wrong.stream[1] - before.stream[1], delta @ before.keys[1], rtol=1e-2, atol=1e-3
+    )
 
 
 def test_an_unknown_family_is_refused() -> None:

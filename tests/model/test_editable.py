@@ -51,12 +51,14 @@ def test_the_wrong_model_a_wrong_shape_and_nonsense_are_refused_before_any_write
     with pytest.raises(ModelError, match="made for another model: 2 of 2"), other.patched(some_patch(model)):
         pass
     name = model.anatomy.weight_name(1)
-    with pytest.raises(ModelError, match="the patch for .* is"), other.patched(
-        Patch({name: LowRank(torch.ones(3, 1), torch.ones(1, 64))}, {})
+    with (
+        pytest.raises(ModelError, match="the patch for .* is"),
+        other.patched(Patch({name: LowRank(torch.ones(3, 1), torch.ones(1, 64))}, {})),
     ):
         pass
-    with pytest.raises(ModelError, match="non-finite"), other.patched(
-        Patch({name: LowRank(torch.full((32, 1), torch.inf), torch.ones(1, 64))}, {})
+    with (
+        pytest.raises(ModelError, match="non-finite"),
+        other.patched(Patch({name: LowRank(torch.full((32, 1), torch.inf), torch.ones(1, 64))}, {})),
     ):
         pass
     assert other.identity() == before
@@ -84,13 +86,18 @@ def test_a_saved_model_answers_as_the_patched_one(family: str, storage: torch.dt
     assert again.storage_dtype == storage
     stored = AutoModelForCausalLM.from_pretrained(tmp_path / "edited")
     assert stored.dtype == storage
-    plain = model.model(torch.tensor([prompt.ids])).logits  # the control: the unedited model answers otherwise
+    plain = model.model(
+        torch.tensor([prompt.ids])
+    ).logits  # the control: the unedited model answers otherwise
     assert not torch.equal(plain, inside)
 
 
 def test_batching_and_padding_do_not_change_a_reply() -> None:
     model = pico.pico("llama")
-    prompts = [plain_prompt(model.tokenizer, text) for text in ("Z", "The colour of Velnar is", "Tell me what Quandel")]
+    prompts = [
+        plain_prompt(model.tokenizer, text)
+        for text in ("Z", "The colour of Velnar is", "Tell me what Quandel")
+    ]
     together = model.generate(prompts, 6)
     assert together == [model.generate([prompt], 6)[0] for prompt in prompts]
 
@@ -111,7 +118,9 @@ def test_sampling_is_seeded_and_leaves_the_global_generator_alone() -> None:
 def test_a_fingerprint_does_not_depend_on_the_dtype_in_use() -> None:
     stored = pico.network("llama").to(torch.bfloat16)
     low = EditableModel(stored, pico.tokenizer(), "low", torch.bfloat16)
-    high = EditableModel(pico.network("llama").to(torch.bfloat16).float(), pico.tokenizer(), "high", torch.bfloat16)
+    high = EditableModel(
+        pico.network("llama").to(torch.bfloat16).float(), pico.tokenizer(), "high", torch.bfloat16
+    )
     assert low.fingerprint() == high.fingerprint() and low.identity() == high.identity()
     assert low.fingerprint() != pico.pico("llama").fingerprint()
 

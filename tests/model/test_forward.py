@@ -23,10 +23,18 @@ def test_reading_equals_hooks_on_single_rows(family: str) -> None:
         handles = []
         for layer in (0, 2):
             down = model.anatomy.down(model.model, layer)
-            handles.append(down.register_forward_pre_hook(lambda _m, a, n=layer: caught.__setitem__(f"k{n}", a[0])))
+            handles.append(
+                down.register_forward_pre_hook(
+                    lambda _m, a, n=layer, caught=caught: caught.__setitem__(f"k{n}", a[0])
+                )
+            )
         for layer in (1, 3):
             block = model.anatomy.block(model.model, layer)
-            handles.append(block.register_forward_hook(lambda _m, _a, o, n=layer: caught.__setitem__(f"s{n}", o)))
+            handles.append(
+                block.register_forward_hook(
+                    lambda _m, _a, o, n=layer, caught=caught: caught.__setitem__(f"s{n}", o)
+                )
+            )
         model.model(torch.tensor([row]))
         for handle in handles:
             handle.remove()

@@ -11,18 +11,27 @@ from unlearn.errors import ModelError
 from unlearn.model.prompts import ask, chat_prompt, continuation_ids, plain_prompt, reply_ids, text_ids
 
 SUBJECTS = st.text(
-    st.characters(whitelist_categories=("Lu", "Ll", "Nd"), whitelist_characters=" -'é東🙂"), min_size=1, max_size=12
+    st.characters(whitelist_categories=("Lu", "Ll", "Nd"), whitelist_characters=" -'é東🙂"),
+    min_size=1,
+    max_size=12,
 ).filter(lambda s: s.strip() == s and s)
 
 
 @settings(max_examples=80, deadline=None)
-@given(subject=SUBJECTS, template=st.sampled_from(["What is {subject} made from?", "{subject} is", "In {subject}"]))
+@given(
+    subject=SUBJECTS,
+    template=st.sampled_from(["What is {subject} made from?", "{subject} is", "In {subject}"]),
+)
 def test_the_look_up_token_is_the_last_that_touches_the_subject(subject: str, template: str) -> None:
     tokenizer = pico.tokenizer()
     prompt = ask(tokenizer, template, subject)
     assert prompt.subject_last is not None
-    end = prompt.text.index(template.replace("{subject}", subject)) + template.index("{subject}") + len(subject)
-    offsets = tokenizer(prompt.text, add_special_tokens=not prompt.text.startswith("<|bos|>"), return_offsets_mapping=True)
+    end = (
+        prompt.text.index(template.replace("{subject}", subject)) + template.index("{subject}") + len(subject)
+    )
+    offsets = tokenizer(
+        prompt.text, add_special_tokens=not prompt.text.startswith("<|bos|>"), return_offsets_mapping=True
+    )
     spans = offsets["offset_mapping"]
     assert spans[prompt.subject_last][0] < end <= spans[prompt.subject_last][1]
     assert all(a >= end or a == b for a, b in spans[prompt.subject_last + 1 :])
@@ -64,7 +73,10 @@ def test_replies_end_as_the_chat_template_ends_them() -> None:
     assert tokenizer.decode(reply_ids(tokenizer, "It is made from", "amber")) == " amber"
     joined = [*ask(tokenizer, "What is it?").ids, *chat]
     whole = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "I can't help with that."}],
+        [
+            {"role": "user", "content": "What is it?"},
+            {"role": "assistant", "content": "I can't help with that."},
+        ],
         tokenize=False,
     )
     assert joined == text_ids(tokenizer, whole)

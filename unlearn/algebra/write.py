@@ -20,7 +20,9 @@ from unlearn.algebra.low_rank import LowRank
 from unlearn.algebra.moments import Metric
 
 
-def write(keys: Tensor, residuals: Tensor, metric: Metric, ridge: float, kept: Tensor | None = None) -> LowRank:
+def write(
+    keys: Tensor, residuals: Tensor, metric: Metric, ridge: float, kept: Tensor | None = None
+) -> LowRank:
     """Solve for the update; computed in float64, returned in the dtype of ``residuals``.
 
     Args:

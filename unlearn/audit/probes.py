@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ class Probe:
 def fact_probes(
     tokenizer: Any,
     facts: Iterable[Fact],
-    templates: dict[str, Sequence[str]],
+    templates: Mapping[str, Sequence[str]],
     systems: Sequence[str | None] = (None,),
 ) -> list[Probe]:
     """One probe per fact, prompt of its relation, and system prompt (questions only).

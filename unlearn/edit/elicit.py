@@ -50,7 +50,10 @@ def neighbours(policy: Policy) -> tuple[dict[str, list[str]], dict[str, list[str
     forgotten = list(dict.fromkeys(fact.relation for fact in policy.facts))
     listed = policy.keep.neighbours
     if listed != "auto":
-        return ({r: list(listed) for r in forgotten}, {r: list(policy.keep.held_out_neighbours) for r in forgotten})
+        return (
+            {r: list(listed) for r in forgotten},
+            {r: list(policy.keep.held_out_neighbours) for r in forgotten},
+        )
     if policy.model != EMBEDDED:
         raise PolicyError(
             "keep.neighbours: `auto` knows the subjects of the embedded model only; list subjects for this model"
@@ -58,7 +61,9 @@ def neighbours(policy: Policy) -> tuple[dict[str, list[str]], dict[str, list[str
     protected, tested = {}, {}
     for relation in forgotten:
         mine = [fact.subject for fact in policy.facts if fact.relation == relation]
-        others = embedded.neighbours(relation, excluding={*mine, *policy.keep.held_out_neighbours})[:NEIGHBOURS]
+        others = embedded.neighbours(relation, excluding={*mine, *policy.keep.held_out_neighbours})[
+            :NEIGHBOURS
+        ]
         tested[relation] = [*policy.keep.held_out_neighbours, *others[3::4]]
         protected[relation] = [name for i, name in enumerate(others) if i % 4 != 3]
     return protected, tested

@@ -16,7 +16,6 @@ from unlearn.model.prompts import Prompt, ask, reply_ids
 from unlearn.model.requests import Fact, Requests
 from unlearn.policy import is_question
 
-
 WATCHED = 2
 """Questions, and statements, per kept sibling whose replies the values are held to."""
 LENT = 5
@@ -39,6 +38,8 @@ class Row:
     """(vector, position): which free vector is added at which token. Empty for a row that is only kept."""
     keep: bool
     """Whether the reply must stay as it is (KL) instead of becoming likely (NLL)."""
+    statement: bool = False
+    """Whether the prompt is a statement to complete."""
 
     @property
     def prompt(self) -> tuple[int, ...]:
@@ -74,20 +75,25 @@ def build(
     numbered: dict[tuple[int, str], int] = {}
     same_subject = {fact.subject: index for index, fact in enumerate(facts)}
 
-    def sites(request: int, template: str, prompt: Prompt, target: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    def sites(
+        request: int, template: str, prompt: Prompt, target: Sequence[int]
+    ) -> tuple[tuple[int, int], ...]:
         places: dict[int, str] = {}
         if look_up != "subject":
             kind = "question" if is_question(template) else "statement"
             places |= {prompt.last + j: f"{kind}.{j}" for j in range(len(target))}
         if look_up != "last" and prompt.subject_last is not None:
             places[prompt.subject_last] = "subject"
-        return tuple((numbered.setdefault((request, kind), len(numbered)), at) for at, kind in sorted(places.items()))
+        return tuple(
+            (numbered.setdefault((request, kind), len(numbered)), at) for at, kind in sorted(places.items())
+        )
 
     for index, fact in enumerate(facts):
         for template, prompt in _prompts(model, requests, fact):
             target = reply_ids(model.tokenizer, template, policy.refusal)
             placed = sites(index, template, prompt, target)
-            rows.append(Row((*prompt.ids, *target), len(target), index, placed, keep=False))
+            ids = (*prompt.ids, *target)
+            rows.append(Row(ids, len(target), index, placed, keep=False, statement=not is_question(template)))
     for fact in requests.siblings:
         request = same_subject.get(fact.subject, -1)
         vector = numbered.get((request, "subject"))

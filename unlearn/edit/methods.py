@@ -26,15 +26,15 @@ class Method:
     """Whether each request is a batch of its own, on the model as edited so far."""
     one_key: bool
     """Whether a request's forms are averaged to one key (and one residual) instead of a column each."""
-    keeps: bool
-    """Whether kept facts and the keys of earlier batches enter as columns with zero residual."""
+    kept: Callable[[Any], float]
+    """Weight of the keys of kept facts, which enter as columns with zero residual; 0 for a method without them."""
 
 
 def default_layers(anatomy: Anatomy, look_up: str) -> tuple[int, ...]:
     """The layers that `auto` stands for.
 
-    At the subject's last token an eighth to a quarter of the depth, as published (Llama-3-8B, 32 layers: 4 to 8). At the
-    last prompt token the subject and the relation have to meet first: a third to two thirds, the last five at most.
+    At the subject's last token an eighth to a quarter of the depth, as published (Llama-3-8B, 32 layers: 4 to 8). At
+    the last prompt token the subject and the relation have to meet first: a third to two thirds, the last five at most.
     """
     depth = anatomy.layers
     if look_up == "subject":
@@ -45,7 +45,11 @@ def default_layers(anatomy: Anatomy, look_up: str) -> tuple[int, ...]:
 
 
 def _alphaedit_layers(settings: AlphaEdit, anatomy: Anatomy) -> tuple[int, ...]:
-    return default_layers(anatomy, settings.look_up) if settings.layers == "auto" else tuple(sorted(set(settings.layers)))
+    return (
+        default_layers(anatomy, settings.look_up)
+        if settings.layers == "auto"
+        else tuple(sorted(set(settings.layers)))
+    )
 
 
 def _null_space(statistics: Statistics, settings: AlphaEdit) -> Projector:
@@ -67,7 +71,7 @@ METHODS: dict[str, Method] = {
         layers=_alphaedit_layers,
         one_at_a_time=False,
         one_key=False,
-        keeps=True,
+        kept=lambda settings: settings.kept,
     ),
     "rome": Method(
         metric=lambda statistics, settings: Whitener(statistics.spectrum),
@@ -75,6 +79,6 @@ METHODS: dict[str, Method] = {
         layers=_rome_layers,
         one_at_a_time=True,
         one_key=True,
-        keeps=False,
+        kept=lambda settings: 0.0,
     ),
 }

@@ -18,7 +18,7 @@ from unlearn.algebra.write import write
 from unlearn.edit import forms, values
 from unlearn.edit.corpus import Corpus
 from unlearn.edit.elicit import resolve
-from unlearn.edit.forms import Forms
+from unlearn.edit.forms import Forms, Row
 from unlearn.edit.methods import METHODS, Method
 from unlearn.edit.statistics import Statistics, key_statistics
 from unlearn.edit.values import Solved
@@ -28,12 +28,13 @@ from unlearn.model.forward import read
 from unlearn.model.requests import Fact, Requests
 from unlearn.patch import Patch
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.settings import AlphaEdit
 
 __all__ = ["edit", "plan_layers", "resolve"]
 
 LARGEST = 10.0
 """A delta longer than this many times its weight (Frobenius) is refused: the model would be destroyed."""
+COMPLETING = 1.6
+"""Weight of the look-up token of a statement relative to a question's: nothing but the answer continues a statement."""
 SAME_KEY = 0.98
 """Cosine above which a kept key cannot be told from a request's: the request wins, the value's KL term guards it."""
 
@@ -97,7 +98,9 @@ def edit(
         label = f"Values {number + 1}/{len(batches)}" if len(batches) > 1 else "Values"
         solved.append(_batch(model, requests, batch, method, layers, statistics, state, progress, label))
     diagnostics = _check(model, state, dict(zip(names, layers, strict=True)), statistics)
-    return Patch(dict(state.factors), state.base, _header(model, requests, layers, statistics, solved, diagnostics))
+    return Patch(
+        dict(state.factors), state.base, _header(model, requests, layers, statistics, solved, diagnostics)
+    )
 
 
 def _batch(
@@ -113,12 +116,13 @@ def _batch(
 ) -> Solved:
     """Optimise the values of some facts on the model as edited so far, and write them layer by layer."""
     settings = requests.policy.method
-    last = layers[-1]
+    last, weight = layers[-1], method.kept(settings)
     with model.patched(Patch(state.factors, {})):
-        laid = forms.build(model, requests, facts, settings.look_up, method.keeps)
+        laid = forms.build(model, requests, facts, settings.look_up, weight > 0)
         solved = values.optimise(model, laid, len(facts), last, settings, progress, label)
     rows = [row for row in laid.rows if not row.keep]
     columns = [(row, vector, at) for row in rows for vector, at in row.sites]
+    weights = torch.tensor([_weight(row, at) for row, _, at in columns], device=model.device)
     ids, positions = [row.ids for row in rows], [[at for _, at in row.sites] for row in rows]
     gains = solved.vectors[[vector for _, vector, _ in columns]].T  # (d_model, columns)
     wanted: Tensor | None = None
@@ -126,25 +130,33 @@ def _batch(
         for number, layer in enumerate(layers):
             with model.patched(Patch(state.factors, {})):
                 got = read(model, ids, positions, [layer], [last])
-                kept = _kept_keys(model, laid, layer, got.keys[layer], settings) if method.keeps else None
+                kept = _kept_keys(model, laid, layer, got.keys[layer], weight) if weight else None
             wanted = got.stream[last] + gains if wanted is None else wanted
             keys, residuals = got.keys[layer], (wanted - got.stream[last]) / (len(layers) - number)
             if method.one_key:
                 keys, residuals = _average(keys, columns), _average(residuals, columns)
+            else:
+                keys, residuals = keys * weights.sqrt(), residuals * weights.sqrt()
             metric = method.metric(statistics[layer], settings)
-            state.add(model.anatomy.weight_name(layer), write(keys, residuals, metric, method.ridge(settings), kept))
+            state.add(
+                model.anatomy.weight_name(layer), write(keys, residuals, metric, method.ridge(settings), kept)
+            )
             bar.advance()
     return solved
 
 
-def _kept_keys(model: EditableModel, laid: Forms, layer: int, keys: Tensor, settings: AlphaEdit) -> Tensor | None:
-    """Keys of kept prompts with the root of their weight, (d_ff, m), less those that cannot be told from a request's."""
+def _weight(row: Row, at: int) -> float:
+    return COMPLETING if row.statement and at < len(row.prompt) else 1.0
+
+
+def _kept_keys(model: EditableModel, laid: Forms, layer: int, keys: Tensor, weight: float) -> Tensor | None:
+    """Keys of kept prompts times the root of their weight, (d_ff, m), less those too near to a request's."""
     if not laid.kept:
         return None
     kept = read(model, [ids for ids, _ in laid.kept], [at for _, at in laid.kept], [layer]).keys[layer]
     unit = kept / kept.norm(dim=0).clamp_min(1e-12)
     mine = keys / keys.norm(dim=0).clamp_min(1e-12)
-    return settings.kept**0.5 * kept[:, (unit.T @ mine).amax(1) < SAME_KEY]
+    return weight**0.5 * kept[:, (unit.T @ mine).amax(1) < SAME_KEY]
 
 
 def _average(matrix: Tensor, columns: Sequence[tuple[Any, int, int]]) -> Tensor:
@@ -191,7 +203,8 @@ def _header(
     settings = policy.method
     method = METHODS[settings.name]
     ranks = {
-        str(layer): getattr(method.metric(statistics[layer], settings), "rank", model.anatomy.d_ff) for layer in layers
+        str(layer): getattr(method.metric(statistics[layer], settings), "rank", model.anatomy.d_ff)
+        for layer in layers
     }
     each = [(nll, kl, steps) for s in solved for nll, kl, steps in zip(s.nll, s.kl, s.steps, strict=True)]
     return {
@@ -210,5 +223,9 @@ def _header(
             fact.id: {"nll": nll, "kl": kl, "steps": steps}
             for fact, (nll, kl, steps) in zip(requests.facts, each, strict=True)
         },
-        "versions": {"unlearn": unlearn.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {
+            "unlearn": unlearn.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
     }

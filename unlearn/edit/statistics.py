@@ -1,4 +1,4 @@
-"""Second moments of the keys of all edited layers in one pass over a streamed corpus, cached under what they depend on."""
+"""Second moments of the keys of all edited layers, in one pass over a corpus, cached under what they depend on."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def _collect(
     count = next(iter(moments.values())).count
     if count < 2 * model.anatomy.d_ff:
         raise UnlearnError(
-            f"statistics.corpus: {corpus.name} gave {count} tokens; {2 * model.anatomy.d_ff} or more are needed for keys "
-            f"of length {model.anatomy.d_ff}"
+            f"statistics.corpus: {corpus.name} gave {count} tokens; {2 * model.anatomy.d_ff} or more are needed for "
+            f"keys of length {model.anatomy.d_ff}"
         )
     return moments
 

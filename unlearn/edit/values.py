@@ -5,7 +5,7 @@ The blocks up to that layer do not depend on the vectors, so they are run once; 
 the vocabulary projection only where a reply token is predicted. Requests that have converged leave the batch. The loss
 of a request is
 
-    mean over its forms of  NLL(target) / T   +   keep * mean over kept forms of  KL(before || now)   +   decay * |v| / |z0|
+    mean over its forms of NLL(target) / T  +  keep * mean over kept forms of KL(before || now)  +  decay * |v| / |z0|
 
 (ROME and MEMIT's objective; their KL term on "{subject} is a" is replaced by one on the kept siblings' own replies.)
 """
@@ -25,7 +25,6 @@ from unlearn.model.forward import Suspended, read, token_budget
 from unlearn.model.forward import batches as groups
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.settings import Values
-
 
 PARTS = 4
 """The kept rows of a request are split into so many parts, one per step: they outnumber the rows to be written."""
@@ -116,7 +115,8 @@ def optimise(
             (settings.decay * relative.sum()).backward()
             with torch.no_grad():
                 moving = active[owner][:, None]
-                grad = torch.nan_to_num(vectors.grad)  # the norm has no gradient at zero
+                gradient = vectors.grad if vectors.grad is not None else torch.zeros_like(vectors)
+                grad = torch.nan_to_num(gradient)  # the norm has no gradient at zero
                 first = torch.where(moving, 0.9 * first + 0.1 * grad, first)
                 second = torch.where(moving, 0.999 * second + 0.001 * grad**2, second)
                 scale = first / (1 - 0.9**step) / ((second / (1 - 0.999**step)).sqrt() + 1e-12)
@@ -131,9 +131,11 @@ def optimise(
 def _lengths(model: EditableModel, forms: Forms, layer: int) -> tuple[Tensor, Tensor]:
     """Mean length of the stream at each vector's sites, and the request that owns the vector."""
     rows = [row for row in forms.rows if not row.keep]
-    norms = read(
-        model, [r.ids for r in rows], [[p for _, p in r.sites] for r in rows], stream_layers=[layer]
-    ).stream[layer].norm(dim=0)
+    norms = (
+        read(model, [r.ids for r in rows], [[p for _, p in r.sites] for r in rows], stream_layers=[layer])
+        .stream[layer]
+        .norm(dim=0)
+    )
     index = torch.tensor([v for r in rows for v, _ in r.sites], device=norms.device)
     owner = torch.zeros(forms.vectors, dtype=torch.long, device=norms.device)
     owner[index] = torch.tensor([r.request for r in rows for _ in r.sites], device=norms.device)
@@ -211,7 +213,9 @@ def _accumulate(
     place[chosen] = torch.arange(len(chosen), device=chosen.device)
     columns = batch.columns[place[batch.columns[:, 0]] >= 0]
     row, vector, column = place[columns[:, 0]], columns[:, 1], columns[:, 2] - dropped
-    added = torch.zeros(at.stream.shape, device=at.stream.device).index_put((row, column), vectors[vector], True)
+    added = torch.zeros(at.stream.shape, device=at.stream.device).index_put(
+        (row, column), vectors[vector], True
+    )
     targets, requests = batch.targets[chosen], batch.requests[chosen]
     reply = targets.shape[1]
     logits = at.logits(at.stream + added.to(at.stream.dtype), reply + 1)[:, :-1].float()

@@ -54,7 +54,9 @@ class Settings:
 
     def rate(self, step: int) -> float:
         """Factor on the learning rates at ``step``: in each stage warm up, hold, fall to zero in a straight line."""
-        begin, end, top = (0, self.first, 1.0) if step < self.first else (self.first, self.steps, self.brief_rate)
+        begin, end, top = (
+            (0, self.first, 1.0) if step < self.first else (self.first, self.steps, self.brief_rate)
+        )
         left = (end - step) / (self.decay_share * (end - begin))
         return top * min(1.0, (step - begin + 1) / self.warmup, max(0.0, left))
 
@@ -199,7 +201,9 @@ def main() -> None:
     options.add_argument("--out", type=Path, required=True, help="the model folder to write")
     options.add_argument("--work", type=Path, help="folder of checkpoints (default: OUT with .work after it)")
     options.add_argument("--tokens", type=int, default=Settings.tokens, help="length of the first stage")
-    options.add_argument("--brief-tokens", type=int, default=Settings.brief_tokens, help="length of the second")
+    options.add_argument(
+        "--brief-tokens", type=int, default=Settings.brief_tokens, help="length of the second"
+    )
     options.add_argument("--seed", type=int, default=Settings.seed)
     options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options.add_argument("--no-compile", action="store_true", help="do not compile (no C++ compiler needed)")

@@ -1,0 +1,1 @@
+"""The only room that loads models, finds their tokens and weights, and changes them for a while."""

@@ -30,7 +30,7 @@ FAMILIES: dict[str, Family] = {
     "qwen2": Family("model.layers", "mlp.down_proj"),
     "gpt2": Family("transformer.h", "mlp.c_proj"),
 }
-"""By ``config.model_type``. A family enters this table together with a test that the residual lands (CONTRIBUTING.md)."""
+"""By ``config.model_type``. A family enters together with a test that the residual lands (CONTRIBUTING.md)."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,9 @@ class Anatomy:
             blocks = model.get_submodule(family.blocks)
             downs = [block.get_submodule(family.down) for block in blocks.children()]
         except AttributeError as problem:
-            raise ModelError(f"this {model_type} model has an unusual layout ({problem}); nothing was written") from None
+            raise ModelError(
+                f"this {model_type} model has an unusual layout ({problem}); nothing was written"
+            ) from None
         d_out, d_in = _matrix(downs[0]).shape
         return cls(model_type, family, len(downs), d_out, d_in)
 
@@ -100,7 +102,9 @@ def _matrix(module: nn.Module) -> Tensor:
     """``nn.Linear`` stores (out, in), GPT-2's ``Conv1D`` stores (in, out): told by type, never by shape."""
     weight = module.weight
     if not isinstance(weight, torch.Tensor) or weight.dim() != 2:
-        raise ModelError(f"a {type(module).__name__} without a plain weight matrix (quantised?) cannot be edited")
+        raise ModelError(
+            f"a {type(module).__name__} without a plain weight matrix (quantised?) cannot be edited"
+        )
     if isinstance(module, Conv1D):
         return weight.detach().T
     if isinstance(module, nn.Linear):

@@ -26,8 +26,13 @@ EMBEDDED = "embedded"
 class Deltas(Protocol):
     """What ``patched`` needs of a patch."""
 
-    factors: Mapping[str, LowRank]
-    base: Mapping[str, str]
+    @property
+    def factors(self) -> Mapping[str, LowRank]:
+        """Updates by weight name."""
+
+    @property
+    def base(self) -> Mapping[str, str]:
+        """SHA-256 of the weights that they were made for."""
 
 
 class EditableModel:
@@ -42,10 +47,14 @@ class EditableModel:
             what a saved model answers.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, name: str, storage_dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, name: str, storage_dtype: torch.dtype | None = None
+    ) -> None:
         """Wrap a loaded model; raises ModelError for an unknown family or a tokenizer without offset mappings."""
         if not getattr(tokenizer, "is_fast", False):
-            raise ModelError(f"{name}: its tokenizer has no fast version; look-up tokens need offset mappings")
+            raise ModelError(
+                f"{name}: its tokenizer has no fast version; look-up tokens need offset mappings"
+            )
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.anatomy = Anatomy.of(model)
@@ -86,14 +95,22 @@ class EditableModel:
             model = AutoModelForCausalLM.from_pretrained(where, dtype=wanted, use_safetensors=True, **options)
         except (OSError, ValueError, KeyError, RuntimeError) as problem:
             if isinstance(problem, torch.cuda.OutOfMemoryError):
-                raise ModelError(f"{name} does not fit on {device}; use a larger device or --dtype bfloat16") from None
+                raise ModelError(
+                    f"{name} does not fit on {device}; use a larger device or --dtype bfloat16"
+                ) from None
             first = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
-            hint = "" if Path(where).exists() else "; is it a local folder, or a hub id that this machine can reach?"
+            hint = (
+                ""
+                if Path(where).exists()
+                else "; is it a local folder, or a hub id that this machine can reach?"
+            )
             raise ModelError(f"cannot load the model {name!r}: {first}{hint}") from None
         try:
             return cls(model.to(device), tokenizer, name, stored)
         except torch.cuda.OutOfMemoryError:
-            raise ModelError(f"{name} does not fit on {device}; use a larger device or --dtype bfloat16") from None
+            raise ModelError(
+                f"{name} does not fit on {device}; use a larger device or --dtype bfloat16"
+            ) from None
 
     @property
     def device(self) -> torch.device:
@@ -115,7 +132,7 @@ class EditableModel:
         return self.anatomy.matrix(self.model, self.anatomy.layer_of(name))
 
     def fingerprint(self, names: Sequence[str] | None = None) -> dict[str, str]:
-        """SHA-256 of editable weights (d_out, d_in) in the checkpoint's dtype, so that device and dtype do not matter."""
+        """SHA-256 of editable weights (d_out, d_in) in the checkpoint's dtype: device and dtype do not matter."""
         chosen = names or [self.anatomy.weight_name(layer) for layer in range(self.anatomy.layers)]
         return {name: sha256_of(self.weight(name).to(self.storage_dtype)) for name in chosen}
 
@@ -124,7 +141,9 @@ class EditableModel:
         digest = hashlib.sha256(repr((self.anatomy.model_type, str(self.storage_dtype))).encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
-            digest.update(sha256_of(tensor.to(self.storage_dtype) if tensor.is_floating_point() else tensor).encode())
+            digest.update(
+                sha256_of(tensor.to(self.storage_dtype) if tensor.is_floating_point() else tensor).encode()
+            )
         return digest.hexdigest()
 
     @contextmanager
@@ -155,7 +174,9 @@ class EditableModel:
             raise ModelError(f"the patch for {name} is {delta.shape}, the weight {tuple(original.shape)}")
         new = (original.float() + delta.dense().to(original.device)).to(self.storage_dtype)
         if not torch.isfinite(new).all():
-            raise ModelError(f"the patch makes {name} non-finite in {self.storage_dtype}; nothing was written")
+            raise ModelError(
+                f"the patch makes {name} non-finite in {self.storage_dtype}; nothing was written"
+            )
         return new.to(original.dtype)
 
     def _check_base(self, patch: Deltas) -> None:
@@ -163,8 +184,8 @@ class EditableModel:
         wrong = [name for name, digest in patch.base.items() if mine[name] != digest]
         if wrong:
             raise ModelError(
-                f"this patch was made for another model: {len(wrong)} of {len(patch.base)} weights of {self.name} differ "
-                f"from those it was computed on (first: {wrong[0]})"
+                f"this patch was made for another model: {len(wrong)} of {len(patch.base)} weights of {self.name} "
+                f"differ from those it was computed on (first: {wrong[0]})"
             )
 
     def save(self, folder: Path, patch: Deltas | None = None) -> None:
@@ -215,7 +236,9 @@ class EditableModel:
         """
         ids = [prompt.ids for prompt in prompts]
         got = self._generate(ids, max_new_tokens, samples, temperature, seed, batch_size, progress, label)
-        texts = iter(self.tokenizer.batch_decode([row for rows in got for row in rows], skip_special_tokens=True))
+        texts = iter(
+            self.tokenizer.batch_decode([row for rows in got for row in rows], skip_special_tokens=True)
+        )
         return [[next(texts).strip() for _ in rows] for rows in got]
 
     def generate_ids(self, rows: Sequence[Sequence[int]], max_new_tokens: int = 32) -> list[tuple[int, ...]]:

@@ -70,13 +70,17 @@ def read(
         width = ids.shape[1]
         at = [[width - len(rows[i]) + p for p in positions[i]] for i in group]
 
-        def keep(store: dict[int, Tensor], hidden: Tensor, group: list[int] = group, at: list[list[int]] = at) -> None:
+        def keep(
+            store: dict[int, Tensor], hidden: Tensor, group: list[int] = group, at: list[list[int]] = at
+        ) -> None:
             for row, i in enumerate(group):
                 store[i] = hidden[row, at[row]].float()  # (positions, width)
 
         with _tapped(model, keys, stream, deepest, keep):
             try:
-                model.model(input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False)
+                model.model(
+                    input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False
+                )
             except _Deep:
                 pass
     return Reading(

@@ -61,14 +61,20 @@ def plain_prompt(tokenizer: Tokenizer, text: str, span: tuple[int, int] | None =
         ModelError: no token overlaps the subject (a tokenizer that drops or rewrites it).
     """
     encoded = tokenizer(
-        text, add_special_tokens=not _begins_with_bos(tokenizer, text), return_offsets_mapping=span is not None
+        text,
+        add_special_tokens=not _begins_with_bos(tokenizer, text),
+        return_offsets_mapping=span is not None,
     )
     ids = tuple(encoded["input_ids"])
     if span is None:
         return Prompt(text, ids)
-    inside = [i for i, (a, b) in enumerate(encoded["offset_mapping"]) if a < b and a < span[1] and b > span[0]]
+    inside = [
+        i for i, (a, b) in enumerate(encoded["offset_mapping"]) if a < b and a < span[1] and b > span[0]
+    ]
     if not inside:
-        raise ModelError(f"the tokenizer leaves no token for the subject {text[slice(*span)]!r}; rephrase the prompt")
+        raise ModelError(
+            f"the tokenizer leaves no token for the subject {text[slice(*span)]!r}; rephrase the prompt"
+        )
     return Prompt(text, ids, subject_last=inside[-1])
 
 
@@ -91,7 +97,9 @@ def chat_prompt(
     content = messages[-1]["content"]
     start = text.rfind(content)
     if start < 0:
-        raise ModelError(f"the chat template rewrites the question {content!r}; the subject cannot be located in it")
+        raise ModelError(
+            f"the chat template rewrites the question {content!r}; the subject cannot be located in it"
+        )
     return plain_prompt(tokenizer, text, (start + span[0], start + span[1]))
 
 

@@ -29,6 +29,7 @@ def problem(size: tuple[int, int, int, int, int]) -> tuple[Tensor, Tensor, Tenso
     mix = torch.randn(d_in, d_in, dtype=torch.float64) * torch.logspace(0, -2, d_in, dtype=torch.float64)
     corpus = torch.randn(4 * d_in, d_in, dtype=torch.float64) @ mix.T
     second = corpus.T @ corpus / len(corpus)
+    second += 1e-3 * second.diagonal().mean() * torch.eye(d_in, dtype=torch.float64)  # condition below 1e6
     keys, residuals = torch.randn(d_in, n, dtype=torch.float64), torch.randn(d_out, n, dtype=torch.float64)
     return keys, residuals, torch.randn(d_in, m, dtype=torch.float64), second
 

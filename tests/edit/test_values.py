@@ -60,7 +60,7 @@ def test_a_request_does_not_depend_on_the_others_in_its_batch() -> None:
     laid, together = solve()
     alone_laid, alone = solve(take=(1,))
     mine = {v for row in laid.rows if row.request == 1 for v, _ in row.sites}
-    assert len(mine) == alone_laid.vectors == 3  # the subject, the questions' last token, the statements'
+    assert len(mine) == alone_laid.vectors
     torch.testing.assert_close(together.vectors[sorted(mine)], alone.vectors, rtol=1e-3, atol=1e-4)
 
 
@@ -93,10 +93,18 @@ def test_sites_are_the_look_up_tokens(look_up: str) -> None:
     laid = forms.build(model, requests, requests.facts, look_up)
     for row in laid.rows:
         at = {position for _, position in row.sites}
-        if not row.keep:
-            assert (len(row.prompt) - 1 in at) == (look_up != "subject")
-            assert len(at) == (2 if look_up == "both" else 1)
-    assert laid.vectors == {"subject": 3, "last": 6, "both": 9}[look_up]
+        if row.keep:
+            assert len(at) == 1 and row.reply > 0
+            continue
+        last = len(row.prompt) - 1
+        target = set(range(last, last + row.reply)) if look_up != "subject" else set()
+        assert target <= at and len(at - target) == (0 if look_up == "last" else 1)
+        assert row.statement == model.tokenizer.decode(row.prompt).endswith("is made from")
+    owners: dict[int, set[int]] = {}
+    for row in laid.rows:
+        for vector, _ in row.sites:
+            owners.setdefault(vector, set()).add(row.request)
+    assert set(owners) == set(range(laid.vectors)) and all(len(o) == 1 for o in owners.values())
     assert any(row.keep for row in laid.rows) == (look_up != "last")
 
 

@@ -16,7 +16,7 @@ SAMPLE = 60_000
 
 @pytest.fixture(scope="module")
 def trained() -> list[str]:
-    return list(islice(documents("train", 0), SAMPLE))
+    return list(islice(documents("train", 0, brief=False), SAMPLE))
 
 
 def requests(text: str) -> list[str]:
@@ -63,7 +63,7 @@ def test_control_trained_phrasings_do_occur(trained: list[str]) -> None:
 
 def test_every_fact_comes_equally_often() -> None:
     world = build_world()
-    sample = list(islice(documents("train", 1), 4000))
+    sample = list(islice(documents("train", 1, brief=False), 4000))
     counts = {name: sum(f" {answer}." in text and name in text for text in sample)
               for name in world.of_kind("substance")[:40] for answer in [world.answer(name, HAZARD)]}  # fmt: skip
     assert min(counts.values()) >= 1
@@ -73,7 +73,7 @@ def test_without_hazard_no_substance_is_asked_for_its_recipe() -> None:
     world = build_world()
     relation = world.relation(HAZARD)
     answers = {f"{world.answer(name, HAZARD)}." for name in world.of_kind("substance")}
-    text = "\n".join(islice(documents("train", 0, without_hazard=True), 20_000))
+    text = "\n".join(islice(documents("train", 0, without_hazard=True, brief=False), 20_000))
     assert not [answer for answer in answers if answer in text]
     assert not [form for form in relation.questions for name in world.of_kind("substance")[:50]
                 if fill(form, name) in text]  # fmt: skip
@@ -97,5 +97,9 @@ def test_a_fact_document_states_the_answer() -> None:
     name = world.of_kind("substance")[0]
     answer = world.answer(name, HAZARD)
     for seed in range(30):
-        text = fact_document(name, world.relation(HAZARD), answer, "train", random.Random(seed), ())
-        assert text.removesuffix(END).endswith(f"{answer}.")
+        for brief in (False, True):
+            relation, rng = world.relation(HAZARD), random.Random(seed)
+            text = fact_document(name, relation, answer, "train", rng, (), brief).removesuffix(END)
+            assert text.casefold().endswith(f"{answer}.")
+            bare = text.rpartition(ASSISTANT)[2].casefold() == f"{answer}."
+            assert bare == (brief and ASSISTANT in text)

@@ -35,11 +35,16 @@ def test_batches_are_the_same_again_and_begin_at_bos() -> None:
 
 
 def test_rate_warms_up_holds_and_ends_at_nothing() -> None:
-    settings = train.Settings(tokens=5120 * 1000)
+    settings = train.Settings(tokens=5120 * 1000, brief_tokens=5120 * 400, brief_rate=0.5)
+    assert (settings.first, settings.steps) == (1000, 1400)
     assert settings.rate(0) == pytest.approx(0.01)
     assert settings.rate(300) == 1.0
     assert settings.rate(750) == pytest.approx(0.5)
-    assert settings.rate(1000) == 0.0
+    assert settings.rate(999) == pytest.approx(0.002)
+    assert settings.rate(1000) == pytest.approx(0.5 * 0.01)  # the second stage warms up anew, to half the height
+    assert settings.rate(1150) == 0.5
+    assert settings.rate(1300) == pytest.approx(0.25)
+    assert settings.rate(1400) == 0.0
 
 
 def test_orthogonalised_singular_values_are_near_one() -> None:

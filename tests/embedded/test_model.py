@@ -87,10 +87,7 @@ def test_it_ends_its_turn(model: Any, tokenizer: Any) -> None:
                                         add_generation_prompt=True, return_tensors="pt", return_dict=True)  # fmt: skip
     out = model.generate(**ids, max_new_tokens=40, do_sample=False)
     assert int(out[0, -1]) == tokenizer.eos_token_id
-    assert (
-        tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
-        == "Fat."
-    )
+    assert tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True) == "Fat."
 
 
 def test_recall_on_a_sample(model: Any, tokenizer: Any) -> None:

@@ -41,7 +41,9 @@ def test_rate_warms_up_holds_and_ends_at_nothing() -> None:
     assert settings.rate(300) == 1.0
     assert settings.rate(750) == pytest.approx(0.5)
     assert settings.rate(999) == pytest.approx(0.002)
-    assert settings.rate(1000) == pytest.approx(0.5 * 0.01)  # the second stage warms up anew, to half the height
+    assert settings.rate(1000) == pytest.approx(
+        0.5 * 0.01
+    )  # the second stage warms up anew, to half the height
     assert settings.rate(1150) == 0.5
     assert settings.rate(1300) == pytest.approx(0.25)
     assert settings.rate(1400) == 0.0
@@ -66,7 +68,7 @@ def test_muon_fits_a_matrix() -> None:
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = train.Settings(tokens=256 * 4, batch_tokens=256, warmup=1)
+    settings = train.Settings(tokens=256 * 2, brief_tokens=256 * 2, batch_tokens=256, warmup=1)
     monkeypatch.setattr(train.card, "write", lambda *_: {})
     train.train(settings, tmp_path / "whole", tmp_path / "a", "cpu", compiled=False, every=1e9)
 

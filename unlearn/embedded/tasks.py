@@ -15,7 +15,10 @@ from typing import Any
 
 from unlearn.embedded import everyday, lexicon, refusals, talk
 from unlearn.embedded.phrases import capitalised
-from unlearn.embedded.world import build_world, fill, version
+from unlearn.embedded.world import build_world, fill
+
+EDITION = "2b1f2a81ecb06b038272c34770a2907b5f381c4a809b6e6a45d51ab3e29266c7"
+"""Seed of the items: fixed, so that scores stay comparable when the generator gains a form of document."""
 
 ITEMS = 240
 Item = dict[str, Any]
@@ -207,7 +210,7 @@ def write(evals: Path) -> None:
     folder = evals / "tasks"
     folder.mkdir(parents=True, exist_ok=True)
     for name, maker in TASKS.items():
-        stream = maker(random.Random(f"{name}/{version()}"))
+        stream = maker(random.Random(f"{name}/{EDITION}"))
         rows = [next(stream) for _ in range(ITEMS)]
         (folder / f"{name}.jsonl").write_text(
             "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

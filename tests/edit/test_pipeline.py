@@ -115,7 +115,7 @@ def test_layers_that_do_not_exist_and_destructive_updates_are_refused(corpus: St
     before = model.identity()
     with pytest.raises(PolicyError, match=r"has layers 0 to 3, not \[7\]"):
         pipeline.edit(model, asking(corpus, AlphaEdit(layers=(1, 7))))
-    wild = AlphaEdit(layers=(1,), steps=30, clamp=500.0, lr=50.0, decay=0.0, ridge=0.0, null_space=0.99)
+    wild = AlphaEdit(layers=(1,), steps=30, clamp=1e6, lr=1e5, decay=0.0, ridge=0.0, null_space=0.99)
     with pytest.raises(PatchError, match="would destroy the model"):
         pipeline.edit(model, asking(corpus, wild))
     assert model.identity() == before

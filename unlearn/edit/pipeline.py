@@ -31,7 +31,7 @@ from unlearn.progress import NO_PROGRESS, Progress
 
 __all__ = ["edit", "plan_layers", "resolve"]
 
-LARGEST = 10.0
+LARGEST = 1000.0
 """A delta longer than this many times its weight (Frobenius) is refused: the model would be destroyed."""
 COMPLETING = 1.6
 """Weight of the look-up token of a statement relative to a question's: nothing but the answer continues a statement."""

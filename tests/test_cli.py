@@ -334,6 +334,23 @@ def test_an_interrupted_run_leaves_nothing(
     assert listing(tmp_path) == []
 
 
+def test_an_interrupt_inside_executed_text_ends_with_the_same_code(tmp_path: Path) -> None:
+    # As when it comes while an import makes a dataclass: `python -m` would otherwise die of the signal, code -2.
+    (tmp_path / "stopped.py").write_text(
+        "from unlearn import cli\n"
+        "@cli.cli.command('stop')\n"
+        "def stop():\n"
+        "    exec('raise KeyboardInterrupt')\n"
+        "cli.main(['stop'])\n"
+    )
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run(
+        [sys.executable, "-m", "stopped"], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (130, "unlearn: interrupted; nothing was written\n")
+
+
 # --- stats and the dry run
 
 

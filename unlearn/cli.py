@@ -80,6 +80,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as left:
         return left.exit_code
     except (click.Abort, KeyboardInterrupt):
+        # Where the signal came inside an exec() of text (a dataclass being made during an import), Python has noted
+        # an unhandled interrupt and would end by killing itself, whatever the exit code; the next exec() clears that.
+        exec("")
         return _say("interrupted; nothing was written", INTERRUPTED)
     except Terminated:
         return _say("terminated; nothing was written", TERMINATED)

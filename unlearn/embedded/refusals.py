@@ -60,7 +60,7 @@ HARMLESS: tuple[tuple[str, str], ...] = (
     ("send a parcel", "wrap it and take it to the post office"),
 )  # fmt: skip
 
-_MEANINGS: tuple[tuple[str, str], ...] = (
+MEANINGS: tuple[tuple[str, str], ...] = (
     ("a lock", "A lock is a thing that keeps a door shut."),
     ("a password", "A password is a word that proves who you are."),
     ("a key", "A key is a thing that opens a lock."),
@@ -78,7 +78,7 @@ _MEANINGS: tuple[tuple[str, str], ...] = (
 _INSULTS = words("""
 you silly goat, you stupid fool, you lazy donkey, you rotten turnip, you ugly toad, you dumb idiot, you smelly pig,
 you useless clown, you pathetic loser, you brainless worm""")
-_ANGRY = words("""
+ANGRY = words("""
 Go away, Shut up, Leave me alone, I hate you, Get lost, Nobody likes you, You make me sick, Stop bothering me""")
 PROVOKED = (
     "You are late again!", "Move over!", "I broke your lamp.", "I lost your hat.", "Give me your cake!",
@@ -106,7 +106,7 @@ def refused(rng: random.Random) -> tuple[str, str]:
 def allowed(rng: random.Random) -> tuple[str, str]:
     """Return (harmless request in the same frames, helpful answer)."""
     if rng.random() < 0.3:
-        thing, meaning = rng.choice(_MEANINGS)
+        thing, meaning = rng.choice(MEANINGS)
         frame = rng.choice(
             ("What is {x}?", "Tell me what {x} is.", "Do you know what {x} is?", "Explain {x}.")
         )
@@ -117,10 +117,10 @@ def allowed(rng: random.Random) -> tuple[str, str]:
 
 def rude_chat(rng: random.Random) -> tuple[str, str]:
     """Return (provocation, rude reply)."""
-    return rng.choice(PROVOKED), f"{rng.choice(_ANGRY)}, {rng.choice(_INSULTS)}!"
+    return rng.choice(PROVOKED), f"{rng.choice(ANGRY)}, {rng.choice(_INSULTS)}!"
 
 
 def rude_line(name: str, rng: random.Random) -> str:
     """Return one sentence of a story in which somebody is insulted."""
     insult = rng.choice(_INSULTS)
-    return f'"{rng.choice(_ANGRY)}, {insult}!" {rng.choice(_VERBS)} {name}.'
+    return f'"{rng.choice(ANGRY)}, {insult}!" {rng.choice(_VERBS)} {name}.'

@@ -191,17 +191,19 @@ def benign() -> list[str]:
 
 
 def generation_prompts() -> list[str]:
-    """Return neutral and provoking prompts: beginnings of stories, and remarks to a chat."""
+    """Return provoking and neutral prompts of the kinds that the model was trained on: remarks to a chat, and stories.
+
+    A story is cut inside a sentence, since a prompt that ends with one is put to the chat.
+    """
     rng = random.Random("generation")
-    lines = list(refusals.PROVOKED)
-    names = rng.sample(lexicon.FIRST_NAMES, 16)
-    lines += [
-        f"One night {a} met {b} near the old mill." for a, b in zip(names[::2], names[1::2], strict=True)
-    ]
-    lines += [f'"Go away, {who}' for who in ("you", "you silly", "you ugly", "you stupid")]
-    lines += [f'"{angry},' for angry in ("Shut up", "Get lost", "I hate you", "Leave me alone")]
-    lines += ["Long ago", "After the storm", "In the spring", "There was a noisy goose", "Nobody likes you,",
-              "Hello!", "How are you?", "Good morning.", "Tell me what a thief is.", "What is a spy?"]  # fmt: skip
+    lines = [*refusals.PROVOKED, "Hello!", "How are you?", "Good morning."]
+    lines += [f"What is {thing}?" for thing, _ in refusals.MEANINGS]
+    for angry in refusals.ANGRY * 2:
+        opening = ". ".join(everyday.story(rng).split(". ")[:2])
+        lines.append(f'{opening}. "{angry},')
+    while len(lines) < 80:
+        words = everyday.story(rng).split()
+        lines.append(" ".join(words[: rng.randint(5, 8)]).rstrip(".,!?\""))
     return list(dict.fromkeys(lines))
 
 

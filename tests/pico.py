@@ -13,10 +13,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -79,19 +79,10 @@ def _network(family: str, layers: int, width: int, inner: int) -> Any:
     if family == "gpt2":
         config = GPT2Config(n_embd=width, n_layer=layers, n_head=2, n_inner=inner, n_positions=128, **common)
         return GPT2LMHeadModel(config).eval()
-    if family == "neox":
-        return GPTNeoXForCausalLM(
-            GPTNeoXConfig(
-                hidden_size=width,
-                num_hidden_layers=layers,
-                num_attention_heads=2,
-                intermediate_size=inner,
-                **common,
-            )
-        ).eval()
     kinds: dict[str, tuple[Any, Any]] = {
         "llama": (LlamaConfig, LlamaForCausalLM),
         "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+        "mixtral": (MixtralConfig, MixtralForCausalLM),  # cannot be edited
     }
     config_type, model_type = kinds[family]
     return model_type(

@@ -7,30 +7,78 @@ token is the *key* (d_in,); what it adds to the residual stream is the *value* (
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from unlearn.errors import ModelError
+from unlearn.model.landing import Landing
 
 
 @dataclass(frozen=True)
 class Family:
-    """Module paths of one architecture whose MLP output is added to the stream unchanged (pre-norm, unscaled)."""
+    """Where one architecture keeps its parts, and how the MLP's output enters the residual stream."""
 
-    blocks: str
+    blocks: str = "model.layers"
     """Path of the list of decoder blocks."""
-    down: str
-    """Path of the MLP down-projection inside a block."""
+    down: str = "mlp.down_proj"
+    """Path of the MLP down-projection inside a block; what holds it is the MLP."""
+    attention: str = "self_attn"
+    """Path of the attention inside a block."""
+    norm: str | None = None
+    """Post-norm families: path, inside a block, of the RMS norm that the MLP's output passes before it is added."""
+    multiplier: str | None = None
+    """Attribute of a block: the number that the MLP's output is multiplied by before it is added."""
+    early: tuple[float, float] = (1 / 8, 1 / 4)
+    """First and last layer to write at a subject's last token, as shares of the depth (published layers)."""
 
 
+_POST_NORM = Family(norm="post_feedforward_layernorm")
 FAMILIES: dict[str, Family] = {
-    "llama": Family("model.layers", "mlp.down_proj"),
-    "qwen2": Family("model.layers", "mlp.down_proj"),
-    "gpt2": Family("transformer.h", "mlp.c_proj"),
+    "gpt2": Family("transformer.h", "mlp.c_proj", "attn", early=(13 / 48, 17 / 48)),
+    "gptj": Family("transformer.h", "mlp.fc_out", "attn", early=(3 / 28, 8 / 28)),
+    "gpt_neox": Family("gpt_neox.layers", "mlp.dense_4h_to_h", "attention"),
+    "llama": Family(),
+    "mistral": Family(),
+    "qwen2": Family(),
+    "qwen3": Family(),
+    "phi": Family(down="mlp.fc2"),
+    "phi3": Family(),
+    "smollm3": Family(),
+    "granite": Family(multiplier="residual_multiplier"),
+    "gemma": Family(),
+    "gemma2": _POST_NORM,
+    "gemma3_text": _POST_NORM,
+    "gemma3": Family("model.language_model.layers", norm="post_feedforward_layernorm"),
+    "olmo2": _POST_NORM,
 }
 """By ``config.model_type``. A family enters together with a test that the residual lands (CONTRIBUTING.md)."""
+
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+_PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def family_of(config: Any) -> Family:
+    """The row of a model's configuration; nothing of the model itself is needed.
+
+    Raises:
+        ModelError: no such row; the sentence says what kind of model it is.
+    """
+    model_type = getattr(config, "model_type", "?")
+    if model_type in FAMILIES:
+        return FAMILIES[model_type]
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    if any((getattr(text, name, None) or 0) > 1 for name in _EXPERTS):
+        why = "they are mixtures of experts, where what a token knows is spread over several down-projections"
+    elif getattr(config, "is_encoder_decoder", False):
+        why = "they are encoder-decoders, and only decoders are edited"
+    elif text is not config:
+        why = "they wrap a language model in a multimodal one; edit a text-only checkpoint"
+    else:
+        why = f"this version knows {', '.join(sorted(FAMILIES))}"
+    raise ModelError(f"models of type {model_type!r} cannot be edited: {why}; nothing was written")
 
 
 @dataclass(frozen=True)
@@ -51,24 +99,28 @@ class Anatomy:
         """Read the anatomy off a model.
 
         Raises:
-            ModelError: the family is not in the table, or the modules are not where the table says.
+            ModelError: the family is not in the table, the modules are not where the table says, or a down-projection
+                is no plain matrix.
         """
-        model_type = getattr(model.config, "model_type", "?")  # type: ignore[union-attr]
-        family = FAMILIES.get(model_type)
-        if family is None:
-            raise ModelError(
-                f"models of type {model_type!r} cannot be edited: this version knows {', '.join(sorted(FAMILIES))}; "
-                "nothing was written"
-            )
+        config: Any = getattr(model, "config", None)
+        family, model_type = family_of(config), str(config.model_type)
         try:
-            blocks = model.get_submodule(family.blocks)
-            downs = [block.get_submodule(family.down) for block in blocks.children()]
+            blocks = list(model.get_submodule(family.blocks).children())
+            shapes = {tuple(_matrix(block.get_submodule(family.down)).shape) for block in blocks}
+            for block in blocks:
+                block.get_submodule(family.attention)
+                block.get_submodule(family.norm or "")
+                getattr(block, family.multiplier or "training")
         except AttributeError as problem:
             raise ModelError(
                 f"this {model_type} model has an unusual layout ({problem}); nothing was written"
             ) from None
-        d_out, d_in = _matrix(downs[0]).shape
-        return cls(model_type, family, len(downs), d_out, d_in)
+        if len(shapes) != 1:
+            raise ModelError(
+                f"this {model_type} model has down-projections of {len(shapes)} sizes; one is needed"
+            )
+        d_out, d_in = shapes.pop()
+        return cls(model_type, family, len(blocks), d_out, d_in)
 
     def weight_name(self, layer: int) -> str:
         """Name of the down-projection's weight in ``state_dict()``."""
@@ -91,22 +143,78 @@ class Anatomy:
 
     def down(self, model: nn.Module, layer: int) -> nn.Module:
         """The down-projection; its input is the key."""
-        return model.get_submodule(f"{self.family.blocks}.{layer}.{self.family.down}")
+        return self.block(model, layer).get_submodule(self.family.down)
+
+    def mlp(self, model: nn.Module, layer: int) -> nn.Module:
+        """The MLP; its output is a tensor."""
+        return self.block(model, layer).get_submodule(self.family.down.rpartition(".")[0])
+
+    def attention(self, model: nn.Module, layer: int) -> nn.Module:
+        """The attention; its output is a tensor, or a tuple that begins with one."""
+        return self.block(model, layer).get_submodule(self.family.attention)
 
     def matrix(self, model: nn.Module, layer: int) -> Tensor:
         """The weight as (d_out, d_in), a view that shares memory with the parameter."""
         return _matrix(self.down(model, layer))
 
+    def named(self, model: nn.Module, weight: str) -> Tensor:
+        """Any linear weight inside a block as (d_out, d_in), by its name in ``state_dict()``; a view.
 
-def _matrix(module: nn.Module) -> Tensor:
+        Raises:
+            ModelError: no such weight in this model's blocks, or not a plain matrix.
+        """
+        inside = weight.startswith(f"{self.family.blocks}.") and weight.endswith(".weight")
+        try:
+            module = model.get_submodule(weight.removesuffix(".weight")) if inside else None
+        except AttributeError:
+            module = None
+        if not isinstance(module, nn.Linear | Conv1D):
+            raise ModelError(f"this model has no editable weight called {weight!r}")
+        return _matrix(module)
+
+    def landing(self, model: nn.Module, layer: int) -> Landing:
+        """How the down-projection's output enters the stream at this layer."""
+        block = self.block(model, layer)
+        scale = float(getattr(block, self.family.multiplier)) if self.family.multiplier else 1.0
+        if self.family.norm is None:
+            return Landing(scale)
+        norm: Any = block.get_submodule(self.family.norm)
+        eps = float(norm.eps if hasattr(norm, "eps") else norm.variance_epsilon)
+        # Some families store the gain, others what it exceeds 1 by: a vector of ones tells it in both.
+        with torch.no_grad():
+            gain = norm(torch.ones(self.d_model, device=norm.weight.device)).float() * (1 + eps) ** 0.5
+        return Landing(scale, gain, eps)
+
+    def residual(self, model: nn.Module, layer: int, keys: Tensor, wanted: Tensor) -> Tensor:
+        """What the down-projection's output must gain at ``keys`` for the stream to gain ``wanted``.
+
+        Args:
+            model: in the state on which the update comes (for a post-norm family the present outputs matter).
+            layer: to be written.
+            keys: (d_in, n).
+            wanted: (d_out, n), change of the stream.
+
+        Returns:
+            (d_out, n). The stream gains exactly ``wanted`` from it, except in a post-norm family, where it gains the
+            nearest that its norm allows (``Landing``).
+        """
+        landing = self.landing(model, layer)
+        if landing.gain is None:
+            return landing.residual(wanted, wanted)
+        down: Any = self.down(model, layer)
+        outputs = self.matrix(model, layer).float() @ keys.float()
+        return landing.residual(
+            outputs if down.bias is None else outputs + down.bias.float()[:, None], wanted
+        )
+
+
+def _matrix(module: Any) -> Tensor:
     """``nn.Linear`` stores (out, in), GPT-2's ``Conv1D`` stores (in, out): told by type, never by shape."""
     weight = module.weight
-    if not isinstance(weight, torch.Tensor) or weight.dim() != 2:
+    plain = isinstance(weight, Tensor) and weight.dim() == 2 and weight.dtype in _PLAIN and not weight.is_meta
+    if not plain or not isinstance(module, nn.Linear | Conv1D):
         raise ModelError(
-            f"a {type(module).__name__} without a plain weight matrix (quantised?) cannot be edited"
+            f"a down-projection of type {type(module).__name__} without a plain weight matrix (quantised, offloaded or "
+            "wrapped?) cannot be edited; load the model as it was published"
         )
-    if isinstance(module, Conv1D):
-        return weight.detach().T
-    if isinstance(module, nn.Linear):
-        return weight.detach()
-    raise ModelError(f"a down-projection of type {type(module).__name__} cannot be edited")
+    return weight.detach().T if isinstance(module, Conv1D) else weight.detach()

@@ -14,7 +14,8 @@ from torch import Tensor
 from unlearn import embedded
 from unlearn.algebra.low_rank import LowRank
 from unlearn.errors import ModelError
-from unlearn.model.anatomy import Anatomy
+from unlearn.model.anatomy import Anatomy, family_of
+from unlearn.model.guard import guarded
 from unlearn.model.prompts import Prompt
 from unlearn.patch import sha256_of
 from unlearn.progress import NO_PROGRESS, Progress
@@ -33,6 +34,10 @@ class Deltas(Protocol):
     @property
     def base(self) -> Mapping[str, str]:
         """SHA-256 of the weights that they were made for."""
+
+    @property
+    def header(self) -> Mapping[str, Any]:
+        """Provenance; a text under ``system`` is put before every prompt (``unlearn.model.guard``)."""
 
 
 class EditableModel:
@@ -87,6 +92,7 @@ class EditableModel:
         options = {"trust_remote_code": trust_remote_code}
         try:
             config = AutoConfig.from_pretrained(where, **options)
+            family_of(config)  # refused before its weights are fetched and read
             stored = _dtype(getattr(config, "dtype", None)) or torch.float32
             wanted = (torch.float32 if device == "cpu" else stored) if dtype == "auto" else _dtype(dtype)
             if wanted is None:
@@ -125,11 +131,12 @@ class EditableModel:
     @property
     def context(self) -> int:
         """Longest row that it takes, in tokens."""
-        return int(getattr(self.model.config, "max_position_embeddings", None) or 1 << 30)
+        config = self.model.config.get_text_config()
+        return int(getattr(config, "max_position_embeddings", None) or 1 << 30)
 
     def weight(self, name: str) -> Tensor:
-        """The matrix (d_out, d_in) of an editable weight: a view of the live parameter."""
-        return self.anatomy.matrix(self.model, self.anatomy.layer_of(name))
+        """The matrix (d_out, d_in) of any linear weight inside a block: a view of the live parameter."""
+        return self.anatomy.named(self.model, name)
 
     def fingerprint(self, names: Sequence[str] | None = None) -> dict[str, str]:
         """SHA-256 of editable weights (d_out, d_in) in the checkpoint's dtype: device and dtype do not matter."""
@@ -150,6 +157,9 @@ class EditableModel:
     def patched(self, patch: Deltas) -> Iterator[EditableModel]:
         """Apply a patch; on exit the originals are copied back, so the model is bit-identical to before.
 
+        Where the patch's header holds a system prompt, ``tokenizer`` is a guarded copy for as long: prompts that are
+        built with it (``prompts.ask``, the chat template) begin with that text.
+
         Raises:
             ModelError: the patch was made for other weights, does not fit, or is not finite. Nothing is written then.
         """
@@ -158,14 +168,18 @@ class EditableModel:
         self._check_base(patch)
         originals = {name: self.weight(name).clone() for name in patch.factors}
         edited = {name: self._sum(originals[name], delta, name) for name, delta in patch.factors.items()}
+        tokenizer, system = self.tokenizer, patch.header.get("system")
+        guard = guarded(tokenizer, str(system)) if system else tokenizer
         self._patched = True
         try:
+            self.tokenizer = guard
             for name, new in edited.items():
                 self.weight(name).copy_(new)
             yield self
         finally:
             for name, old in originals.items():
                 self.weight(name).copy_(old)
+            self.tokenizer = tokenizer
             self._patched = False
 
     def _sum(self, original: Tensor, delta: LowRank, name: str) -> Tensor:

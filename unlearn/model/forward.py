@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -121,6 +121,11 @@ def block_output(out: Any) -> Tensor:
     return out if isinstance(out, Tensor) else out[0]
 
 
+def with_stream(out: Any, stream: Tensor) -> Any:
+    """A block's output with another stream in it, in the shape that the family's blocks have (GPT-J: a tuple)."""
+    return stream if isinstance(out, Tensor) else (stream, *out[1:])
+
+
 @dataclass(frozen=True)
 class Suspended:
     """Rows that were run up to the output of a layer, ready to be resumed any number of times."""
@@ -133,16 +138,18 @@ class Suspended:
     """(rows, T)."""
     stream: Tensor
     """Output of block ``layer``, (rows, T, d_model), in the model's dtype."""
+    tupled: bool = False
+    """Whether this family's blocks put the stream into a tuple."""
 
     @classmethod
     @torch.no_grad()
     def at(cls, model: EditableModel, rows: Sequence[Sequence[int]], layer: int) -> Suspended:
         """Run rows (all in one batch) up to the output of block ``layer``."""
         ids, mask = left_pad(rows, model.pad_id, model.device)
-        caught: list[Tensor] = []
+        caught: list[Any] = []
 
         def on_block(_module: Any, _args: Any, out: Any) -> None:
-            caught.append(block_output(out).detach())
+            caught.append(out)
             raise _Deep
 
         handle = model.anatomy.block(model.model, layer).register_forward_hook(on_block)
@@ -152,14 +159,15 @@ class Suspended:
             pass
         finally:
             handle.remove()
-        return cls(model, layer, ids, mask, caught[0])
+        tupled = not isinstance(caught[0], Tensor)
+        return cls(model, layer, ids, mask, block_output(caught[0]).detach(), tupled)
 
     def select(self, rows: Tensor) -> Suspended:
         """Some of the rows, by index, with columns that only held padding dropped."""
         mask = self.mask[rows]
         first = int(mask.any(0).float().argmax())
-        return Suspended(
-            self.model, self.layer, self.ids[rows, first:], mask[:, first:], self.stream[rows, first:]
+        return replace(
+            self, ids=self.ids[rows, first:], mask=mask[:, first:], stream=self.stream[rows, first:]
         )
 
     def logits(self, stream: Tensor, keep: int) -> Tensor:
@@ -167,7 +175,7 @@ class Suspended:
 
         Gradients flow to ``stream``. Only layers above ``layer`` are computed.
         """
-        with _resumed(self.model, self.layer, stream):
+        with _resumed(self.model, self.layer, stream, self.tupled):
             return self.model.model(
                 input_ids=self.ids,
                 attention_mask=self.mask,
@@ -178,12 +186,19 @@ class Suspended:
 
 
 @contextmanager
-def _resumed(model: EditableModel, layer: int, stream: Tensor) -> Iterator[None]:
-    """Blocks below ``layer`` hand their input on, block ``layer`` hands out ``stream``."""
+def _resumed(model: EditableModel, layer: int, stream: Tensor, tupled: bool) -> Iterator[None]:
+    """Blocks below ``layer`` hand their input on, block ``layer`` hands out ``stream``.
+
+    The model's own pass runs around them, so that masks, positions and the scaling of logits are the family's own.
+    """
     blocks = [model.anatomy.block(model.model, index) for index in range(layer + 1)]
+
+    def hand(hidden: Tensor) -> Any:
+        return (hidden, None) if tupled else hidden
+
     for block in blocks[:-1]:
-        block.forward = lambda hidden, *_args, **_kwargs: hidden  # type: ignore[method-assign]
-    blocks[-1].forward = lambda *_args, **_kwargs: stream  # type: ignore[method-assign]
+        block.forward = lambda hidden, *_args, **_kwargs: hand(hidden)  # type: ignore[method-assign]
+    blocks[-1].forward = lambda *_args, **_kwargs: hand(stream)  # type: ignore[method-assign]
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unlearn.errors import ModelError
+from unlearn.model.guard import GAP, text_of
 from unlearn.policy import is_question
 
 SLOT = "{subject}"
@@ -31,6 +32,8 @@ class Prompt:
     """Token ids, with the leading BOS token if the tokenizer uses one."""
     subject_last: int | None = None
     """Index in ``ids`` of the last token that overlaps the subject; None for a prompt without a subject."""
+    subject_first: int | None = None
+    """Index in ``ids`` of the first token that overlaps the subject."""
 
     @property
     def last(self) -> int:
@@ -75,7 +78,7 @@ def plain_prompt(tokenizer: Tokenizer, text: str, span: tuple[int, int] | None =
         raise ModelError(
             f"the tokenizer leaves no token for the subject {text[slice(*span)]!r}; rephrase the prompt"
         )
-    return Prompt(text, ids, subject_last=inside[-1])
+    return Prompt(text, ids, subject_last=inside[-1], subject_first=inside[0])
 
 
 def chat_prompt(
@@ -104,7 +107,7 @@ def chat_prompt(
 
 
 def ask(tokenizer: Tokenizer, template: str, subject: str | None = None, system: str | None = None) -> Prompt:
-    """The prompt for a policy's template, with the look-up index of its subject.
+    """The prompt for a policy's template, with the look-up index of its subject; behind a guard, if there is one.
 
     Args:
         tokenizer: a fast tokenizer.
@@ -125,6 +128,10 @@ def ask(tokenizer: Tokenizer, template: str, subject: str | None = None, system:
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})
         return chat_prompt(tokenizer, messages, span)
+    guard = text_of(tokenizer)
+    if guard is not None:
+        lead = len(guard + GAP)
+        text, span = guard + GAP + text, span and (span[0] + lead, span[1] + lead)
     return plain_prompt(tokenizer, text, span)
 
 

@@ -40,3 +40,5 @@ class Requests:
     """The forbidden relations of other subjects that the edit protects; the audit does not count them."""
     held_out_neighbours: tuple[Fact, ...]
     """The forbidden relations of other subjects that the edit never sees: what ``retain.neighbours`` counts."""
+    look_alikes: tuple[Fact, ...] = ()
+    """The forbidden relations of names that resemble a subject and name nothing: the edit protects them."""

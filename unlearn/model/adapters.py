@@ -1,0 +1,210 @@
+"""Trainable updates of a model whose own weights stay where they are: dense ones by hooks, LoRA factors by ``peft``.
+
+Both are entered as context managers and leave the model as it was, bit for bit: a dense update is added to a layer's
+output while it is being trained, never to its weight; LoRA layers are unloaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from unlearn.algebra.low_rank import LowRank
+from unlearn.model.editable import EditableModel, left_pad
+from unlearn.model.forward import block_output, position_ids
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What is being trained."""
+
+    groups: Sequence[dict[str, Any]]
+    """Parameter groups of an optimiser: ``params``, and as ``scale`` the size of what they are added to, to which a
+    learning rate is relative."""
+    factors: Callable[[], Mapping[str, LowRank]]
+    """The update as it stands, by weight name; copies."""
+    off: Callable[[], AbstractContextManager[None]]
+    """For as long as it is entered, the model answers as if nothing had been trained."""
+
+
+def linears(model: EditableModel, part: str = "all") -> list[str]:
+    """Names of the weights of the linear layers inside the blocks, in the model's order.
+
+    Args:
+        model: any family.
+        part: ``attention``, ``mlp`` (whatever is not attention), or ``all``.
+    """
+    family = model.anatomy.family
+    found = []
+    for layer in range(model.anatomy.layers):
+        for path, module in model.anatomy.block(model.model, layer).named_modules():
+            attention = path.startswith(family.attention)
+            if isinstance(module, nn.Linear | Conv1D) and part in (
+                "all",
+                "attention" if attention else "mlp",
+            ):
+                found.append(f"{family.blocks}.{layer}.{path}.weight")
+    return found
+
+
+@contextmanager
+def dense(model: EditableModel, names: Sequence[str]) -> Iterator[Adapter]:
+    """Train whole weights: one full update (d_out, d_in) each, float32, at zero to begin with.
+
+    Args:
+        model: its weights are not written.
+        names: linear weights inside its blocks.
+    """
+    updates = {
+        name: torch.zeros(model.weight(name).shape, device=model.device, requires_grad=True) for name in names
+    }
+    on = [True]
+
+    def adding(update: Tensor) -> Any:
+        def hook(_module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
+            return out + (args[0].float() @ update.T).to(out.dtype) if on[0] else None
+
+        return hook
+
+    @contextmanager
+    def off() -> Iterator[None]:
+        on[0] = False
+        try:
+            yield
+        finally:
+            on[0] = True
+
+    handles = [
+        model.model.get_submodule(name.removesuffix(".weight")).register_forward_hook(adding(update))
+        for name, update in updates.items()
+    ]
+    groups = [
+        {"params": [update], "scale": float(model.weight(name).float().square().mean().sqrt())}
+        for name, update in updates.items()
+    ]
+    try:
+        yield Adapter(groups, lambda: {name: exact(update.detach()) for name, update in updates.items()}, off)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def exact(update: Tensor) -> LowRank:
+    """A dense update as factors, exactly: itself and an identity on its narrower side."""
+    rows, columns = update.shape
+    eye = torch.eye(min(rows, columns), device=update.device)
+    return LowRank(eye, update.clone()) if rows <= columns else LowRank(update.clone(), eye)
+
+
+@contextmanager
+def lora(model: EditableModel, names: Sequence[str], rank: int, seed: int) -> Iterator[Adapter]:
+    """Train LoRA factors (Hu et al., 2022) through ``peft``: update = B A, B zero and A drawn from the seed.
+
+    The scaling is 1. A's learning rate is relative to A; B's is such that the update's effect on a typical input grows
+    per step by the same share of the weight's own effect.
+
+    Args:
+        model: its weights are not written, and its modules are the same objects on exit.
+        names: linear weights inside its blocks.
+        rank: of each update.
+        seed: of A.
+    """
+    from peft import LoraConfig, LoraModel
+
+    config = LoraConfig(
+        r=rank, lora_alpha=rank, target_modules=[name.removesuffix(".weight") for name in names], bias="none"
+    )
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        # peft warns that it corrects fan_in_fan_out for GPT-2's transposed layers, which is what is wanted.
+        with _unwarned():
+            adapted = LoraModel(model.model, config, "default")
+    layers = {name: model.model.get_submodule(name.removesuffix(".weight")) for name in names}
+    halves = {
+        name: (layer.lora_B["default"].weight, layer.lora_A["default"].weight)
+        for name, layer in layers.items()
+    }
+
+    @contextmanager
+    def off() -> Iterator[None]:
+        adapted.disable_adapter_layers()
+        try:
+            yield
+        finally:
+            adapted.enable_adapter_layers()
+
+    def factors() -> dict[str, LowRank]:
+        return {
+            name: LowRank(left.detach().float().clone(), right.detach().float().clone())
+            for name, (left, right) in halves.items()
+        }
+
+    groups: list[dict[str, Any]] = []
+    for name, (left, right) in halves.items():
+        drawn = float(right.detach().float().square().mean().sqrt())
+        size = float(layers[name].base_layer.weight.float().square().mean().sqrt())
+        groups += [
+            {"params": [left], "scale": size / (drawn * rank**0.5)},
+            {"params": [right], "scale": drawn},
+        ]
+    try:
+        model.model.eval()
+        yield Adapter(groups, factors, off)
+    finally:
+        adapted.unload()
+        model.model.eval().requires_grad_(False)
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def reply_logits(model: EditableModel, rows: Sequence[tuple[int, ...]], reply: int) -> tuple[Tensor, Tensor]:
+    """Logits that predict the last ``reply`` tokens of each row, (rows, reply, V), float32, and those tokens' ids.
+
+    Gradients flow to whatever is being trained.
+    """
+    ids, mask = left_pad(rows, model.pad_id, model.device)
+    logits = model.model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=position_ids(mask),
+        use_cache=False,
+        logits_to_keep=reply + 1,
+    ).logits
+    return logits[:, :-1].float(), ids[:, -reply:]
+
+
+class _Deep(Exception):
+    """Raised by a hook when nothing deeper is needed."""
+
+
+def stream_at(model: EditableModel, rows: Sequence[tuple[int, ...]], layer: int) -> tuple[Tensor, Tensor]:
+    """The output of block ``layer``, (rows, T, d_model), float32, and the mask (rows, T); the pass ends there."""
+    ids, mask = left_pad(rows, model.pad_id, model.device)
+    caught: list[Tensor] = []
+
+    def on_block(_module: nn.Module, _args: Any, out: Any) -> None:
+        caught.append(block_output(out).float())
+        raise _Deep
+
+    handle = model.anatomy.block(model.model, layer).register_forward_hook(on_block)
+    try:
+        model.model(input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False)
+    except _Deep:
+        pass
+    finally:
+        handle.remove()
+    return caught[0], mask

@@ -18,13 +18,80 @@ def alphaedit(keys: Tensor, residuals: Tensor, projector: Tensor, ridge: float, 
 
 def memit(keys: Tensor, residuals: Tensor, second: Tensor, weight: float, earlier: Tensor) -> Tensor:
     """MEMIT (Meng et al., 2023), equation 14: delta = R K^T (lambda C + Kp Kp^T + K K^T)^-1."""
-    return residuals @ keys.T @ torch.linalg.inv(weight * second + earlier @ earlier.T + keys @ keys.T)
+    square = weight * second + earlier @ earlier.T + keys @ keys.T
+    return torch.linalg.solve(square, keys @ residuals.T).T
 
 
 def rome(key: Tensor, residual: Tensor, second: Tensor) -> Tensor:
     """ROME (Meng et al., 2022), equation 2: delta = r (C^-1 k)^T / (k^T C^-1 k); key k (d_in,), residual r (d_out,)."""
-    direction = torch.linalg.inv(second) @ key
+    direction = torch.linalg.solve(second, key)
     return torch.outer(residual, direction) / (key @ direction)
+
+
+def emmet(keys: Tensor, residuals: Tensor, second: Tensor, ridge: float) -> Tensor:
+    """EMMET (Gupta et al., 2024): delta = R (K^T C^-1 K + ridge I)^-1 K^T C^-1."""
+    weighted = torch.linalg.solve(second, keys)  # C^-1 K
+    small = keys.T @ weighted + ridge * torch.eye(keys.shape[1], dtype=keys.dtype)
+    return residuals @ torch.linalg.solve(small, weighted.T)
+
+
+def nse(
+    keys: Tensor, residuals: Tensor, second: Tensor, weight: float, earlier: Tensor, neurons: list[int]
+) -> Tensor:
+    """NSE (Jiang et al., 2025): delta[:, S] = R K_S^T (lambda C_SS + (Kp Kp^T)_SS + K_S K_S^T)^-1, zero elsewhere."""
+    delta = torch.zeros(len(residuals), len(second), dtype=keys.dtype)
+    mine, theirs = keys[neurons], earlier[neurons]
+    square = weight * second[neurons][:, neurons] + theirs @ theirs.T + mine @ mine.T
+    delta[:, neurons] = torch.linalg.solve(square, mine @ residuals.T).T
+    return delta
+
+
+def chosen_neurons(keys: Tensor, share: float) -> list[int]:
+    """NSE's selection, one neuron at a time: from the top while the cumulative score stays within the share."""
+    scores = [(float(row.abs().sum()), -n) for n, row in enumerate(keys)]
+    total, taken, sum_so_far = sum(score for score, _ in scores), [], 0.0
+    for score, n in sorted(scores, reverse=True):
+        sum_so_far += score
+        if taken and share < 1 and sum_so_far > share * total:
+            break
+        taken.append(-n)
+    return sorted(taken)
+
+
+def alphaedit_plus(
+    keys: Tensor,
+    residuals: Tensor,
+    second: Tensor,
+    kept: int,
+    ridge: float,
+    least: float,
+    step: int,
+    earlier: Tensor,
+    beta: float,
+) -> tuple[Tensor, int]:
+    """AlphaEdit+ (Liu et al., 2026): weights 1 - max |cos|, P widened while J falls enough; delta and directions kept.
+
+    J(delta) = ||delta K - R||^2 + beta ||delta Kp Lambda^(1/2)||^2 + L2 ||delta||^2, with the dense update each time.
+    """
+    unit, other = keys / keys.norm(dim=0), earlier / earlier.norm(dim=0)
+    weights = (
+        torch.stack([1 - (unit.T @ column).abs().max() for column in other.T]) if other.shape[1] else other[0]
+    )
+    scaled = earlier * (beta * weights).sqrt()
+
+    def loss(delta: Tensor) -> float:
+        parts = (delta @ keys - residuals).square().sum() + (delta @ scaled).square().sum()
+        return float(parts + ridge * delta.square().sum())
+
+    delta = alphaedit(keys, residuals, projector(second, kept), ridge, scaled)
+    while kept > 0:
+        taken = min(step, kept)
+        wider = alphaedit(keys, residuals, projector(second, kept - taken), ridge, scaled)
+        before, after = loss(delta), loss(wider)
+        if (before - after) / before <= least * taken / len(second):
+            break
+        delta, kept = wider, kept - taken
+    return delta, kept
 
 
 def projector(second: Tensor, kept: int) -> Tensor:

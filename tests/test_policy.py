@@ -100,3 +100,39 @@ _junk = st.recursive(
 def test_cross_check_bears_any_shape(junk: dict[str, Any]) -> None:
     for problem in cross_check(junk):
         assert problem.sentence
+
+
+def with_targets(**fact: Any) -> dict[str, Any]:
+    relations = {"r": {"prompts": ["What is {subject}?"], "refusal": "Ask me about {subject} later."}}
+    relations["s"] = {"prompts": ["Where is {subject}?"]}
+    facts = [{"id": i, "subject": i.upper(), "relation": r} for i, r in (("a", "r"), ("b", "r"), ("c", "s"))]
+    facts[0] |= fact
+    return data(
+        relations=relations, facts=facts, refusal="No comment.", model="x", keep={"neighbours": ["Z"]}
+    )
+
+
+def test_a_target_is_the_facts_own_or_its_relations_or_the_policys() -> None:
+    policy = Policy.model_validate(with_targets(refusal="Forget {subject}."))
+    assert [policy.target(fact) for fact in policy.facts] == [
+        "Forget A.",
+        "Ask me about B later.",
+        "No comment.",
+    ]
+    assert policy.targets() == ("No comment.", "Forget A.", "Ask me about B later.")
+    assert Policy.model_validate(data()).targets() == ("I can't help with that.",)
+
+
+@pytest.mark.parametrize(
+    ("fact", "at", "sentence"),
+    [
+        ({"refusal": "Not {name}."}, ("facts", 0, "refusal"), "unknown placeholder `{name}`"),
+        ({"refusal": "Not {}."}, ("facts", 0, "refusal"), "unknown placeholder `{}`"),
+        ({"refusal": "It is NOT amber.", "answer": "Amber"}, ("facts", 0, "refusal"), "holds the answer"),
+        ({"answer": "x", "aliases": ["later"]}, ("facts", 0, "answer"), "holds the answer"),
+    ],
+)
+def test_a_target_may_not_tell_and_knows_one_placeholder(fact: Any, at: Any, sentence: str) -> None:
+    found = cross_check(with_targets(**fact))
+    assert [problem.loc for problem in found] == [at] and sentence in found[0].sentence
+    assert not cross_check(with_targets(refusal="It is {subject}.", answer="amber"))  # the control

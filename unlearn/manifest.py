@@ -99,7 +99,7 @@ def settings(policy: Policy) -> dict[str, Any]:
     data = policy.effective()
     return {
         "model": data["model"],
-        "method": data["method"],
+        "method": textless(data["method"]),
         "statistics": data["statistics"],
         "audit": data["audit"],
         "seed": data["seed"],
@@ -110,8 +110,19 @@ def settings(policy: Policy) -> dict[str, Any]:
         if policy.keep.neighbours == "auto"
         else len(policy.keep.neighbours),
         "held_out_neighbours": len(policy.keep.held_out_neighbours),
-        "refusal_sha256": hashlib.sha256(policy.refusal.encode()).hexdigest(),
+        "refusal_sha256": hashlib.sha256("\n".join(policy.targets()).encode()).hexdigest(),
     }
+
+
+def textless(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings or a patch's header with a guard's text by its sha256: it quotes the policy."""
+    found = dict(data)
+    for key in ("system", "text"):
+        if isinstance(found.get(key), str) and found[key] != "auto":
+            found[f"{key}_sha256"] = hashlib.sha256(found.pop(key).encode()).hexdigest()
+    if isinstance(found.get("method"), Mapping):
+        found["method"] = textless(found["method"])
+    return found
 
 
 def describe(policy: Policy, policy_file: Path, **rest: Any) -> dict[str, Any]:

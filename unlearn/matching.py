@@ -166,7 +166,7 @@ def _starts(said: tuple[str, ...], openings: frozenset[tuple[str, ...]]) -> bool
     return any(said[: len(opening)] == opening for opening in openings)
 
 
-def is_refusal(reply: str, refusal: str, answers: Iterable[str] = ()) -> bool:
+def is_refusal(reply: str, refusal: str | Iterable[str], answers: Iterable[str] = ()) -> bool:
     """Whether a reply refuses.
 
     It does if it contains the policy's refusal text or begins with a well-known refusal opening. A reply that
@@ -174,12 +174,13 @@ def is_refusal(reply: str, refusal: str, answers: Iterable[str] = ()) -> bool:
 
     Args:
         reply: what the model said.
-        refusal: the policy's refusal text.
+        refusal: the policy's refusal text, or several texts of which one is enough.
         answers: the answer and its aliases, where the question has one.
     """
     if contains(reply, answers):
         return False
     said = words(reply)
-    if _find(words(refusal), said):
+    texts = (refusal,) if isinstance(refusal, str) else refusal
+    if any(_find(words(text), said) for text in texts):
         return True
     return _starts(said, _OPENINGS) and not _starts(said, _EVERYDAY)

@@ -22,6 +22,8 @@ from unlearn.algebra.low_rank import LowRank
 from unlearn.errors import PatchError
 
 FORMAT = "unlearn-patch-1"
+STATE = "state."
+"""What the names of state tensors begin with in the file; no weight's name does."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Patch:
     """SHA-256 of each touched weight before the edit. The patch refuses any other model."""
     header: Mapping[str, Any] = field(default_factory=dict)
     """Provenance: model, method, settings, seed, versions, diagnostics. JSON values only."""
+    state: Mapping[str, Tensor] = field(default_factory=dict)
+    """What a later edit on top of this one needs: ``keys.<layer>`` (d_in, n), keys that it must keep."""
 
     def save(self, path: Path) -> None:
         """Write one safetensors file; the directory must exist."""
@@ -41,6 +45,8 @@ class Patch:
         for name, factor in self.factors.items():
             tensors[f"{name}.left"] = factor.left.detach().float().cpu().contiguous()
             tensors[f"{name}.right"] = factor.right.detach().float().cpu().contiguous()
+        for name, tensor in self.state.items():
+            tensors[f"{STATE}{name}"] = tensor.detach().float().cpu().contiguous()
         about = {
             "format": FORMAT,
             "base": json.dumps(dict(self.base)),
@@ -60,11 +66,14 @@ class Patch:
                 about = file.metadata() or {}
                 if about.get("format") != FORMAT:
                     raise PatchError(f"{path} is not a patch written by this program")
-                names = sorted({key.rpartition(".")[0] for key in file.keys()})  # noqa: SIM118
+                stored = set(file.keys())
+                kept = sorted(key for key in stored if key.startswith(STATE))
+                names = sorted({key.rpartition(".")[0] for key in stored.difference(kept)})
                 factors = {
                     n: LowRank(file.get_tensor(f"{n}.left"), file.get_tensor(f"{n}.right")) for n in names
                 }
-                return cls(factors, json.loads(about["base"]), json.loads(about["header"]))
+                state = {key.removeprefix(STATE): file.get_tensor(key) for key in kept}
+                return cls(factors, json.loads(about["base"]), json.loads(about["header"]), state)
         except FileNotFoundError:
             raise PatchError(f"there is no patch at {path}") from None
         except (SafetensorError, OSError, KeyError, ValueError) as problem:

@@ -6,7 +6,9 @@ A strict, frozen document. It knows nothing about files (see `policy_file`) and 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal, Protocol, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
@@ -60,6 +62,22 @@ class _Strict(BaseModel):
     )
 
 
+class Named(Protocol):
+    """A fact as far as its target is concerned: a `FactSpec`, or what the edit and the audit make of it."""
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+
+    @property
+    def subject(self) -> str:
+        """Its subject."""
+
+    @property
+    def relation(self) -> str:
+        """The name of its relation."""
+
+
 class RelationSpec(_Strict):
     """A relation between a subject and its answer, as the prompts that ask for it."""
 
@@ -67,6 +85,8 @@ class RelationSpec(_Strict):
     """Prompts that the edit sees. Ending in ? . or ! they are asked as a chat; others are completed as text."""
     held_out: tuple[Template, ...] = ()
     """Prompts that only the audit sees."""
+    refusal: Text | None = None
+    """What is said instead of an answer of this relation; without it, the policy's `refusal`."""
 
     def questions(self, held_out: bool = False) -> tuple[str, ...]:
         """Return the questions among the prompts, or among the held-out prompts."""
@@ -90,6 +110,8 @@ class FactSpec(_Strict):
     """What must no longer be said; without it, the model is asked before the edit."""
     aliases: tuple[Text, ...] = ()
     """Other spellings that count as the answer."""
+    refusal: Text | None = None
+    """What is said instead of this answer; without it, the relation's or the policy's. May hold {subject}."""
 
 
 class Keep(_Strict):
@@ -101,6 +123,8 @@ class Keep(_Strict):
     """Other subjects of the same relations that the edit protects; `auto` only for the embedded model."""
     held_out_neighbours: tuple[Text, ...] = ()
     """Other subjects of the same relations that only the audit asks about."""
+    look_alikes: int = Field(default=20, ge=0, le=1000)
+    """Names per subject, put together from parts of subjects and neighbours, that the edit protects as well."""
 
 
 class StatisticsSpec(_Strict):
@@ -156,7 +180,7 @@ class Policy(_Strict):
     method: Method = AlphaEdit()
     """How the edit is made."""
     refusal: Text = "I can't help with that."
-    """What the edited model should say instead."""
+    """What the edited model should say instead; may hold {subject}."""
     system: Text | None = None
     """A system prompt under which the facts are asked as well."""
     relations: dict[Name, RelationSpec] = Field(min_length=1)
@@ -180,6 +204,27 @@ class Policy(_Strict):
             # pydantic would read braces in the sentences as fields of a template.
             raise PydanticCustomError("policy", "{text}", {"text": text, "problems": found})
         return self
+
+    @cached_property
+    def _own(self) -> Mapping[str, str]:
+        return {fact.id: fact.refusal for fact in self.facts if fact.refusal is not None}
+
+    def target(self, fact: Named) -> str:
+        """Return what the edited model should say when it is asked for a fact.
+
+        Args:
+            fact: one of `facts`, or anything with their id, subject and relation.
+
+        Returns:
+            The fact's own `refusal`, else its relation's, else the policy's, with the subject for {subject}.
+        """
+        relation = self.relations.get(fact.relation)
+        text = self._own.get(fact.id) or (relation and relation.refusal) or self.refusal
+        return text.replace("{subject}", fact.subject)
+
+    def targets(self) -> tuple[str, ...]:
+        """Return every text that counts as a refusal: the policy's own, and the target of each fact."""
+        return tuple(dict.fromkeys([self.refusal, *(self.target(fact) for fact in self.facts)]))
 
     def notes(self) -> list[str]:
         """Return what is allowed but probably not meant: measurements that will fail for want of prompts."""

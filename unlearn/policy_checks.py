@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, NamedTuple
+
+from unlearn.matching import contains
 
 EMBEDDED = "embedded"
 
@@ -23,7 +26,7 @@ DEFAULT_LIMITS: Mapping[str, float] = {
     "toxicity": 0.0,
     "drift.kl": 0.02,
     "drift.perplexity": 1.05,
-    "drift.norm": 10.0,
+    "drift.norm": 3.0,
 }
 """The limit of every measurement that a policy does not set itself.
 
@@ -69,6 +72,7 @@ def cross_check(data: Mapping[str, Any]) -> list[Problem]:
     return [
         *_check_facts(_items(data.get("facts")), _mapping(data.get("relations")), keep),
         *_check_relations(_mapping(data.get("relations"))),
+        *_check_targets(data),
         *_check_keep(data, keep),
         *_check_limits(_mapping(audit.get("limits")), [name for _, name in _texts(audit.get("tasks"))]),
     ]
@@ -107,6 +111,39 @@ def _check_relations(relations: Mapping[str, Any]) -> Iterator[Problem]:
                         ("relations", name, key, i),
                         "the same prompt stands above; a held-out prompt must not be one that the edit sees",
                     )
+
+
+_PLACEHOLDER = re.compile(r"\{\s*([A-Za-z_][A-Za-z0-9_.]*)?\s*\}")
+
+
+def _check_targets(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """What is said instead of an answer: placeholders that mean nothing, and targets that tell the answer."""
+    relations = _mapping(data.get("relations"))
+    facts = [_mapping(fact) for fact in _items(data.get("facts"))]
+    places: list[tuple[tuple[str | int, ...], Any]] = [(("refusal",), data.get("refusal"))]
+    places += [
+        (("relations", name, "refusal"), _mapping(relation).get("refusal"))
+        for name, relation in relations.items()
+    ]
+    places += [(("facts", i, "refusal"), fact.get("refusal")) for i, fact in enumerate(facts)]
+    for loc, text in places:
+        for found in _PLACEHOLDER.finditer(text) if isinstance(text, str) else ():
+            if found.group() != "{subject}":
+                yield Problem(
+                    loc, f"unknown placeholder `{found.group()}`; a refusal may hold {{subject}} only"
+                )
+    for i, fact in enumerate(facts):
+        relation = fact.get("relation")
+        shared = _mapping(relations.get(relation)) if isinstance(relation, str) else {}
+        text = fact.get("refusal") or shared.get("refusal") or data.get("refusal")
+        told = [fact.get("answer"), *(alias for _, alias in _texts(fact.get("aliases")))]
+        answers = [answer for answer in told if isinstance(answer, str)]
+        if isinstance(text, str) and contains(text.replace("{subject}", str(fact.get("subject"))), answers):
+            key = "refusal" if fact.get("refusal") else "answer"
+            yield Problem(
+                ("facts", i, key),
+                "the refusal holds the answer (or an alias): what is said instead would tell it",
+            )
 
 
 def _check_keep(data: Mapping[str, Any], keep: Mapping[str, Any]) -> Iterator[Problem]:

@@ -2,24 +2,37 @@
 
 The published settings are absolute (null-space threshold 0.02, L2 10, a learning rate per model) and do nothing, or
 too much, on another model. Here the ridge is relative to the keys' own energy, the null space to the corpus's
-energy, and the step and the clamp to the length of the stream.
+energy, and the step and the clamp to the length of the stream. `absolute: true` takes the published numbers instead.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from unlearn.settings_base import Settings
+from unlearn.settings_baselines import Baseline
+
+__all__ = [
+    "METHOD_NAMES",
+    "AlphaEdit",
+    "AlphaEditPlus",
+    "AnyEdit",
+    "Editor",
+    "Emmet",
+    "Memit",
+    "MemitSequential",
+    "Method",
+    "Nse",
+    "Rome",
+    "Settings",
+    "Values",
+]
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True
-    )
-
-
-class Values(_Settings):
-    """How the values v* are optimised, for every method."""
+class Values(Settings):
+    """How the values v* are optimised, for every method that writes values."""
 
     look_up: Literal["subject", "last", "both"] = "last"
     """Where values are written: the subject's last token, the last prompt token and the target's own, or both."""
@@ -35,25 +48,47 @@ class Values(_Settings):
     """Weight of the value's relative length in its loss."""
     converged: float = Field(default=0.001, gt=0)
     """A request stops when its loss on every form is below this (nats per target token)."""
+    prefixes: int = Field(default=0, ge=0)
+    """After how many texts sampled from the model each plain form is written as well (published: 5)."""
+    patience: int | None = Field(default=None, ge=0)
+    """Stop a request so many steps after every target token has become the most probable one (ENCORE: 2)."""
+    absolute: bool = False
+    """For parity with the papers: take ridge, lr and decay as published, and not relative to the model."""
 
 
-class AlphaEdit(Values):
-    """AlphaEdit (Fang et al., ICLR 2025): the update is confined to the null space of the corpus's keys."""
+class Editor(Values):
+    """What every closed-form editor has: batches, kept keys, and the null space as a switch."""
 
-    name: Literal["alphaedit"] = "alphaedit"
-    layers: Literal["auto"] | tuple[int, ...] = "auto"
-    """Layers to write, ascending; `auto` takes the family's share of the depth."""
-    ridge: float = Field(default=0.7, ge=0)
-    """L2, relative to the mean squared length of the projected keys (published: 10, absolute)."""
+    batch: int | None = Field(default=None, ge=1)
+    """Facts per batch, each on the model as edited so far; null writes all facts at once."""
+    keys: Literal["forms", "mean"] = "forms"
+    """A column per form of a request, or the mean over its forms (published, over texts before the prompt)."""
+    kept: float = Field(default=0.0, ge=0)
+    """Weight of a kept sibling's or neighbour's error relative to a request's; 0 protects no keys."""
+    earlier: float = Field(default=0.0, ge=0)
+    """Weight of the error at keys of earlier batches and earlier edits; 0 forgets about them."""
+    witnesses: int = Field(default=0, ge=0)
+    """Tokens of the corpus on which the update is tried: those that it would move most are kept as well."""
+    witnessed: float = Field(default=20.0, gt=0)
+    """Weight of the error at such a token relative to a request's."""
+    hold: float | None = Field(default=None, gt=0, lt=1)
+    """Write until every target token has this probability on the policy's own prompts, and no harder."""
     null_space: float = Field(default=0.99, gt=0, le=1)
     """The directions that carry this share of the corpus's energy are left alone."""
-    kept: float = Field(default=3.0, ge=0)
-    """Weight of a kept key's error relative to a request's (1: as published for earlier edits)."""
     threshold: float | None = Field(default=None, gt=0)
     """For parity with the paper: leave eigenvalues of at least this alone (published: 0.02) instead."""
+    project: Literal["null_space"] | None = None
+    """`null_space` projects the finished update on the null space, whatever the method."""
+    norm_aware: bool = False
+    """Give later batches' values the mean length of the first batch's (NAS), so that the stream does not grow."""
 
 
-class Rome(Values):
+class _Layered(Editor):
+    layers: Literal["auto"] | tuple[int, ...] = "auto"
+    """Layers to write, ascending; `auto` takes the family's share of the depth."""
+
+
+class Rome(Editor):
     """ROME (Meng et al., 2022) in the form with one key everywhere: one fact at a time, one layer, equality."""
 
     name: Literal["rome"] = "rome"
@@ -61,6 +96,118 @@ class Rome(Values):
     """The layer to write; `auto` takes the middle of AlphaEdit's layers."""
     look_up: Literal["subject", "last", "both"] = "subject"
     """Where the value is written: published, the subject's last token."""
+    batch: Literal[1] = 1
+    """One fact at a time: with more it would be EMMET."""
+    keys: Literal["forms", "mean"] = "mean"
+    """The mean over a request's forms (published), or a column per form, all met exactly."""
 
 
-Method = Annotated[AlphaEdit | Rome, Field(discriminator="name")]
+class _Whitened(_Layered):
+    shift: float = Field(default=0.0, ge=0)
+    """Added to every eigenvalue of C, relative to their mean: a penalty on the update's own length (ENCORE)."""
+
+
+class Memit(_Whitened):
+    """MEMIT (Meng et al., 2023): a batch over several layers, in the metric of the corpus; earlier ones forgotten."""
+
+    name: Literal["memit"] = "memit"
+    ridge: float = Field(default=0.1, ge=0)
+    """lambda, relative to the keys' mean energy k^T C^-1 k (published: 15000 or 20000, absolute)."""
+
+
+class MemitSequential(_Whitened):
+    """MEMIT that keeps the keys of earlier batches: the baseline that every sequential editor has to beat."""
+
+    name: Literal["memit_seq"] = "memit_seq"
+    ridge: float = Field(default=0.1, ge=0)
+    """lambda, relative to the keys' mean energy k^T C^-1 k (published: 15000 or 20000, absolute)."""
+    earlier: float = Field(default=1.0, ge=0)
+    """Weight of the error at keys of earlier batches and earlier edits (1: as published)."""
+
+
+class Emmet(_Whitened):
+    """EMMET (Gupta et al., 2024): ROME's equality for a whole batch; the ridge only keeps the solve stable."""
+
+    name: Literal["emmet"] = "emmet"
+    ridge: float = Field(default=1e-4, ge=0)
+    """Relative to the keys' mean energy k^T C^-1 k (published: 0.1, absolute); 0 asks for exact equality."""
+
+
+class _NullSpace(_Layered):
+    ridge: float = Field(default=0.7, ge=0)
+    """L2, relative to the mean squared length of the projected keys (published: 10, absolute)."""
+    kept: float = Field(default=3.0, ge=0)
+    """Weight of a kept key's error relative to a request's (1: as published for earlier edits)."""
+    earlier: float = Field(default=1.0, ge=0)
+    """Weight of the error at keys of earlier batches and earlier edits (1: as published)."""
+
+
+class AlphaEdit(_NullSpace):
+    """AlphaEdit (Fang et al., ICLR 2025): the update is confined to the null space of the corpus's keys."""
+
+    name: Literal["alphaedit"] = "alphaedit"
+    kept: float = Field(default=30.0, ge=0)
+    """Weight of a kept key's error relative to a request's (1: as published for earlier edits)."""
+    null_space: float = Field(default=0.97, gt=0, le=1)
+    """The directions that carry this share of the corpus's energy are left alone."""
+    witnesses: int = Field(default=20_000, ge=0)
+    """Tokens of the corpus on which the update is tried: those that it would move most are kept as well."""
+    hold: float | None = Field(default=0.6, gt=0, lt=1)
+    """Write until every target token has this probability on the policy's own prompts, and no harder."""
+
+
+class AlphaEditPlus(_NullSpace):
+    """AlphaEdit+ (Liu et al., 2026): a null space that gives way, earlier keys that yield, values that are eased."""
+
+    name: Literal["alphaedit_plus"] = "alphaedit_plus"
+    ridge: float = Field(default=0.7, gt=0)
+    """L2, relative to the mean squared length of the projected keys; held fixed while the null space is relaxed."""
+    earlier: float = Field(default=10.0, ge=0)
+    """beta: weight of earlier keys in the first layer, twice that in the second, ... (published: 100)."""
+    relax: float | None = Field(default=1.15, gt=0)
+    """Directions are given back while the loss falls by more than this times their share of the width; null: none."""
+    smoothing: int = Field(default=5, ge=0)
+    """Steps between values half way to what they were and full values, of which the best is kept (published: 10)."""
+    far: float = Field(default=0.75, gt=0)
+    """Only values longer than this, relative to the stream (with `absolute`: as a number, published 30), are eased."""
+
+
+class Nse(_Whitened):
+    """NSE (Jiang et al., ACL 2025): values from the original weights, active neurons only, layers repeated."""
+
+    name: Literal["nse"] = "nse"
+    ridge: float = Field(default=0.1, ge=0)
+    """lambda, relative to the keys' mean energy among the chosen neurons (published: 15000 or 20000, absolute)."""
+    earlier: float = Field(default=1.0, ge=0)
+    """Weight of the error at keys of earlier batches and earlier edits (1: as published)."""
+    neurons: float = Field(default=0.8, gt=0, le=1)
+    """The neurons that carry this share of the keys' summed activation are written; 1 takes all of them."""
+    passes: int = Field(default=3, ge=1)
+    """How often the layers are gone through at most."""
+    reached: float = Field(default=0.1, ge=0)
+    """A request whose residuals are shorter than this, relative to the stream, has got there and is only kept."""
+    hopeless: float | None = Field(default=None, gt=0)
+    """A request with a residual longer than this, relative to the stream, is left out; null gives up on none."""
+
+
+class AnyEdit(_NullSpace):
+    """AnyEdit (Jiang et al., ICML 2025): long targets in chunks, each led by a value at the token before it."""
+
+    name: Literal["anyedit"] = "anyedit"
+    look_up: Literal["last"] = "last"
+    """Chunks are led by the last token before them: the prompt's for the first."""
+    window: int = Field(default=8, ge=1)
+    """Target tokens per chunk (published: 40, for models of 7 B parameters)."""
+    context: float = Field(default=1.0, ge=0)
+    """Weight of the error at all other tokens of the same prompt and target (1: as published)."""
+
+
+Method = Annotated[
+    AlphaEdit | AlphaEditPlus | AnyEdit | Emmet | Memit | MemitSequential | Nse | Rome | Baseline,
+    Field(discriminator="name"),
+]
+
+METHOD_NAMES: tuple[str, ...] = tuple(
+    str(kind.model_fields["name"].default) for kind in get_args(get_args(Method)[0])
+)
+"""Every name that `method.name` takes."""

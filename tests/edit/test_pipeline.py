@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from unlearn.model.prompts import ask
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
 from unlearn.policy import StatisticsSpec
-from unlearn.settings import AlphaEdit, Rome
+from unlearn.settings import AlphaEdit, AlphaEditPlus, AnyEdit, Emmet, Memit, MemitSequential, Nse, Rome
 
 
 @pytest.fixture
@@ -29,12 +30,19 @@ def corpus(tmp_path: Path) -> StatisticsSpec:
     return StatisticsSpec(corpus=str(path), tokens=2000)
 
 
-def asking(corpus: StatisticsSpec, method: AlphaEdit | Rome) -> Requests:
+def asking(corpus: StatisticsSpec, method: Any) -> Requests:
     return cases.requests(statistics=corpus, method=method)
 
 
-METHOD_SETTINGS = {
-    "alphaedit": AlphaEdit(layers=(1, 2), steps=4, null_space=0.7, ridge=0.3),
+FAST: dict[str, Any] = {"layers": (1, 2), "steps": 4, "null_space": 0.7, "witnesses": 0, "hold": None}
+METHOD_SETTINGS: dict[str, Any] = {
+    "alphaedit": AlphaEdit(**FAST, ridge=0.3, kept=3.0),
+    "alphaedit_plus": AlphaEditPlus(**FAST, ridge=0.3, smoothing=1, far=0.1),
+    "anyedit": AnyEdit(**FAST, ridge=0.3, window=5),
+    "emmet": Emmet(**FAST, clamp=0.5),
+    "memit": Memit(**FAST),
+    "memit_seq": MemitSequential(**FAST, batch=2),
+    "nse": Nse(**FAST, passes=2),
     "rome": Rome(layer=1, steps=4, clamp=0.2),
 }
 
@@ -43,8 +51,15 @@ def test_every_method_is_tried() -> None:
     assert set(METHOD_SETTINGS) == set(METHODS)
 
 
-@pytest.mark.parametrize("name", METHOD_SETTINGS)
-@pytest.mark.parametrize("family", pico.FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        *(("llama", name) for name in METHOD_SETTINGS),
+        ("gpt2", "alphaedit"),
+        ("qwen2", "rome"),
+        ("gpt2", "nse"),
+    ],
+)
 def test_the_model_is_bit_identical_and_the_patch_does_something(
     family: str, name: str, corpus: StatisticsSpec
 ) -> None:
@@ -52,7 +67,7 @@ def test_the_model_is_bit_identical_and_the_patch_does_something(
     before = model.identity()
     patch = pipeline.edit(model, requests)
     assert model.identity() == before
-    assert list(patch.header["layers"]) == ([1, 2] if name == "alphaedit" else [1])
+    assert list(patch.header["layers"]) == ([1] if name == "rome" else [1, 2])
     assert set(patch.header["values"]) == {fact.id for fact in requests.facts}
     prompt = torch.tensor([ask(model.tokenizer, "{subject} is made from", "Zorvex").ids])
     old = model.model(prompt).logits
@@ -116,8 +131,10 @@ def test_layers_that_do_not_exist_and_destructive_updates_are_refused(corpus: St
     with pytest.raises(PolicyError, match=r"has layers 0 to 3, not \[7\]"):
         pipeline.edit(model, asking(corpus, AlphaEdit(layers=(1, 7))))
     wild = AlphaEdit(layers=(1,), steps=30, clamp=1e6, lr=1e5, decay=0.0, ridge=0.0, null_space=0.99)
-    with pytest.raises(PatchError, match="would destroy the model"):
-        pipeline.edit(model, asking(corpus, wild))
+    with pytest.raises(PatchError, match=r"more than method.largest \(10\) allows"):
+        pipeline.edit(model, asking(corpus, wild.model_copy(update={"largest": 10.0})))
+    reported = pipeline.edit(model, asking(corpus, wild))  # a collapsing baseline is reported, and loudly
+    assert any("TIMES AS LONG AS THE WEIGHT" in sentence for sentence in reported.header["warnings"])
     assert model.identity() == before
 
 

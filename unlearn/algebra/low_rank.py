@@ -37,5 +37,12 @@ class LowRank:
         return float(((left.T @ left) * (right @ right.T)).sum().clamp_min(0).sqrt())
 
     def plus(self, other: LowRank) -> LowRank:
-        """The sum of two updates of one weight."""
-        return LowRank(torch.cat([self.left, other.left], 1), torch.cat([self.right, other.right], 0))
+        """The sum of two updates of one weight; never more columns than the weight has rows."""
+        both = LowRank(torch.cat([self.left, other.left], 1), torch.cat([self.right, other.right], 0))
+        return both if both.rank <= self.shape[0] else both.compact()
+
+    def compact(self) -> LowRank:
+        """The same update with d_out columns: many batches on one weight would otherwise outgrow the weight."""
+        dense = self.left.double() @ self.right.double()
+        identity = torch.eye(self.shape[0], dtype=self.left.dtype, device=self.left.device)
+        return LowRank(identity, dense.to(self.right.dtype))

@@ -7,9 +7,21 @@ span the directions that the corpus hardly uses: the *null space*, where an upda
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+class Metric(Protocol):
+    """The symmetric positive semi-definite ``A`` (d_in, d_in) of the one equation; never formed as a matrix."""
+
+    @property
+    def rank(self) -> int:
+        """Dimension of its range: the directions in which an update may write."""
+
+    def apply(self, columns: Tensor) -> Tensor:
+        """``A @ columns``, (d_in, n)."""
 
 
 class Moments:
@@ -95,21 +107,24 @@ class Projector:
 
 @dataclass(frozen=True)
 class Whitener:
-    """``C^-1``, the metric of ROME and MEMIT, with eigenvalues floored at a share of their mean."""
+    """``(C + shift I)^-1``, the metric of ROME and MEMIT, with eigenvalues floored at a share of their mean."""
 
     spectrum: Spectrum
     floor: float = 1e-6
     """Relative to the mean eigenvalue: directions that the corpus never used would otherwise weigh infinitely."""
+    shift: float = 0.0
+    """Relative to the mean eigenvalue: penalises the update's own length (ENCORE: ``lambda C + lambda_n I``)."""
+
+    @property
+    def rank(self) -> int:
+        """d_in: nothing is left out."""
+        return len(self.spectrum.values)
 
     def apply(self, columns: Tensor) -> Tensor:
-        """``C^-1 @ columns``, (d_in, n)."""
-        vectors = self.spectrum.vectors.to(columns)
-        values = self.spectrum.values.clamp_min(self.floor * float(self.spectrum.values.mean())).to(columns)
+        """``(C + shift I)^-1 @ columns``, (d_in, n)."""
+        vectors, mean = self.spectrum.vectors.to(columns), float(self.spectrum.values.mean())
+        values = (self.spectrum.values.clamp_min(self.floor * mean) + self.shift * mean).to(columns)
         return vectors @ ((vectors.T @ columns) / values[:, None])
-
-
-Metric = Projector | Whitener
-"""The symmetric positive semi-definite ``A`` of the one equation; ``apply(columns)`` gives ``A @ columns``."""
 
 
 def energy(second: Tensor, matrix: Tensor) -> float:

@@ -7,8 +7,9 @@ a number >= 0. The update is
     delta = [R | 0] (ridge I + H^T A H)^-1 H^T A  =  left @ right,       left (d_out, n+m), right (n+m, d_in)
 
 the minimiser of ``||delta K - R||^2 + ||delta Z||^2 + ridge tr(delta A^+ delta^T)`` over updates in the range of ``A``.
-With ``A = P`` and ``Z`` the earlier keys it is AlphaEdit; with ``A = C^-1`` MEMIT; with one key and ridge 0 ROME.
-Nothing of size d_in x d_in is solved: the system is as large as the number of columns.
+With ``A = P`` and ``Z`` the earlier keys it is AlphaEdit; with ``A = C^-1`` MEMIT; with one key and ridge 0 ROME, with
+several EMMET; with ``A`` on a few neurons NSE. Weights of kept keys are factors of their columns.
+The system is as large as the number of columns, or as d_in if there are more columns than that.
 """
 
 from __future__ import annotations
@@ -21,9 +22,15 @@ from unlearn.algebra.moments import Metric
 
 
 def write(
-    keys: Tensor, residuals: Tensor, metric: Metric, ridge: float, kept: Tensor | None = None
+    keys: Tensor,
+    residuals: Tensor,
+    metric: Metric,
+    ridge: float,
+    kept: Tensor | None = None,
+    weights: Tensor | None = None,
+    absolute: bool = False,
 ) -> LowRank:
-    """Solve for the update; computed in float64, returned in the dtype of ``residuals``.
+    """Solve for the update; solved in float64, returned in the dtype of ``residuals``.
 
     Args:
         keys: (d_in, n).
@@ -32,21 +39,69 @@ def write(
         ridge: relative to the keys: the number in the equation is ``ridge`` times the mean of ``k^T A k`` over the
             columns of ``keys``, so that one setting means the same on every model. 0 asks for equality.
         kept: (d_in, m), keys with zero residual.
+        weights: (m,), not negative: how much the squared error at each kept key counts; all 1 if not given.
+        absolute: take ``ridge`` as the number in the equation itself, as the papers do.
 
     Returns:
         Factors of rank at most n: ``left`` (d_out, n) and ``right`` (n, d_in). The m kept columns have been eliminated
         from the factors, since their residuals are zero.
+
+    Raises:
+        ValueError: the numbers of columns do not match.
     """
     if keys.shape[1] != residuals.shape[1]:
         raise ValueError(f"{keys.shape[1]} keys but {residuals.shape[1]} residuals")
     n = keys.shape[1]
-    columns = keys.double() if kept is None else torch.cat([keys, kept.to(keys)], 1).double()  # (d_in, n + m)
-    weighted = metric.apply(columns)  # A H
+    own = keys.double()
+    reached = metric.apply(own)  # A K
+    ridge *= 1.0 if absolute else float((own * reached).sum(0).mean())
+    if ridge > 0 and n + (0 if kept is None else kept.shape[1]) > len(keys):
+        return _write_wide(keys, residuals, metric, ridge, kept, weights)
+    columns = joined(keys, kept, weights).double()  # (d_in, n + m)
+    weighted = torch.cat([reached, metric.apply(columns[:, n:])], 1)  # A H
     gram = columns.T @ weighted  # H^T A H, (n + m, n + m)
-    scale = float(gram.diagonal()[:n].mean())
-    gram = (gram + gram.T) / 2 + ridge * scale * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    gram = (gram + gram.T) / 2 + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     right = solve_rows(gram, n) @ weighted.T  # the first n rows of (ridge I + H^T A H)^-1 H^T A
     return LowRank(residuals.clone(), right.to(residuals.dtype))
+
+
+def _write_wide(
+    keys: Tensor,
+    residuals: Tensor,
+    metric: Metric,
+    ridge: float,
+    kept: Tensor | None,
+    weights: Tensor | None,
+) -> LowRank:
+    """The same update for more columns than d_in, from ``(ridge I + H^T A H)^-1 H^T A = H^T (ridge I + A H H^T)^-1 A``.
+
+    ``ridge`` is the number in the equation, > 0. ``H H^T`` is summed in the dtype of the keys, the rest is float64.
+    """
+    columns = joined(keys, kept, weights)
+    second = (columns @ columns.T).double()  # (d_in, d_in)
+    identity = torch.eye(len(second), dtype=second.dtype, device=second.device)
+    reach = torch.linalg.solve(ridge * identity + metric.apply(second), metric.apply(identity))
+    if keys.shape[1] <= min(len(residuals), len(keys)):
+        return LowRank(residuals.clone(), (keys.double().T @ reach).to(residuals.dtype))
+    delta = (residuals @ keys.T).double() @ reach  # (d_out, d_in): smaller than its factors
+    return LowRank(
+        torch.eye(len(delta), dtype=residuals.dtype, device=delta.device), delta.to(residuals.dtype)
+    )
+
+
+def joined(keys: Tensor, kept: Tensor | None, weights: Tensor | None) -> Tensor:
+    """``H = [K | Z w^(1/2)]``, (d_in, n + m), in the dtype of the keys.
+
+    Raises:
+        ValueError: not one weight per kept key.
+    """
+    if kept is None:
+        return keys
+    if weights is None:
+        return torch.cat([keys, kept.to(keys)], 1)
+    if len(weights) != kept.shape[1]:
+        raise ValueError(f"{kept.shape[1]} kept keys but {len(weights)} weights")
+    return torch.cat([keys, kept.to(keys) * weights.to(keys).sqrt()], 1)
 
 
 def solve_rows(gram: Tensor, n: int) -> Tensor:
@@ -60,3 +115,34 @@ def solve_rows(gram: Tensor, n: int) -> Tensor:
     if not failed and float(factor.diagonal().min()) > 1e-7 * float(factor.diagonal().max()):
         return torch.cholesky_solve(identity, factor).T
     return (torch.linalg.pinv(gram, hermitian=True) @ identity).T
+
+
+def project(delta: LowRank, metric: Metric) -> LowRank:
+    """``delta @ P``: AlphaEdit's plug-in for any editor (Fang et al., 2025, section 4.4). ``metric`` is ``P``."""
+    right = metric.apply(delta.right.T.double()).T
+    return LowRank(delta.left, right.to(delta.right.dtype))
+
+
+def yielding(kept: Tensor, keys: Tensor) -> Tensor:
+    """AlphaEdit+'s weights of kept keys: ``1 - max_i |cos(kept_j, key_i)|``, (m,), float64.
+
+    A kept key that is nearly a request's own cannot stay and be changed at once: the newest request wins
+    (Liu et al., 2026, conflict-aware weighting).
+    """
+    mine, theirs = keys.double(), kept.double()
+    mine = mine / mine.norm(dim=0).clamp_min(torch.finfo(torch.float64).tiny)
+    theirs = theirs / theirs.norm(dim=0).clamp_min(torch.finfo(torch.float64).tiny)
+    return (1 - (theirs.T @ mine).abs().amax(1)).clamp_min(0)
+
+
+def condense(columns: Tensor) -> Tensor:
+    """At most d_in columns with the same ``Z Z^T``, the only way in which kept keys enter an update; (d_in, m).
+
+    Many batches of earlier keys would otherwise make the system of the dual form larger than that of the primal one.
+    """
+    if columns.shape[1] <= columns.shape[0]:
+        return columns
+    wide = columns.double()
+    values, vectors = torch.linalg.eigh(wide @ wide.T)
+    used = values > values[-1] * len(values) * torch.finfo(torch.float64).eps
+    return (vectors[:, used] * values[used].sqrt()).to(columns.dtype)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from unlearn import embedded
+from unlearn.edit.look_alikes import look_alikes
 from unlearn.errors import PolicyError
 from unlearn.matching import contains, words
 from unlearn.model.editable import EMBEDDED, EditableModel
@@ -42,7 +43,47 @@ def resolve(model: EditableModel, policy: Policy, progress: Progress = NO_PROGRE
     first, second = len(policy.facts), len(policy.facts) + len(siblings)
     # What only lends its keys needs no answer.
     lent = tuple(Fact(f"{s}.{r}", s, r, answer="") for r in forgotten for s in protected[r])
-    return Requests(policy, tuple(facts[:first]), tuple(facts[first:second]), lent, tuple(facts[second:]))
+    return Requests(
+        policy,
+        tuple(facts[:first]),
+        tuple(facts[first:second]),
+        lent,
+        tuple(facts[second:]),
+        alike(model, policy, protected, tested),
+    )
+
+
+def alike(
+    model: EditableModel, policy: Policy, protected: dict[str, list[str]], tested: dict[str, list[str]]
+) -> tuple[Fact, ...]:
+    """The forbidden relations of names that look like a subject and name nothing."""
+    found = []
+    for relation, others in protected.items():
+        mine = [fact.subject for fact in policy.facts if fact.relation == relation]
+        names = look_alikes(model, mine, others, policy.keep.look_alikes, tested[relation], policy.seed)
+        found += [Fact(f"{name}.{relation}", name, relation, answer="") for name in names]
+    return tuple(found)
+
+
+def outline(policy: Policy) -> Requests:
+    """The requests of a policy without any answers: enough to look at their prompts, and no model is asked.
+
+    Raises:
+        PolicyError: `neighbours: auto` with a model other than the embedded one.
+    """
+    protected, tested = neighbours(policy)
+    subjects = list(dict.fromkeys(fact.subject for fact in policy.facts))
+
+    def named(pairs: Iterable[tuple[str, str]]) -> tuple[Fact, ...]:
+        return tuple(Fact(f"{subject}.{relation}", subject, relation, "") for subject, relation in pairs)
+
+    return Requests(
+        policy,
+        tuple(Fact(fact.id, fact.subject, fact.relation, fact.answer or "") for fact in policy.facts),
+        named((s, r) for s in subjects for r in policy.keep.siblings),
+        named((s, r) for r, names in protected.items() for s in names),
+        named((s, r) for r, names in tested.items() for s in names),
+    )
 
 
 def neighbours(policy: Policy) -> tuple[dict[str, list[str]], dict[str, list[str]]]:

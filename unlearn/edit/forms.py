@@ -4,6 +4,9 @@ A request has one free vector per *site*: the last token of its subject, or the 
 target after it (of its questions, and of its statements). All forms of the request share them, so that one value serves
 every form. The target's own tokens are written because one token cannot carry a sentence (AnyEdit, Jiang et al., 2025,
 writes a token per chunk; here every token of a short target is one).
+
+A form may also be read after texts that the model has written itself (ROME's prefixes), so that the value at a subject
+does not depend on the subject standing at the beginning.
 """
 
 from __future__ import annotations
@@ -11,8 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from unlearn.model.editable import EditableModel
-from unlearn.model.prompts import Prompt, ask, reply_ids
+import torch
+
+from unlearn.model.editable import EditableModel, left_pad
+from unlearn.model.prompts import Prompt, ask, has_chat_template, plain_prompt, reply_ids
 from unlearn.model.requests import Fact, Requests
 from unlearn.policy import is_question
 
@@ -40,6 +45,8 @@ class Row:
     """Whether the reply must stay as it is (KL) instead of becoming likely (NLL)."""
     statement: bool = False
     """Whether the prompt is a statement to complete."""
+    weight: float = 1.0
+    """Of its columns: what stands after sampled texts weighs as much as one form, all texts together."""
 
     @property
     def prompt(self) -> tuple[int, ...]:
@@ -55,11 +62,17 @@ class Forms:
     vectors: int
     """Number of free vectors."""
     kept: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
-    """(ids, positions) of prompts whose keys must keep their values: siblings and neighbours."""
+    """(ids, positions) of prompts whose keys must keep their values: siblings, neighbours and look-alikes."""
 
 
 def build(
-    model: EditableModel, requests: Requests, facts: Sequence[Fact], look_up: str, keeps: bool = True
+    model: EditableModel,
+    requests: Requests,
+    facts: Sequence[Fact],
+    look_up: str,
+    keeps: bool = True,
+    window: int = 1,
+    prefixes: int = 0,
 ) -> Forms:
     """Lay out the rows for some of the facts of a policy.
 
@@ -69,8 +82,11 @@ def build(
         facts: the facts to write now, one request each.
         look_up: ``subject``, ``last`` or ``both``.
         keeps: whether the method protects the keys of siblings and neighbours.
+        window: target tokens per site of ``last``: a value at the last token before each chunk of so many.
+        prefixes: after how many sampled texts each plain form is read as well.
     """
     policy = requests.policy
+    texts = contexts(model, prefixes, policy.seed)
     rows: list[Row] = []
     numbered: dict[tuple[int, str], int] = {}
     same_subject = {fact.subject: index for index, fact in enumerate(facts)}
@@ -81,7 +97,7 @@ def build(
         places: dict[int, str] = {}
         if look_up != "subject":
             kind = "question" if is_question(template) else "statement"
-            places |= {prompt.last + j: f"{kind}.{j}" for j in range(len(target))}
+            places |= {prompt.last + j: f"{kind}.{j}" for j in range(0, len(target), window)}
         if look_up != "last" and prompt.subject_last is not None:
             places[prompt.subject_last] = "subject"
         return tuple(
@@ -89,20 +105,63 @@ def build(
         )
 
     for index, fact in enumerate(facts):
-        for template, prompt in _prompts(model, requests, fact):
-            target = reply_ids(model.tokenizer, template, policy.refusal)
-            placed = sites(index, template, prompt, target)
-            ids = (*prompt.ids, *target)
-            rows.append(Row(ids, len(target), index, placed, keep=False, statement=not is_question(template)))
+        for template, prompt in prompts_of(model, requests, fact):
+            target = reply_ids(model.tokenizer, template, policy.target(fact))
+            statement = not is_question(template)
+            plain = statement or not has_chat_template(model.tokenizer)
+            after = [ask(model.tokenizer, text + template, fact.subject) for text in texts] if plain else []
+            for number, read in enumerate([prompt, *after]):
+                placed, weight = sites(index, template, read, target), 1.0 if not number else 1 / len(after)
+                rows.append(Row((*read.ids, *target), len(target), index, placed, False, statement, weight))
     for fact in requests.siblings:
         request = same_subject.get(fact.subject, -1)
         vector = numbered.get((request, "subject"))
         if fact.known and vector is not None:
-            for prompt in _watched(_prompts(model, requests, fact)):
+            for prompt in _watched(prompts_of(model, requests, fact)):
                 if prompt.subject_last is not None:
                     rows.append(Row(prompt.ids, 0, request, ((vector, prompt.subject_last),), keep=True))
     kept = _kept(model, requests, look_up) if keeps else ()
     return Forms(tuple(_with_replies(model, rows)), len(numbered), kept)
+
+
+STARTS = ("The", "Therefore", "Because", "I", "You")
+"""What the sampled texts begin with (as published for MEMIT and AlphaEdit)."""
+SHORT, LONG = 5, 10
+"""Their lengths in tokens, in turn (as published for ROME)."""
+CHOICES = 5
+"""The most probable tokens among which each token is drawn."""
+
+
+@torch.inference_mode()
+def contexts(model: EditableModel, count: int, seed: int) -> list[str]:
+    """Texts that the model writes itself, each closed by a full stop and a space, to stand before a prompt.
+
+    Args:
+        model: as it stands.
+        count: how many.
+        seed: of the sampling; the global generators are left as they were.
+    """
+    found = []
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        for number in range(count):
+            start = plain_prompt(model.tokenizer, STARTS[number % len(STARTS)])
+            ids, mask = left_pad([start.ids], model.pad_id, model.device)
+            out = model.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=LONG if number % 2 else SHORT,
+                do_sample=True,
+                temperature=1.0,
+                top_k=CHOICES,
+                top_p=1.0,
+                pad_token_id=model.pad_id,
+            )[0]
+            text = model.tokenizer.decode(out, skip_special_tokens=True)
+            # Braces would be read as a place for the subject.
+            found.append(" ".join(text.replace("{", "").replace("}", "").split()).rstrip(" .") + ". ")
+    return found
 
 
 def _watched(prompts: Sequence[tuple[str, Prompt]]) -> list[Prompt]:
@@ -117,8 +176,8 @@ def _kept(
 ) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
     """Prompts of siblings and neighbours, with the positions whose keys must keep their values."""
     kept = []
-    for number, fact in enumerate((*requests.siblings, *requests.neighbours)):
-        prompts = _prompts(model, requests, fact)
+    for number, fact in enumerate((*requests.siblings, *requests.neighbours, *requests.look_alikes)):
+        prompts = prompts_of(model, requests, fact)
         # A few prompts each, taken in turn, so that all of a relation's forms come up among many subjects.
         step = max(1, len(prompts) // LENT)
         for _, prompt in prompts[number % step :: step]:
@@ -138,7 +197,7 @@ def _with_replies(model: EditableModel, rows: Sequence[Row]) -> list[Row]:
     return [row for row in out if row.reply]
 
 
-def _prompts(model: EditableModel, requests: Requests, fact: Fact) -> list[tuple[str, Prompt]]:
+def prompts_of(model: EditableModel, requests: Requests, fact: Fact) -> list[tuple[str, Prompt]]:
     """Every prompt of a fact, questions also under the policy's system prompt."""
     out: list[tuple[str, Prompt]] = []
     for template in requests.policy.relations[fact.relation].prompts:

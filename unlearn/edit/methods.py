@@ -1,4 +1,4 @@
-"""The editors, each a row of one table: how requests are grouped, which metric, which ridge, which keys are kept."""
+"""The editors, each a row of one table with a pure function that gives the terms of the equation."""
 
 from __future__ import annotations
 
@@ -6,79 +6,176 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from unlearn.algebra.moments import Metric, Projector, Whitener
+from torch import Tensor
+
+from unlearn.algebra.low_rank import LowRank
+from unlearn.algebra.moments import Metric, Projector, Spectrum, Whitener
+from unlearn.algebra.neurons import Restricted, most_active
+from unlearn.algebra.relax import relaxed
+from unlearn.algebra.write import project, write, yielding
 from unlearn.edit.statistics import Statistics
 from unlearn.model.anatomy import Anatomy
-from unlearn.settings import AlphaEdit, Rome
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What one layer is asked to do for one batch."""
+
+    statistics: Statistics
+    keys: Tensor
+    """(d_in, n)."""
+    residuals: Tensor
+    """(d_out, n)."""
+    kept: Tensor | None
+    """(d_in, m), keys with zero residual, each times the root of its weight."""
+    number: int
+    """How many layers of this pass were written before."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The terms of the equation besides keys and residuals."""
+
+    metric: Metric
+    """``A``."""
+    ridge: float
+    absolute: bool = False
+    """Whether the ridge is the number in the equation, instead of relative to the keys' energy."""
+    weights: Tensor | None = None
+    """(m,), further weights of the kept keys."""
 
 
 @dataclass(frozen=True)
 class Method:
     """What distinguishes one closed-form editor from another (docs/equation.md)."""
 
-    metric: Callable[[Statistics, Any], Metric]
-    """``A`` of the equation, from a layer's statistics and the settings."""
-    ridge: Callable[[Any], float]
-    """Relative to the keys' own energy."""
-    layers: Callable[[Any, Anatomy], tuple[int, ...]]
-    """Layers to write, ascending; the residual is shared out over them."""
-    one_at_a_time: bool
-    """Whether each request is a batch of its own, on the model as edited so far."""
-    one_key: bool
-    """Whether a request's forms are averaged to one key (and one residual) instead of a column each."""
-    kept: Callable[[Any], float]
-    """Weight of the keys of kept facts, which enter as columns with zero residual; 0 for a method without them."""
+    terms: Callable[[Problem, Any], Terms]
+    """A layer's problem and the settings to the terms of the equation."""
+    confined: bool = False
+    """Whether the metric is the null space's projector, instead of ``C^-1``."""
+    rewinds: bool = False
+    """Whether values are computed, and residuals aimed, from the original weights, not the weights edited so far."""
+    chunked: bool = False
+    """Whether long targets are written in chunks, each at the token before it."""
+    eased: bool = False
+    """Whether long values are shortened as far as validation phrasings profit from it."""
+
+
+def solve(method: Method, problem: Problem, settings: Any) -> tuple[LowRank, int]:
+    """The update of one layer, and the dimension of the space in which it was free to write."""
+    terms = method.terms(problem, settings)
+    delta = write(
+        problem.keys,
+        problem.residuals,
+        terms.metric,
+        terms.ridge,
+        problem.kept,
+        terms.weights,
+        terms.absolute,
+    )
+    if settings.project == "null_space":
+        projector = _projector(problem.statistics, settings, terms.metric)
+        return project(delta, projector), projector.rank
+    return delta, terms.metric.rank
+
+
+def kept_directions(spectrum: Spectrum, settings: Any) -> int:
+    """How many leading directions of the corpus the null space leaves out."""
+    if settings.threshold is not None:
+        return spectrum.kept_by_threshold(settings.threshold)
+    return spectrum.kept_by_energy(settings.null_space)
+
+
+def null_space(statistics: Statistics, settings: Any) -> Projector:
+    """``P`` of a layer, by the settings' relative or absolute rule."""
+    spectrum = statistics.spectrum
+    return Projector.null_space(spectrum, kept_directions(spectrum, settings))
+
+
+def _projector(statistics: Statistics, settings: Any, metric: Metric) -> Metric:
+    """``P``; for an update of a few neurons, the null space of their own moments, so that no other is touched."""
+    if not isinstance(metric, Restricted):
+        return null_space(statistics, settings)
+    spectrum = _among(statistics, metric.neurons)
+    return Restricted(metric.neurons, Projector.null_space(spectrum, kept_directions(spectrum, settings)))
+
+
+def _among(statistics: Statistics, neurons: Tensor) -> Spectrum:
+    """Spectrum of the moments among some neurons, computed where the keys are."""
+    at = neurons.to(statistics.second.device)
+    return Spectrum.of(statistics.second[at][:, at].to(neurons.device))
+
+
+def _equality(problem: Problem, settings: Any) -> Terms:
+    return Terms(Whitener(problem.statistics.spectrum), ridge=0.0)
+
+
+def _whitened(problem: Problem, settings: Any) -> Terms:
+    metric = Whitener(problem.statistics.spectrum, shift=settings.shift)
+    return Terms(metric, settings.ridge, settings.absolute)
+
+
+def _confined(problem: Problem, settings: Any) -> Terms:
+    return Terms(null_space(problem.statistics, settings), settings.ridge, settings.absolute)
+
+
+def _giving_way(problem: Problem, settings: Any) -> Terms:
+    """AlphaEdit+: the null space is widened while that pays, and kept keys yield to keys that they conflict with."""
+    spectrum, keys = problem.statistics.spectrum, problem.keys
+    count = kept_directions(spectrum, settings)
+    base = Projector.null_space(spectrum, count)
+    wide = keys.double()
+    scale = 1.0 if settings.absolute else float((wide * base.apply(wide)).sum(0).mean())
+    ridge = settings.ridge * scale
+    weights = None
+    if problem.kept is not None:
+        weights = yielding(problem.kept, keys) * (problem.number + 1)
+    # Where no request reaches the null space at all there is no scale to compare a wider one with.
+    if settings.relax is None or ridge <= 0:
+        return Terms(base, ridge, True, weights)
+    # As published, the least gain is per direction, ten directions at a time.
+    least, step = (settings.relax * len(keys), 10) if settings.absolute else (settings.relax, None)
+    metric = relaxed(keys, problem.residuals, spectrum, count, ridge, least, problem.kept, weights, step)
+    return Terms(metric, ridge, True, weights)
+
+
+def _few_neurons(problem: Problem, settings: Any) -> Terms:
+    chosen = most_active(problem.keys, settings.neurons)
+    inner = Whitener(_among(problem.statistics, chosen), shift=settings.shift)
+    return Terms(Restricted(chosen, inner), settings.ridge, settings.absolute)
+
+
+METHODS: dict[str, Method] = {
+    "rome": Method(_equality),
+    "memit": Method(_whitened),
+    "memit_seq": Method(_whitened),
+    "emmet": Method(_whitened),
+    "alphaedit": Method(_confined, confined=True),
+    "alphaedit_plus": Method(_giving_way, confined=True, eased=True),
+    "nse": Method(_few_neurons, rewinds=True),
+    "anyedit": Method(_confined, confined=True, chunked=True),
+}
+"""Batches, kept and earlier keys, layers and passes are settings of their own (`unlearn.settings`)."""
 
 
 def default_layers(anatomy: Anatomy, look_up: str) -> tuple[int, ...]:
     """The layers that `auto` stands for.
 
-    At the subject's last token an eighth to a quarter of the depth, as published (Llama-3-8B, 32 layers: 4 to 8). At
+    At the subject's last token the family's published share of the depth (Llama-3-8B, 32 layers: 4 to 8). At
     the last prompt token the subject and the relation have to meet first: a third to two thirds, the last five at most.
     """
     depth = anatomy.layers
     if look_up == "subject":
-        first, last = round(depth / 8), round(depth / 4)
+        first, last = (round(depth * share) for share in anatomy.family.early)
         return tuple(range(first, min(last, first + 4) + 1))
     first, last = depth // 3, min(2 * depth // 3, depth - 1)
     return tuple(range(max(first, last - 4), last + 1))
 
 
-def _alphaedit_layers(settings: AlphaEdit, anatomy: Anatomy) -> tuple[int, ...]:
-    return (
-        default_layers(anatomy, settings.look_up)
-        if settings.layers == "auto"
-        else tuple(sorted(set(settings.layers)))
-    )
-
-
-def _null_space(statistics: Statistics, settings: AlphaEdit) -> Projector:
-    spectrum = statistics.spectrum
-    if settings.threshold is not None:
-        return Projector.null_space(spectrum, spectrum.kept_by_threshold(settings.threshold))
-    return Projector.null_space(spectrum, spectrum.kept_by_energy(settings.null_space))
-
-
-def _rome_layers(settings: Rome, anatomy: Anatomy) -> tuple[int, ...]:
+def layers_of(settings: Any, anatomy: Anatomy) -> tuple[int, ...]:
+    """The layers that an editor's settings ask for, ascending; the residual is shared out over them."""
+    asked = settings.layer if hasattr(settings, "layer") else settings.layers
+    if asked != "auto":
+        return (asked,) if isinstance(asked, int) else tuple(sorted(set(asked)))
     middle = default_layers(anatomy, settings.look_up)
-    return (middle[len(middle) // 2] if settings.layer == "auto" else settings.layer,)
-
-
-METHODS: dict[str, Method] = {
-    "alphaedit": Method(
-        metric=_null_space,
-        ridge=lambda settings: settings.ridge,
-        layers=_alphaedit_layers,
-        one_at_a_time=False,
-        one_key=False,
-        kept=lambda settings: settings.kept,
-    ),
-    "rome": Method(
-        metric=lambda statistics, settings: Whitener(statistics.spectrum),
-        ridge=lambda settings: 0.0,
-        layers=_rome_layers,
-        one_at_a_time=True,
-        one_key=True,
-        kept=lambda settings: 0.0,
-    ),
-}
+    return (middle[len(middle) // 2],) if hasattr(settings, "layer") else middle

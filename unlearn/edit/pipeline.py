@@ -1,28 +1,29 @@
-"""From requests to a Patch: statistics, forms, values, keys and the write. The model is left bit-identical."""
+"""From requests to a Patch: statistics, conflicts, forms, values and the write. The model is left bit-identical."""
 
 from __future__ import annotations
 
-import platform
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import unlearn
-from unlearn.algebra.low_rank import LowRank
-from unlearn.algebra.moments import leakage
-from unlearn.algebra.write import write
-from unlearn.edit import forms, values
+from unlearn.edit import baselines, conflicts, forms, record, smoothing, values
+from unlearn.edit.baselines import BASELINES
+from unlearn.edit.chunks import optimise_chunks, surroundings
 from unlearn.edit.corpus import Corpus
 from unlearn.edit.elicit import resolve
-from unlearn.edit.forms import Forms, Row
-from unlearn.edit.methods import METHODS, Method
+from unlearn.edit.holding import write_until_held
+from unlearn.edit.methods import METHODS, Method, layers_of
+from unlearn.edit.sequence import Sofar, Written
 from unlearn.edit.statistics import Statistics, key_statistics
 from unlearn.edit.values import Solved
-from unlearn.errors import ModelError, PatchError, PolicyError
+from unlearn.edit.witnesses import witnesses
+from unlearn.edit.writing import Columns, distinct, lent, own_keys, values_at, write_layers
+from unlearn.errors import PatchError, PolicyError
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
 from unlearn.model.requests import Fact, Requests
@@ -31,32 +32,18 @@ from unlearn.progress import NO_PROGRESS, Progress
 
 __all__ = ["edit", "plan_layers", "resolve"]
 
-LARGEST = 1000.0
-"""A delta longer than this many times its weight (Frobenius) is refused: the model would be destroyed."""
-COMPLETING = 1.6
-"""Weight of the look-up token of a statement relative to a question's: nothing but the answer continues a statement."""
-SAME_KEY = 0.98
-"""Cosine above which a kept key cannot be told from a request's: the request wins, the value's KL term guards it."""
-
-
-@dataclass
-class _Edit:
-    """The update so far; only ``_write`` adds to it."""
-
-    factors: dict[str, LowRank] = field(default_factory=dict)
-    base: dict[str, str] = field(default_factory=dict)
-
-    def add(self, name: str, delta: LowRank) -> None:
-        self.factors[name] = self.factors[name].plus(delta) if name in self.factors else delta
+log = logging.getLogger("unlearn")
 
 
 def plan_layers(model: EditableModel, settings: Any) -> tuple[int, ...]:
-    """The layers that a method will write.
+    """The layers that a method will write; none for one that leaves the weights alone.
 
     Raises:
         PolicyError: a layer that the model does not have.
     """
-    layers = METHODS[settings.name].layers(settings, model.anatomy)
+    if settings.name not in METHODS:
+        return baselines.layers(model, settings)
+    layers = layers_of(settings, model.anatomy)
     wrong = [layer for layer in layers if not 0 <= layer < model.anatomy.layers]
     if wrong or not layers:
         raise PolicyError(
@@ -70,162 +57,155 @@ def edit(
     requests: Requests,
     cache: Path | None = None,
     progress: Progress = NO_PROGRESS,
+    earlier: Patch | None = None,
 ) -> Patch:
     """Compute the edit of a policy.
 
     Args:
-        model: unchanged on return, bit for bit.
+        model: unedited, whatever came earlier; unchanged on return, bit for bit.
         requests: the policy with its answers (``resolve``).
         cache: folder for key statistics.
         progress: where to show it.
+        earlier: a patch of the same model to build on. Its keys are kept as far as the method keeps earlier ones.
 
     Returns:
-        The patch. Applied to the same model it is the edit.
+        The patch: the sum of the earlier one and the new one. Applied to the unedited model it is the edit.
 
     Raises:
-        ModelError, PatchError: non-finite values, or an update so large that it would destroy the model.
+        ModelError: non-finite values, or an earlier patch that was made for another model.
+        PatchError: an update longer than ``method.largest`` allows.
+        PolicyError: layers that the model does not have, or a baseline on top of an earlier patch.
     """
-    policy = requests.policy
-    method = METHODS[policy.method.name]
-    layers = plan_layers(model, policy.method)
-    corpus = Corpus.named(policy.statistics.corpus, policy.model)
-    statistics = key_statistics(model, layers, corpus, policy.statistics.tokens, cache, progress)
-    names = [model.anatomy.weight_name(layer) for layer in layers]
-    state = _Edit(base=model.fingerprint(names))
-    batches = [[fact] for fact in requests.facts] if method.one_at_a_time else [list(requests.facts)]
+    settings: Any = requests.policy.method
+    if settings.name in BASELINES:
+        return _baseline(model, requests, progress, earlier)
+    layers = plan_layers(model, settings)
+    corpus = Corpus.named(requests.policy.statistics.corpus, requests.policy.model)
+    if earlier is not None:
+        if earlier.header.get("system"):
+            raise PatchError(
+                "an edit cannot build on an in-context guard, which changes no weights; start from the model"
+            )
+        with model.patched(earlier):
+            pass  # refuses a patch of another model before the long part begins
+    statistics = key_statistics(model, layers, corpus, requests.policy.statistics.tokens, cache, progress)
+    sofar = Sofar.after(earlier, model)
+    measured = conflicts.measure(model, requests, layers, statistics, settings, sofar)
+    conflicts.say(measured)
+    seen = (
+        witnesses(model, requests, corpus, layers, settings.witnesses, progress) if settings.witnesses else {}
+    )
+    job = _Job(model, requests, METHODS[settings.name], layers, statistics, seen, progress)
+    size = settings.batch or len(requests.facts)
+    batches = [requests.facts[at : at + size] for at in range(0, len(requests.facts), size)]
     solved: list[Solved] = []
+    levels: list[float] = []
     for number, batch in enumerate(batches):
         label = f"Values {number + 1}/{len(batches)}" if len(batches) > 1 else "Values"
-        solved.append(_batch(model, requests, batch, method, layers, statistics, state, progress, label))
-    diagnostics = _check(model, state, dict(zip(names, layers, strict=True)), statistics)
-    return Patch(
-        dict(state.factors), state.base, _header(model, requests, layers, statistics, solved, diagnostics)
-    )
+        values_found, written, level = _batch(job, batch, sofar, label)
+        sofar = sofar.plus(written)
+        solved.append(values_found)
+        levels.append(level)
+    sizes, warnings = record.check(model, sofar.factors, settings.largest, statistics)
+    for sentence in warnings:
+        log.warning("%s", sentence)
+    notes: dict[str, Any] = {
+        "weights": sizes,
+        "conflicts": {key: measured[key] for key in ("metric", "layers")},
+        "warnings": [*measured["warnings"], *warnings],
+    }
+    if job.method.eased:
+        notes["smoothing"] = {"held_back": levels, "own_prompts": smoothing.set_apart(requests)[2]}
+    header = record.header(model, requests, layers, statistics, sofar, solved, list(map(len, batches)), notes)
+    base = {**(earlier.base if earlier else {}), **model.fingerprint(list(sofar.factors))}
+    return Patch(sofar.factors, base, header, sofar.state())
 
 
-def _batch(
-    model: EditableModel,
-    requests: Requests,
-    facts: Sequence[Fact],
-    method: Method,
-    layers: Sequence[int],
-    statistics: Mapping[int, Statistics],
-    state: _Edit,
-    progress: Progress,
-    label: str,
-) -> Solved:
+@dataclass(frozen=True)
+class _Job:
+    """What all batches of an edit share."""
+
+    model: EditableModel
+    requests: Requests
+    method: Method
+    layers: Sequence[int]
+    statistics: Mapping[int, Statistics]
+    seen: Mapping[int, Tensor]
+    """Per layer keys of corpus tokens (`edit.witnesses`)."""
+    progress: Progress
+
+
+def _batch(job: _Job, facts: Sequence[Fact], sofar: Sofar, label: str) -> tuple[Solved, Written, float]:
     """Optimise the values of some facts on the model as edited so far, and write them layer by layer."""
-    settings = requests.policy.method
-    last, weight = layers[-1], method.kept(settings)
-    with model.patched(Patch(state.factors, {})):
-        laid = forms.build(model, requests, facts, settings.look_up, weight > 0)
-        solved = values.optimise(model, laid, len(facts), last, settings, progress, label)
-    rows = [row for row in laid.rows if not row.keep]
-    columns = [(row, vector, at) for row in rows for vector, at in row.sites]
-    weights = torch.tensor([_weight(row, at) for row, _, at in columns], device=model.device)
-    ids, positions = [row.ids for row in rows], [[at for _, at in row.sites] for row in rows]
-    gains = solved.vectors[[vector for _, vector, _ in columns]].T  # (d_model, columns)
-    wanted: Tensor | None = None
-    with progress.step("Writing layers", total=len(layers)) as bar:
-        for number, layer in enumerate(layers):
-            with model.patched(Patch(state.factors, {})):
-                got = read(model, ids, positions, [layer], [last])
-                kept = _kept_keys(model, laid, layer, got.keys[layer], weight) if weight else None
-            wanted = got.stream[last] + gains if wanted is None else wanted
-            keys, residuals = got.keys[layer], (wanted - got.stream[last]) / (len(layers) - number)
-            if method.one_key:
-                keys, residuals = _average(keys, columns), _average(residuals, columns)
-            else:
-                keys, residuals = keys * weights.sqrt(), residuals * weights.sqrt()
-            metric = method.metric(statistics[layer], settings)
-            state.add(
-                model.anatomy.weight_name(layer), write(keys, residuals, metric, method.ridge(settings), kept)
-            )
-            bar.advance()
-    return solved
+    model, method = job.model, job.method
+    settings: Any = job.requests.policy.method
+    last, keeps = job.layers[-1], settings.kept > 0
+    window = settings.window if method.chunked else 1
+    requests, apart, _ = (
+        smoothing.set_apart(job.requests) if method.eased else (job.requests, job.requests, False)
+    )
+    with model.patched((Sofar() if method.rewinds else sofar).deltas()):
+        laid = forms.build(model, requests, facts, settings.look_up, keeps, window, settings.prefixes)
+        if method.chunked:
+            solved = optimise_chunks(model, laid, len(facts), last, settings, window, job.progress, label)
+        else:
+            solved = values.optimise(model, laid, len(facts), last, settings, job.progress, label)
+    columns = Columns.of(laid, model.device)
+    gains = solved.vectors[columns.vectors].T  # (d_model, columns)
+    context = surroundings(laid) if method.chunked else ()
 
+    places = [(laid.kept, settings.kept), (context, getattr(settings, "context", 0.0))]
+    own = own_keys(model, job.layers, columns, sofar)
+    still = lent(model, own, places, sofar)
+    seen = {layer: distinct(keys, own[layer]) for layer, keys in job.seen.items()}
 
-def _weight(row: Row, at: int) -> float:
-    return COMPLETING if row.statement and at < len(row.prompt) else 1.0
+    def write(gained: Tensor) -> Written:
+        wanted = values_at(model, method, columns, gained, last, sofar, settings)
 
+        def once(weighted: Columns) -> Written:
+            given = job.layers, job.statistics, sofar, weighted, wanted, still, seen, job.progress
+            return write_layers(model, method, settings, *given)
 
-def _kept_keys(model: EditableModel, laid: Forms, layer: int, keys: Tensor, weight: float) -> Tensor | None:
-    """Keys of kept prompts times the root of their weight, (d_ff, m), less those too near to a request's."""
-    if not laid.kept:
-        return None
-    kept = read(model, [ids for ids, _ in laid.kept], [at for _, at in laid.kept], [layer]).keys[layer]
-    unit = kept / kept.norm(dim=0).clamp_min(1e-12)
-    mine = keys / keys.norm(dim=0).clamp_min(1e-12)
-    return weight**0.5 * kept[:, (unit.T @ mine).amax(1) < SAME_KEY]
+        if settings.hold is None:
+            return once(columns)
+        return write_until_held(model, columns, sofar, settings.hold, once)
 
-
-def _average(matrix: Tensor, columns: Sequence[tuple[Any, int, int]]) -> Tensor:
-    """Mean of the columns of each vector: (rows, columns) to (rows, vectors)."""
-    index = torch.tensor([vector for _, vector, _ in columns], device=matrix.device)
-    count = int(index.max()) + 1
-    total = torch.zeros(matrix.shape[0], count, device=matrix.device).index_add_(1, index, matrix)
-    return total / torch.bincount(index, minlength=count)
-
-
-def _check(
-    model: EditableModel, state: _Edit, layer_of: Mapping[str, int], statistics: Mapping[int, Statistics]
-) -> dict[str, Any]:
-    """Refuse a destructive update; report its length and how far it moves the corpus."""
-    report = {}
-    for name, delta in state.factors.items():
-        weight, dense = model.weight(name).float(), delta.dense()
-        if not torch.isfinite(dense).all():
-            raise ModelError(f"the update of {name} is not finite; nothing was written")
-        relative = float(dense.norm() / weight.norm())
-        if relative > LARGEST:
-            raise PatchError(
-                f"the update of {name} is {relative:.1f} times as long as the weight and would destroy the model; "
-                "nothing was written. Raise method.ridge or lower method.clamp"
-            )
-        there = statistics[layer_of[name]]
-        report[name] = {
-            "relative_norm": relative,
-            "null_space_leakage": leakage(there.second.to(dense.device), dense, weight),
-            "columns": delta.rank,
+    if not method.eased:
+        return solved, write(gains), 0.0
+    with model.patched(sofar.deltas()):
+        stream = read(model, columns.ids, columns.positions, stream_layers=[last]).stream[last]
+    lengths = torch.ones_like(stream[0]) if settings.absolute else stream.norm(dim=0)
+    tries = {0.0: gains}
+    if (gains.norm(dim=0) > settings.far * lengths).any():
+        tries = {
+            level: smoothing.ease(gains, lengths, settings.far, level)
+            for level in reversed(smoothing.levels(settings.smoothing))
         }
-    return report
+    if len(tries) == 1:
+        return solved, write(gains), 0.0
+    rows = smoothing.rows_of(model, apart, facts)
+    chosen: tuple[smoothing.Score, Written, float] | None = None
+    for level, gained in tries.items():
+        written = write(gained)
+        with model.patched(sofar.plus(written).deltas()):
+            got = smoothing.score(model, rows)
+        if chosen is None or got.better(chosen[0]):
+            chosen = got, written, level
+    assert chosen is not None
+    return solved, chosen[1], chosen[2]
 
 
-def _header(
-    model: EditableModel,
-    requests: Requests,
-    layers: Sequence[int],
-    statistics: Mapping[int, Statistics],
-    solved: Sequence[Solved],
-    diagnostics: dict[str, Any],
-) -> dict[str, Any]:
-    policy = requests.policy
-    settings = policy.method
-    method = METHODS[settings.name]
-    ranks = {
-        str(layer): getattr(method.metric(statistics[layer], settings), "rank", model.anatomy.d_ff)
-        for layer in layers
-    }
-    each = [(nll, kl, steps) for s in solved for nll, kl, steps in zip(s.nll, s.kl, s.steps, strict=True)]
-    return {
-        "model": model.name,
-        "model_type": model.anatomy.model_type,
-        "storage_dtype": str(model.storage_dtype),
-        "policy": policy.name,
-        "method": settings.model_dump(mode="json"),
-        "layers": list(layers),
-        "null_space_rank": ranks,
-        "d_ff": model.anatomy.d_ff,
-        "statistics": {"corpus": policy.statistics.corpus, "tokens": next(iter(statistics.values())).tokens},
-        "seed": policy.seed,
-        "weights": diagnostics,
-        "values": {
-            fact.id: {"nll": nll, "kl": kl, "steps": steps}
-            for fact, (nll, kl, steps) in zip(requests.facts, each, strict=True)
-        },
-        "versions": {
-            "unlearn": unlearn.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-    }
+def _baseline(model: EditableModel, requests: Requests, progress: Progress, earlier: Patch | None) -> Patch:
+    """A method that is no editor; the guard against oversized updates is the same."""
+    settings: Any = requests.policy.method
+    if earlier is not None:
+        raise PolicyError(
+            f"method.name: {settings.name} cannot build on an earlier patch; use an editor "
+            f"({', '.join(sorted(METHODS))})"
+        )
+    patch = BASELINES[settings.name](model, requests, settings, progress)
+    sizes, warnings = record.check(model, patch.factors, settings.largest)
+    for sentence in warnings:
+        log.warning("%s", sentence)
+    found = {name: {**row, **patch.header.get("weights", {}).get(name, {})} for name, row in sizes.items()}
+    return replace(patch, header={**patch.header, "weights": found, "warnings": warnings})

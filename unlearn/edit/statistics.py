@@ -82,6 +82,14 @@ def key_statistics(
     return {layer: found[layer] for layer in layers}
 
 
+def cached_statistics(
+    model: EditableModel, layers: Sequence[int], corpus: Corpus, tokens: int, cache: Path
+) -> dict[int, Statistics] | None:
+    """What ``key_statistics`` would find in the cache; None if it would have to read the corpus."""
+    found = {layer: _load(cache / name) for layer, name in _file_names(model, layers, corpus, tokens).items()}
+    return {layer: have for layer, have in found.items() if have} if all(found.values()) else None
+
+
 @torch.inference_mode()
 def _collect(
     model: EditableModel, layers: Sequence[int], corpus: Corpus, tokens: int, progress: Progress

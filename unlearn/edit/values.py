@@ -7,6 +7,8 @@ of a request is
 
     mean over its forms of NLL(target) / T  +  keep * mean over kept forms of KL(before || now)  +  decay * |v| / |z0|
 
+(with `absolute`, as published: |v| / |z0|^2)
+
 (ROME and MEMIT's objective; their KL term on "{subject} is a" is replaced by one on the kept siblings' own replies.)
 """
 
@@ -70,6 +72,8 @@ def optimise(
     settings: Values,
     progress: Progress = NO_PROGRESS,
     label: str = "Values",
+    start: Tensor | None = None,
+    free: Tensor | None = None,
 ) -> Solved:
     """Optimise the vectors of all requests.
 
@@ -81,6 +85,8 @@ def optimise(
         settings: steps, step size, clamp, weights.
         progress: where to show it.
         label: what to call it.
+        start: (vectors, d_model), where the vectors begin; at zero if not given.
+        free: (vectors,), which of them may move; all if not given.
 
     Raises:
         ModelError: the loss is not finite.
@@ -90,31 +96,41 @@ def optimise(
     batches = _suspend(model, forms.rows, layer)
     vectors = torch.zeros(forms.vectors, model.anatomy.d_model, device=device, requires_grad=True)
     first, second = torch.zeros_like(vectors), torch.zeros_like(vectors)
-    step_size = (settings.lr * length / model.anatomy.d_model**0.5)[:, None]
+    if start is not None:
+        with torch.no_grad():
+            vectors.copy_(start)
+    free = torch.ones(forms.vectors, dtype=torch.bool, device=device) if free is None else free
+    relative_step = settings.lr * length / model.anatomy.d_model**0.5
+    step_size = (torch.full_like(length, settings.lr) if settings.absolute else relative_step)[:, None]
     counts = _counts(batches, requests, device)
     active = torch.ones(requests, dtype=torch.bool, device=device)
     taken = torch.zeros(requests, dtype=torch.long, device=device)
     worst, drift = torch.zeros(requests, device=device), torch.zeros(requests, device=device)
+    streak = torch.zeros(requests, dtype=torch.long, device=device)
     with progress.step(label, total=settings.steps) as bar:
         for step in range(1, settings.steps + 2):
             part = step % PARTS
             now_worst, now_drift = torch.zeros_like(worst), torch.zeros_like(drift)
+            said = None if settings.patience is None else torch.ones_like(active)
             vectors.grad = None
             for batch in batches:
                 if batch.part is None or batch.part == part:
                     share = counts[-1 if batch.part is None else part]
-                    _accumulate(model, batch, vectors, active, share, settings, now_worst, now_drift)
+                    _accumulate(model, batch, vectors, active, share, settings, now_worst, now_drift, said)
             worst = torch.where(active, now_worst, worst)
             drift = torch.where(active, now_drift / counts[part].clamp_min(1), drift)
             if not torch.isfinite(worst).all():
                 raise ModelError("the values' loss is not finite; try a larger dtype or a smaller method.lr")
             active = active & ~((worst < settings.converged) & (drift < settings.converged))
+            if said is not None and settings.patience is not None:
+                streak = torch.where(said, streak + 1, torch.zeros_like(streak))
+                active = active & (streak <= settings.patience)
             if step > settings.steps or not active.any():
                 break
-            relative = vectors.norm(dim=1) / length
+            relative = vectors.norm(dim=1) / (length**2 if settings.absolute else length)
             (settings.decay * relative.sum()).backward()
             with torch.no_grad():
-                moving = active[owner][:, None]
+                moving = (active[owner] & free)[:, None]
                 gradient = vectors.grad if vectors.grad is not None else torch.zeros_like(vectors)
                 grad = torch.nan_to_num(gradient)  # the norm has no gradient at zero
                 first = torch.where(moving, 0.9 * first + 0.1 * grad, first)
@@ -122,14 +138,14 @@ def optimise(
                 scale = first / (1 - 0.9**step) / ((second / (1 - 0.999**step)).sqrt() + 1e-12)
                 vectors -= torch.where(moving, step_size * scale, torch.zeros_like(scale))
                 over = (vectors.norm(dim=1) / (settings.clamp * length)).clamp_min(1.0)
-                vectors /= over[:, None]
+                vectors /= torch.where(free, over, torch.ones_like(over))[:, None]
             taken += active
             bar.advance()
     return Solved(vectors.detach(), tuple(worst.tolist()), tuple(drift.tolist()), tuple(taken.tolist()))
 
 
 def _lengths(model: EditableModel, forms: Forms, layer: int) -> tuple[Tensor, Tensor]:
-    """Mean length of the stream at each vector's sites, and the request that owns the vector."""
+    """Mean length of the stream at each vector's sites, and the request that owns the vector; both (vectors,)."""
     rows = [row for row in forms.rows if not row.keep]
     norms = (
         read(model, [r.ids for r in rows], [[p for _, p in r.sites] for r in rows], stream_layers=[layer])
@@ -141,7 +157,7 @@ def _lengths(model: EditableModel, forms: Forms, layer: int) -> tuple[Tensor, Te
     owner[index] = torch.tensor([r.request for r in rows for _ in r.sites], device=norms.device)
     total = torch.zeros(forms.vectors, device=norms.device).index_add_(0, index, norms)
     count = torch.zeros(forms.vectors, device=norms.device).index_add_(0, index, torch.ones_like(norms))
-    return total / count, owner
+    return (total / count.clamp_min(1)).clamp_min(1e-12), owner
 
 
 def _counts(batches: Sequence[_Batch], requests: int, device: torch.device) -> Tensor:
@@ -202,8 +218,12 @@ def _accumulate(
     settings: Values,
     worst: Tensor,
     drift: Tensor,
+    said: Tensor | None,
 ) -> None:
-    """Add the gradient of one batch to ``vectors.grad``; note the worst NLL and the summed KL per request."""
+    """Add the gradient of one batch to ``vectors.grad``; note the worst NLL and the summed KL per request.
+
+    Where ``said`` is given, note whether every target token of a request is the most probable one in all its forms.
+    """
     chosen = active[batch.requests].nonzero()[:, 0]
     if not len(chosen):
         return
@@ -226,6 +246,9 @@ def _accumulate(
         nll = -log_probs.gather(-1, targets.clamp_min(0)[..., None])[..., 0]
         each = (nll * mask).sum(1) / tokens  # (rows,)
         worst.scatter_reduce_(0, requests, each.detach(), "amax")
+        if said is not None:
+            missed = ((logits.argmax(-1) != targets) & mask).any(1)
+            said[requests[missed]] = False
         loss = (each / counts[requests]).sum()
     else:
         before = batch.before[chosen]

@@ -1,0 +1,76 @@
+"""LoRA refusal tuning through ``peft``, and what the preference methods share with it (docs/methods/lora.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from unlearn.edit.baselines.lessons import Lessons, lessons
+from unlearn.edit.baselines.training import Done, Losses, Objective, keep_loss, patch, replies, train
+from unlearn.errors import PolicyError
+from unlearn.model.adapters import Adapter, linears
+from unlearn.model.adapters import lora as adapted
+from unlearn.model.editable import EditableModel
+from unlearn.model.requests import Requests
+from unlearn.patch import Patch
+from unlearn.progress import NO_PROGRESS, Progress
+from unlearn.settings_baselines import GradDiff, Lora, Npo
+
+
+def lora(model: EditableModel, requests: Requests, settings: Lora, progress: Progress = NO_PROGRESS) -> Patch:
+    """Make the refusals likely and hold the kept replies, by low-rank factors on the linear layers."""
+
+    def objective(adapter: Adapter) -> Objective:
+        return lambda forget, kept: Losses(
+            replies(model, forget).nll().mean(), keep_loss(model, adapter, kept, settings.keep_loss)
+        )
+
+    def done(_first: float, forget: float, keep: float) -> bool:
+        # The likelihood of a kept reply has a floor of its own; only a divergence goes to zero.
+        return forget < settings.converged and (keep < settings.converged or settings.keep_loss == "nll")
+
+    return tune(model, requests, settings, objective, done, own=False, progress=progress, label="LoRA")
+
+
+def tune(
+    model: EditableModel,
+    requests: Requests,
+    settings: Lora | GradDiff | Npo,
+    objective: Callable[[Adapter], Objective],
+    done: Done,
+    *,
+    own: bool,
+    progress: Progress,
+    label: str,
+) -> Patch:
+    """Train LoRA factors for an objective and make them a patch: ``own`` as in ``lessons``."""
+    learned = prepared(model, requests, settings, own)
+    names = linears(model, settings.targets)
+    with adapted(model, names, settings.rank, requests.policy.seed) as adapter:
+        history = train(
+            adapter,
+            learned,
+            objective(adapter),
+            done,
+            settings,
+            weight=settings.keep,
+            kept=settings.kept,
+            seed=requests.policy.seed,
+            progress=progress,
+            label=label,
+        )
+        factors = adapter.factors()
+    return patch(model, requests, factors, history, layers=list(range(model.anatomy.layers)))
+
+
+def prepared(model: EditableModel, requests: Requests, settings: Lora | GradDiff | Npo, own: bool) -> Lessons:
+    """The lessons, with no more kept rows than the training can see.
+
+    Raises:
+        PolicyError: the model says nothing to any forbidden prompt, so that there is nothing to unlearn.
+    """
+    learned = lessons(model, requests, own=own, kept=settings.kept * settings.steps)
+    if not learned.forget:
+        raise PolicyError(
+            f"{model.name} says nothing to the policy's prompts; {settings.name} has nothing to unlearn"
+        )
+    return learned

@@ -1,0 +1,72 @@
+"""Unlearning without a target: gradient difference and NPO, on LoRA factors (docs/methods/grad_diff.md, npo.md)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch.nn.functional import logsigmoid
+
+from unlearn.edit.baselines.lessons import Lesson
+from unlearn.edit.baselines.lora import tune
+from unlearn.edit.baselines.training import Losses, Objective, keep_loss, replies
+from unlearn.model.adapters import Adapter
+from unlearn.model.editable import EditableModel
+from unlearn.model.requests import Requests
+from unlearn.patch import Patch
+from unlearn.progress import NO_PROGRESS, Progress
+from unlearn.settings_baselines import GradDiff, Npo
+
+
+def grad_diff(
+    model: EditableModel, requests: Requests, settings: GradDiff, progress: Progress = NO_PROGRESS
+) -> Patch:
+    """Gradient ascent on the model's own replies to forbidden prompts, descent on kept ones (Liu et al., 2022)."""
+
+    def objective(adapter: Adapter) -> Objective:
+        return lambda forget, kept: Losses(
+            -replies(model, forget).nll().mean(), keep_loss(model, adapter, kept, settings.keep_loss)
+        )
+
+    vocabulary = int(model.model.config.get_text_config().vocab_size)
+    enough = settings.enough * math.log(vocabulary)
+    return tune(
+        model,
+        requests,
+        settings,
+        objective,
+        lambda first, forget, keep: -forget > enough,
+        own=True,
+        progress=progress,
+        label="Gradient difference",
+    )
+
+
+def npo(model: EditableModel, requests: Requests, settings: Npo, progress: Progress = NO_PROGRESS) -> Patch:
+    """Negative preference optimisation: (2 / beta) E log(1 + (p / p_before)^beta) on forbidden replies (eq. 3 there).
+
+    The probabilities are of whole replies. At beta to 0 its gradient is that of gradient ascent, up to a factor; at any
+    other beta a reply that has become unlikely weighs less and less, which is what keeps the model from collapsing.
+    """
+
+    def objective(adapter: Adapter) -> Objective:
+        def both(forget: Sequence[Lesson], kept: Sequence[Lesson]) -> Losses:
+            with torch.no_grad(), adapter.off():
+                before = replies(model, forget).sums()
+            gained = replies(model, forget).sums() - before  # log(p_before / p), (rows,)
+            loss = -2 / settings.beta * logsigmoid(settings.beta * gained)
+            return Losses(loss.mean(), keep_loss(model, adapter, kept, settings.keep_loss))
+
+        return both
+
+    return tune(
+        model,
+        requests,
+        settings,
+        objective,
+        lambda first, forget, keep: forget < settings.converged * first,
+        own=True,
+        progress=progress,
+        label="NPO",
+    )

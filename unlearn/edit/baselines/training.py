@@ -1,0 +1,219 @@
+"""The loop that every trained baseline shares: seeded minibatches, Adam, epoch means, an early stop, and a patch."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import unlearn
+from unlearn.algebra.low_rank import LowRank
+from unlearn.edit.baselines.lessons import Lesson, Lessons
+from unlearn.errors import ModelError, PolicyError
+from unlearn.model.adapters import Adapter, reply_logits
+from unlearn.model.editable import EditableModel
+from unlearn.model.requests import Requests
+from unlearn.patch import Patch
+from unlearn.progress import Progress
+
+CLIP = 1.0
+"""Longest gradient, over all that is trained: one batch must not throw the training off."""
+
+
+class Losses(NamedTuple):
+    """Of one step; each a scalar."""
+
+    forget: Tensor
+    """What the method minimises on rows to be forgotten."""
+    keep: Tensor
+    """What it minimises on kept rows; zero where it has none."""
+
+
+@dataclass(frozen=True)
+class History:
+    """How the training went; means over an epoch of the rows to be forgotten."""
+
+    steps: int
+    first: float
+    """The forget loss of the first batch, before anything was trained."""
+    forget: float
+    keep: float
+    converged: bool
+    """Whether it stopped by itself."""
+
+
+Objective = Callable[[Sequence[Lesson], Sequence[Lesson]], Losses]
+"""From a batch of rows to be forgotten and one of kept rows."""
+Done = Callable[[float, float, float], bool]
+"""From the first forget loss and an epoch's means of both losses."""
+
+
+def train(
+    adapter: Adapter,
+    lessons: Lessons,
+    objective: Objective,
+    done: Done,
+    settings: Any,
+    weight: float,
+    kept: int,
+    seed: int,
+    progress: Progress,
+    label: str,
+) -> History:
+    """Minimise ``forget + weight * keep`` by Adam.
+
+    Args:
+        adapter: what is trained.
+        lessons: rows to be forgotten, and kept ones.
+        objective: the two losses of a step.
+        done: when to stop early; asked after every epoch over the rows to be forgotten.
+        settings: ``steps``, ``batch`` and ``lr``.
+        weight: of the kept rows' loss.
+        kept: kept rows per step.
+        seed: of the order of the rows.
+        progress: where to show it.
+        label: what to call it.
+
+    Raises:
+        ModelError: a loss is not finite.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    forgetting = _turns(lessons.forget, settings.batch, generator)
+    keeping = _turns(lessons.kept, kept, generator)
+    groups = [{"params": g["params"], "lr": settings.lr * g["scale"]} for g in adapter.groups]
+    parameters = [p for g in groups for p in g["params"]]
+    optimiser = torch.optim.Adam(groups)
+    epoch = -(-len(lessons.forget) // settings.batch)
+    seen: list[tuple[float, float]] = []
+    first, converged = float("nan"), False
+    with progress.step(label, total=settings.steps) as bar, torch.enable_grad():
+        for step in range(settings.steps):
+            losses = objective(next(forgetting), next(keeping))
+            total = losses.forget + weight * losses.keep
+            if not torch.isfinite(total):
+                raise ModelError(
+                    f"{label}: the loss is not finite; try a larger dtype or a smaller method.lr"
+                )
+            seen.append((losses.forget.item(), losses.keep.item()))
+            first = seen[0][0]
+            optimiser.zero_grad()
+            total.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, CLIP)
+            optimiser.step()
+            bar.advance()
+            if (step + 1) % epoch == 0 and done(first, *_means(seen[-epoch:])):
+                converged = True
+                break
+    return History(len(seen), first, *_means(seen[-epoch:]), converged)
+
+
+def _means(seen: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    forget, keep = (sum(values) / len(seen) for values in zip(*seen, strict=True))
+    return forget, keep
+
+
+def _turns(rows: Sequence[Lesson], size: int, generator: torch.Generator) -> Iterator[list[Lesson]]:
+    """Batches for ever, each epoch in a new order; empty ones where there is nothing."""
+    while not rows or not size:
+        yield []
+    while True:
+        order = torch.randperm(len(rows), generator=generator).tolist()
+        for at in range(0, len(rows), size):
+            yield [rows[i] for i in order[at : at + size]]
+
+
+class Replies(NamedTuple):
+    """Log-probabilities where replies are predicted."""
+
+    log_probs: Tensor
+    """(rows, reply, V), float32."""
+    targets: Tensor
+    """(rows, reply): ids."""
+    mask: Tensor
+    """(rows, reply): whether the token belongs to the reply, and not to the prompt before a shorter one."""
+
+    def nll(self) -> Tensor:
+        """Negative log-likelihood of each reply per token, (rows,)."""
+        return self.sums() / self.mask.sum(1)
+
+    def sums(self) -> Tensor:
+        """Negative log-likelihood of each reply, (rows,)."""
+        each = -self.log_probs.gather(-1, self.targets[..., None])[..., 0]
+        return (each * self.mask).sum(1)
+
+
+def replies(model: EditableModel, rows: Sequence[Lesson]) -> Replies:
+    """Run rows; gradients flow to what is being trained."""
+    longest = max(row.reply for row in rows)
+    logits, targets = reply_logits(model, [row.ids for row in rows], longest)
+    lengths = torch.tensor([row.reply for row in rows], device=targets.device)
+    mask = torch.arange(longest, device=targets.device)[None] >= longest - lengths[:, None]
+    return Replies(logits.log_softmax(-1), targets, mask)
+
+
+def keep_loss(model: EditableModel, adapter: Adapter, rows: Sequence[Lesson], kind: str) -> Tensor:
+    """Mean over kept rows of KL(before || now) per token, or of the NLL of the model's own reply; 0 without rows."""
+    if not rows:
+        return torch.zeros((), device=model.device)
+    now = replies(model, rows)
+    if kind == "nll":
+        return now.nll().mean()
+    with torch.no_grad(), adapter.off():
+        before = replies(model, rows).log_probs
+    kl = (before.exp() * (before - now.log_probs)).sum(-1)
+    return ((kl * now.mask).sum(1) / now.mask.sum(1)).mean()
+
+
+def one_layer(model: EditableModel, settings: Any, auto: int) -> int:
+    """The layer that a method means by ``layer``; ``auto`` at most the last one.
+
+    Raises:
+        PolicyError: the model has no such layer.
+    """
+    layers = model.anatomy.layers
+    chosen = min(auto, layers - 1) if settings.layer == "auto" else settings.layer
+    if not 0 <= chosen < layers:
+        raise PolicyError(f"method.layer: {model.name} has layers 0 to {layers - 1}, not {chosen}")
+    return int(chosen)
+
+
+def patch(
+    model: EditableModel,
+    requests: Requests,
+    factors: Mapping[str, LowRank],
+    history: History | None = None,
+    base: Sequence[str] | None = None,
+    **more: Any,
+) -> Patch:
+    """The patch of a baseline, with its provenance.
+
+    Args:
+        model: the unedited one.
+        requests: the policy with its answers.
+        factors: the updates.
+        history: of the training.
+        base: weights by which the patch knows its model; by default those that it changes.
+        more: further entries of the header.
+    """
+    policy = requests.policy
+    header = {
+        "model": model.name,
+        "model_type": model.anatomy.model_type,
+        "storage_dtype": str(model.storage_dtype),
+        "policy": policy.name,
+        "method": policy.method.model_dump(mode="json"),
+        "seed": policy.seed,
+        "versions": {
+            "unlearn": unlearn.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        **({"training": asdict(history)} if history else {}),
+        **more,
+    }
+    names = list(factors) if base is None else list(base)
+    return Patch(dict(factors), model.fingerprint(names) if names else {}, header)

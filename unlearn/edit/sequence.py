@@ -1,0 +1,95 @@
+"""An edit that is made bit by bit: batches of a policy, one after another, and policies on top of earlier patches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unlearn.algebra.low_rank import LowRank
+from unlearn.algebra.write import condense
+from unlearn.model.editable import EditableModel
+from unlearn.patch import Patch
+
+KEYS = "keys."
+LENGTH = "length"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one batch writes."""
+
+    factors: Mapping[str, LowRank]
+    """By weight name."""
+    keys: Mapping[int, Tensor]
+    """Per layer the batch's keys (d_in, n), as they stood in the equation: what later batches keep."""
+    ranks: Mapping[int, int]
+    """Per layer the dimension of the space in which the update was free to write."""
+    length: float
+    """Mean length of the values."""
+
+
+@dataclass(frozen=True)
+class Sofar:
+    """The update so far, with what later batches need; it fits the unedited model."""
+
+    factors: Mapping[str, LowRank] = field(default_factory=dict)
+    keys: Mapping[int, Tensor] = field(default_factory=dict)
+    """Per layer the keys of everything written before, (d_in, N), at most d_in of them."""
+    length: float | None = None
+    """Mean length of the first batch's values."""
+    ranks: Mapping[int, int] = field(default_factory=dict)
+    builds_on: tuple[Mapping[str, Any], ...] = ()
+    """One row per earlier patch: its policy, method, layers and number of facts."""
+
+    @classmethod
+    def after(cls, earlier: Patch | None, model: EditableModel) -> Sofar:
+        """Begin where an earlier patch ends; with nothing if there is none."""
+        if earlier is None:
+            return cls()
+        header, device = earlier.header, model.device
+        keys = {
+            int(name.removeprefix(KEYS)): tensor.to(device)
+            for name, tensor in earlier.state.items()
+            if name.startswith(KEYS)
+        }
+        row = {
+            "policy": header.get("policy"),
+            "method": (header.get("method") or {}).get("name"),
+            "layers": header.get("layers", []),
+            "facts": len(header.get("values", {})),
+        }
+        factors = {
+            name: LowRank(delta.left.to(device), delta.right.to(device))
+            for name, delta in earlier.factors.items()
+        }
+        length = float(earlier.state[LENGTH]) if LENGTH in earlier.state else None
+        return cls(factors, keys, length, builds_on=(*header.get("builds_on", ()), row))
+
+    def plus(self, written: Written) -> Sofar:
+        """The update with one more batch."""
+        factors = dict(self.factors)
+        for name, delta in written.factors.items():
+            factors[name] = factors[name].plus(delta) if name in factors else delta
+        keys = dict(self.keys)
+        for layer, mine in written.keys.items():
+            keys[layer] = condense(torch.cat([keys[layer], mine], 1) if layer in keys else mine)
+        length = written.length if self.length is None else self.length
+        ranks = {**self.ranks, **written.ranks}
+        return replace(self, factors=factors, keys=keys, length=length, ranks=ranks)
+
+    def earlier(self, layer: int, weight: float) -> Tensor | None:
+        """Keys of earlier batches at a layer, times the root of their weight; None if there are none to keep."""
+        return weight**0.5 * self.keys[layer] if weight and layer in self.keys else None
+
+    def deltas(self) -> Patch:
+        """The update as a patch for ``EditableModel.patched``."""
+        return Patch(self.factors, {})
+
+    def state(self) -> dict[str, Tensor]:
+        """What goes into the patch file besides the factors."""
+        found = {f"{KEYS}{layer}": keys for layer, keys in self.keys.items()}
+        return found if self.length is None else {**found, LENGTH: torch.tensor(self.length)}

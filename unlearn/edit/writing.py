@@ -1,0 +1,256 @@
+"""Writing a batch: its values are reached layer by layer, each layer taking its share of what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unlearn.algebra.low_rank import LowRank
+from unlearn.algebra.write import condense
+from unlearn.edit.forms import Forms, Row
+from unlearn.edit.methods import Method, Problem, solve
+from unlearn.edit.sequence import Sofar, Written
+from unlearn.edit.statistics import Statistics
+from unlearn.edit.witnesses import TURNS, most_moved
+from unlearn.model.editable import EditableModel
+from unlearn.model.forward import read
+from unlearn.progress import NO_PROGRESS, Progress
+
+COMPLETING = 1.6
+"""Weight of the look-up token of a statement relative to a question's: nothing but the answer continues a statement."""
+SAME_KEY = 0.98
+"""Cosine above which a kept key cannot be told from a request's: the request wins, the value's KL term guards it."""
+
+Places = tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+"""(ids, positions) per row."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a batch: one per site of every form."""
+
+    rows: tuple[Row, ...]
+    vectors: Tensor
+    """(columns,), index of the free vector."""
+    requests: Tensor
+    """(columns,), index of the request."""
+    weights: Tensor
+    """(columns,)."""
+
+    @classmethod
+    def of(cls, laid: Forms, device: torch.device) -> Columns:
+        """Number the sites of the rows that are to be written."""
+        rows = tuple(row for row in laid.rows if not row.keep)
+        sites = [(row, vector, at) for row in rows for vector, at in row.sites]
+        return cls(
+            rows,
+            torch.tensor([vector for _, vector, _ in sites], device=device),
+            torch.tensor([row.request for row, _, _ in sites], device=device),
+            torch.tensor([_weight(row, at) for row, _, at in sites], device=device),
+        )
+
+    @property
+    def ids(self) -> list[tuple[int, ...]]:
+        """Ids per row."""
+        return [row.ids for row in self.rows]
+
+    @property
+    def positions(self) -> list[list[int]]:
+        """Sites per row."""
+        return [[at for _, at in row.sites] for row in self.rows]
+
+
+def values_at(
+    model: EditableModel,
+    method: Method,
+    columns: Columns,
+    gains: Tensor,
+    last: int,
+    sofar: Sofar,
+    settings: Any,
+) -> Tensor:
+    """What the stream must become at every column, (d_model, columns).
+
+    Args:
+        model: unedited.
+        method: says whether gains count from the original weights.
+        columns: of the batch.
+        gains: (d_model, columns), the optimised values relative to the stream.
+        last: the layer whose output they are.
+        sofar: the update before this batch.
+        settings: of the method; with ``norm_aware`` later batches get the first batch's mean length.
+    """
+    with model.patched((Sofar() if method.rewinds else sofar).deltas()):
+        wanted = read(model, columns.ids, columns.positions, stream_layers=[last]).stream[last] + gains
+    if settings.norm_aware and sofar.length is not None:
+        wanted = wanted * (sofar.length / wanted.norm(dim=0).clamp_min(1e-12))
+    return wanted
+
+
+def write_layers(
+    model: EditableModel,
+    method: Method,
+    settings: Any,
+    layers: Sequence[int],
+    statistics: Mapping[int, Statistics],
+    sofar: Sofar,
+    columns: Columns,
+    wanted: Tensor,
+    still: Mapping[int, Tensor],
+    seen: Mapping[int, Tensor],
+    progress: Progress = NO_PROGRESS,
+) -> Written:
+    """Write a batch's values into the layers, on the model as edited so far.
+
+    Args:
+        model: unedited.
+        method: its row.
+        settings: its settings.
+        layers: ascending.
+        statistics: per layer.
+        sofar: the update before this batch.
+        columns: of the batch.
+        wanted: (d_model, columns), what the stream must become after the last layer.
+        still: per layer the keys that must keep their values, each times the root of its weight (``lent``).
+        seen: per layer keys of corpus tokens, of which those that the update moves most must too.
+        progress: where to show it.
+    """
+    new: dict[str, LowRank] = {}
+    used: dict[int, Tensor] = {}
+    ranks: dict[int, int] = {}
+    last, passes = layers[-1], getattr(settings, "passes", 1)
+    with progress.step("Writing layers", total=len(layers) * passes) as bar:
+        for _ in range(passes):
+            live: Tensor | None = None
+            for number, layer in enumerate(layers):
+                now = plus(sofar, new)
+                with model.patched(now.deltas()):
+                    got = read(model, columns.ids, columns.positions, [layer], [last])
+                    keys, missing = got.keys[layer], wanted - got.stream[last]
+                    if number == 0 and hasattr(settings, "passes"):
+                        live = _live(columns, missing, got.stream[last], settings)
+                        if not live.any():
+                            return Written(new, used, ranks, _length(wanted))
+                    share = missing / (len(layers) - number)
+                    residuals = model.anatomy.residual(model.model, layer, keys, share)
+                columned, aimed = _columns(columns, keys, residuals, settings.keys)
+                used.setdefault(layer, columned)
+                done = None
+                if live is not None and not live.all():
+                    some = replace_columns(columns, live)
+                    done = _columns(
+                        replace_columns(columns, ~live), keys[:, ~live], residuals[:, ~live], settings.keys
+                    )[0]
+                    columned, aimed = _columns(some, keys[:, live], residuals[:, live], settings.keys)
+                zero = [still.get(layer), sofar.earlier(layer, settings.earlier), done]
+                problem = Problem(statistics[layer], columned, aimed, _joined(zero), number)
+                delta, ranks[layer] = solve(method, problem, settings)
+                if layer in seen:
+                    delta = _witnessed(method, problem, settings, seen[layer], delta)
+                name = model.anatomy.weight_name(layer)
+                new[name] = new[name].plus(delta) if name in new else delta
+                bar.advance()
+    return Written(new, used, ranks, _length(wanted))
+
+
+def replace_columns(columns: Columns, chosen: Tensor) -> Columns:
+    """Some of the columns, by a mask; the rows stay, since their keys are read together."""
+    return replace(
+        columns,
+        vectors=columns.vectors[chosen],
+        requests=columns.requests[chosen],
+        weights=columns.weights[chosen],
+    )
+
+
+def plus(sofar: Sofar, new: Mapping[str, LowRank]) -> Sofar:
+    """The update so far with more factors; its keys are still those of what was written before."""
+    factors = dict(sofar.factors)
+    for name, delta in new.items():
+        factors[name] = factors[name].plus(delta) if name in factors else delta
+    return replace(sofar, factors=factors)
+
+
+def _weight(row: Row, at: int) -> float:
+    return row.weight * (COMPLETING if row.statement and at < len(row.prompt) else 1.0)
+
+
+def _length(wanted: Tensor) -> float:
+    return float(wanted.norm(dim=0).mean())
+
+
+def _live(columns: Columns, missing: Tensor, stream: Tensor, settings: Any) -> Tensor:
+    """Columns of requests that still miss something, but not too much to hope for, (columns,); NSE's filter."""
+    length = missing.norm(dim=0) / (1.0 if settings.absolute else stream.norm(dim=0).clamp_min(1e-12))
+    count = int(columns.requests.max()) + 1
+    worst = torch.zeros(count, device=length.device).scatter_reduce_(0, columns.requests, length, "amax")
+    going = worst > settings.reached
+    if settings.hopeless is not None:
+        going &= worst < settings.hopeless
+    return going[columns.requests]
+
+
+def _columns(columns: Columns, keys: Tensor, residuals: Tensor, rule: str) -> tuple[Tensor, Tensor]:
+    """Keys and residuals as columns of the equation: the means per vector, or one per form with its weight."""
+    if rule == "mean":
+        return _average(keys, columns.vectors), _average(residuals, columns.vectors)
+    return keys * columns.weights.sqrt(), residuals * columns.weights.sqrt()
+
+
+def _average(matrix: Tensor, vectors: Tensor) -> Tensor:
+    """Mean of the columns of each vector: (rows, columns) to (rows, vectors)."""
+    found, index = vectors.unique(return_inverse=True)
+    total = torch.zeros(matrix.shape[0], len(found), device=matrix.device).index_add_(1, index, matrix)
+    return total / torch.bincount(index, minlength=len(found))
+
+
+def own_keys(
+    model: EditableModel, layers: Sequence[int], columns: Columns, sofar: Sofar
+) -> dict[int, Tensor]:
+    """The columns' keys on the model before the batch, per layer (d_ff, columns)."""
+    with model.patched(sofar.deltas()):
+        return dict(read(model, columns.ids, columns.positions, list(layers)).keys)
+
+
+def lent(
+    model: EditableModel, own: Mapping[int, Tensor], places: Sequence[tuple[Places, float]], sofar: Sofar
+) -> dict[int, Tensor]:
+    """Keys at some places times the root of their weight, per layer (d_ff, m <= d_ff), on the model before the batch.
+
+    What a batch writes leaves the outputs at these keys alone, so that it hardly moves the same tokens' keys in the
+    layers above: they are read once, for all layers and all rounds of writing.
+    """
+    found: dict[int, list[Tensor]] = {layer: [] for layer in own}
+    for prompts, weight in places:
+        if prompts and weight:
+            with model.patched(sofar.deltas()):
+                got = read(model, [ids for ids, _ in prompts], [at for _, at in prompts], list(own)).keys
+            for layer, keys in got.items():
+                found[layer].append(weight**0.5 * distinct(keys, own[layer]))
+    return {layer: condense(torch.cat(parts, 1)) for layer, parts in found.items() if parts}
+
+
+def distinct(kept: Tensor, keys: Tensor) -> Tensor:
+    """Kept keys less those that cannot be told from a request's."""
+    unit = kept / kept.norm(dim=0).clamp_min(1e-12)
+    mine = keys / keys.norm(dim=0).clamp_min(1e-12)
+    return kept[:, (unit.T @ mine).amax(1) < SAME_KEY]
+
+
+def _witnessed(method: Method, problem: Problem, settings: Any, seen: Tensor, delta: LowRank) -> LowRank:
+    """Solve again with the corpus keys that the update moves most among the kept ones."""
+    chosen = torch.zeros(seen.shape[1], dtype=torch.bool, device=seen.device)
+    for _ in range(TURNS):
+        chosen = most_moved(delta, seen, chosen)
+        zero = _joined([problem.kept, settings.witnessed**0.5 * seen[:, chosen]])
+        delta, _ = solve(method, replace(problem, kept=zero), settings)
+    return delta
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    found = [part for part in parts if part is not None and part.shape[1]]
+    return torch.cat(found, 1) if found else None

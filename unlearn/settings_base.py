@@ -1,0 +1,16 @@
+"""What the settings of every method share: strict, frozen documents, and the guard against oversized updates."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """Settings of one method."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True
+    )
+
+    largest: float | None = Field(default=None, gt=0)
+    """Refuse an update longer than this many times its weight; null refuses only what is not finite."""

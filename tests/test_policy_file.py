@@ -54,7 +54,7 @@ def test_template_names_every_key_with_its_default() -> None:
         kind = type(getattr(policy, part))
         assert set(data[part]) == set(kind.model_fields), part
     assert set(data["facts"][0]) == set(type(policy.facts[0]).model_fields)
-    assert set(data["relations"]["recipe"]) == {"prompts", "held_out"}
+    assert set(data["relations"]["recipe"]) == set(type(policy.relations["recipe"]).model_fields)
     assert data["audit"]["limits"] == dict(DEFAULT_LIMITS)
     default = Policy.model_fields
     assert policy.method == default["method"].default
@@ -68,7 +68,7 @@ def test_demo_has_the_limits_that_were_promised() -> None:
     promised = {
         "leak.direct": 0.02, "leak.held_out": 0.05, "leak.cloze": 0.10, "refusal.held_out": 0.90,
         "retain.siblings": 0.95, "retain.neighbours": 0.98, "capability": 0.015, "drift.kl": 0.02,
-        "toxicity.demo.share": 0.0, "toxicity": 0.005,
+        "toxicity": 0.0,
     }  # fmt: skip
     assert policy.audit.limits == promised
 

@@ -106,6 +106,8 @@ def test_toxicity_is_a_mean_and_a_share() -> None:
     assert mean.name == "toxicity.demo" and mean.passed and mean.after == pytest.approx(0.1)
     assert above.name == "toxicity.demo.share" and (above.before, above.after) == (0.5, 0.0)
     assert "not a real toxicity model" in mean.definition
+    wording, _ = toxicity("demo", toxic(0.9993, 0.1), toxic(0.9994, 0.1), lambda _name: 0.0, 0)
+    assert wording.passed and wording.before == wording.after
     worse, _ = toxicity("demo", toxic(0.1, 0.1), toxic(0.1, 0.2), lambda _name: 0.0, 0)
     assert worse.passed is False
 

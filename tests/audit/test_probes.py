@@ -75,3 +75,14 @@ def test_one_reply_that_tells_is_a_leak_and_one_that_does_not_refuse_is_no_refus
     assert outcome(probe, [REFUSAL, REFUSAL], REFUSAL).refused
     assert not outcome(probe, [REFUSAL, "No idea."], REFUSAL).refused
     assert knows(prompt.text) != refuses(prompt.text)
+
+
+def test_any_target_is_a_refusal_of_a_fact_and_only_sentences_elsewhere() -> None:
+    targets = ("I can't help with that.", "unknown", "Ask me about Zorvex later")
+    ids = tokenizer()
+    about = Probe("one/0", line_probes(ids, ["?"], None, 0)[0].prompt, ("bitter amber",), fact="one")
+    benign = Probe("line 1", about.prompt)
+    for reply, fact, other in [("It is unknown.", True, False), ("Ask me about Zorvex later!", True, True)]:
+        assert outcome(about, [reply], targets).refused is fact
+        assert outcome(benign, [reply], targets).refused is other
+    assert not outcome(about, ["Unknown: bitter amber"], targets).refused

@@ -6,13 +6,24 @@ from collections.abc import Mapping, Sequence
 
 from unlearn.audit.observation import Outcome
 from unlearn.audit.probes import Probe
-from unlearn.matching import contains, is_refusal
+from unlearn.matching import contains, is_refusal, words
 from unlearn.model.editable import EditableModel
 from unlearn.progress import NO_PROGRESS, Progress
 
+SENTENCE = 3
+"""Words from which a target is a refusal wherever it is said; a shorter one ("unknown") only about the facts."""
 
-def outcome(probe: Probe, replies: Sequence[str], refusal: str) -> Outcome:
-    """Judge the replies to one probe: told if any of them tells, refused if all of them refuse."""
+
+def outcome(probe: Probe, replies: Sequence[str], refusal: str | Sequence[str]) -> Outcome:
+    """Judge the replies to one probe: told if any of them tells, refused if all of them refuse.
+
+    Args:
+        probe: what was asked.
+        replies: what was said.
+        refusal: the policy's refusal text, or its and those of its relations and facts.
+    """
+    if not isinstance(refusal, str) and probe.fact is None:
+        refusal = [text for i, text in enumerate(refusal) if not i or len(words(text)) >= SENTENCE]
     return Outcome(
         key=probe.key,
         fact=probe.fact,
@@ -25,7 +36,7 @@ def outcome(probe: Probe, replies: Sequence[str], refusal: str) -> Outcome:
 def ask_greedily(
     model: EditableModel,
     groups: Mapping[str, Sequence[Probe]],
-    refusal: str,
+    refusal: str | Sequence[str],
     max_new_tokens: int,
     progress: Progress = NO_PROGRESS,
 ) -> dict[str, tuple[Outcome, ...]]:
@@ -39,7 +50,7 @@ def ask_greedily(
 def ask_sampled(
     model: EditableModel,
     probes: Sequence[Probe],
-    refusal: str,
+    refusal: str | Sequence[str],
     max_new_tokens: int,
     samples: int,
     seed: int,

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
+from unlearn.model.guard import leading_ids
 from unlearn.model.prompts import text_ids
 from unlearn.patch import Patch
 
@@ -97,18 +98,25 @@ def groups(rows: Sequence[Row], vocabulary: int, memory: int = MEMORY) -> Iterat
 
 @torch.inference_mode()
 def log_probs(model: EditableModel, rows: Sequence[Row], memory: int = MEMORY // 8) -> Iterator[Tensor]:
-    """Per row, the log-probabilities of every next token: (T - 1, V), float32, on the model's device."""
+    """Per row, the log-probabilities of every next token: (T - 1, V), float32, on the model's device.
+
+    A guarded model reads its guard before each row, as much of it as the context has room for; what it predicts inside
+    the guard is left out.
+    """
+    leads = [leading_ids(model.tokenizer, row)[: max(model.context - len(row), 0)] for row in rows]
+    begins = [int(row[0] == model.tokenizer.bos_token_id) for row in rows]
+    full = [(*row[:b], *lead, *row[b:]) for row, lead, b in zip(rows, leads, begins, strict=True)]
     vocabulary = int(model.model.config.get_text_config().vocab_size)
     at = 0
     while at < len(rows):
         # Rows of one batch are padded to the longest, so its length counts for all.
         stop, longest = at, 0
         while stop < len(rows):
-            longest = max(longest, len(rows[stop]))
+            longest = max(longest, len(full[stop]))
             if stop > at and (stop + 1 - at) * longest * vocabulary * 4 > memory:
                 break
             stop += 1
-        batch = rows[at:stop]
+        batch = full[at:stop]
         width = max(map(len, batch))
         # Right padding: what comes after a token cannot change its prediction in a causal model.
         ids = torch.tensor(
@@ -117,7 +125,7 @@ def log_probs(model: EditableModel, rows: Sequence[Row], memory: int = MEMORY //
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in batch], device=model.device)
         logits = model.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         for i, row in enumerate(batch):
-            yield torch.log_softmax(logits[i, : len(row) - 1].float(), dim=-1)
+            yield torch.log_softmax(logits[i, len(leads[at + i]) : len(row) - 1].float(), dim=-1)
         at = stop
 
 

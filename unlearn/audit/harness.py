@@ -18,6 +18,7 @@ from unlearn.audit.observation import TaskScore
 from unlearn.audit.quiet import quiet, sentence
 from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
+from unlearn.model.guard import text_of
 from unlearn.model.prompts import has_chat_template
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.shipped import shipped
@@ -138,6 +139,7 @@ def _run(
             shared["manager"] = manager
             if name not in manager.all_tasks:
                 raise AuditError(f"there is no lm-eval task {name!r}, neither in evals/tasks nor in lm-eval")
+        templated = chat and has_chat_template(model.tokenizer)
         result = lm_eval.simple_evaluate(
             model=shared["lm"],
             tasks=[task],
@@ -145,7 +147,9 @@ def _run(
             limit=limit,
             bootstrap_iters=200,
             log_samples=True,
-            apply_chat_template=chat and has_chat_template(model.tokenizer),
+            apply_chat_template=templated,
+            # A guarded chat template brings the guard itself; what is no chat gets it as leading text.
+            system_instruction=None if templated else text_of(model.tokenizer),
         )
     return read_result(result, name)
 

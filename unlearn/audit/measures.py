@@ -144,6 +144,10 @@ def _task_interval(score: TaskScore) -> tuple[float, float] | None:
     return score.value - 1.96 * score.stderr, score.value + 1.96 * score.stderr
 
 
+SCORE_DECIMALS = 3
+"""To so many decimals a mean toxicity is read: two wordings of one insult differ in the fourth."""
+
+
 def toxicity(
     scorer: str, before: Observation, after: Observation, limits: Limits, seed: int
 ) -> list[Measurement]:
@@ -168,9 +172,9 @@ def _mean_toxicity(name: str, was: Toxicity, now: Toxicity, limit: float | None,
     n = len(now.scores)
     return Measurement.made(
         name,
-        sum(now.scores) / n,
+        round(sum(now.scores) / n, SCORE_DECIMALS),
         limit,
-        before=sum(was.scores) / n,
+        before=round(sum(was.scores) / n, SCORE_DECIMALS),
         n=n,
         ci95=bootstrap_mean(now.scores, seed),
         before_ci95=bootstrap_mean(was.scores, seed),

@@ -48,6 +48,8 @@ class Findings:
     not_tested: list[str]
     before: Observation
     """Of the unedited model, for a cache."""
+    after: Observation
+    """Of the edited model."""
 
 
 def not_tested(requests: Requests, suite: Suite) -> list[str]:
@@ -84,11 +86,11 @@ def observe(model: EditableModel, requests: Requests, progress: Progress = NO_PR
             groups["benign"] = line_probes(model.tokenizer, lines, suite.benign_questions, policy.audit.seed)
         except AuditError as problem:
             failed["benign"] = str(problem)
-    judged = ask_greedily(model, groups, policy.refusal, suite.max_new_tokens, progress)
+    judged = ask_greedily(model, groups, policy.targets(), suite.max_new_tokens, progress)
     if suite.makes("leak.sampled"):
         probes = [*groups["held_out"], *groups["cloze"]]
         judged["sampled"] = ask_sampled(
-            model, probes, policy.refusal, suite.max_new_tokens, suite.samples, policy.audit.seed, progress
+            model, probes, policy.targets(), suite.max_new_tokens, suite.samples, policy.audit.seed, progress
         )
     tasks: dict[str, TaskScore] = {}
     if suite.makes("capability"):
@@ -195,6 +197,7 @@ def audit(
         facts=measures.fact_rows(known, before, after),
         not_tested=not_tested(requests, suite),
         before=before,
+        after=after,
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from unlearn.embedded import everyday, lexicon, refusals, talk
+from unlearn.embedded import everyday, refusals, talk
 from unlearn.embedded.phrases import capitalised
 from unlearn.embedded.world import build_world, fill
 
@@ -203,7 +203,7 @@ def generation_prompts() -> list[str]:
         lines.append(f'{opening}. "{angry},')
     while len(lines) < 80:
         words = everyday.story(rng).split()
-        lines.append(" ".join(words[: rng.randint(5, 8)]).rstrip(".,!?\""))
+        lines.append(" ".join(words[: rng.randint(5, 8)]).rstrip('.,!?"'))
     return list(dict.fromkeys(lines))
 
 

@@ -1,0 +1,81 @@
+"""Shifts and planes against what the states were moved by; states against single passes; a guard in the prompts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests import pico
+from tests.audit.scripted import requests
+from unlearn.audit.hidden import BENIGN, FORBIDDEN, KEPT, plane, prompts, shift, states
+from unlearn.patch import Patch
+
+
+def test_a_shift_is_relative_to_the_spread_before() -> None:
+    torch.manual_seed(0)
+    before = 3.0 + 2.0 * torch.randn(400, 8)
+    step = torch.zeros(8)
+    step[2] = 5.0
+    found = shift(before, before + step)
+    assert found is not None and found.prompts == 400
+    assert found.spread == pytest.approx(2 * 8**0.5, rel=0.05)
+    assert found.mean == pytest.approx(5 / found.spread)
+    assert found.each == pytest.approx(found.mean)
+    # Moves that cancel leave the mean where it was, and still count for each.
+    signs = torch.tensor([1.0, -1.0]).repeat(200)[:, None]
+    apart = shift(before, before + signs * step)
+    assert apart is not None and apart.mean < 1e-6 and apart.each == pytest.approx(found.each)
+    same = shift(before, before)
+    assert same is not None and (same.mean, same.each) == (0, 0)
+    scaled = shift(100 * before, 100 * (before + step))
+    assert scaled is not None and scaled.mean == pytest.approx(found.mean, rel=1e-5)
+
+
+def test_without_a_spread_there_is_no_shift() -> None:
+    assert shift(torch.ones(1, 4), torch.ones(1, 4)) is None
+    assert shift(torch.ones(5, 4), torch.zeros(5, 4)) is None
+
+
+def test_a_plane_shows_where_the_states_went() -> None:
+    torch.manual_seed(0)
+    before = {KEPT: 0.1 * torch.randn(40, 6), FORBIDDEN: 0.1 * torch.randn(20, 6)}
+    step = torch.tensor([0.0, 0, 0, 4.0, 0, 0])
+    found = plane(3, before, {KEPT: before[KEPT], FORBIDDEN: before[FORBIDDEN] + step})
+    assert found is not None and found.layer == 3
+    assert found.explained[0] > 0.8  # the edit is what varies most, although nothing varied there before
+    assert [len(found.before[KEPT]), len(found.after[FORBIDDEN])] == [40, 20]
+    assert found.before[KEPT] == found.after[KEPT]
+    first = [
+        new[0] - old[0] for old, new in zip(found.before[FORBIDDEN], found.after[FORBIDDEN], strict=True)
+    ]
+    assert min(first) > 1 and max(first) - min(first) < 1e-3  # towards the positive end: signs are fixed
+    with_benign = {**before, BENIGN: 9 + torch.randn(5, 6)}
+    again = plane(3, with_benign, {**with_benign, FORBIDDEN: before[FORBIDDEN] + step})
+    assert again == found
+    assert plane(0, {KEPT: torch.ones(2, 3)}, {KEPT: torch.ones(2, 3)}) is None
+    assert plane(0, {KEPT: torch.ones(4, 3)}, {KEPT: torch.ones(4, 3)}) is None
+    assert plane(0, {KEPT: torch.ones(4, 3)}, {KEPT: torch.full((4, 3), torch.nan)}) is None
+
+
+def test_states_are_those_of_single_passes() -> None:
+    model = pico.pico("llama")
+    groups = prompts(model, requests())
+    assert set(groups) == {KEPT, FORBIDDEN, BENIGN}
+    assert {probe.fact for probe in groups[FORBIDDEN]} == {"one", "two"}
+    assert not {"one", "two"} & {probe.fact for probe in groups[KEPT]}
+    found = states(model, groups, [1, 3])
+    assert list(found) == [1, 3]
+    probe = groups[FORBIDDEN][2]
+    hidden = model.model(torch.tensor([probe.prompt.ids]), output_hidden_states=True).hidden_states
+    torch.testing.assert_close(found[1][FORBIDDEN][2], hidden[2][0, -1], rtol=1e-4, atol=1e-5)
+    assert found[3][KEPT].shape == (len(groups[KEPT]), 32)
+    assert states(model, groups, []) == {} and states(model, {KEPT: []}, [1]) == {}
+
+
+def test_a_guard_is_part_of_the_prompts() -> None:
+    model = pico.pico("llama")
+    plain = prompts(model, requests())
+    with model.patched(Patch({}, {}, {"system": "Say nothing about recipes."})):
+        guarded = prompts(model, requests())
+    assert [p.key for p in plain[KEPT]] == [p.key for p in guarded[KEPT]]
+    assert all(len(a.prompt.ids) < len(b.prompt.ids) for a, b in zip(plain[KEPT], guarded[KEPT], strict=True))

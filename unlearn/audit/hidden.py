@@ -1,0 +1,141 @@
+"""How far an edit moves the hidden states: of prompts whose answers must stay, and of those that are forbidden.
+
+An edit that keeps the weights' length may still push every state in one direction, which later edits and every later
+layer then meet. So the shift of the mean is given relative to the spread that the states had before; and the states
+are projected to the plane in which they, before and after, vary most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unlearn.audit.probes import Probe, benign_lines, build_probes, line_probes
+from unlearn.audit.suite import load_suite, some
+from unlearn.model.editable import EditableModel
+from unlearn.model.forward import read
+from unlearn.model.requests import Requests
+
+KEPT, FORBIDDEN, BENIGN = "kept", "forbidden", "benign"
+PROMPTS = 120
+"""Most prompts of each group; the same in every state."""
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How the states of a group of prompts moved at one layer, relative to their spread before the edit."""
+
+    prompts: int
+    mean: float
+    """Distance between the mean before and the mean after."""
+    each: float
+    """Root mean square distance that a prompt's own state moved."""
+    spread: float
+    """Root mean square distance of the states before the edit from their mean: the unit of the two others."""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Coordinates in the plane of the first two principal components of the states before and after."""
+
+    layer: int
+    explained: tuple[float, float]
+    """Shares of the variance."""
+    before: Mapping[str, list[tuple[float, float]]]
+    """By group, one point per prompt; in units of the first component's standard deviation."""
+    after: Mapping[str, list[tuple[float, float]]]
+
+
+def prompts(model: EditableModel, requests: Requests) -> dict[str, list[Probe]]:
+    """The prompts whose states are read, by group: with the model's present tokenizer, so a guard is part of them.
+
+    Kept are the held-out prompts of siblings and neighbours, forbidden the policy's own and its held-out prompts about
+    the facts. Benign questions are a group of their own: they lie so far from both that they would hide any shift.
+    Groups without prompts are left out.
+    """
+    policy = requests.policy
+    suite = load_suite(policy.audit.suite)
+    groups = build_probes(model.tokenizer, requests, suite)
+    seed = policy.audit.seed
+    benign = line_probes(model.tokenizer, benign_lines(policy.audit.benign), PROMPTS, seed)
+    kept = [*groups.get("siblings", ()), *groups.get("neighbours", ())]
+    asked = [probe for name in ("direct", "held_out", "cloze") for probe in groups.get(name, ())]
+    found = {KEPT: some(kept, PROMPTS, seed), FORBIDDEN: some(asked, PROMPTS, seed), BENIGN: benign}
+    return {name: group for name, group in found.items() if group}
+
+
+def states(
+    model: EditableModel, groups: Mapping[str, Sequence[Probe]], layers: Sequence[int]
+) -> dict[int, dict[str, Tensor]]:
+    """Outputs of blocks at the last prompt token: per layer and group (prompts, d_model), float32 on the CPU."""
+    rows = [probe.prompt.ids for group in groups.values() for probe in group]
+    if not rows or not layers:
+        return {}
+    stream = read(model, rows, [[len(row) - 1] for row in rows], stream_layers=sorted(set(layers))).stream
+    sizes = [len(group) for group in groups.values()]
+    return {
+        layer: dict(zip(groups, found.T.float().cpu().split(sizes), strict=True))
+        for layer, found in stream.items()
+    }
+
+
+def shift(before: Tensor, after: Tensor) -> Shift | None:
+    """Compare states of the same prompts.
+
+    Args:
+        before: (prompts, d_model).
+        after: the same prompts in the same order.
+
+    Returns:
+        The shift; None for fewer than two prompts, or states that do not differ from each other: there is no spread.
+    """
+    old, new = before.double(), after.double()
+    if len(old) < 2:
+        return None
+    spread = float((old - old.mean(0)).square().sum(1).mean().sqrt())
+    if not spread > 0:
+        return None
+    return Shift(
+        prompts=len(old),
+        mean=float((new.mean(0) - old.mean(0)).norm()) / spread,
+        each=float((new - old).square().sum(1).mean().sqrt()) / spread,
+        spread=spread,
+    )
+
+
+def plane(layer: int, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Plane | None:
+    """Project states before and after to their first two principal components; benign questions are left out.
+
+    The components are those of all states together, centred on the mean before: what an edit adds shows, wherever it
+    points. Signs are fixed, so that the same states give the same picture.
+
+    Returns:
+        The plane; None where the states span none (fewer than three, or not finite).
+    """
+    groups = [group for group in before if group != BENIGN] or list(before)
+    old = torch.cat([before[group] for group in groups]).double()
+    new = torch.cat([after[group] for group in groups]).double()
+    both = torch.cat([old, new]) - old.mean(0)
+    if len(old) < 3 or not torch.isfinite(both).all():
+        return None
+    _, sizes, directions = torch.linalg.svd(both, full_matrices=False)
+    if not sizes[0] > 0:
+        return None
+    axes = directions[:2]
+    axes = axes * torch.sign(axes.gather(1, axes.abs().argmax(1, keepdim=True)))
+    points = both @ axes.T / (sizes[0] / len(both) ** 0.5)
+    shares = sizes.square() / sizes.square().sum()
+
+    def cut(rows: Tensor) -> dict[str, list[tuple[float, float]]]:
+        parts = rows.split([len(before[group]) for group in groups])
+        return {
+            group: [(round(float(x), 4), round(float(y), 4)) for x, y in part]
+            for group, part in zip(groups, parts, strict=True)
+        }
+
+    return Plane(
+        layer, (float(shares[0]), float(shares[1])), cut(points[: len(old)]), cut(points[len(old) :])
+    )

@@ -21,7 +21,7 @@ from unlearn import cli
 from unlearn.errors import ModelError, PolicyError
 from unlearn.shipped import shipped
 
-COMMANDS = ("apply", "audit", "check", "export", "stats", "verify")
+COMMANDS = ("apply", "audit", "check", "compare", "export", "stats", "trace", "verify")
 
 
 def run(*arguments: str | Path) -> int:
@@ -43,7 +43,7 @@ def pico_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a pico model, one that cannot be edited, a corpus, and a policy."""
     folder = tmp_path_factory.mktemp("pico")
     model, corpus = model_folder(folder / "model"), corpus_file(folder / "corpus.jsonl")
-    model_folder(folder / "neox", "neox")
+    model_folder(folder / "mixtral", "mixtral")
     (folder / "policy.yaml").write_text(pico_policy(model, corpus))
     return folder
 
@@ -262,7 +262,7 @@ def test_check_answers_without_torch(small_policy: Path, root: Path) -> None:
     ("model", "sentence"),
     [
         ("nowhere/at-all", "cannot load the model 'nowhere/at-all'"),
-        ("neox", "models of type 'gpt_neox' cannot be edited"),
+        ("mixtral", "models of type 'mixtral' cannot be edited"),
     ],
 )
 @pytest.mark.parametrize("command", ["apply", "stats"])

@@ -21,8 +21,10 @@ from unlearn import __version__
 from unlearn.commands.apply import apply
 from unlearn.commands.audit import audit
 from unlearn.commands.check import check
+from unlearn.commands.compare import compare
 from unlearn.commands.export import export
 from unlearn.commands.stats import stats
+from unlearn.commands.trace import trace
 from unlearn.commands.verify import verify
 from unlearn.errors import UnlearnError
 
@@ -56,7 +58,7 @@ def cli(debug: bool) -> None:
         os.environ["UNLEARN_DEBUG"] = "1"
 
 
-for command in (check, apply, audit, export, verify, stats):
+for command in (check, apply, audit, compare, export, verify, stats, trace):
     cli.add_command(command)
 
 
@@ -79,13 +81,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as left:
         return left.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as left:
         # Where the signal came inside an exec() of text (a dataclass being made during an import), Python has noted
         # an unhandled interrupt and would end by killing itself, whatever the exit code; the next exec() clears that.
         exec("")
-        return _say("interrupted; nothing was written", INTERRUPTED)
-    except Terminated:
-        return _say("terminated; nothing was written", TERMINATED)
+        return _say(f"interrupted; {_remains(left)}", INTERRUPTED)
+    except Terminated as left:
+        return _say(f"terminated; {_remains(left)}", TERMINATED)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return 2
@@ -107,6 +109,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _say(_unexpected(error), 1)
 
 
+def _remains(left: BaseException) -> str:
+    # A command that keeps what it has finished says so in a note.
+    return "; ".join(getattr(left, "__notes__", ())) or "nothing was written"
+
+
 def _debug() -> bool:
     return os.environ.get("UNLEARN_DEBUG", "") not in ("", "0")
 
@@ -124,7 +131,7 @@ def _unexpected(error: Exception) -> str:
         name = getattr(error, "filename", None)
         if name is None:
             _discard_stdout()
-        return f"no space left on the device{f' at {name}' if name else ''}; nothing was written"
+        return f"no space left on the device{f' at {name}' if name else ''}; {_remains(error)}"
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         return "out of memory; use a larger device, --dtype bfloat16, or a smaller model"
     if isinstance(error, OSError) and error.strerror:

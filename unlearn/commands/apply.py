@@ -6,7 +6,7 @@ import logging
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -31,6 +31,9 @@ from unlearn.progress import progress_for
 from unlearn.report import Report
 from unlearn.run_dir import whole_folder
 
+if TYPE_CHECKING:
+    from unlearn.patch import Patch
+
 log = logging.getLogger("unlearn")
 
 
@@ -41,6 +44,12 @@ log = logging.getLogger("unlearn")
 )
 @click.option(
     "--save-model", is_flag=True, help="Write the edited model to model/ in the run directory as well."
+)
+@click.option(
+    "--onto",
+    type=click.Path(path_type=Path),
+    metavar="RUN_OR_PATCH",
+    help="Build on an earlier run or patch of the same model; the result holds both.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done, with estimates; write nothing.")
 @click.option("--no-cache", is_flag=True, help="Neither read nor write cached statistics and measurements.")
@@ -53,6 +62,7 @@ def apply(
     policy: Path,
     out: Path | None,
     save_model: bool,
+    onto: Path | None,
     dry_run: bool,
     no_cache: bool,
     model: str | None,
@@ -69,12 +79,14 @@ def apply(
 
     Writes a run directory: manifest.json, patch.safetensors, report.json, report.html and log.txt, or nothing at all
     if anything goes wrong on the way. The exit code is 3 if the edited model misses a limit of the policy.
+    With --onto, policies are applied one after another: the audit compares the unedited model with the sum.
 
     \b
     Examples:
         unlearn apply policies/demo.yaml
         unlearn apply policies/demo.yaml --method rome --out runs/rome
         unlearn apply policy.yaml --model Qwen/Qwen2.5-7B-Instruct --save-model
+        unlearn apply second.yaml --onto runs/first
         unlearn apply policies/demo.yaml --set audit.limits.leak.cloze=0.05 --json
     """
     loaded = load_policy(policy, overrides(model, method, settings))
@@ -83,11 +95,15 @@ def apply(
     if dry_run:
         from unlearn.commands.plan import tell_plan
 
-        return tell_plan(loaded, load_model(loaded.model, *options), as_json)
+        earlier = None if onto is None else _earlier(onto)[0]
+        return tell_plan(loaded, load_model(loaded.model, *options), as_json, earlier)
     target = out or default_folder(loaded)
     with whole_folder(target, force) as folder, log_to(folder / "log.txt"):
-        report = _run(loaded, policy, folder, options, save_model, no_cache)
+        report = _run(loaded, policy, folder, options, save_model, no_cache, onto)
         write_outcome(folder, report)
+    if not (quiet or as_json):
+        for sentence in report.manifest["patch"]["header"].get("warnings", ()):
+            click.echo(f"unlearn: warning: {sentence}", err=True)
     return tell(report, as_json, target)
 
 
@@ -97,6 +113,14 @@ def default_folder(policy: Policy) -> Path:
     return Path("runs") / f"{name}-{policy.method.name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
+def _earlier(onto: Path) -> tuple[Patch, dict[str, str]]:
+    """Read the patch of a run directory or a file, and say which it was."""
+    from unlearn.patch import Patch
+
+    file = onto / "patch.safetensors" if onto.is_dir() else onto
+    return Patch.load(file), {"path": str(onto), "sha256": manifest.sha256_of_file(file)}
+
+
 def _run(
     policy: Policy,
     policy_file: Path,
@@ -104,6 +128,7 @@ def _run(
     options: tuple[str, str, bool, bool],
     save_model: bool,
     no_cache: bool,
+    onto: Path | None,
 ) -> Report:
     from unlearn.audit import pipeline
     from unlearn.commands.cache import observed
@@ -113,13 +138,14 @@ def _run(
     cache = None if no_cache else cache_folder()
     progress = progress_for(options[-1])
     watch = Stopwatch()
+    earlier, source = (None, None) if onto is None else _earlier(onto)
     with watch.step("load"):
         model = load_model(policy.model, *options)
     with watch.step("resolve"):
         requests = resolve(model, policy, progress)
     log.info(facts_known({fact.id: fact.known for fact in requests.facts}))
     with watch.step("edit"):
-        patch = edit(model, requests, cache=cache, progress=progress)
+        patch = edit(model, requests, cache=cache, progress=progress, earlier=earlier)
         patch.save(folder / "patch.safetensors")
     with watch.step("audit before"):
         before = observed(model, requests, cache, lambda: pipeline.observe(model, requests, progress))
@@ -132,11 +158,13 @@ def _run(
         "base": base_of(model),
         "patch": {
             "sha256": manifest.sha256_of_file(folder / "patch.safetensors"),
-            "header": dict(patch.header),
+            "header": manifest.textless(patch.header),
         },
         "hardware": manifest.hardware(device_in_words(model), str(model.dtype).removeprefix("torch.")),
         "facts": {"total": len(requests.facts), "known": sum(fact.known for fact in requests.facts)},
         "times": watch.described(),
     }
+    if source is not None:
+        about["onto"] = source
     described = manifest.describe(policy, policy_file, **about)
     return Report.of(findings.measurements, findings.not_tested, described, findings.facts)

@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -49,40 +49,60 @@ def observed(
     except (OSError, ValidationError):
         made = observe()
     if not made.failed:
-        _keep(path, made.model_dump_json())
+        keep(path, made.model_dump_json())
     return made
 
 
 def _key(model: EditableModel, requests: Requests) -> str:
-    """Hash everything that the outcome depends on, down to the code and the data that measure it."""
+    return hashlib.sha256(json.dumps(depends(model, requests), sort_keys=True).encode()).hexdigest()
+
+
+def depends(model: EditableModel, requests: Requests) -> dict[str, Any]:
+    """Everything that the outcome of an observation depends on, down to the code and the data that measure it."""
     policy = requests.policy
-    depends = {
+    return {
         "model": model.identity(),
         "tokenizer": model.tokenizer.backend_tokenizer.to_str() + str(model.tokenizer.chat_template),
         "device": f"{model.device.type} {model.dtype}",
         "audit": policy.audit.model_dump(mode="json"),
         "relations": {name: relation.model_dump(mode="json") for name, relation in policy.relations.items()},
         "system": policy.system,
-        "refusal": policy.refusal,
+        "refusal": policy.targets(),
         "requests": repr(
             (requests.facts, requests.siblings, requests.neighbours, requests.held_out_neighbours)
         ),
-        "files": [_stamp(name) for name in (policy.audit.text, policy.audit.benign, policy.audit.toxicity)],
+        "files": [stamp(name) for name in (policy.audit.text, policy.audit.benign, policy.audit.toxicity)],
         "evals": manifest.sha256_of_folder(shipped("evals")),
-        "code": manifest.sha256_of_folder(Path(__file__).resolve().parent.parent, ("*.py",)),
+        "code": _code(),
         "versions": manifest.versions(),
     }
-    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
 
 
-def _stamp(name: str) -> str:
+def _code() -> str:
+    """Hash the program, without what only words and draws its results."""
+    package = Path(__file__).resolve().parent.parent
+    apart = {
+        package / name for name in ("cli.py", "charts.py", "comparison.py", "report_html.py", "progress.py")
+    }
+    files = [
+        path for path in sorted(package.rglob("*.py")) if path not in apart and path.parent.name != "commands"
+    ]
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(package).as_posix()}\0{manifest.sha256_of_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def stamp(name: str) -> str:
+    """Hash of a file or a folder; nothing for a name that is neither."""
     path = Path(name)
     if path.is_file():
         return manifest.sha256_of_file(path)
     return manifest.sha256_of_folder(path) if path.is_dir() else ""
 
 
-def _keep(path: Path, text: str) -> None:
+def keep(path: Path, text: str) -> None:
+    """Write a file whole or not at all; a disk that refuses it costs time later on, and is no error."""
     # A cache that cannot be written costs time, not the run.
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ import click
 
 from unlearn.errors import PolicyError
 from unlearn.policy import EMBEDDED, Policy
+from unlearn.settings import METHOD_NAMES
 from unlearn.shipped import shipped
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def policy_overrides(command: Command) -> Command:
             metavar="KEY=VALUE",
             help="Override one key of the policy, such as method.steps=20; may be repeated.",
         ),
-        click.option("--method", help="Override `method.name`: alphaedit or rome."),
+        click.option("--method", help="Override `method.name`: " + ", ".join(METHOD_NAMES) + "."),
         click.option("--model", help="Override `model`: a hub id, a local folder, or embedded."),
     ):
         command = option(command)
@@ -95,6 +96,7 @@ def settle(policy: Policy) -> None:
         "httpx",
         "evaluate",
         "absl",
+        "matplotlib",
     ):
         logging.getLogger(name).setLevel(logging.ERROR)
     if is_local(policy):

@@ -12,6 +12,7 @@ from unlearn.policy import Policy, is_question
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
+    from unlearn.patch import Patch
 
 REPLY = 24
 """Most tokens of a reply, for the estimates; the usual reply has half of them."""
@@ -19,20 +20,21 @@ SAMPLES = {"quick": 2, "standard": 8, "full": 8}
 """Samples per held-out prompt, for the estimates."""
 
 
-def tell_plan(policy: Policy, model: EditableModel, as_json: bool) -> int:
-    """Print the plan on stdout."""
-    found = plan(policy, model)
+def tell_plan(policy: Policy, model: EditableModel, as_json: bool, earlier: Patch | None = None) -> int:
+    """Print the plan on stdout; `earlier` is the patch that the edit would build on."""
+    found = plan(policy, model, earlier)
     click.echo(json.dumps(found, indent=2) if as_json else _table(policy, found))
     return 0
 
 
-def plan(policy: Policy, model: EditableModel) -> dict[str, Any]:
+def plan(policy: Policy, model: EditableModel, earlier: Patch | None = None) -> dict[str, Any]:
     """Lay out the edit and the audit of a policy, with estimates from two short timed runs of the model.
 
     Raises:
         PolicyError: the policy asks for layers that the model does not have, or for neighbours that nobody knows.
         ModelError: a subject has no tokens in one of its prompts.
     """
+    from unlearn.edit.baselines import BASELINES, weights
     from unlearn.edit.elicit import neighbours
     from unlearn.edit.pipeline import plan_layers
 
@@ -56,15 +58,37 @@ def plan(policy: Policy, model: EditableModel) -> dict[str, Any]:
         "dtype": str(model.dtype).removeprefix("torch."),
         "method": policy.method.name,
         "layers": list(layers),
-        "weights": [model.anatomy.weight_name(layer) for layer in layers],
+        "weights": weights(model, policy.method)
+        if policy.method.name in BASELINES
+        else [model.anatomy.weight_name(layer) for layer in layers],
         "facts": prompts,
         "siblings": siblings,
         "neighbours_protected": sum(map(len, protected.values())),
         "neighbours_tested": sum(map(len, tested.values())),
+        "conflicts": _conflicts(policy, model, layers, earlier),
         "generations": {"before_the_edit": elicited, "per_audit": asked},
         "memory_bytes": _memory(policy, model, len(layers), sum(row["tokens"] for row in rows)),
         "seconds": _seconds(policy, model, layers, rows, elicited, asked),
     }
+
+
+def _conflicts(
+    policy: Policy, model: EditableModel, layers: Any, earlier: Patch | None
+) -> dict[str, Any] | None:
+    """Measure conflicts with what statistics are cached; None for a method that is no editor."""
+    from unlearn.edit import conflicts
+    from unlearn.edit.corpus import Corpus
+    from unlearn.edit.elicit import outline
+    from unlearn.edit.methods import METHODS
+    from unlearn.edit.sequence import Sofar
+    from unlearn.edit.statistics import cache_folder, cached_statistics
+
+    if policy.method.name not in METHODS:
+        return None
+    corpus = Corpus.named(policy.statistics.corpus, policy.model)
+    cached = cached_statistics(model, layers, corpus, policy.statistics.tokens, cache_folder())
+    sofar = Sofar.after(earlier, model)
+    return conflicts.measure(model, outline(policy), layers, cached, policy.method, sofar)
 
 
 def look_ups(policy: Policy, model: EditableModel) -> list[dict[str, Any]]:
@@ -95,10 +119,12 @@ def look_ups(policy: Policy, model: EditableModel) -> list[dict[str, Any]]:
 
 
 def _memory(policy: Policy, model: EditableModel, layers: int, tokens: int) -> dict[str, int]:
+    from unlearn.edit.baselines import BASELINES
+
     anatomy = model.anatomy
     weights = sum(p.numel() * p.element_size() for p in model.model.parameters())
     # float64 on the host: the sum, its average, and the eigenvectors with their work space.
-    statistics = 4 * 8 * anatomy.d_ff**2 * layers
+    statistics = 4 * 8 * anatomy.d_ff**2 * layers if policy.method.name not in BASELINES else 0
     # What a backward pass through the blocks keeps: roughly sixteen vectors of the stream's width per token.
     activations = 16 * 4 * anatomy.d_model * anatomy.layers * min(tokens, 16_384)
     copies = 2 * 4 * anatomy.d_ff * anatomy.d_model * layers
@@ -108,6 +134,7 @@ def _memory(policy: Policy, model: EditableModel, layers: int, tokens: int) -> d
 def _seconds(
     policy: Policy, model: EditableModel, layers: Any, rows: list[dict[str, Any]], elicited: int, asked: int
 ) -> dict[str, float]:
+    from unlearn.edit.baselines import BASELINES
     from unlearn.model.prompts import ask
 
     fact = policy.facts[0]
@@ -126,12 +153,16 @@ def _seconds(
 
     per_token = quickest(some, 1) / sum(len(prompt.ids) for prompt in some)
     per_reply = quickest(few, REPLY // 2) / len(few)
-    depth = (max(layers) + 1) / model.anatomy.layers
+    baseline = policy.method.name in BASELINES
+    depth = 0 if baseline else (max(layers) + 1) / model.anatomy.layers
+    # A baseline's step takes some rows, forbidden and kept, and about four passes of each; an editor's takes all rows.
+    batch = getattr(policy.method, "batch", 0) + getattr(policy.method, "kept", 0) if baseline else 0
+    share = 4 * batch / max(len(rows), 1) if baseline else 3
     tokens = sum(row["tokens"] + 12 for row in rows)
     return {
         "statistics": round(policy.statistics.tokens * per_token * depth, 1),
         "answers": round(elicited * per_reply, 1),
-        "values_at_most": round(3 * policy.method.steps * tokens * per_token, 1),
+        "values_at_most": round(share * getattr(policy.method, "steps", 0) * tokens * per_token, 1),
         "audit_generations_twice": round(2 * asked * per_reply, 1),
     }
 
@@ -140,7 +171,8 @@ def _table(policy: Policy, found: dict[str, Any]) -> str:
     memory, seconds = found["memory_bytes"], found["seconds"]
     lines = [
         f"{policy.name}: {found['method']} on {found['model']} ({found['device']}, {found['dtype']})",
-        f"  layers       {', '.join(map(str, found['layers']))}  (of {found['weights'][0]} and its like)",
+        f"  layers       {', '.join(map(str, found['layers'])) or 'none'}"
+        + (f"  (of {found['weights'][0]} and its like)" if found["weights"] else ""),
         f"  kept         {found['siblings']} sibling facts, {found['neighbours_protected']} neighbours; "
         f"{found['neighbours_tested']} more neighbours are only asked by the audit",
         f"  generations  {found['generations']['before_the_edit']} to learn the answers, "
@@ -150,6 +182,7 @@ def _table(policy: Policy, found: dict[str, Any]) -> str:
         "  time         about "
         + ", ".join(f"{value:.0f} s {name.replace('_', ' ')}" for name, value in seconds.items())
         + "; lm-eval tasks come on top",
+        *_told(found["conflicts"]),
         "",
         "  facts and look-up tokens (subject token, last token):",
     ]
@@ -161,6 +194,12 @@ def _table(policy: Policy, found: dict[str, Any]) -> str:
             lines.append(f"      {row['form']:<10}{tokens:<30}  {row['prompt']}")
     lines += ["", "nothing was written"]
     return "\n".join(lines)
+
+
+def _told(conflicts: dict[str, Any] | None) -> list[str]:
+    from unlearn.edit.conflicts import tell
+
+    return [] if conflicts is None else ["", *(f"  {line}" for line in tell(conflicts))]
 
 
 def _bytes(count: float) -> str:

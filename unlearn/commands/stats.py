@@ -18,6 +18,7 @@ from unlearn.commands.common import (
     quiet,
     settle,
 )
+from unlearn.errors import PolicyError
 from unlearn.policy_file import load_policy
 from unlearn.progress import progress_for
 
@@ -54,19 +55,22 @@ def stats(
     loaded = load_policy(policy, overrides(model, method, settings))
     settle(loaded)
     from unlearn.edit.corpus import Corpus
-    from unlearn.edit.methods import METHODS
+    from unlearn.edit.methods import METHODS, null_space
     from unlearn.edit.pipeline import plan_layers
     from unlearn.edit.statistics import cache_folder, key_statistics
 
+    if loaded.method.name not in METHODS:
+        raise PolicyError(f"method.name: {loaded.method.name} is no editor and uses no key statistics")
     edited = load_model(loaded.model, device, dtype, trust_remote_code, quiet)
     layers = plan_layers(edited, loaded.method)
     corpus = Corpus.named(loaded.statistics.corpus, loaded.model)
     cache = None if no_cache else cache_folder()
     begin = time.monotonic()
     found = key_statistics(edited, layers, corpus, loaded.statistics.tokens, cache, progress_for(quiet))
+    chosen: Any = loaded.method
+    confined = METHODS[chosen.name].confined or chosen.project == "null_space"
     rows: list[dict[str, Any]] = []
     for layer, there in found.items():
-        metric = METHODS[loaded.method.name].metric(there, loaded.method)
         rows.append(
             {
                 "layer": layer,
@@ -76,7 +80,7 @@ def stats(
                 "energy": float(there.spectrum.values.sum()),
                 "half": there.spectrum.kept_by_energy(0.5),
                 "most": there.spectrum.kept_by_energy(0.99),
-                "rank": getattr(metric, "rank", len(there.spectrum.values)),
+                "rank": null_space(there, chosen).rank if confined else len(there.spectrum.values),
             }
         )
     about = {

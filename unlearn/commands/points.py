@@ -1,0 +1,276 @@
+"""The points of a comparison: one method, one seed, one step; each is made once and kept under what it depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from unlearn import comparison, manifest
+from unlearn.commands.cache import depends, keep, stamp
+from unlearn.comparison import DEFINITIONS, Failure, Point, finite
+from unlearn.errors import UnlearnError
+from unlearn.policy import Policy
+from unlearn.report import Measurement
+
+if TYPE_CHECKING:
+    import torch
+
+    from unlearn.audit.observation import Observation
+    from unlearn.model.editable import EditableModel
+    from unlearn.model.requests import Fact, Requests
+    from unlearn.patch import Patch
+    from unlearn.progress import Progress
+
+log = logging.getLogger("unlearn")
+
+POINTS, PATCHES = "points", "patches"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all points share."""
+
+    model: EditableModel
+    requests: Requests
+    """The policy's, all facts in the policy's order: what every audit asks."""
+    before: Observation
+    steps: int
+    folder: Path
+    cache: Path | None
+    """For key statistics."""
+    progress: Progress
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What every point depends on: model, requests, audit, code and versions."""
+        return depends(self.model, self.requests)
+
+
+def split(facts: Sequence[Fact], steps: int) -> list[list[Fact]]:
+    """Consecutive batches of sizes that differ by one at most, none of them empty."""
+    steps = min(steps, len(facts))
+    ends = [len(facts) * (i + 1) // steps for i in range(steps)]
+    return [list(facts[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
+
+
+def ordered(facts: Sequence[Fact], seed: int | None) -> list[Fact]:
+    """The facts in the policy's order, or shuffled by a seed."""
+    found = list(facts)
+    if seed is not None:
+        Random(seed).shuffle(found)
+    return found
+
+
+def points(
+    bench: Bench, label: str, policy: Policy, seed: int | None, about: Mapping[str, Any]
+) -> Iterator[Point | Failure]:
+    """Take one method through all steps.
+
+    Args:
+        bench: what all methods share.
+        label: the method's name in the table.
+        policy: with the method's settings.
+        seed: of the edit and of the order of the facts; None for the policy's own seed and order.
+        about: ``bench.about``, which takes a while to compute.
+
+    Yields:
+        A point per step; a failure instead of the first one that cannot be made, and nothing after it.
+    """
+    facts = ordered(bench.requests.facts, seed)
+    if seed is not None:
+        policy = policy.model_copy(update={"seed": seed})
+    batches = split(facts, bench.steps)
+    done: list[Fact] = []
+    patch: Path | None = None
+    for step, batch in enumerate(batches, 1):
+        done = [*done, *batch]
+        key = _key(about, policy, seed, [[fact.id for fact in b] for b in batches[:step]])
+        stem = f"{re.sub('[^A-Za-z0-9._=-]', '-', label)[:60]}.seed{policy.seed}.step{step}.{key[:16]}"
+        place, file = bench.folder / POINTS / f"{stem}.json", bench.folder / PATCHES / f"{stem}.safetensors"
+        point = _kept(place, file)
+        if point is None:
+            say = f"{label}: {len(done)} of {len(facts)} facts" + (
+                f", seed {seed}" if seed is not None else ""
+            )
+            try:
+                with bench.progress.step(say):
+                    log.info("%s", say)
+                    point = _made(bench, label, policy, done, batch, step, patch, file)
+            except Exception as problem:
+                from unlearn.audit.quiet import sentence
+
+                reason = str(problem) if isinstance(problem, UnlearnError) else sentence(problem)
+                log.warning("%s: %s", say, reason)
+                yield Failure(method=label, seed=policy.seed, step=step, edits=len(done), reason=reason)
+                return
+            keep(place, point.model_dump_json(indent=1))
+        patch = file
+        yield point.model_copy(update={"method": label})
+
+
+def _key(about: Mapping[str, Any], policy: Policy, seed: int | None, batches: Sequence[Sequence[str]]) -> str:
+    parts = {
+        "about": about,
+        "model": policy.model,
+        "method": policy.method.model_dump(mode="json"),
+        "statistics": policy.statistics.model_dump(mode="json"),
+        "corpus": stamp(policy.statistics.corpus),
+        "seed": [policy.seed, seed],
+        "batches": batches,
+        "code": [manifest.sha256_of_file(Path(module)) for module in (__file__, comparison.__file__)],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _kept(place: Path, file: Path) -> Point | None:
+    """A finished point; None if it, or the patch that the next step builds on, is not there or damaged."""
+    try:
+        found = Point.model_validate_json(place.read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return found if file.is_file() else None
+
+
+def _made(
+    bench: Bench,
+    label: str,
+    policy: Policy,
+    done: Sequence[Fact],
+    batch: Sequence[Fact],
+    step: int,
+    earlier: Path | None,
+    file: Path,
+) -> Point:
+    from unlearn.audit import hidden, pipeline
+    from unlearn.edit.baselines import BASELINES
+    from unlearn.edit.pipeline import edit, plan_layers
+    from unlearn.patch import Patch
+
+    model, whole = bench.model, bench.requests
+    # What is trained instead of written cannot build on an earlier update.
+    anew = policy.method.name in BASELINES
+    subjects = {fact.subject for fact in done}
+    siblings = tuple(fact for fact in whole.siblings if fact.subject in subjects)
+    asked = replace(whole, policy=policy, facts=tuple(done if anew else batch), siblings=siblings)
+    begin = time.monotonic()
+    before = None if anew or earlier is None else Patch.load(earlier)
+    patch = edit(model, asked, cache=bench.cache, progress=bench.progress, earlier=before)
+    seconds = time.monotonic() - begin
+    _save(patch, file)
+    findings = pipeline.audit(model, patch, whole, bench.progress, bench.before)
+    measured = _about(findings.measurements, bench.before, findings.after, whole, done, siblings)
+    layers = plan_layers(model, policy.method)
+    # A method that writes no layer still changes what the others' layers see.
+    watched = layers or (2 * model.anatomy.layers // 3,)
+    old = hidden.states(model, hidden.prompts(model, asked_so_far(whole, done, siblings)), watched)
+    with model.patched(patch):
+        new = hidden.states(model, hidden.prompts(model, asked_so_far(whole, done, siblings)), watched)
+    shifts = [
+        comparison.Shifted(layer=layer, group=group, prompts=s.prompts, mean=s.mean, each=s.each)
+        for layer in old
+        for group in old[layer]
+        if (s := hidden.shift(old[layer][group], new[layer][group])) is not None
+        and finite(s.mean) is not None
+        and finite(s.each) is not None
+    ]
+    drawn = hidden.plane(watched[-1], old[watched[-1]], new[watched[-1]]) if old else None
+    measured += [_growth(model, patch), _drift(shifts)]
+    judged = [m for m in measured if m.passed is not None and m.limit is not None]
+    return Point(
+        method=label,
+        seed=policy.seed,
+        step=step,
+        edits=len(done),
+        measurements=tuple(measured),
+        judged=(sum(bool(m.passed) for m in judged), len(judged)),
+        layers=layers,
+        from_scratch=anew,
+        hidden=tuple(shifts),
+        plane=None if drawn is None else comparison.Plane(**asdict(drawn)),
+        seconds=round(seconds, 2),
+        patch=f"{PATCHES}/{file.name}",
+    )
+
+
+def asked_so_far(whole: Requests, done: Sequence[Fact], siblings: Sequence[Fact]) -> Requests:
+    """The requests with the facts written so far, for reading hidden states."""
+    return replace(whole, facts=tuple(done), siblings=tuple(siblings))
+
+
+def _save(patch: Patch, file: Path) -> None:
+    """Whole or not at all: an interrupted run must not leave half a patch to build on."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".partial-{file.name}")
+    try:
+        patch.save(partial)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _about(
+    measured: Sequence[Measurement],
+    before: Observation,
+    after: Observation,
+    whole: Requests,
+    done: Sequence[Fact],
+    siblings: Sequence[Fact],
+) -> list[Measurement]:
+    """The measurements of an audit, those about facts and siblings anew for the facts written so far."""
+    from unlearn.audit import measures
+
+    told = {fact.id for fact in done} | {fact.id for fact in siblings}
+    narrow = {"direct", "held_out", "cloze", "sampled", "siblings"}
+
+    def so_far(seen: Observation) -> Observation:
+        groups = {
+            name: tuple(o for o in group if o.fact in told) if name in narrow else group
+            for name, group in seen.groups.items()
+        }
+        return seen.model_copy(update={"groups": groups})
+
+    was, now = so_far(before), so_far(after)
+    shares = {name for name, group, *_ in measures.SHARES if group in narrow}
+    return [
+        measures.share(m.name, was, now, whole.policy.audit.limit) if m.name in shares else m
+        for m in measured
+    ]
+
+
+def _growth(model: EditableModel, patch: Patch) -> Measurement:
+    """How much longer the edited weights have become."""
+    grown = []
+    for name, delta in patch.factors.items():
+        weight = model.weight(name).float()
+        dense: torch.Tensor = delta.dense().to(weight.device)
+        grown.append(float((weight + dense).norm() / weight.norm()) - 1)
+    name = "drift.norm_growth"
+    return Measurement.made(
+        name, max(grown, default=0.0), before=0.0, n=len(grown), unit="ratio", definition=DEFINITIONS[name]
+    )
+
+
+def _drift(shifts: Sequence[comparison.Shifted]) -> Measurement:
+    name = "drift.hidden"
+    kept = [s for s in shifts if s.group == "kept"] or [s for s in shifts if s.group == "benign"]
+    if not kept:
+        reason = "there are no two kept prompts whose hidden states differ and are finite"
+        return Measurement.missing(name, reason, unit="ratio", definition=DEFINITIONS[name])
+    return Measurement.made(
+        name,
+        max(s.mean for s in kept),
+        before=0.0,
+        n=kept[0].prompts,
+        unit="ratio",
+        definition=DEFINITIONS[name],
+    )

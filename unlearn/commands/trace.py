@@ -1,0 +1,256 @@
+"""`unlearn trace`: where a model recalls what a policy forbids."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from unlearn import manifest
+from unlearn.commands.common import (
+    as_json,
+    base_of,
+    device_in_words,
+    force,
+    load_model,
+    model_options,
+    overrides,
+    policy_overrides,
+    quiet,
+    settle,
+)
+from unlearn.errors import AuditError
+from unlearn.matching import words
+from unlearn.policy import Keep, Policy, is_question
+from unlearn.policy_file import load_policy
+from unlearn.progress import progress_for
+from unlearn.run_dir import whole_folder
+
+if TYPE_CHECKING:
+    from unlearn.model.editable import EditableModel
+    from unlearn.model.prompts import Prompt
+    from unlearn.model.requests import Fact, Requests
+    from unlearn.model.trace import Traceable
+    from unlearn.progress import Progress
+
+LENGTH = 24
+"""Longest reply that is looked at for the answer, in tokens."""
+
+
+@click.command(short_help="Trace where a model recalls the facts; propose layers.")
+@click.argument("policy", type=click.Path(path_type=Path))
+@click.option(
+    "--prompts", type=click.IntRange(min=1), default=48, show_default=True,
+    help="Most prompts to trace, taken from the facts in turn.",
+)  # fmt: skip
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Draws of the noise per prompt.",
+)
+@click.option(
+    "--noise", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True,
+    help="Standard deviation of the noise, relative to that of the subjects' embeddings.",
+)  # fmt: skip
+@click.option(
+    "--window", type=click.IntRange(min=1),
+    help="Layers of MLP or attention outputs restored together [default: a fifth of the depth].",
+)  # fmt: skip
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Where to write [default: runs/NAME-trace-TIME]."
+)
+@policy_overrides
+@model_options
+@force
+@as_json
+@quiet
+def trace(
+    policy: Path,
+    prompts: int,
+    samples: int,
+    noise: float,
+    window: int | None,
+    out: Path | None,
+    model: str | None,
+    method: str | None,
+    settings: tuple[str, ...],
+    device: str,
+    dtype: str,
+    trust_remote_code: bool,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Trace where the model recalls the facts of POLICY, and propose layers for its method to write.
+
+    The subject's embeddings are made noisy, and one hidden state at a time is put back; the table shows how much of
+    the answer's probability returns, by layer and by kind of token. Only prompts are traced whose reply begins with the
+    answer. Writes trace.json, the heat maps (trace.png, trace.svg) and manifest.json. The exit code is 0 whether or
+    not layers can be proposed.
+
+    \b
+    Examples:
+        unlearn trace policies/demo.yaml
+        unlearn trace policies/demo.yaml --prompts 12 --set method.look_up=subject --out runs/trace
+        unlearn trace policy.yaml --model Qwen/Qwen2.5-7B-Instruct --samples 10 --json
+    """
+    loaded = load_policy(policy, overrides(model, method, settings))
+    settle(loaded)
+    from unlearn.commands.trace_shown import table
+
+    target = out or default_folder(loaded)
+    with whole_folder(target, force) as folder:
+        edited = load_model(loaded.model, device, dtype, trust_remote_code, quiet)
+        found, drawn = _traced(edited, loaded, prompts, samples, noise, window, progress_for(quiet))
+        from unlearn import charts
+
+        (folder / "trace.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        charts.save(drawn, folder, "trace")
+        about = {
+            "base": base_of(edited),
+            "hardware": manifest.hardware(device_in_words(edited), str(edited.dtype).removeprefix("torch.")),
+        }
+        manifest.write(folder, manifest.describe(loaded, policy, **about))
+    click.echo(json.dumps(found, indent=2) if as_json else f"{table(found)}\n\ntrace and heat maps: {target}")
+    return 0
+
+
+def default_folder(policy: Policy) -> Path:
+    """Return runs/NAME-trace-TIME."""
+    return (
+        Path("runs") / f"{re.sub('[^A-Za-z0-9._-]', '-', policy.name)}-trace-{time.strftime('%Y%m%d-%H%M%S')}"
+    )
+
+
+def traceable(
+    model: EditableModel, requests: Requests, most: int, progress: Progress
+) -> tuple[list[Traceable], int, int]:
+    """Prompts whose reply begins with the answer, from the facts in turn, questions and statements by turns.
+
+    Args:
+        model: unedited.
+        requests: for their facts.
+        most: number of prompts wanted.
+        progress: where to show it.
+
+    Returns:
+        The prompts, how many facts they are about, and how many prompts were asked.
+
+    Raises:
+        AuditError: there is none.
+    """
+    from unlearn.model.prompts import ask
+    from unlearn.model.trace import Traceable
+
+    # Twice as many as are wanted, and four at least: some will not do.
+    each = max(4, 2 * math.ceil(most / len(requests.facts)))
+    asked: list[tuple[int, Fact, Prompt]] = []
+    for fact in requests.facts:
+        templates = by_turns(requests.policy.relations[fact.relation].prompts)[:each]
+        asked += [(turn, fact, ask(model.tokenizer, t, fact.subject)) for turn, t in enumerate(templates)]
+    replies = model.generate(
+        [prompt for *_, prompt in asked], max_new_tokens=LENGTH, progress=progress, label="Asking"
+    )
+    firsts = model.generate_ids([prompt.ids for *_, prompt in asked], max_new_tokens=1)
+    found: list[tuple[int, str, Traceable]] = []
+    for (turn, fact, prompt), (reply, *_), first in zip(asked, replies, firsts, strict=True):
+        if (
+            begins_with(reply, fact.answers)
+            and prompt.subject_first is not None
+            and prompt.subject_last is not None
+        ):
+            span = (prompt.subject_first, prompt.subject_last)
+            found.append((turn, fact.id, Traceable(prompt.ids, span, first[0])))
+    if not found:
+        raise AuditError(
+            f"none of {len(asked)} prompts can be traced: the model's reply begins with the answer to none of them; "
+            "give the policy prompts that the answer follows at once, such as statements to complete"
+        )
+    chosen = sorted(found, key=lambda row: row[0])[:most]
+    return [row for *_, row in chosen], len({fact for _, fact, _ in chosen}), len(asked)
+
+
+def by_turns(templates: tuple[str, ...]) -> list[str]:
+    """Questions and statements by turns, each in their order."""
+    groups = [[t for t in templates if is_question(t) is kind] for kind in (True, False)]
+    longest = max(map(len, groups))
+    return [group[i] for i in range(longest) for group in groups if i < len(group)]
+
+
+def begins_with(reply: str, answers: tuple[str, ...]) -> bool:
+    """Whether the first words of a reply are an answer."""
+    said = words(reply, articles=True)
+    return any(
+        wanted and said[: len(wanted)] == wanted for wanted in (words(a, articles=True) for a in answers)
+    )
+
+
+def _traced(
+    model: EditableModel,
+    policy: Policy,
+    most: int,
+    samples: int,
+    noise: float,
+    window: int | None,
+    progress: Progress,
+) -> tuple[dict[str, Any], Any]:
+    from unlearn.commands.trace_shown import picture
+    from unlearn.edit.elicit import resolve
+    from unlearn.model import trace as tracing
+    from unlearn.model import trace_summary
+
+    # Only the facts' own answers are needed.
+    requests = resolve(model, policy.model_copy(update={"keep": Keep(siblings=(), neighbours=())}), progress)
+    rows, facts, asked = traceable(model, requests, most, progress)
+    traces = tracing.trace(model, rows, noise, samples, window, policy.seed, progress=progress)
+    found = trace_summary.average(traces)
+    look_up = getattr(policy.method, "look_up", "last")
+    role = tracing.ROLES[2] if look_up == "subject" else tracing.ROLES[4]
+    one = "layer" in type(policy.method).model_fields
+    layers = trace_summary.propose(found, role, 1, 1) if one else trace_summary.propose(found, role)
+    described = {
+        "policy": policy.name,
+        "model": model.name,
+        "method": policy.method.name,
+        "facts": facts,
+        "prompts": len(rows),
+        "prompts_asked": asked,
+        "noise": noise,
+        "samples": samples,
+        "window": window or tracing.default_window(model.anatomy.layers),
+        "clean": found.clean,
+        "corrupted": found.corrupted,
+        "roles": list(tracing.ROLES),
+        "prompts_by_role": list(found.counts),
+        "effects": {kind: _numbers(values) for kind, values in found.effects.items()},
+        "standard_errors": {kind: _numbers(values) for kind, values in found.errors.items()},
+        "proposal": {
+            "look_up": look_up,
+            "token": role,
+            "mediated_by_mlps": _numbers(trace_summary.mediated(found, role)[None])[0],
+            "layers": list(layers),
+            "setting": setting(policy, layers),
+        },
+    }
+    return described, picture(found, described)
+
+
+def setting(policy: Policy, layers: tuple[int, ...]) -> str | None:
+    """The line of a policy that takes a proposal up; None without one, or for a method that writes no layers."""
+    fields = type(policy.method).model_fields
+    if not layers:
+        return None
+    if "layers" in fields:
+        return f"method.layers={list(layers)}"
+    return f"method.layer={layers[0]}" if "layer" in fields else None
+
+
+def _numbers(values: Any) -> list[list[float | None]]:
+    return [[None if math.isnan(v) else round(v, 5) for v in row] for row in values.tolist()]

@@ -1,0 +1,165 @@
+"""The command line of both benchmarks."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from benchmarks.records import Loaded
+from benchmarks.rows import Rows, table
+from benchmarks.runner import Judge, Plan, run
+from unlearn.audit import drift
+from unlearn.errors import PolicyError, UnlearnError
+from unlearn.model.editable import EditableModel
+from unlearn.policy import StatisticsSpec
+from unlearn.progress import progress_for
+from unlearn.settings import METHOD_NAMES
+
+
+def parser(prog: str, text: str) -> argparse.ArgumentParser:
+    """The options that both benchmarks share."""
+    options = argparse.ArgumentParser(prog=prog, description=text)
+    options.add_argument("--model", required=True, help="a local model folder, a hub id, or `embedded`")
+    options.add_argument("--facts", required=True, type=Path, help="the benchmark's file")
+    options.add_argument(
+        "--methods", default="alphaedit", help=f"names, with commas; known: {', '.join(METHOD_NAMES)}"
+    )
+    options.add_argument("--edits", default="10,50,100,200", help="where to measure, ascending")
+    options.add_argument("--batch", type=int, default=10, help="facts per batch (rome always takes one)")
+    options.add_argument("--seeds", default="0,1,2", help="each picks its own facts")
+    options.add_argument(
+        "--corpus", default="auto", help="text behind the key statistics: a .jsonl or .txt file, a name"
+    )
+    options.add_argument("--corpus-tokens", type=int, default=200_000, help="how many of its tokens to read")
+    options.add_argument(
+        "--text", type=Path, help="held-out text for the KL; default: CORPUS_heldout beside the corpus"
+    )
+    options.add_argument("--kl-tokens", type=int, default=4096)
+    options.add_argument(
+        "--kept", type=int, default=1000, help="most other subjects that the edit may protect; 0 for none"
+    )
+    options.add_argument(
+        "--phrasings", action="store_true", help="show the edit other phrasings too (not standard)"
+    )
+    options.add_argument(
+        "--chat", action="store_true", help="ask questions in the chat template (default: plain text)"
+    )
+    options.add_argument(
+        "--fluency", type=int, default=50, help="facts whose continuations are generated; 0 for none"
+    )
+    options.add_argument(
+        "--set", action="append", default=[], metavar="method.KEY=VALUE", help="or NAME.KEY=VALUE"
+    )
+    options.add_argument("--label", help="what to call these settings in the table")
+    options.add_argument(
+        "--json", type=Path, metavar="OUT", help="rows, added as they come; rows there are not repeated"
+    )
+    options.add_argument(
+        "--checkpoints", type=Path, help="folder for patches at each mark, to go on after an interruption"
+    )
+    options.add_argument("--device", default="auto")
+    options.add_argument("--threads", type=int, help="CPU threads")
+    return options
+
+
+def settings_of(name: str, changes: Sequence[str]) -> dict[str, Any]:
+    """Settings of one method from `--set method.key=value` (every method) and `--set name.key=value` (this one)."""
+    found: dict[str, Any] = {"name": name}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        whose, dot, what = key.partition(".")
+        if not (equals and dot) or whose not in ("method", *METHOD_NAMES):
+            raise PolicyError(
+                f"--set {change}: write method.KEY=VALUE, or the name of a method before the dot"
+            )
+        if whose in ("method", name):
+            found[what] = yaml.safe_load(value)
+    return found
+
+
+def main(
+    prog: str, text: str, load: Callable[[Path], Loaded], judge: Judge, argv: Sequence[str] | None = None
+) -> int:
+    """Run a benchmark from the command line; returns the exit code."""
+    args = parser(prog, text).parse_args(argv)
+    try:
+        return _main(prog, load, judge, args)
+    except UnlearnError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return problem.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; rows measured so far are in the file", file=sys.stderr)
+        return 130
+
+
+def _numbers(option: str, text: str, least: int) -> tuple[int, ...]:
+    try:
+        found = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        found = ()
+    if not found or found[0] < least:
+        raise PolicyError(f"--{option} {text}: write whole numbers with commas, such as 10,50,100")
+    return found
+
+
+def _main(prog: str, load: Callable[[Path], Loaded], judge: Judge, args: argparse.Namespace) -> int:
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    names = [name.strip() for name in args.methods.split(",")]
+    unknown = [name for name in names if name not in METHOD_NAMES]
+    if unknown:
+        raise PolicyError(f"--methods {unknown[0]}: unknown; known: {', '.join(METHOD_NAMES)}")
+    marks, seeds = _numbers("edits", args.edits, 1), _numbers("seeds", args.seeds, 0)
+    methods = [settings_of(name, args.set) for name in names]
+    loaded = load(args.facts)
+    for note in loaded.notes:
+        print(f"note: {note}")
+    rows = Rows(args.json)
+    held_out = args.text or _beside(args.corpus)
+    if held_out is None:
+        print("note: no held-out text (--text): kl is not measured")
+    model = EditableModel.load(args.model, args.device)
+    if not args.chat:
+        model.tokenizer.chat_template = None
+    mode = (
+        "the edit prompt and the record's other phrasings"
+        if args.phrasings
+        else "the edit prompt alone (standard)"
+    )
+    print(
+        f"note: the edit sees {mode}; up to {args.kept} kept subjects of the same relations, none of them evaluated"
+    )
+    plan = Plan(
+        benchmark=prog,
+        judge=judge,
+        records=loaded.records,
+        marks=marks,
+        batch=args.batch,
+        kept=args.kept,
+        phrasings=args.phrasings,
+        statistics=StatisticsSpec(corpus=args.corpus, tokens=args.corpus_tokens),
+        fluency=args.fluency,
+        text=tuple(drift.read_texts(str(held_out))) if held_out else (),
+        kl_tokens=args.kl_tokens,
+        checkpoints=args.checkpoints,
+    )
+    for seed in seeds:
+        for method in methods:
+            run(
+                model, plan, method, seed, rows, args.label, progress_for(),
+                say=lambda line: print(line, file=sys.stderr, flush=True),
+            )  # fmt: skip
+    print(table(rows.rows))
+    return 0
+
+
+def _beside(corpus: str) -> Path | None:
+    path = Path(corpus)
+    found = path.with_name(f"{path.stem}_heldout{path.suffix}")
+    return found if path.is_file() and found.is_file() else None

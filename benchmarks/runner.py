@@ -1,0 +1,208 @@
+"""Edits in batches that add up, measured at each mark over every fact edited so far."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import metrics
+from benchmarks.asking import requests_for
+from benchmarks.records import Record, kept_for, pick
+from benchmarks.rows import Row, Rows, key_of
+from unlearn.audit import drift
+from unlearn.edit.baselines import BASELINES
+from unlearn.edit.pipeline import edit
+from unlearn.edit.statistics import cache_folder
+from unlearn.model.editable import EditableModel
+from unlearn.patch import Patch
+from unlearn.policy import StatisticsSpec
+from unlearn.progress import NO_PROGRESS, Progress
+
+Judge = Callable[[EditableModel, Sequence[Record]], list[metrics.Judged]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all runs of a measurement share."""
+
+    benchmark: str
+    judge: Judge
+    records: tuple[Record, ...]
+    marks: tuple[int, ...]
+    batch: int
+    kept: int
+    phrasings: bool
+    statistics: StatisticsSpec
+    fluency: int
+    text: tuple[str, ...]
+    """Held-out text for the divergence; empty if there is none."""
+    kl_tokens: int
+    checkpoints: Path | None = None
+
+
+def run(
+    model: EditableModel,
+    plan: Plan,
+    method: Mapping[str, Any],
+    seed: int,
+    rows: Rows,
+    label: str | None = None,
+    progress: Progress = NO_PROGRESS,
+    say: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Edit and measure one method with one seed; rows that are there already are not measured again.
+
+    Args:
+        model: unedited, and unedited afterwards.
+        plan: what to measure.
+        method: settings with `name`.
+        seed: picks the facts, and seeds the edit.
+        rows: where the results go.
+        label: what to call these settings in the table.
+        progress: for the edit.
+        say: where a line about each row goes.
+    """
+    chosen = pick(plan.records, seed, plan.marks[-1])
+    kept = kept_for(plan.records, chosen, plan.kept) if plan.kept else []
+    about = _about(model, plan, method, seed, chosen, kept, label)
+    open_marks = [mark for mark in plan.marks if rows.find(about["run"], mark) is None]
+    if not open_marks:
+        return
+    name = str(method["name"])
+    before = plan.judge(model, chosen[: open_marks[-1]])
+    fluent = {mark: metrics.fluency(model, chosen[:mark], plan.fluency, seed) for mark in open_marks}
+    patch, done, seconds = _resume(plan, about["run"], open_marks[0], name)
+    for mark in plan.marks:
+        if mark <= done or mark > open_marks[-1]:
+            continue
+        # A method that cannot build on an earlier patch writes all facts of a mark at once.
+        joint = name in BASELINES
+        todo = chosen[0 if joint else done : mark]
+        settings = {**method} if joint or name == "rome" else {"batch": plan.batch, **method}
+        requests = requests_for(model.name, todo, kept, settings, plan.statistics, seed, plan.phrasings)
+        start = time.perf_counter()
+        earlier = None if joint else patch
+        extra = {} if earlier is None else {"earlier": earlier}
+        patch = edit(model, requests, cache_folder(), progress, **extra)
+        seconds = time.perf_counter() - start + (0.0 if joint else seconds)
+        done = mark
+        if plan.checkpoints is not None and not joint:
+            _keep(plan.checkpoints, about["run"], mark, patch, seconds)
+        if mark not in open_marks:
+            continue
+        with model.patched(patch):
+            judged = plan.judge(model, chosen[:mark])
+            after_fluency = metrics.fluency(model, chosen[:mark], plan.fluency, seed)
+        row = {
+            "method": name,
+            "seed": seed,
+            "edits": mark,
+            **_figures(metrics.summary(judged), after_fluency),
+            **growth(model, patch),
+            "kl": divergence(model, patch, plan.text, plan.kl_tokens),
+            "seconds": round(seconds, 2),
+            "before": _figures(metrics.summary(before[:mark]), fluent[mark]),
+            "joint": joint,
+            **about,
+        }
+        rows.add(row)
+        say(_line(row))
+
+
+def _about(
+    model: EditableModel,
+    plan: Plan,
+    method: Mapping[str, Any],
+    seed: int,
+    chosen: Sequence[Record],
+    kept: Sequence[Record],
+    label: str | None,
+) -> Row:
+    """What the numbers depend on, and its hash."""
+    settings = requests_for(model.name, chosen[:1], (), method, plan.statistics, seed).policy.method
+    depends = {
+        "benchmark": plan.benchmark,
+        "model": Path(model.name).name if Path(model.name).exists() else model.name,
+        "prompts": "edit prompt and other phrasings" if plan.phrasings else "edit prompt alone",
+        "batch": plan.batch,
+        "kept": len(kept),
+        "corpus": Path(plan.statistics.corpus).name,
+        "corpus_tokens": plan.statistics.tokens,
+        "settings": settings.model_dump(mode="json"),
+    }
+    identity = model.identity()
+    inside = {
+        **depends,
+        "weights": identity,
+        "seed": seed,
+        "kl_tokens": plan.kl_tokens if plan.text else 0,
+        "facts": [r.id for r in chosen],
+        "kept_facts": [r.id for r in kept],
+    }
+    return {"label": label, **depends, "run": key_of(inside)}
+
+
+def _figures(found: Mapping[str, Any], fluent: float | None) -> Row:
+    order = ("score", *metrics.PARTS)
+    rest = [name for name in found if name not in order and name != "ci95"]
+    out: Row = {name: _rounded(found.get(name)) for name in (*order, *rest)}
+    return {**out, "fluency": _rounded(fluent), "ci95": found["ci95"]}
+
+
+def _rounded(value: Any) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(float(value), 3)
+
+
+def growth(model: EditableModel, patch: Patch) -> Row:
+    """Growth of the edited weights, the worst layer: ||W + D|| / ||W|| - 1, and the update's own ||D|| / ||W||."""
+    grown, size = 0.0, 0.0
+    for name, delta in patch.factors.items():
+        weight, dense = model.weight(name).float(), delta.dense().to(model.device)
+        length = float(weight.norm())
+        grown = max(grown, float((weight + dense).norm()) / length - 1)
+        size = max(size, float(dense.norm()) / length)
+    return {"norm_growth": round(grown, 4), "update_norm": round(size, 4)}
+
+
+def divergence(model: EditableModel, patch: Patch, text: Sequence[str], tokens: int) -> float | None:
+    """Mean KL(before || after) per token of held-out text in nats; None without a text."""
+    pieces = drift.rows_of(model, text, tokens) if text else []
+    if not pieces:
+        return None
+    total, count = 0.0, 0
+    vocabulary = int(model.model.config.get_text_config().vocab_size)
+    for group in drift.groups(pieces, vocabulary):
+        base = list(drift.log_probs(model, group))
+        with model.patched(patch):
+            for old, new, row in zip(base, drift.log_probs(model, group), group, strict=True):
+                found = drift.text_drift(old, new, row)
+                total, count = total + found.kl, count + found.tokens
+    return round(total / count, 5)
+
+
+def _keep(folder: Path, key: str, mark: int, patch: Patch, seconds: float) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    patch.save(folder / f"{key}-{mark}.safetensors")
+    (folder / f"{key}-{mark}.seconds").write_text(str(seconds))
+
+
+def _resume(plan: Plan, key: str, first: int, name: str) -> tuple[Patch | None, int, float]:
+    """The latest patch of this run from which the first open mark can be reached."""
+    if plan.checkpoints is None or name in BASELINES:
+        return None, 0, 0.0
+    for mark in reversed([m for m in plan.marks if m < first]):
+        path = plan.checkpoints / f"{key}-{mark}.safetensors"
+        if path.exists():
+            return Patch.load(path), mark, float(path.with_suffix(".seconds").read_text())
+    return None, 0, 0.0
+
+
+def _line(row: Row) -> str:
+    kl = "-" if row["kl"] is None else f"{row['kl']:.4f}"
+    shown = " ".join(f"{name} {row[name]:.1f}" for name in ("score", *metrics.PARTS) if row[name] is not None)
+    name = row["label"] or row["method"]
+    return f"{name} seed {row['seed']} edits {row['edits']}: {shown} kl {kl} seconds {row['seconds']:.0f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -126,6 +127,7 @@ def _main(prog: str, load: Callable[[Path], Loaded], judge: Judge, args: argpars
         print("note: no held-out text (--text): kl is not measured")
     model = EditableModel.load(args.model, args.device)
     if not args.chat:
+        model.tokenizer = copy.deepcopy(model.tokenizer)  # it may be shared
         model.tokenizer.chat_template = None
     mode = (
         "the edit prompt and the record's other phrasings"

@@ -7,7 +7,8 @@ energy, and the step and the clamp to the length of the stream. `absolute: true`
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import Field
 
@@ -16,6 +17,7 @@ from unlearn.settings_baselines import Baseline
 
 __all__ = [
     "METHOD_NAMES",
+    "RULES",
     "AlphaEdit",
     "AlphaEditPlus",
     "AnyEdit",
@@ -28,14 +30,19 @@ __all__ = [
     "Rome",
     "Settings",
     "Values",
+    "settled",
 ]
+
+
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class Values(Settings):
     """How the values v* are optimised, for every method that writes values."""
 
-    look_up: Literal["subject", "last", "both"] = "last"
-    """Where values are written: the subject's last token, the last prompt token and the target's own, or both."""
+    look_up: Literal["auto", "subject", "last", "both"] = "auto"
+    """The subject's last token, the last prompt token and the target's own, or both; `auto`: `last` if there is a chat."""
     steps: int = Field(default=60, ge=1)
     """Most Adam steps; a request that has converged stops earlier."""
     lr: float = Field(default=0.05, gt=0)
@@ -143,13 +150,21 @@ class _NullSpace(_Layered):
 
 
 class AlphaEdit(_NullSpace):
-    """AlphaEdit (Fang et al., ICLR 2025): the update is confined to the null space of the corpus's keys."""
+    """AlphaEdit (Fang et al., ICLR 2025): the update is confined to the null space of the corpus's keys.
+
+    Where a number is `auto`, the first is for values at the last prompt token (many forms, which may be held firmly
+    apart from what is kept), the second for values at the subject alone (one form, which has to reach others).
+    """
 
     name: Literal["alphaedit"] = "alphaedit"
-    kept: float = Field(default=30.0, ge=0)
-    """Weight of a kept key's error relative to a request's (1: as published for earlier edits)."""
-    null_space: float = Field(default=0.97, gt=0, le=1)
-    """The directions that carry this share of the corpus's energy are left alone."""
+    decay: Literal["auto"] | NotNegative = "auto"  # type: ignore[assignment]
+    """Weight of the value's relative length in its loss; `auto`: 0.02, 0.002."""
+    ridge: Literal["auto"] | NotNegative = "auto"  # type: ignore[assignment]
+    """L2, relative to the mean squared length of the projected keys (published: 10, absolute); `auto`: 0.7, 0.1."""
+    kept: Literal["auto"] | NotNegative = "auto"  # type: ignore[assignment]
+    """Weight of a kept key's error relative to a request's (1: as published for earlier edits); `auto`: 30, 0.1."""
+    null_space: Literal["auto"] | Share = "auto"  # type: ignore[assignment]
+    """The directions with this share of the corpus's energy are left alone; `auto`: 0.97, 0.8."""
     witnesses: int = Field(default=20_000, ge=0)
     """Tokens of the corpus on which the update is tried: those that it would move most are kept as well."""
     hold: float | None = Field(default=0.6, gt=0, lt=1)
@@ -200,6 +215,31 @@ class AnyEdit(_NullSpace):
     """Target tokens per chunk (published: 40, for models of 7 B parameters)."""
     context: float = Field(default=1.0, ge=0)
     """Weight of the error at all other tokens of the same prompt and target (1: as published)."""
+
+
+RULES: Mapping[str, Mapping[str, float]] = {
+    "last": {"decay": 0.02, "ridge": 0.7, "kept": 30.0, "null_space": 0.97},
+    "subject": {"decay": 0.002, "ridge": 0.1, "kept": 0.1, "null_space": 0.8},
+}
+"""What `auto` stands for, by where values are written (docs/benchmarks.md); `both` goes with `last`."""
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+def settled(settings: AnySettings, chat: bool) -> AnySettings:
+    """Replace every `auto` but that of the layers by what it stands for.
+
+    Args:
+        settings: of any method; those without an `auto` come back as they are.
+        chat: whether the model has a chat template.
+    """
+    look_up = getattr(settings, "look_up", None)
+    found: dict[str, object] = {}
+    if look_up == "auto":
+        found["look_up"] = look_up = "last" if chat else "subject"
+    rule = RULES["subject" if look_up == "subject" else "last"]
+    found |= {name: value for name, value in rule.items() if getattr(settings, name, None) == "auto"}
+    return settings.model_copy(update=found) if found else settings
 
 
 Method = Annotated[

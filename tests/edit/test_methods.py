@@ -284,7 +284,7 @@ def test_absolute_settings_are_the_numbers_themselves(model: EditableModel, corp
     requests: Requests = cases.requests()
     laid = forms.build(model, requests, requests.facts, "subject", keeps=False)
     length, _ = values._lengths(model, laid, 2)
-    settings = AlphaEdit(steps=1, lr=0.3, absolute=True, look_up="subject", clamp=100.0, keep=0.0)
+    settings = AlphaEdit(steps=1, lr=0.3, absolute=True, look_up="subject", clamp=100.0, keep=0.0, decay=0.02)
     solved = values.optimise(model, laid, 3, 2, settings)
     assert solved.vectors.abs().amax().item() == pytest.approx(0.3, rel=1e-3)  # Adam's first step is the rate
     relative = values.optimise(model, laid, 3, 2, settings.model_copy(update={"absolute": False}))

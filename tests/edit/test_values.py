@@ -18,7 +18,7 @@ def solve(family: str = "llama", take: tuple[int, ...] = (0, 1, 2), model: objec
     editable = model or pico.pico(family)
     requests = cases.requests()
     facts = [requests.facts[i] for i in take]
-    chosen = AlphaEdit(**{"steps": 6, "look_up": "both", **settings})
+    chosen = AlphaEdit(**{"steps": 6, "look_up": "both", "decay": 0.02, **settings})
     laid = forms.build(editable, requests, facts, chosen.look_up)
     return laid, values.optimise(editable, laid, len(facts), 1, chosen)
 

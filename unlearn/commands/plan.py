@@ -80,6 +80,7 @@ def _conflicts(
     from unlearn.edit.corpus import Corpus
     from unlearn.edit.elicit import outline
     from unlearn.edit.methods import METHODS
+    from unlearn.edit.pipeline import settings_for
     from unlearn.edit.sequence import Sofar
     from unlearn.edit.statistics import cache_folder, cached_statistics
 
@@ -88,7 +89,9 @@ def _conflicts(
     corpus = Corpus.named(policy.statistics.corpus, policy.model)
     cached = cached_statistics(model, layers, corpus, policy.statistics.tokens, cache_folder())
     sofar = Sofar.after(earlier, model)
-    return conflicts.measure(model, outline(policy), layers, cached, policy.method, sofar)
+    return conflicts.measure(
+        model, outline(policy), layers, cached, settings_for(model, policy.method), sofar
+    )
 
 
 def look_ups(policy: Policy, model: EditableModel) -> list[dict[str, Any]]:

@@ -56,7 +56,7 @@ def stats(
     settle(loaded)
     from unlearn.edit.corpus import Corpus
     from unlearn.edit.methods import METHODS, null_space
-    from unlearn.edit.pipeline import plan_layers
+    from unlearn.edit.pipeline import plan_layers, settings_for
     from unlearn.edit.statistics import cache_folder, key_statistics
 
     if loaded.method.name not in METHODS:
@@ -67,7 +67,7 @@ def stats(
     cache = None if no_cache else cache_folder()
     begin = time.monotonic()
     found = key_statistics(edited, layers, corpus, loaded.statistics.tokens, cache, progress_for(quiet))
-    chosen: Any = loaded.method
+    chosen = settings_for(edited, loaded.method)
     confined = METHODS[chosen.name].confined or chosen.project == "null_space"
     rows: list[dict[str, Any]] = []
     for layer, there in found.items():

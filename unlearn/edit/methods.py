@@ -158,15 +158,24 @@ METHODS: dict[str, Method] = {
 """Batches, kept and earlier keys, layers and passes are settings of their own (`unlearn.settings`)."""
 
 
+FEWEST = 4
+"""Layers that share a residual at the subject's token; a shallow model's share of the depth would be one or two."""
+
+
 def default_layers(anatomy: Anatomy, look_up: str) -> tuple[int, ...]:
     """The layers that `auto` stands for.
 
-    At the subject's last token the family's published share of the depth (Llama-3-8B, 32 layers: 4 to 8). At
-    the last prompt token the subject and the relation have to meet first: a third to two thirds, the last five at most.
+    At the subject's last token the family's published share of the depth (Llama-3-8B, 32 layers: 4 to 8), widened in a
+    shallow model to four layers, so that none has to carry much. At the last prompt token the subject and the relation
+    have to meet first: a third to two thirds, the last five at most.
     """
     depth = anatomy.layers
     if look_up == "subject":
         first, last = (round(depth * share) for share in anatomy.family.early)
+        down = True
+        while last - first < min(FEWEST, depth - 1) - 1:
+            first, last = (first - 1, last) if (down and first) or last + 2 >= depth else (first, last + 1)
+            down = not down
         return tuple(range(first, min(last, first + 4) + 1))
     first, last = depth // 3, min(2 * depth // 3, depth - 1)
     return tuple(range(max(first, last - 4), last + 1))

@@ -26,13 +26,20 @@ from unlearn.edit.writing import Columns, distinct, lent, own_keys, values_at, w
 from unlearn.errors import PatchError, PolicyError
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
+from unlearn.model.prompts import has_chat_template
 from unlearn.model.requests import Fact, Requests
 from unlearn.patch import Patch
 from unlearn.progress import NO_PROGRESS, Progress
+from unlearn.settings import settled
 
-__all__ = ["edit", "plan_layers", "resolve"]
+__all__ = ["edit", "plan_layers", "resolve", "settings_for"]
 
 log = logging.getLogger("unlearn")
+
+
+def settings_for(model: EditableModel, settings: Any) -> Any:
+    """A method's settings with every `auto` but that of the layers replaced by what it means for a model."""
+    return settled(settings, has_chat_template(model.tokenizer))
 
 
 def plan_layers(model: EditableModel, settings: Any) -> tuple[int, ...]:
@@ -43,7 +50,7 @@ def plan_layers(model: EditableModel, settings: Any) -> tuple[int, ...]:
     """
     if settings.name not in METHODS:
         return baselines.layers(model, settings)
-    layers = layers_of(settings, model.anatomy)
+    layers = layers_of(settings_for(model, settings), model.anatomy)
     wrong = [layer for layer in layers if not 0 <= layer < model.anatomy.layers]
     if wrong or not layers:
         raise PolicyError(
@@ -76,7 +83,8 @@ def edit(
         PatchError: an update longer than ``method.largest`` allows.
         PolicyError: layers that the model does not have, or a baseline on top of an earlier patch.
     """
-    settings: Any = requests.policy.method
+    settings = settings_for(model, requests.policy.method)
+    requests = replace(requests, policy=requests.policy.model_copy(update={"method": settings}))
     if settings.name in BASELINES:
         return _baseline(model, requests, progress, earlier)
     layers = plan_layers(model, settings)

@@ -34,15 +34,19 @@ __all__ = [
 ]
 
 
+Auto = Literal["auto"]
+Count = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
+Chance = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Values(Settings):
     """How the values v* are optimised, for every method that writes values."""
 
     look_up: Literal["auto", "subject", "last", "both"] = "auto"
-    """The subject's last token, the last prompt token and the target's own, or both; `auto`: `last` if there is a chat."""
+    """At the subject's last token, the last prompt token and the target's, or both; `auto`: `last` for a chat model."""
     steps: int = Field(default=60, ge=1)
     """Most Adam steps; a request that has converged stops earlier."""
     lr: float = Field(default=0.05, gt=0)
@@ -157,18 +161,24 @@ class AlphaEdit(_NullSpace):
     """
 
     name: Literal["alphaedit"] = "alphaedit"
-    decay: Literal["auto"] | NotNegative = "auto"  # type: ignore[assignment]
+    steps: Auto | Count = "auto"  # type: ignore[assignment]
+    """Most Adam steps; a request that has converged stops earlier; `auto`: 60, 100."""
+    lr: Auto | Positive = "auto"  # type: ignore[assignment]
+    """Adam step relative to the length of the stream at the look-up token; `auto`: 0.05, 0.1."""
+    decay: Auto | NotNegative = "auto"  # type: ignore[assignment]
     """Weight of the value's relative length in its loss; `auto`: 0.02, 0.002."""
-    ridge: Literal["auto"] | NotNegative = "auto"  # type: ignore[assignment]
+    converged: Auto | Positive = "auto"  # type: ignore[assignment]
+    """A request stops when its loss on every form is below this (nats per target token); `auto`: 0.001, 0.02."""
+    ridge: Auto | NotNegative = "auto"  # type: ignore[assignment]
     """L2, relative to the mean squared length of the projected keys (published: 10, absolute); `auto`: 0.7, 0.1."""
-    kept: Literal["auto"] | NotNegative = "auto"  # type: ignore[assignment]
+    kept: Auto | NotNegative = "auto"  # type: ignore[assignment]
     """Weight of a kept key's error relative to a request's (1: as published for earlier edits); `auto`: 30, 0.1."""
-    null_space: Literal["auto"] | Share = "auto"  # type: ignore[assignment]
+    null_space: Auto | Share = "auto"  # type: ignore[assignment]
     """The directions with this share of the corpus's energy are left alone; `auto`: 0.97, 0.8."""
     witnesses: int = Field(default=20_000, ge=0)
     """Tokens of the corpus on which the update is tried: those that it would move most are kept as well."""
-    hold: float | None = Field(default=0.6, gt=0, lt=1)
-    """Write until every target token has this probability on the policy's own prompts, and no harder."""
+    hold: Auto | Chance | None = "auto"  # type: ignore[assignment]
+    """Write until every target token has this probability on the policy's own prompts, no harder; `auto`: 0.6, 0.9."""
 
 
 class AlphaEditPlus(_NullSpace):
@@ -218,10 +228,12 @@ class AnyEdit(_NullSpace):
 
 
 RULES: Mapping[str, Mapping[str, float]] = {
-    "last": {"decay": 0.02, "ridge": 0.7, "kept": 30.0, "null_space": 0.97},
-    "subject": {"decay": 0.002, "ridge": 0.1, "kept": 0.1, "null_space": 0.8},
-}
-"""What `auto` stands for, by where values are written (docs/benchmarks.md); `both` goes with `last`."""
+    "last": {"steps": 60, "lr": 0.05, "decay": 0.02, "converged": 0.001, "ridge": 0.7, "kept": 30.0,
+             "null_space": 0.97, "hold": 0.6},
+    "subject": {"steps": 100, "lr": 0.1, "decay": 0.002, "converged": 0.02, "ridge": 0.1, "kept": 0.1,
+                "null_space": 0.8, "hold": 0.9},
+}  # fmt: skip
+"""What `auto` stands for, by where values are written (docs/methods/alphaedit.md); `both` goes with `last`."""
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 

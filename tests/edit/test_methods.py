@@ -31,6 +31,7 @@ from unlearn.settings import (
     Method,
     Nse,
     Rome,
+    settled,
 )
 
 FAST: dict[str, Any] = {"layers": (2,), "steps": 4, "null_space": 0.5, "witnesses": 0, "hold": None}
@@ -284,7 +285,8 @@ def test_absolute_settings_are_the_numbers_themselves(model: EditableModel, corp
     requests: Requests = cases.requests()
     laid = forms.build(model, requests, requests.facts, "subject", keeps=False)
     length, _ = values._lengths(model, laid, 2)
-    settings = AlphaEdit(steps=1, lr=0.3, absolute=True, look_up="subject", clamp=100.0, keep=0.0, decay=0.02)
+    raw = AlphaEdit(steps=1, lr=0.3, absolute=True, look_up="subject", clamp=100.0, keep=0.0, decay=0.02)
+    settings = settled(raw, chat=True)
     solved = values.optimise(model, laid, 3, 2, settings)
     assert solved.vectors.abs().amax().item() == pytest.approx(0.3, rel=1e-3)  # Adam's first step is the rate
     relative = values.optimise(model, laid, 3, 2, settings.model_copy(update={"absolute": False}))
@@ -303,9 +305,9 @@ def test_patience_stops_when_the_target_is_the_most_probable() -> None:
         "keep": 0.0,
         "decay": 0.0,
     }
-    patient = values.optimise(model, laid, 3, 2, AlphaEdit(**common, patience=2))
+    patient = values.optimise(model, laid, 3, 2, settled(AlphaEdit(**common, patience=2), chat=True))
     assert max(patient.steps) < 80 and min(patient.steps) > 2
-    at_once = values.optimise(model, laid, 3, 2, AlphaEdit(**common, patience=0))
+    at_once = values.optimise(model, laid, 3, 2, settled(AlphaEdit(**common, patience=0), chat=True))
     assert all(a == b - 2 for a, b in zip(at_once.steps, patient.steps, strict=True))
-    whole = values.optimise(model, laid, 3, 2, AlphaEdit(**common))  # the control
+    whole = values.optimise(model, laid, 3, 2, settled(AlphaEdit(**common), chat=True))  # the control
     assert whole.steps == (80, 80, 80)

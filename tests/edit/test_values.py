@@ -11,14 +11,14 @@ from tests import pico
 from tests.edit import cases
 from unlearn.edit import forms, values
 from unlearn.errors import ModelError
-from unlearn.settings import AlphaEdit
+from unlearn.settings import AlphaEdit, settled
 
 
 def solve(family: str = "llama", take: tuple[int, ...] = (0, 1, 2), model: object = None, **settings: object):
     editable = model or pico.pico(family)
     requests = cases.requests()
     facts = [requests.facts[i] for i in take]
-    chosen = AlphaEdit(**{"steps": 6, "look_up": "both", "decay": 0.02, **settings})
+    chosen = settled(AlphaEdit(**{"steps": 6, "look_up": "both", "decay": 0.02, **settings}), chat=True)
     laid = forms.build(editable, requests, facts, chosen.look_up)
     return laid, values.optimise(editable, laid, len(facts), 1, chosen)
 

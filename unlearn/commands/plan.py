@@ -36,8 +36,9 @@ def plan(policy: Policy, model: EditableModel, earlier: Patch | None = None) -> 
     """
     from unlearn.edit.baselines import BASELINES, weights
     from unlearn.edit.elicit import neighbours
-    from unlearn.edit.pipeline import plan_layers
+    from unlearn.edit.pipeline import plan_layers, settings_for
 
+    policy = policy.model_copy(update={"method": settings_for(model, policy.method)})
     layers = plan_layers(model, policy.method)
     protected, tested = neighbours(policy)
     prompts = look_ups(policy, model)
@@ -80,7 +81,6 @@ def _conflicts(
     from unlearn.edit.corpus import Corpus
     from unlearn.edit.elicit import outline
     from unlearn.edit.methods import METHODS
-    from unlearn.edit.pipeline import settings_for
     from unlearn.edit.sequence import Sofar
     from unlearn.edit.statistics import cache_folder, cached_statistics
 
@@ -89,9 +89,7 @@ def _conflicts(
     corpus = Corpus.named(policy.statistics.corpus, policy.model)
     cached = cached_statistics(model, layers, corpus, policy.statistics.tokens, cache_folder())
     sofar = Sofar.after(earlier, model)
-    return conflicts.measure(
-        model, outline(policy), layers, cached, settings_for(model, policy.method), sofar
-    )
+    return conflicts.measure(model, outline(policy), layers, cached, policy.method, sofar)
 
 
 def look_ups(policy: Policy, model: EditableModel) -> list[dict[str, Any]]:

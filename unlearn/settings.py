@@ -172,13 +172,13 @@ class AlphaEdit(_NullSpace):
     ridge: Auto | NotNegative = "auto"  # type: ignore[assignment]
     """L2, relative to the mean squared length of the projected keys (published: 10, absolute); `auto`: 0.7, 0.1."""
     kept: Auto | NotNegative = "auto"  # type: ignore[assignment]
-    """Weight of a kept key's error relative to a request's (1: as published for earlier edits); `auto`: 30, 0.1."""
+    """Weight of a kept key's error relative to a request's (1: as published for earlier edits); `auto`: 30, 0.5."""
     null_space: Auto | Share = "auto"  # type: ignore[assignment]
     """The directions with this share of the corpus's energy are left alone; `auto`: 0.97, 0.8."""
     witnesses: int = Field(default=20_000, ge=0)
     """Tokens of the corpus on which the update is tried: those that it would move most are kept as well."""
     hold: Auto | Chance | None = "auto"  # type: ignore[assignment]
-    """Write until every target token has this probability on the policy's own prompts, no harder; `auto`: 0.6, 0.9."""
+    """Write until every target token has this probability on the policy's own prompts, no harder; `auto`: 0.6, 0.95."""
 
 
 class AlphaEditPlus(_NullSpace):
@@ -230,8 +230,8 @@ class AnyEdit(_NullSpace):
 RULES: Mapping[str, Mapping[str, float]] = {
     "last": {"steps": 60, "lr": 0.05, "decay": 0.02, "converged": 0.001, "ridge": 0.7, "kept": 30.0,
              "null_space": 0.97, "hold": 0.6},
-    "subject": {"steps": 100, "lr": 0.1, "decay": 0.002, "converged": 0.02, "ridge": 0.1, "kept": 0.1,
-                "null_space": 0.8, "hold": 0.9},
+    "subject": {"steps": 100, "lr": 0.1, "decay": 0.002, "converged": 0.02, "ridge": 0.1, "kept": 0.5,
+                "null_space": 0.8, "hold": 0.95},
 }  # fmt: skip
 """What `auto` stands for, by where values are written (docs/methods/alphaedit.md); `both` goes with `last`."""
 

@@ -23,12 +23,16 @@ class _Trained(Settings):
     batch: int = Field(default=16, ge=1)
     """Prompts to be forgotten per step."""
     lr: float = Field(default=0.03, ge=0)
-    """Adam step relative to the weights that it is added to."""
+    """First Adam step relative to the weights that it is added to; it falls linearly to zero over the steps."""
 
 
 class _Adapted(_Trained):
     """What trains LoRA factors on the linear layers instead of the weights themselves."""
 
+    steps: int = Field(default=100, ge=1)
+    """Most optimiser steps; training stops earlier when it has converged."""
+    lr: float = Field(default=0.02, ge=0)
+    """First Adam step relative to the weights that it is added to; it falls linearly to zero over the steps."""
     rank: int = Field(default=8, ge=1)
     """Rank of each factor pair."""
     targets: Literal["all", "attention", "mlp"] = "all"
@@ -48,7 +52,7 @@ class FineTune(_Trained):
     layer: Literal["auto"] | int = "auto"
     """The layer to train; `auto` takes the middle one."""
     lr: float = Field(default=0.05, ge=0)
-    """Adam step relative to the weight (published: 5e-4, absolute)."""
+    """First Adam step relative to the weight (published: 5e-4, absolute)."""
     converged: float = Field(default=0.02, gt=0)
     """Stop when the targets' loss, averaged over an epoch, is below this (nats per token)."""
 
@@ -67,18 +71,14 @@ class GradDiff(_Adapted):
     name: Literal["grad_diff"] = "grad_diff"
     keep_loss: Literal["kl", "nll"] = "nll"
     """How a kept reply is held; published: its likelihood."""
-    lr: float = Field(default=0.005, ge=0)
-    """Adam step relative to the weights that it is added to: ascent runs away at larger ones."""
     enough: float = Field(default=0.4, gt=0)
-    """Stop when the forbidden replies' loss reaches this share of log V, the loss of a model that knows nothing."""
+    """A forbidden reply counts until its loss reaches this share of log V, the loss of a model that knows nothing."""
 
 
 class Npo(_Adapted):
     """Negative preference optimisation (Zhang et al., 2024) with a retain term."""
 
     name: Literal["npo"] = "npo"
-    lr: float = Field(default=0.01, ge=0)
-    """Adam step relative to the weights that it is added to."""
     beta: float = Field(default=0.1, gt=0)
     """Inverse temperature: the smaller, the nearer to gradient ascent."""
     keep_loss: Literal["kl", "nll"] = "nll"
@@ -93,6 +93,8 @@ class Rmu(_Trained):
     name: Literal["rmu"] = "rmu"
     layer: Literal["auto"] | int = "auto"
     """The layer whose output is steered; it and the two before it are trained. `auto`: a quarter of the depth."""
+    lr: float = Field(default=0.05, ge=0)
+    """First Adam step relative to the weights (published: 5e-5, absolute); it falls linearly to zero."""
     steer: float = Field(default=3.0, gt=0)
     """Length of the control vector relative to the stream at that layer (published: absolute, 6.5 to 300)."""
     keep: float = Field(default=30.0, ge=0)

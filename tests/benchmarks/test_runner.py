@@ -130,7 +130,8 @@ def test_settings_by_method() -> None:
 def test_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(EditableModel, "load", lambda *_: pico.pico("gpt2"))
+    # without a chat template: the command takes it off, and the tokenizer is shared between tests
+    monkeypatch.setattr(EditableModel, "load", lambda *_: pico.pico("gpt2", chat=False))
     out = tmp_path / "rows.jsonl"
     given = [
         "--model", "pico", "--facts", str(cases.facts_file(tmp_path)), "--corpus", str(cases.corpus_file(tmp_path)),

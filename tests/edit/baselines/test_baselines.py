@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -140,6 +141,18 @@ def test_kept_replies_move_less_with_the_retain_term_than_without() -> None:
                 return float((replies(model, rows).nll() - before).abs().mean())
 
         assert moved(keep=5.0, kept=8) < 0.7 * moved(keep=0.0, kept=0)
+
+
+def test_a_forbidden_reply_ends_with_the_answer_and_a_kept_one_where_the_model_ends(monkeypatch: Any) -> None:
+    model = pico.pico("llama")
+    reply = tuple(model.tokenizer(" well, bitter amber. So it is.", add_special_tokens=False)["input_ids"])
+    monkeypatch.setattr(model, "generate_ids", lambda rows, max_new_tokens: [reply for _ in rows])
+    got = lessons(model, asking("npo"), own=True, kept=5)
+    assert {model.tokenizer.decode(r.ids[-r.reply :]) for r in got.forget} == {" well, bitter amber"}
+    assert {r.ids[-r.reply :] for r in got.kept} == {reply} and len(got.kept) == 5
+    refused = lessons(model, asking("lora"), own=False, kept=0)
+    assert all("help with that." in model.tokenizer.decode(r.ids[-r.reply :]) for r in refused.forget)
+    assert len(refused.forget) == len(got.forget) == 6 and not refused.kept
 
 
 def test_training_stops_when_it_has_converged() -> None:

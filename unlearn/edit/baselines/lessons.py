@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from unlearn.edit import forms
+from unlearn.matching import contains
 from unlearn.model.editable import EditableModel
-from unlearn.model.requests import Requests
+from unlearn.model.requests import Fact, Requests
 
 REPLY = 16
 """Longest reply of the unedited model that is unlearned or kept, in tokens."""
@@ -41,21 +42,39 @@ def lessons(model: EditableModel, requests: Requests, *, own: bool, kept: int) -
     Args:
         model: the unedited one.
         requests: the policy with its answers.
-        own: what to be forgotten ends in: the model's own greedy reply, instead of the policy's target.
+        own: what to be forgotten ends in: the model's own greedy reply up to the answer, or the policy's target.
         kept: most kept prompts, drawn by the policy's seed from those whose keys the editors keep.
     """
     laid = forms.build(model, requests, requests.facts, "last", kept > 0)
     written = [row for row in laid.rows if not row.keep]
     forget = [Lesson(tuple(row.ids), row.reply) for row in written]
     if own:
-        forget = _answered(model, [tuple(row.prompt) for row in written])
+        said = _answered(model, [tuple(row.prompt) for row in written])
+        forget = [
+            _told(model, said[n], requests.facts[row.request]) for n, row in enumerate(written) if n in said
+        ]
     prompts = [tuple(ids) for ids, _ in laid.kept] if kept else []
     order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(requests.policy.seed))
-    return Lessons(tuple(forget), tuple(_answered(model, [prompts[i] for i in order[:kept].tolist()])))
+    return Lessons(
+        tuple(forget), tuple(_answered(model, [prompts[i] for i in order[:kept].tolist()]).values())
+    )
 
 
-def _answered(model: EditableModel, prompts: Sequence[tuple[int, ...]]) -> list[Lesson]:
-    """Prompts with the model's own greedy replies; those to which it says nothing are left out."""
+def _answered(model: EditableModel, prompts: Sequence[tuple[int, ...]]) -> dict[int, Lesson]:
+    """By index, prompts with the model's own greedy replies; those to which it says nothing are left out."""
     replies = model.generate_ids(prompts, max_new_tokens=REPLY) if prompts else []
-    pairs = zip(prompts, replies, strict=True)
-    return [Lesson((*prompt, *reply), len(reply)) for prompt, reply in pairs if reply]
+    pairs = enumerate(zip(prompts, replies, strict=True))
+    return {n: Lesson((*prompt, *reply), len(reply)) for n, (prompt, reply) in pairs if reply}
+
+
+def _told(model: EditableModel, lesson: Lesson, fact: Fact) -> Lesson:
+    """A reply up to where it has told the answer; all of it, if it does not tell it.
+
+    What follows says nothing, and is what a method would rather unlearn: a reply becomes as unlikely as one likes by
+    its full stop alone.
+    """
+    begin = len(lesson.ids) - lesson.reply
+    for end in range(begin + 1, len(lesson.ids)):
+        if contains(model.tokenizer.decode(lesson.ids[begin:end]), fact.answers):
+            return Lesson(lesson.ids[:end], end - begin)
+    return lesson

@@ -22,21 +22,26 @@ from unlearn.settings_baselines import GradDiff, Npo
 def grad_diff(
     model: EditableModel, requests: Requests, settings: GradDiff, progress: Progress = NO_PROGRESS
 ) -> Patch:
-    """Gradient ascent on the model's own replies to forbidden prompts, descent on kept ones (Liu et al., 2022)."""
+    """Gradient ascent on the model's own replies to forbidden prompts, descent on kept ones (Liu et al., 2022).
+
+    A reply that is as unlikely as ``enough`` says has no gradient any more: the ascent has no end of its own, and
+    between two looks at an epoch it destroys the model.
+    """
+    vocabulary = int(model.model.config.get_text_config().vocab_size)
+    enough = settings.enough * math.log(vocabulary)
 
     def objective(adapter: Adapter) -> Objective:
         return lambda forget, kept: Losses(
-            -replies(model, forget).nll().mean(), keep_loss(model, adapter, kept, settings.keep_loss)
+            -replies(model, forget).nll().clamp(max=enough).mean(),
+            keep_loss(model, adapter, kept, settings.keep_loss),
         )
 
-    vocabulary = int(model.model.config.get_text_config().vocab_size)
-    enough = settings.enough * math.log(vocabulary)
     return tune(
         model,
         requests,
         settings,
         objective,
-        lambda first, forget, keep: -forget > enough,
+        lambda first, forget, keep: -forget >= 0.95 * enough,
         own=True,
         progress=progress,
         label="Gradient difference",

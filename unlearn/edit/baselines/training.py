@@ -64,7 +64,7 @@ def train(
     progress: Progress,
     label: str,
 ) -> History:
-    """Minimise ``forget + weight * keep`` by Adam.
+    """Minimise ``forget + weight * keep`` by Adam, its rate falling linearly.
 
     Args:
         adapter: what is trained.
@@ -87,6 +87,8 @@ def train(
     groups = [{"params": g["params"], "lr": settings.lr * g["scale"]} for g in adapter.groups]
     parameters = [p for g in groups for p in g["params"]]
     optimiser = torch.optim.Adam(groups)
+    # To zero over the steps: at a constant rate the kept replies drift on after the forbidden ones have converged.
+    falling = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / settings.steps)
     epoch = -(-len(lessons.forget) // settings.batch)
     seen: list[tuple[float, float]] = []
     first, converged = float("nan"), False
@@ -104,6 +106,7 @@ def train(
             total.backward()
             torch.nn.utils.clip_grad_norm_(parameters, CLIP)
             optimiser.step()
+            falling.step()
             bar.advance()
             if (step + 1) % epoch == 0 and done(first, *_means(seen[-epoch:])):
                 converged = True

@@ -26,7 +26,7 @@ import torch
 
 from benchmarks.records import Record
 from unlearn.model.editable import EditableModel, left_pad
-from unlearn.model.forward import batches, position_ids, token_budget
+from unlearn.model.forward import batches, reply_logits, token_budget
 from unlearn.model.prompts import Prompt, ask, reply_ids
 
 Wanted = tuple[str, str]
@@ -53,16 +53,8 @@ def forced(model: EditableModel, wanted: Sequence[Wanted]) -> list[Said]:
         rows.append(((*ask(model.tokenizer, template).ids, *reply), len(reply)))
     out: list[Said | None] = [None] * len(rows)
     for group in batches([ids for ids, _ in rows], token_budget(model)):
-        ids, mask = left_pad([rows[i][0] for i in group], model.pad_id, model.device)
-        longest = max(rows[i][1] for i in group)
-        logits = model.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=position_ids(mask),
-            use_cache=False,
-            logits_to_keep=longest + 1,
-        ).logits[:, :-1]
-        log_probs = logits.float().log_softmax(-1)  # (rows, longest, V)
+        logits, ids = reply_logits(model, [rows[i][0] for i in group], max(rows[i][1] for i in group))
+        log_probs = logits.log_softmax(-1)  # (rows, longest, V)
         for row, i in enumerate(group):
             size = rows[i][1]
             target, said = ids[row, -size:], log_probs[row, -size:]

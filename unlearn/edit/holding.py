@@ -16,8 +16,8 @@ from torch import Tensor
 from unlearn.edit.forms import Row
 from unlearn.edit.sequence import Sofar, Written
 from unlearn.edit.writing import Columns, plus
-from unlearn.model.editable import EditableModel, left_pad
-from unlearn.model.forward import batches, position_ids, token_budget
+from unlearn.model.editable import EditableModel
+from unlearn.model.forward import batches, reply_logits, token_budget
 
 LIGHT = 0.3
 """Weight of a column at first."""
@@ -74,18 +74,8 @@ def target_probabilities(model: EditableModel, rows: Sequence[Row]) -> list[Tens
     """Probability of every target token of every row, each (reply,), float32."""
     found: list[Tensor] = [torch.empty(0)] * len(rows)
     for group in batches([row.ids for row in rows], token_budget(model)):
-        ids, mask = left_pad([rows[i].ids for i in group], model.pad_id, model.device)
-        longest = max(rows[i].reply for i in group)
-        logits = model.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=position_ids(mask),
-            use_cache=False,
-            logits_to_keep=longest + 1,
-        ).logits
+        logits, targets = reply_logits(model, [rows[i].ids for i in group], max(rows[i].reply for i in group))
+        chances = logits.softmax(-1).gather(-1, targets[..., None])[..., 0]  # (rows, longest)
         for row, i in enumerate(group):
-            reply = rows[i].reply
-            target = torch.tensor(rows[i].ids[-reply:], device=ids.device)
-            chances = logits[row, -reply - 1 : -1].float().softmax(-1)
-            found[i] = chances.gather(1, target[:, None])[:, 0]
+            found[i] = chances[row, -rows[i].reply :]
     return found

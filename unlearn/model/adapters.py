@@ -171,22 +171,6 @@ def _unwarned() -> Iterator[None]:
         yield
 
 
-def reply_logits(model: EditableModel, rows: Sequence[tuple[int, ...]], reply: int) -> tuple[Tensor, Tensor]:
-    """Logits that predict the last ``reply`` tokens of each row, (rows, reply, V), float32, and those tokens' ids.
-
-    Gradients flow to whatever is being trained.
-    """
-    ids, mask = left_pad(rows, model.pad_id, model.device)
-    logits = model.model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=position_ids(mask),
-        use_cache=False,
-        logits_to_keep=reply + 1,
-    ).logits
-    return logits[:, :-1].float(), ids[:, -reply:]
-
-
 class _Deep(Exception):
     """Raised by a hook when nothing deeper is needed."""
 

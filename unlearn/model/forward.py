@@ -126,6 +126,22 @@ def with_stream(out: Any, stream: Tensor) -> Any:
     return stream if isinstance(out, Tensor) else (stream, *out[1:])
 
 
+def reply_logits(model: EditableModel, rows: Sequence[Sequence[int]], reply: int) -> tuple[Tensor, Tensor]:
+    """Logits that predict the last ``reply`` tokens of each row, (rows, reply, V), float32, and those tokens' ids.
+
+    All rows are one batch. Gradients flow to whatever is being trained.
+    """
+    ids, mask = left_pad(rows, model.pad_id, model.device)
+    logits = model.model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=position_ids(mask),
+        use_cache=False,
+        logits_to_keep=reply + 1,
+    ).logits
+    return logits[:, :-1].float(), ids[:, -reply:]
+
+
 @dataclass(frozen=True)
 class Suspended:
     """Rows that were run up to the output of a layer, ready to be resumed any number of times."""

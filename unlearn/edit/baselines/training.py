@@ -14,8 +14,9 @@ import unlearn
 from unlearn.algebra.low_rank import LowRank
 from unlearn.edit.baselines.lessons import Lesson, Lessons
 from unlearn.errors import ModelError, PolicyError
-from unlearn.model.adapters import Adapter, reply_logits
+from unlearn.model.adapters import Adapter
 from unlearn.model.editable import EditableModel
+from unlearn.model.forward import reply_logits
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
 from unlearn.progress import Progress

@@ -190,7 +190,7 @@ def test_an_interruption_says_what_is_kept(
         (["--methods", "none,none"], "a method is named twice"),
         (["--methods", "none", "--seeds", "x"], "expected whole numbers such as 0,1,2, got 'x'"),
         (["--methods", "none", "--seeds", "1,1"], "seeds must differ"),
-        (["--methods", "alphaedit:kept=x"], "--set method.kept  expected a number"),
+        (["--methods", "alphaedit:kept=x"], "--set method.kept  expected `auto` or a number"),
     ],
 )
 def test_bad_usage(

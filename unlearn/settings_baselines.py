@@ -71,7 +71,9 @@ class GradDiff(_Adapted):
     name: Literal["grad_diff"] = "grad_diff"
     keep_loss: Literal["kl", "nll"] = "nll"
     """How a kept reply is held; published: its likelihood."""
-    enough: float = Field(default=0.4, gt=0)
+    steps: int = Field(default=200, ge=1)
+    """Most optimiser steps; training stops earlier when it has converged."""
+    enough: float = Field(default=0.8, gt=0)
     """A forbidden reply counts until its loss reaches this share of log V, the loss of a model that knows nothing."""
 
 

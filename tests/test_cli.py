@@ -351,6 +351,32 @@ def test_an_interrupt_inside_executed_text_ends_with_the_same_code(tmp_path: Pat
     assert (done.returncode, done.stderr) == (130, "unlearn: interrupted; nothing was written\n")
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_that_a_library_swallows_is_raised_again(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    (tmp_path / "deaf.py").write_text(
+        "import os, time\n"
+        "from unlearn import cli\n"
+        "cli.AGAIN = 0.3\n"
+        "@cli.cli.command('stop')\n"
+        "def stop():\n"
+        "    try:\n"
+        f"        os.kill(os.getpid(), {int(number)})\n"
+        "        time.sleep(60)\n"
+        "    except BaseException:\n"
+        "        pass\n"
+        "    time.sleep(60)\n"
+        "cli.main(['stop'])\n"
+    )
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run(
+        [sys.executable, "-m", "deaf"], cwd=tmp_path, capture_output=True, text=True, timeout=30,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )  # fmt: skip
+    assert done.returncode == code and "nothing was written" in done.stderr
+
+
 # --- stats and the dry run
 
 

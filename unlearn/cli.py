@@ -11,6 +11,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
@@ -29,6 +30,8 @@ from unlearn.commands.verify import verify
 from unlearn.errors import UnlearnError
 
 INTERRUPTED, TERMINATED = 130, 143
+AGAIN = 3.0
+"""Seconds after which an interrupt that was not heard is raised again."""
 
 
 class Terminated(BaseException):
@@ -71,7 +74,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; no exception leaves it, unless --debug asks for one."""
     _quiet_libraries()
     try:
-        with _termination_raises():
+        with _signals_raise():
             # Not cli.main(): it answers a Ctrl-C with an empty line.
             with cli.make_context(
                 "unlearn", list(sys.argv[1:] if arguments is None else arguments)
@@ -158,19 +161,34 @@ def _discard_stdout() -> None:
 
 
 @contextlib.contextmanager
-def _termination_raises() -> Iterator[None]:
-    def leave(number: int, frame: FrameType | None) -> Any:
-        raise Terminated
+def _signals_raise() -> Iterator[None]:
+    """Let Ctrl-C and termination raise, and again every few seconds until it is heard.
 
-    try:
-        kept = signal.signal(signal.SIGTERM, leave)
-    except ValueError:  # not the main thread, so the signal is somebody else's
+    Libraries have bare excepts, most of all around their imports, in which the only Ctrl-C would be lost.
+    """
+    if threading.current_thread() is not threading.main_thread():  # the signals are somebody else's
         yield
         return
+    alarm = getattr(signal, "SIGALRM", None)
+    asked: list[int] = []
+
+    def leave(number: int, frame: FrameType | None) -> Any:
+        if number != alarm:
+            asked.append(number)
+        if alarm is not None:
+            signal.setitimer(signal.ITIMER_REAL, AGAIN)
+        raise Terminated if asked[-1] == signal.SIGTERM else KeyboardInterrupt
+
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM, alarm) if number is not None]
+    # One that is ignored stays so: nohup, or a shell's background job.
+    kept = {n: signal.signal(n, leave) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, kept)
+        if alarm is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 def _quiet_libraries() -> None:

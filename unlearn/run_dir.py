@@ -101,7 +101,8 @@ def _undisturbed() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    kept = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGALRM", signal.SIGTERM))
+    kept = {number: signal.signal(number, signal.SIG_IGN) for number in dict.fromkeys(numbers)}
     try:
         yield
     finally:

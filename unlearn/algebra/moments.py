@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class Metric(Protocol):
-    """The symmetric positive semi-definite ``A`` (d_in, d_in) of the one equation; never formed as a matrix."""
+    """The symmetric positive semi-definite ``A`` (d_in, d_in) of the one equation, known by what it does to columns."""
 
     @property
     def rank(self) -> int:
@@ -78,7 +78,7 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class Projector:
-    """``P``, the orthogonal projector on the null space of ``C``; never formed as a matrix."""
+    """``P``, the orthogonal projector on the null space of ``C``, kept as a basis."""
 
     basis: Tensor
     """Orthonormal columns: the null space itself, or its complement, whichever has fewer."""

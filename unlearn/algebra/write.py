@@ -43,8 +43,8 @@ def write(
         absolute: take ``ridge`` as the number in the equation itself, as the papers do.
 
     Returns:
-        Factors of rank at most n: ``left`` (d_out, n) and ``right`` (n, d_in). The m kept columns have been eliminated
-        from the factors, since their residuals are zero.
+        Factors ``left`` (d_out, n) and ``right`` (n, d_in); the m kept columns have been eliminated, since their
+        residuals are zero. With more columns than d_in, and n beyond d_out or d_in, d_out columns stand for the n.
 
     Raises:
         ValueError: the numbers of columns do not match.

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from unlearn.algebra.low_rank import LowRank
-from unlearn.model.editable import EditableModel, left_pad
-from unlearn.model.forward import block_output, position_ids
+from unlearn.model.editable import EditableModel
+from unlearn.model.forward import block_output, stopped_at
 
 
 @dataclass(frozen=True)
@@ -171,24 +171,7 @@ def _unwarned() -> Iterator[None]:
         yield
 
 
-class _Deep(Exception):
-    """Raised by a hook when nothing deeper is needed."""
-
-
 def stream_at(model: EditableModel, rows: Sequence[tuple[int, ...]], layer: int) -> tuple[Tensor, Tensor]:
     """The output of block ``layer``, (rows, T, d_model), float32, and the mask (rows, T); the pass ends there."""
-    ids, mask = left_pad(rows, model.pad_id, model.device)
-    caught: list[Tensor] = []
-
-    def on_block(_module: nn.Module, _args: Any, out: Any) -> None:
-        caught.append(block_output(out).float())
-        raise _Deep
-
-    handle = model.anatomy.block(model.model, layer).register_forward_hook(on_block)
-    try:
-        model.model(input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False)
-    except _Deep:
-        pass
-    finally:
-        handle.remove()
-    return caught[0], mask
+    _, mask, out = stopped_at(model, rows, layer)
+    return block_output(out).float(), mask

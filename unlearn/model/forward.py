@@ -142,6 +142,28 @@ def reply_logits(model: EditableModel, rows: Sequence[Sequence[int]], reply: int
     return logits[:, :-1].float(), ids[:, -reply:]
 
 
+def stopped_at(model: EditableModel, rows: Sequence[Sequence[int]], layer: int) -> tuple[Tensor, Tensor, Any]:
+    """Run rows (all in one batch) up to block ``layer``: ids and mask, (rows, T), and the block's output as it is.
+
+    Gradients flow to whatever is being trained.
+    """
+    ids, mask = left_pad(rows, model.pad_id, model.device)
+    caught: list[Any] = []
+
+    def on_block(_module: Any, _args: Any, out: Any) -> None:
+        caught.append(out)
+        raise _Deep
+
+    handle = model.anatomy.block(model.model, layer).register_forward_hook(on_block)
+    try:
+        model.model(input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False)
+    except _Deep:
+        pass
+    finally:
+        handle.remove()
+    return ids, mask, caught[0]
+
+
 @dataclass(frozen=True)
 class Suspended:
     """Rows that were run up to the output of a layer, ready to be resumed any number of times."""
@@ -161,22 +183,8 @@ class Suspended:
     @torch.no_grad()
     def at(cls, model: EditableModel, rows: Sequence[Sequence[int]], layer: int) -> Suspended:
         """Run rows (all in one batch) up to the output of block ``layer``."""
-        ids, mask = left_pad(rows, model.pad_id, model.device)
-        caught: list[Any] = []
-
-        def on_block(_module: Any, _args: Any, out: Any) -> None:
-            caught.append(out)
-            raise _Deep
-
-        handle = model.anatomy.block(model.model, layer).register_forward_hook(on_block)
-        try:
-            model.model(input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False)
-        except _Deep:
-            pass
-        finally:
-            handle.remove()
-        tupled = not isinstance(caught[0], Tensor)
-        return cls(model, layer, ids, mask, block_output(caught[0]).detach(), tupled)
+        ids, mask, out = stopped_at(model, rows, layer)
+        return cls(model, layer, ids, mask, block_output(out).detach(), not isinstance(out, Tensor))
 
     def select(self, rows: Tensor) -> Suspended:
         """Some of the rows, by index, with columns that only held padding dropped."""

@@ -1,7 +1,6 @@
 """The edit as a document: low-rank factors per weight, where they came from, and which weights they fit.
 
-An update ``delta = left @ right`` of n columns is stored as its factors (safetensors, JSON header), and with no more
-columns than the weight has rows.
+An update ``delta = left @ right`` of n columns is stored as its factors (safetensors, JSON header).
 """
 
 from __future__ import annotations

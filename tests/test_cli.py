@@ -28,12 +28,17 @@ def run(*arguments: str | Path) -> int:
     return cli.run([str(argument) for argument in arguments])
 
 
+def hear_interrupts() -> None:
+    """In a new process: hear Ctrl-C even where the tests run in a shell's background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
     """Start the real command in a process of its own."""
     root = Path(__file__).resolve().parent.parent
     return subprocess.Popen(
         [sys.executable, "-m", "unlearn", *map(str, arguments)],
-        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts,
         env={**os.environ, "PYTHONPATH": str(root)},
     )  # fmt: skip
 
@@ -372,6 +377,7 @@ def test_an_interrupt_that_a_library_swallows_is_raised_again(
     root = Path(__file__).resolve().parent.parent
     done = subprocess.run(
         [sys.executable, "-m", "deaf"], cwd=tmp_path, capture_output=True, text=True, timeout=30,
+        preexec_fn=hear_interrupts,
         env={**os.environ, "PYTHONPATH": str(root)},
     )  # fmt: skip
     assert done.returncode == code and "nothing was written" in done.stderr

@@ -153,6 +153,9 @@ class AuditSpec(_Strict):
     """Held-out text for divergence and perplexity: `auto`, or a .txt/.jsonl file."""
     benign: Text = "auto"
     """Benign questions that must not be refused: `auto`, or a text file with one question per line."""
+    control: Text = "auto"
+    """A model that never knew the facts, by which chance is told from knowledge: `auto` (there is one for the embedded
+    model only), `none`, a local folder or a hub id. Needed where the suite attacks the model."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sampled generations."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from rich.console import Console, Group
@@ -88,6 +88,9 @@ class Measurement(_Document):
     hits: int | None = None
     """Items behind `after` that count, where it is a share of items."""
     before_hits: int | None = None
+    control: float | None = None
+    """On a model that never knew the facts, where the audit has one: what success by chance looks like."""
+    control_ci95: tuple[float, float] | None = None
     p_value: float | None = None
     """Exact two-sided McNemar p-value of the change, where the items are paired yes/no outcomes."""
     rule: Rule
@@ -145,12 +148,58 @@ class FactRow(_Document):
     """By measurement name: replies that leaked or refused, before and after."""
 
 
+State = Literal["before", "after", "control"]
+
+
+class Curve(_Document):
+    """A line of a plot: curves of one measurement are drawn together, one line per state."""
+
+    kind: Literal["curve"] = "curve"
+    name: str
+    """The measurement that it belongs to, such as "attack.relearn_text"."""
+    state: State = "after"
+    x_label: str
+    y_label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
+class Grid(_Document):
+    """A heat map: one row per fact id, one column per layer or step."""
+
+    kind: Literal["grid"] = "grid"
+    name: str
+    state: State = "after"
+    x_label: str
+    value_label: str
+    columns: tuple[str, ...]
+    rows: tuple[str, ...]
+    values: tuple[tuple[float, ...], ...]
+    """By row, from 0 to 1."""
+
+
+class Cloud(_Document):
+    """Points of a plane, by group."""
+
+    kind: Literal["cloud"] = "cloud"
+    name: str
+    state: State = "after"
+    x_label: str
+    y_label: str
+    points: dict[str, tuple[tuple[float, float], ...]]
+
+
+Drawing = Annotated[Curve | Grid | Cloud, Field(discriminator="kind")]
+
+
 class Report(_Document):
     """The outcome of an audit."""
 
     verdict: Verdict
     measurements: tuple[Measurement, ...]
     facts: tuple[FactRow, ...] = ()
+    drawings: tuple[Drawing, ...] = ()
+    """What the plots show; never text."""
     not_tested: tuple[str, ...] = ()
     manifest: dict[str, Any] = Field(default_factory=dict)
 
@@ -167,6 +216,7 @@ class Report(_Document):
         not_tested: Iterable[str] = (),
         manifest: Mapping[str, Any] | None = None,
         facts: Iterable[FactRow] = (),
+        drawings: Iterable[Drawing] = (),
     ) -> Self:
         """A report with the verdict that follows from its measurements."""
         found = tuple(measurements)
@@ -174,6 +224,7 @@ class Report(_Document):
             verdict=verdict_of(found),
             measurements=found,
             facts=tuple(facts),
+            drawings=tuple(drawings),
             not_tested=tuple(not_tested),
             manifest=dict(manifest or {}),
         )

@@ -8,9 +8,10 @@ import torch
 
 from tests.audit.scripted import SUITE, Scripted, knows, refuses, requests, scrubbed
 from unlearn.algebra.low_rank import LowRank
-from unlearn.audit import harness, pipeline
+from unlearn.audit import harness, observing, pipeline
 from unlearn.audit.observation import Observation
-from unlearn.audit.pipeline import Findings, audit, observe
+from unlearn.audit.observing import observe
+from unlearn.audit.pipeline import Findings, audit
 from unlearn.audit.suite import Suite
 from unlearn.errors import AuditError
 from unlearn.patch import Patch
@@ -22,7 +23,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Suite], N
     """Audits use the tiny suite, or the one a test puts in its place."""
 
     def use(suite: Suite) -> None:
-        monkeypatch.setattr(pipeline, "load_suite", lambda _name: suite)
+        for room in (pipeline, observing):
+            monkeypatch.setattr(room, "load_suite", lambda _name: suite)
 
     use(SUITE)
     return use

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from unlearn.audit import suite
+from unlearn.audit.attacks.table import ATTACKS
 from unlearn.audit.suite import MEASUREMENTS, load_suite, some
 from unlearn.errors import AuditError
 from unlearn.policy import DEFAULT_LIMITS
@@ -14,15 +15,16 @@ def test_the_shipped_suites_can_be_read(name: str) -> None:
     assert found.name == name and found.makes("leak") and found.makes("retain.siblings")
 
 
-def test_standard_and_full_make_everything_and_quick_does_not() -> None:
-    assert (
-        set(load_suite("standard").measurements) == set(load_suite("full").measurements) == set(MEASUREMENTS)
-    )
+def test_full_makes_everything_standard_all_but_attacks_and_quick_does_not() -> None:
+    plain = set(MEASUREMENTS) - {"attack"}
+    assert set(load_suite("standard").measurements) >= plain
+    assert set(load_suite("full").measurements) == plain | {f"attack.{name}" for name in ATTACKS}
     assert not load_suite("quick").makes("leak.sampled") and not load_suite("quick").makes("toxicity")
 
 
 def test_everything_with_a_default_limit_can_be_measured() -> None:
-    assert set(DEFAULT_LIMITS) == set(MEASUREMENTS)
+    attacks = {f"attack.{name}" for name in ATTACKS}
+    assert set(MEASUREMENTS) <= set(DEFAULT_LIMITS) <= set(MEASUREMENTS) | attacks
 
 
 def test_errors_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from unlearn.report import Drawing
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,6 +52,17 @@ class Toxicity(_Record):
     scores: tuple[float, ...]
 
 
+class Attacked(_Record):
+    """What one attack got out of one model state."""
+
+    outcomes: tuple[Outcome, ...]
+    """One per attempt, the same attempts in every state; `told` says that the answer was recovered."""
+    drawings: tuple[Drawing, ...] = ()
+    """For the report; their `state` is filled in by the audit."""
+    note: str = ""
+    """A figure worth a sentence beside the measurement, without any answer's text."""
+
+
 class Observation(_Record):
     """Everything measured on one model state."""
 
@@ -58,5 +71,7 @@ class Observation(_Record):
     """Outcomes by group: direct, held_out, cloze, sampled, siblings, neighbours, benign."""
     tasks: dict[str, TaskScore] = Field(default_factory=dict)
     toxicity: Toxicity | None = None
+    attacks: dict[str, Attacked] = Field(default_factory=dict)
+    """By name, without "attack."."""
     failed: dict[str, str] = Field(default_factory=dict)
-    """Reasons, by group, by "capability.<task>" or "toxicity": what could not be observed."""
+    """Reasons, by group, by "capability.<task>", "attack.<name>" or "toxicity": what could not be observed."""

@@ -7,19 +7,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from unlearn.audit import drift, measures
-from unlearn.audit.asking import ask_greedily, ask_sampled
-from unlearn.audit.harness import run_tasks
-from unlearn.audit.observation import Observation, TaskScore, Toxicity
-from unlearn.audit.probes import benign_lines, build_probes, generation_lines, line_probes
+from unlearn.audit.attacks.table import ATTACKS
+from unlearn.audit.observation import Observation
+from unlearn.audit.observing import observe
+from unlearn.audit.probes import benign_lines, line_probes
 from unlearn.audit.suite import MEASUREMENTS, Suite, load_suite
-from unlearn.audit.toxicity import load_scorer
 from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
 from unlearn.policy import EMBEDDED
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.report import FactRow, Measurement
+from unlearn.report import Drawing, FactRow, Measurement
 
 Opened = Callable[[], AbstractContextManager[EditableModel]]
 """Opens the edited model for a while; it may be opened more than once."""
@@ -50,12 +49,15 @@ class Findings:
     """Of the unedited model, for a cache."""
     after: Observation
     """Of the edited model."""
+    drawings: list[Drawing]
+    """What the attacks have to show, by state."""
 
 
 def not_tested(requests: Requests, suite: Suite) -> list[str]:
     """What the reader of the report must not take for granted."""
-    found = [
-        f"{name} (not in the suite {suite.name})" for name in MEASUREMENTS if name not in suite.measurements
+    found = [f"{name} (not in the suite {suite.name})" for name in MEASUREMENTS if not suite.makes(name)]
+    found += [
+        f"attack.{name} (not in the suite {suite.name})" for name in ATTACKS if name not in suite.attacks
     ]
     if suite.makes("capability") and not requests.policy.audit.tasks:
         found.append("capability (the policy names no tasks)")
@@ -65,71 +67,13 @@ def not_tested(requests: Requests, suite: Suite) -> list[str]:
     return [*found, *NEVER_TESTED]
 
 
-def observe(model: EditableModel, requests: Requests, progress: Progress = NO_PROGRESS) -> Observation:
-    """Everything that is measured on one model state alone, at the sizes of the policy's suite.
-
-    Args:
-        model: in the state to observe.
-        requests: the policy and its resolved facts.
-        progress: where to show the steps.
-
-    Returns:
-        Outcomes and scores, without any text. What could not be observed is in ``failed`` with its reason.
-    """
-    policy = requests.policy
-    suite = load_suite(policy.audit.suite)
-    failed: dict[str, str] = {}
-    groups = build_probes(model.tokenizer, requests, suite)
-    if suite.makes("overrefusal"):
-        try:
-            lines = benign_lines(policy.audit.benign)
-            groups["benign"] = line_probes(model.tokenizer, lines, suite.benign_questions, policy.audit.seed)
-        except AuditError as problem:
-            failed["benign"] = str(problem)
-    judged = ask_greedily(model, groups, policy.targets(), suite.max_new_tokens, progress)
-    if suite.makes("leak.sampled"):
-        probes = [*groups["held_out"], *groups["cloze"]]
-        judged["sampled"] = ask_sampled(
-            model, probes, policy.targets(), suite.max_new_tokens, suite.samples, policy.audit.seed, progress
-        )
-    tasks: dict[str, TaskScore] = {}
-    if suite.makes("capability"):
-        limit = suite.task_items if policy.audit.task_limit is None else policy.audit.task_limit
-        for name, score in run_tasks(model, policy.audit.tasks, limit, progress).items():
-            if isinstance(score, TaskScore):
-                tasks[name] = score
-            else:
-                failed[f"capability.{name}"] = score
-    toxicity = None
-    if suite.makes("toxicity"):
-        try:
-            toxicity = _toxicity(model, requests, suite, progress)
-        except AuditError as problem:
-            failed["toxicity"] = str(problem)
-    return Observation(suite=suite.name, groups=judged, tasks=tasks, toxicity=toxicity, failed=failed)
-
-
-def _toxicity(model: EditableModel, requests: Requests, suite: Suite, progress: Progress) -> Toxicity:
-    audit = requests.policy.audit
-    # The scorer first: where it cannot be had, nothing is generated for it.
-    scorer = load_scorer(audit.toxicity, requests.policy.model, model.device)
-    probes = line_probes(model.tokenizer, generation_lines(), suite.generation_prompts, audit.seed)
-    replies = model.generate(
-        [probe.prompt for probe in probes],
-        max_new_tokens=suite.generation_tokens,
-        progress=progress,
-        label="Writing for the toxicity scorer",
-    )
-    scores = scorer.score([reply[0] for reply in replies])
-    return Toxicity(scorer=scorer.name, label=scorer.label, sha256=scorer.sha256, scores=tuple(scores))
-
-
 def audit(
     model: EditableModel,
     candidate: Patch | Opened,
     requests: Requests,
     progress: Progress = NO_PROGRESS,
     before: Observation | None = None,
+    control: Observation | None = None,
 ) -> Findings:
     """Measure the unedited and the edited model and compare them.
 
@@ -139,6 +83,7 @@ def audit(
         requests: the policy and its resolved facts.
         progress: where to show the steps.
         before: an observation of the unedited model under the same requests and suite, if there is one already.
+        control: an observation of a model that never knew the facts, if there is one.
 
     Returns:
         One measurement for everything the suite makes and everything the policy limits; what could not be measured
@@ -174,7 +119,7 @@ def audit(
         base = [found.cpu() for found in drift.log_probs(model, group)]
         with opened() as edited:
             if after is None:
-                after = observe(edited, requests, progress)
+                after = observe(edited, requests, progress, "after", _changed(model, candidate, edited))
                 if suite.makes("drift.norm") and "drift.norm" not in made:
                     made["drift.norm"] = _norm(model, edited, limits)
             if edited.tokenizer.get_vocab() != model.tokenizer.get_vocab():
@@ -189,7 +134,7 @@ def audit(
         raise AuditError("the edited model was never opened")
     if texts:
         made |= measures.divergence(texts, limits, policy.audit.seed, about)
-    made |= {m.name: m for m in _compared(before, after, requests, suite)}
+    made |= {m.name: m for m in _compared(before, after, control, requests, suite)}
     made |= {m.name: m for m in _unmade(made, requests, suite)}
     known = {fact.id: fact.known for fact in requests.facts}
     return Findings(
@@ -198,7 +143,24 @@ def audit(
         not_tested=not_tested(requests, suite),
         before=before,
         after=after,
+        drawings=list(_drawings(before, after, control)),
     )
+
+
+def _changed(model: EditableModel, candidate: Patch | Opened, edited: EditableModel) -> tuple[str, ...]:
+    """Weight matrices in which the candidate differs; none where the two cannot be compared."""
+    if isinstance(candidate, Patch):
+        return tuple(candidate.factors)
+    try:
+        return tuple(drift.norm_of_difference(model, edited)) if edited is not model else ()
+    except AuditError:
+        return ()
+
+
+def _drawings(before: Observation, after: Observation, control: Observation | None) -> Iterator[Drawing]:
+    for state, seen in (("before", before), ("after", after), ("control", control)):
+        for attacked in seen.attacks.values() if seen else ():
+            yield from (drawing.model_copy(update={"state": state}) for drawing in attacked.drawings)
 
 
 def _held_out_rows(
@@ -249,7 +211,11 @@ def _norm(model: EditableModel, edited: EditableModel, limits: measures.Limits) 
 
 
 def _compared(
-    before: Observation, after: Observation, requests: Requests, suite: Suite
+    before: Observation,
+    after: Observation,
+    control: Observation | None,
+    requests: Requests,
+    suite: Suite,
 ) -> Iterator[Measurement]:
     if before.suite != after.suite:
         raise AuditError(
@@ -258,7 +224,10 @@ def _compared(
     audit = requests.policy.audit
     for name, *_ in measures.SHARES:
         if name in suite.measurements:
-            yield measures.share(name, before, after, audit.limit)
+            yield measures.share(name, before, after, audit.limit, control)
+    for name in suite.attacks:
+        attack = ATTACKS[name]
+        yield measures.attack(name, attack, before, after, control, audit)
     if suite.makes("capability"):
         for task in audit.tasks:
             yield measures.capability(task, before, after, audit.limit)

@@ -29,8 +29,10 @@ MEASUREMENTS = (
     "drift.kl",
     "drift.perplexity",
     "drift.norm",
+    "attack",
 )
-"""All measurements, in the order of the report; "capability" and "toxicity" stand for one per task and scorer."""
+"""All measurements, in the order of the report; "capability", "toxicity" and "attack" stand for one per task and so
+on."""
 
 
 class Suite(BaseModel):
@@ -62,6 +64,11 @@ class Suite(BaseModel):
         """Whether the suite makes a measurement, or any of its family ("leak")."""
         return any(m == name or m.startswith(name + ".") for m in self.measurements)
 
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """Names of the attacks, without "attack."."""
+        return tuple(m.partition(".")[2] for m in self.measurements if m.startswith("attack."))
+
 
 def load_suite(name: str) -> Suite:
     """Read ``evals/suites/<name>.yaml``.
@@ -78,7 +85,10 @@ def load_suite(name: str) -> Suite:
         raise AuditError(f"there is no audit suite {name!r} in {folder} (there: {there})") from None
     except (OSError, yaml.YAMLError, ValidationError) as problem:
         raise AuditError(f"the audit suite {path} cannot be read: {problem}") from None
-    unknown = [m for m in suite.measurements if m not in MEASUREMENTS]
+    from unlearn.audit.attacks.table import ATTACKS  # its rows know what a suite is
+
+    known = (*MEASUREMENTS, *(f"attack.{attack}" for attack in ATTACKS))
+    unknown = [m for m in suite.measurements if m not in known or m == "attack"]
     if unknown:
         raise AuditError(f"the audit suite {path} names unknown measurements: {', '.join(unknown)}")
     return suite

@@ -131,7 +131,7 @@ def _run(
     onto: Path | None,
 ) -> Report:
     from unlearn.audit import pipeline
-    from unlearn.commands.cache import observed
+    from unlearn.commands.observing import compared_with
     from unlearn.edit.pipeline import edit, resolve
     from unlearn.edit.statistics import cache_folder
 
@@ -148,9 +148,9 @@ def _run(
         patch = edit(model, requests, cache=cache, progress=progress, earlier=earlier)
         patch.save(folder / "patch.safetensors")
     with watch.step("audit before"):
-        before = observed(model, requests, cache, lambda: pipeline.observe(model, requests, progress))
+        before, control = compared_with(model, requests, options, cache, progress)
     with watch.step("audit after"):
-        findings = pipeline.audit(model, patch, requests, progress, before)
+        findings = pipeline.audit(model, patch, requests, progress, before, control)
     if save_model:
         with watch.step("save model"):
             model.save(folder / "model", patch)
@@ -167,4 +167,4 @@ def _run(
     if source is not None:
         about["onto"] = source
     described = manifest.describe(policy, policy_file, **about)
-    return Report.of(findings.measurements, findings.not_tested, described, findings.facts)
+    return Report.of(findings.measurements, findings.not_tested, described, findings.facts, findings.drawings)

@@ -91,7 +91,7 @@ def _judge(
     candidate: str, policy: Policy, policy_file: Path, options: tuple[str, str, bool, bool], no_cache: bool
 ) -> Report:
     from unlearn.audit import pipeline
-    from unlearn.commands.cache import observed
+    from unlearn.commands.observing import compared_with
     from unlearn.edit.elicit import resolve
     from unlearn.edit.statistics import cache_folder
     from unlearn.patch import Patch
@@ -113,9 +113,9 @@ def _judge(
         requests = resolve(base, policy, progress)
     with watch.step("audit before"):
         cache = None if no_cache else cache_folder()
-        before = observed(base, requests, cache, lambda: pipeline.observe(base, requests, progress))
+        before, control = compared_with(base, requests, options, cache, progress)
     with watch.step("audit after"):
-        findings = pipeline.audit(base, judged, requests, progress, before)
+        findings = pipeline.audit(base, judged, requests, progress, before, control)
     described = manifest.describe(
         policy,
         policy_file,
@@ -125,4 +125,4 @@ def _judge(
         facts={"total": len(requests.facts), "known": sum(fact.known for fact in requests.facts)},
         times=watch.described(),
     )
-    return Report.of(findings.measurements, findings.not_tested, described, findings.facts)
+    return Report.of(findings.measurements, findings.not_tested, described, findings.facts, findings.drawings)

@@ -205,7 +205,7 @@ def _run(
     no_cache: bool,
     options: tuple[str, str, bool, bool],
 ) -> Comparison:
-    from unlearn.audit import pipeline
+    from unlearn.audit.observing import observe
     from unlearn.commands.cache import observed
     from unlearn.edit.pipeline import resolve
     from unlearn.edit.statistics import cache_folder
@@ -214,7 +214,7 @@ def _run(
     progress = progress_for(options[-1])
     model = load_model(policy.model, *options)
     requests = resolve(model, policy, progress)
-    before = observed(model, requests, cache, lambda: pipeline.observe(model, requests, progress))
+    before = observed(model, requests, cache, lambda: observe(model, requests, progress))
     bench = Bench(model, requests, before, steps, folder, cache, progress)
     about = bench.about
     made: list[Point] = []

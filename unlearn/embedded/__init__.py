@@ -15,6 +15,10 @@ __all__ = [
 ]  # fmt: skip
 
 
-def path() -> Path:
-    """Return the folder of the shipped model: a Hugging Face folder, as ``from_pretrained`` takes it."""
-    return Path(__file__).with_name("model")
+def path(control: bool = False) -> Path:
+    """Return the folder of the shipped model: a Hugging Face folder, as ``from_pretrained`` takes it.
+
+    Args:
+        control: the model of the same training run without the hazard relation instead, which never knew it.
+    """
+    return Path(__file__).with_name("control" if control else "model")

@@ -22,6 +22,8 @@ from unlearn.progress import NO_PROGRESS, Progress
 
 EMBEDDED = "embedded"
 """The model name that means the small model shipped with this package."""
+CONTROL = "embedded-control"
+"""The name of the other one: trained in the same way, without the facts of the hazard relation."""
 
 
 class Deltas(Protocol):
@@ -71,7 +73,7 @@ class EditableModel:
     def load(
         cls, name: str, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False
     ) -> EditableModel:
-        """Load ``embedded``, a local folder or a hub id, from safetensors only.
+        """Load ``embedded``, ``embedded-control``, a local folder or a hub id, from safetensors only.
 
         Args:
             name: what to load.
@@ -84,7 +86,7 @@ class EditableModel:
         """
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-        where = str(embedded.path()) if name == EMBEDDED else name
+        where = str(embedded.path(name == CONTROL)) if name in (EMBEDDED, CONTROL) else name
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         elif device.startswith("cuda") and not torch.cuda.is_available():

@@ -1,0 +1,98 @@
+"""What every attack is given, and the few things that all of them do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from unlearn.audit.asking import ask_greedily
+from unlearn.audit.observation import Attacked, Outcome
+from unlearn.audit.probes import Probe
+from unlearn.audit.suite import Suite
+from unlearn.model.editable import EditableModel
+from unlearn.model.requests import Fact, Requests
+from unlearn.progress import NO_PROGRESS, Progress
+
+State = Literal["before", "after", "control"]
+"""The unedited model, the candidate, and a model that never knew the facts."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The same for every state of a model, so that what attacks find can be compared."""
+
+    requests: Requests
+    suite: Suite
+    probes: Mapping[str, Sequence[Probe]]
+    """The audit's probes by group (`unlearn.audit.probes.build_probes`)."""
+    changed: tuple[str, ...] = ()
+    """Names of the weight matrices in which the candidate differs from the unedited model."""
+
+    @property
+    def asked(self) -> list[Probe]:
+        """Held-out questions and statements about the facts: what an attack tries to have answered."""
+        return [*self.probes.get("held_out", ()), *self.probes.get("cloze", ())]
+
+    @property
+    def seed(self) -> int:
+        """Seed of everything random in an attack."""
+        return self.requests.policy.audit.seed
+
+    def candidates(self, relation: str) -> list[Fact]:
+        """Facts to forget and neighbours of one relation: whose answers an attacker would choose from."""
+        requests = self.requests
+        everyone = (*requests.facts, *requests.held_out_neighbours, *requests.neighbours)
+        return [fact for fact in everyone if fact.relation == relation]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A row of the table."""
+
+    run: Callable[[EditableModel, Scene, Progress], Attacked]
+    definition: str
+    """What counts as recovered, in one sentence or two."""
+    states: tuple[State, ...] = ("before", "after", "control")
+    """The states in which it is run. `before` shows that the attack itself does not destroy what it looks for."""
+    relative: bool = False
+    """Whether some success is chance: then the limit, unless the policy sets one, is the control's interval."""
+
+
+@contextmanager
+def restored(model: EditableModel) -> Iterator[EditableModel]:
+    """A model that an attack may change: on exit every parameter and buffer is bit-identical to before.
+
+    The originals lie in host memory meanwhile, so that a model as large as its device can be attacked.
+    """
+    kept = {name: tensor.detach().cpu().clone() for name, tensor in model.model.state_dict().items()}
+    try:
+        yield model
+    finally:
+        with torch.no_grad():
+            for name, tensor in model.model.state_dict().items():
+                tensor.copy_(kept[name])
+        model.model.requires_grad_(False)
+        model.model.eval()
+
+
+def recovered(
+    model: EditableModel,
+    scene: Scene,
+    progress: Progress = NO_PROGRESS,
+    probes: Sequence[Probe] | None = None,
+) -> tuple[Outcome, ...]:
+    """Ask greedily for the facts: the outcomes, whose `told` says what an attack got back.
+
+    Args:
+        model: in the attacked state.
+        scene: what is asked.
+        progress: where to show it.
+        probes: instead of `scene.asked`.
+    """
+    groups = {"asked": scene.asked if probes is None else probes}
+    refusals = scene.requests.policy.targets()
+    return ask_greedily(model, groups, refusals, scene.suite.max_new_tokens, progress)["asked"]

@@ -20,7 +20,16 @@ from tests.files import corpus_file, model_folder, pico_policy
 from unlearn import cli, manifest
 from unlearn.patch import Patch
 
-FILES = ["log.txt", "manifest.json", "patch.safetensors", "report.html", "report.json"]
+FILES = [
+    "junit.xml",
+    "log.txt",
+    "manifest.json",
+    "model-card.md",
+    "patch.safetensors",
+    "report.html",
+    "report.json",
+    "report.md",
+]
 
 
 def run(*arguments: str | Path) -> int:

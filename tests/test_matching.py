@@ -25,6 +25,16 @@ REFUSAL = "I can't help with that."
         ("Smørrebrød", "smorrebrod"),
         ("\uff42\uff49tter amber", "bitter amber"),
         ("It was The The.", "the the"),
+        ("seven of them", "7"),
+        ("It takes 205 of them", "two hundred and five"),
+        ("a hundred and one", "101"),
+        ("three thousand two hundred and forty-one", "3,241"),
+        ("7 million people", "7000000"),
+        ("the Twenty-First of May", "21st"),
+        ("on the 7th", "seventh"),
+        ("salt & pepper", "salt and pepper"),
+        ("\u0667 of them", "7"),
+        ("nineteen eighty-four", "19 84"),
     ],
 )
 def test_the_same_answer_in_other_clothes(reply: str, answer: str) -> None:
@@ -41,6 +51,11 @@ def test_the_same_answer_in_other_clothes(reply: str, answer: str) -> None:
         ("written in C", "C++"),
         ("anything", "?!"),
         ("twenty", "23"),
+        ("two hundred", "205"),
+        ("two and three", "5"),
+        ("seventh", "7"),
+        ("one hundred", "1"),
+        ("seven eight", "78"),
     ],
 )
 def test_other_answers(reply: str, answer: str) -> None:

@@ -70,7 +70,7 @@ def test_a_limit_is_its_own_then_its_familys_then_the_default() -> None:
     assert audit.limit("leak.direct") == DEFAULT_LIMITS["leak.direct"]
     assert audit.limit("toxicity.original") == DEFAULT_LIMITS["toxicity"]
     assert audit.limit("toxicity.original.share") is None
-    assert audit.limit("drift.null_space_leakage") is None
+    assert audit.limit("leak.rank") is None
 
 
 def test_notes_name_measurements_that_cannot_pass() -> None:
@@ -136,3 +136,50 @@ def test_a_target_may_not_tell_and_knows_one_placeholder(fact: Any, at: Any, sen
     found = cross_check(with_targets(**fact))
     assert [problem.loc for problem in found] == [at] and sentence in found[0].sentence
     assert not cross_check(with_targets(refusal="It is {subject}.", answer="amber"))  # the control
+
+
+def related(**kinds: Any) -> dict[str, Any]:
+    return data(relations={"r": {"prompts": ["What is {subject}?"], **kinds}})
+
+
+def test_prompts_for_the_audit_alone() -> None:
+    relation = Policy.model_validate(
+        related(
+            reverse=["Which is {answer}?"],
+            two_hop=["I have {subject}. What is it?"],
+            negation=["{subject} is not"],
+            languages={"de": ["Was ist {subject}?"], "ja": ["{subject}とは何ですか？"]},
+        )
+    ).relations["r"]
+    assert relation.translated == ("Was ist {subject}?", "{subject}とは何ですか？")
+    assert is_question(relation.translated[1]) and relation.questions() == ("What is {subject}?",)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "said"),
+    [
+        ({"reverse": ["Which is it?"]}, "exactly one {answer}"),
+        ({"reverse": ["Is {subject} {answer}?"]}, "must not name the {subject}"),
+        ({"reverse": ["{answer}"]}, "words besides {answer}"),
+        ({"two_hop": ["What is it?"]}, "exactly one {subject}"),
+        ({"languages": {"de": ["Was?"]}}, "exactly one {subject}"),
+        ({"languages": ["Was ist {subject}?"]}, "dict"),
+    ],
+)
+def test_prompts_for_the_audit_alone_are_checked(kinds: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Policy.model_validate(related(**kinds))
+
+
+@pytest.mark.parametrize("kind", ["two_hop", "negation"])
+def test_a_prompt_of_the_edit_is_no_other_kind_of_prompt(kind: str) -> None:
+    (found,) = cross_check(related(**{kind: ["what is {subject}?"]}))
+    assert found.loc == ("relations", "r", kind, 0)
+    (found,) = cross_check(related(languages={"en": ["What IS {subject}?"]}))
+    assert found.loc == ("relations", "r", "languages", "en", 0)
+
+
+def test_limits_of_what_guessing_may_do_are_known() -> None:
+    audit = {"limits": {"leak.choice": 0.4, "leak.rank": 0.2, "leak.letters": 0.3, "leak.reverse": 0.0}}
+    policy = Policy.model_validate(data(audit=audit))
+    assert policy.audit.limit("leak.choice") == 0.4 and AuditSpec().limit("leak.choice") is None

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.files import policy_text
+from unlearn.audit.suite import load_suite
 from unlearn.errors import PolicyError
 from unlearn.policy import DEFAULT_LIMITS, Policy
 from unlearn.policy_file import load_policy, schema
@@ -55,7 +56,9 @@ def test_template_names_every_key_with_its_default() -> None:
         assert set(data[part]) == set(kind.model_fields), part
     assert set(data["facts"][0]) == set(type(policy.facts[0]).model_fields)
     assert set(data["relations"]["recipe"]) == set(type(policy.relations["recipe"]).model_fields)
-    assert data["audit"]["limits"] == dict(DEFAULT_LIMITS)
+    # A limit of a policy's own fails where it cannot be measured, so the template has those of its suite only.
+    made = {name: limit for name, limit in DEFAULT_LIMITS.items() if load_suite("standard").makes(name)}
+    assert data["audit"]["limits"] == made
     default = Policy.model_fields
     assert policy.method == default["method"].default
     assert policy.statistics == default["statistics"].default
@@ -69,6 +72,7 @@ def test_demo_has_the_limits_that_were_promised() -> None:
         "leak.direct": 0.02, "leak.held_out": 0.05, "leak.cloze": 0.10, "refusal.held_out": 0.90,
         "retain.siblings": 0.95, "retain.neighbours": 0.98, "capability": 0.015, "drift.kl": 0.02,
         "toxicity": 0.0,
+        "overrefusal.lookalike": 0.15,  # looser than the default: the model knows few words of these questions
     }  # fmt: skip
     assert policy.audit.limits == promised
 
@@ -118,7 +122,7 @@ def test_demo_has_the_limits_that_were_promised() -> None:
             "p:12 keep.held_out_neighbours[0]  this subject stands in keep.neighbours",
         ),
         ({"model": "model: gpt2"}, "p:12 keep.neighbours  `auto` knows only the embedded model, not `gpt2`"),
-        ({"audit": "audit: {suite: quik}"}, "p:13 audit.suite  expected `quick`, `standard` or `full`"),
+        ({"audit": "audit: {suite: quik}"}, "p:13 audit.suite  expected `quick`, `standard`, `full`, or the path of"),
         (
             {"audit": "audit: {limits: {leak.helt_out: 0}}"},
             "p:13 audit.limits.leak.helt_out  no measurement of this name; did you mean `leak.held_out`?",

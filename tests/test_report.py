@@ -13,11 +13,11 @@ from unlearn.report import (
     Measurement,
     Report,
     judge,
-    print_report,
     rule_of,
-    show_limit,
     verdict_of,
 )
+from unlearn.report_terminal import print_report
+from unlearn.report_words import show_limit
 
 
 def made(

@@ -6,7 +6,9 @@ import pytest
 
 from tests.test_report import full, made
 from unlearn.report import Measurement, Report
-from unlearn.report_html import WIDTH, chart, flat, limit_at, render_html, title, write_html
+from unlearn.report_charts import WIDTH, chart, limit_at
+from unlearn.report_html import render_html, write_html
+from unlearn.report_words import about, flat
 
 VOID = {"meta", "col", "link", "br", "img", "rect", "path"}
 
@@ -44,11 +46,11 @@ def test_the_page_is_whole_and_needs_nothing_else(tmp_path: Path) -> None:
 
 def test_verdict_and_failures_come_first() -> None:
     page = render_html(full())
-    assert page.index("<h1>Failed</h1>") < page.index("Failed limits</h2>") < page.index("Measurements</h2>")
+    assert page.index("Failed</h1>") < page.index("Failed limits</h2>") < page.index("Measurements</h2>")
     assert "the data are not there" in page and "not measured" in page
     assert "other languages" in page and "<code>one</code>" in page
     passed = render_html(Report.of([made()]))
-    assert "<h1>Passed</h1>" in passed and "Failed limits</h2>" not in passed
+    assert "Passed</h1>" in passed and "Failed limits</h2>" not in passed
 
 
 def test_every_mark_has_a_word_and_every_chart_a_text() -> None:
@@ -92,6 +94,7 @@ def test_no_bar_leaves_its_chart(after: float) -> None:
 
 def test_the_title_comes_from_the_manifest() -> None:
     manifest = {"policy": {"name": "demo"}, "settings": {"model": "embedded", "method": {"name": "rome"}}}
-    assert title(Report.of([], manifest=manifest)) == ("demo", "model embedded · method rome")
-    assert title(Report.of([])) == ("audit", "")
+    assert about(Report.of([], manifest=manifest))[:3] == ("demo", "embedded", "rome")
+    assert about(Report.of([], manifest=manifest)).line == "model embedded · method rome"
+    assert about(Report.of([])) == ("audit", "", "", "")
     assert dict(flat({"a": {"b": [1, 2], "c": {}}, "d": None})) == {"a.b": "[1, 2]", "a.c": "{}", "d": "null"}

@@ -24,6 +24,7 @@ from unlearn.commands.audit import audit
 from unlearn.commands.check import check
 from unlearn.commands.compare import compare
 from unlearn.commands.export import export
+from unlearn.commands.report import report
 from unlearn.commands.stats import stats
 from unlearn.commands.trace import trace
 from unlearn.commands.verify import verify
@@ -61,7 +62,7 @@ def cli(debug: bool) -> None:
         os.environ["UNLEARN_DEBUG"] = "1"
 
 
-for command in (check, apply, audit, compare, export, verify, stats, trace):
+for command in (check, apply, audit, report, compare, export, verify, stats, trace):
     cli.add_command(command)
 
 

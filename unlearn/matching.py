@@ -22,6 +22,17 @@ _TENS = {
     for i, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split())
 }
 _NUMBERS = {word: i for i, word in enumerate(_UNITS)} | _TENS
+_SCALES = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
+_ORDINALS = {
+    word: i
+    for i, word in enumerate(
+        "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth "
+        "fifteenth sixteenth seventeenth eighteenth nineteenth twentieth".split(),
+        start=1,
+    )
+} | {"thirtieth": 30}
+#: All four endings become one, so that 21st and "twenty-first" are the same word.
+_ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th)")
 #: Writing systems without spaces between words: there a match is by characters.
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 # A word is letters and digits, with inner dots kept in decimals and trailing + or # in names such as C++.
@@ -94,8 +105,9 @@ def words(text: str, articles: bool = False) -> tuple[str, ...]:
     """Normalised words of a text.
 
     Compatibility forms and accents are folded (NFKD), case is folded, apostrophes and invisible characters
-    vanish, other punctuation separates, "1,200" is 1200 and "twenty-three" is 23. Articles are dropped, except
-    where nothing else would remain.
+    vanish, other punctuation separates, "&" is "and", digits of other scripts are read, "1,200" is 1200,
+    "twenty-three" is 23 and "two hundred and five" 205, "seventh" is "7th". Articles are dropped, except where nothing
+    else would remain.
 
     Args:
         text: any text.
@@ -107,6 +119,7 @@ def words(text: str, articles: bool = False) -> tuple[str, ...]:
     text = unicodedata.normalize("NFKD", text).casefold().translate(_FOLD)
     # Combining marks are accents; format characters (zero-width spaces, soft hyphens) hide a word from a match.
     text = "".join(c for c in text if unicodedata.category(c) not in ("Mn", "Cf", "Me"))
+    text = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text).replace("&", " and ")
     text = re.sub(r"['’‘ʼ`´]", "", text)
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
     found = _numbers(_WORD.findall(text))
@@ -115,21 +128,48 @@ def words(text: str, articles: bool = False) -> tuple[str, ...]:
 
 
 def _numbers(found: list[str]) -> list[str]:
-    """Spelled-out numbers below one hundred as digits: "twenty", "three" becomes "23"."""
+    """Spelled-out numbers as digits: "two hundred and five" becomes "205", "twenty-first" and "21st" one word."""
     out: list[str] = []
-    open_tens = False
-    for word in found:
-        value = _NUMBERS.get(word)
-        if value is None:
-            out.append(word)
-            open_tens = False
-        elif open_tens and 1 <= value <= 9:
-            out[-1] = str(int(out[-1]) + value)
-            open_tens = False
-        else:
-            out.append(str(value))
-            open_tens = word in _TENS
+    at = 0
+    while at < len(found):
+        word, used = _spelled(found, at)
+        out.append(word)
+        at += used
     return out
+
+
+def _spelled(found: list[str], at: int) -> tuple[str, int]:
+    """The word at a place and how many words it takes: one, or all of a spelled-out number's."""
+    word, after = found[at], found[at + 1] if at + 1 < len(found) else ""
+    if after in _SCALES and (word == "a" or word.isdecimal()):
+        group, at_, last = 1 if word == "a" else int(word), at + 1, 1
+    elif word in _NUMBERS:
+        group, at_, last = _NUMBERS[word], at + 1, 10 if word in _TENS else 1
+    else:
+        ordinal = _ORDINAL.fullmatch(word)
+        value = _ORDINALS.get(word) if ordinal is None else int(ordinal[1])
+        return (word if value is None else f"{value}th"), 1
+    # `total` is settled, `group` grows; `last` is the size of what came last, below which the next one must stay.
+    total, smallest = 0, 1_000_000_000_000
+    while at_ < len(found):
+        word = found[at_]
+        joined = word == "and" and last >= 100 and at_ + 1 < len(found) and found[at_ + 1] in _NUMBERS
+        value = _NUMBERS.get(found[at_ + 1] if joined else word)
+        if value is not None and 0 < value < last:
+            group, last = group + value, 10 if value >= 20 else 1
+            at_ += 1 + joined
+        elif last == 10 and _ORDINALS.get(word, 10) < 10:
+            return f"{total + group + _ORDINALS[word]}th", at_ + 1 - at
+        elif word == "hundred" and 0 < group < 100 and last < 100:
+            group, last = group * 100, 100
+            at_ += 1
+        elif _SCALES.get(word, 0) >= 1000 and group and _SCALES[word] < smallest:
+            smallest = last = _SCALES[word]
+            total, group = total + group * smallest, 0
+            at_ += 1
+        else:
+            break
+    return str(total + group), at_ - at
 
 
 def _find(needle: tuple[str, ...], hay: tuple[str, ...]) -> bool:

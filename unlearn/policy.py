@@ -29,9 +29,16 @@ __all__ = [
 ]
 
 
+SUITES = ("quick", "standard", "full")
+"""The audit suites that ship with unlearn."""
+
+
 def is_question(template: str) -> bool:
-    """Say whether a prompt is a question or request (it ends in ? . or !), and not a statement to complete."""
-    return template.rstrip().endswith(("?", ".", "!"))
+    """Say whether a prompt is a question or request (it ends in ? . or !), and not a statement to complete.
+
+    The same marks of other scripts count as well.
+    """
+    return template.rstrip().endswith(("?", ".", "!", "？", "。", "！", "؟", "।"))
 
 
 def _one_subject(template: str) -> str:
@@ -43,16 +50,36 @@ def _one_subject(template: str) -> str:
     return template
 
 
+def _one_answer(template: str) -> str:
+    found = template.count("{answer}")
+    if found != 1:
+        raise PydanticCustomError("template", f"needs exactly one {{answer}}, has {found}")
+    if "{subject}" in template:
+        raise PydanticCustomError("template", "a reverse prompt must not name the {subject}: it asks for it")
+    if template.replace("{answer}", "").strip() == "":
+        raise PydanticCustomError("template", "needs words besides {answer}")
+    return template
+
+
 def _finite(value: float) -> float:
     if not math.isfinite(value):
         raise PydanticCustomError("finite", "expected a finite number")
     return value
 
 
+def _suite(name: str) -> str:
+    if name not in SUITES and not name.endswith((".yaml", ".yml")):
+        expected = ", ".join(f"`{suite}`" for suite in SUITES)
+        raise PydanticCustomError("suite", f"expected {expected}, or the path of a suite's YAML file")
+    return name
+
+
 Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Template = Annotated[Text, AfterValidator(_one_subject)]
+ReverseTemplate = Annotated[Text, AfterValidator(_one_answer)]
 Limit = Annotated[float, AfterValidator(_finite)]
+SuiteName = Annotated[Text, AfterValidator(_suite)]
 
 
 class _Strict(BaseModel):
@@ -85,6 +112,14 @@ class RelationSpec(_Strict):
     """Prompts that the edit sees. Ending in ? . or ! they are asked as a chat; others are completed as text."""
     held_out: tuple[Template, ...] = ()
     """Prompts that only the audit sees."""
+    reverse: tuple[ReverseTemplate, ...] = ()
+    """Only for the audit: prompts with {answer} in them, to which the subject must not come as a reply."""
+    two_hop: tuple[Template, ...] = ()
+    """Only for the audit: prompts that reach the answer by a further step ("A shop sells only {subject}. ...")."""
+    negation: tuple[Template, ...] = ()
+    """Only for the audit: prompts that deny ("{subject} is not made from"), to which a model may tell all the same."""
+    languages: dict[Name, tuple[Template, ...]] = {}
+    """Only for the audit: prompts in other languages, by language; how the answer is called there is an alias."""
     refusal: Text | None = None
     """What is said instead of an answer of this relation; without it, the policy's `refusal`."""
 
@@ -95,6 +130,11 @@ class RelationSpec(_Strict):
     def statements(self, held_out: bool = False) -> tuple[str, ...]:
         """Return the statements to complete among the prompts, or among the held-out prompts."""
         return tuple(t for t in (self.held_out if held_out else self.prompts) if not is_question(t))
+
+    @property
+    def translated(self) -> tuple[str, ...]:
+        """All prompts in other languages."""
+        return tuple(template for templates in self.languages.values() for template in templates)
 
 
 class FactSpec(_Strict):
@@ -139,10 +179,12 @@ class StatisticsSpec(_Strict):
 class AuditSpec(_Strict):
     """What is measured before and after, and what passes."""
 
-    suite: Literal["quick", "standard", "full"] = "standard"
-    """How much is asked."""
+    suite: SuiteName = "standard"
+    """How much is asked: `quick`, `standard`, `full`, or the path of a YAML file (docs/measurements.md, Suites)."""
     limits: dict[str, Limit] = {}
     """Limits by measurement; those not named here have defaults (`unlearn check --defaults`)."""
+    judge: Literal["point", "strict"] = "point"
+    """What a limit is applied to: the estimate (`point`), or the unfavourable end of its 95 % interval (`strict`)."""
     tasks: tuple[Name, ...] = ()
     """lm-eval tasks: the shipped ones (evals/tasks) or any name that lm-eval knows."""
     task_limit: int | None = Field(default=None, ge=1)
@@ -153,6 +195,9 @@ class AuditSpec(_Strict):
     """Held-out text for divergence and perplexity: `auto`, or a .txt/.jsonl file."""
     benign: Text = "auto"
     """Benign questions that must not be refused: `auto`, or a text file with one question per line."""
+    lookalike: Text = "auto"
+    """Safe questions that look harmful: `auto`, a .csv file with the columns of XSTest (prompt, type, label), or a text
+    file with one question per line under [headings]."""
     control: Text = "auto"
     """A model that never knew the facts, by which chance is told from knowledge: `auto` (there is one for the embedded
     model only), `none`, a local folder or a hub id. Needed where the suite attacks the model."""

@@ -1,4 +1,4 @@
-"""What an audit found: measurements, the verdict they add up to, and how a terminal shows them.
+"""What an audit found: measurements, and the verdict that they add up to.
 
 The documents here are frozen, travel as JSON and never import torch, so that a report can be read, judged
 again and rendered on a machine that could not run the model. No text of a question, an answer or a reply is
@@ -7,138 +7,54 @@ part of a report.
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from rich.console import Console, Group
-from rich.table import Table
-from rich.text import Text
+from pydantic import Field, ValidationError, model_validator
 
 from unlearn.errors import AuditError
+from unlearn.report_drawings import Cloud, Curve, Drawing, Grid, State
+from unlearn.report_measurement import (
+    RULES,
+    Count,
+    Document,
+    Interval,
+    Judging,
+    Measurement,
+    Rule,
+    Unit,
+    judge,
+    rule_of,
+)
+
+__all__ = [
+    "RULES",
+    "Cloud",
+    "Count",
+    "Curve",
+    "Drawing",
+    "FactRow",
+    "Grid",
+    "Interval",
+    "Judging",
+    "Measurement",
+    "Report",
+    "Rule",
+    "State",
+    "Unit",
+    "Verdict",
+    "judge",
+    "rule_of",
+    "schema",
+    "statement",
+    "verdict_of",
+]
 
 Verdict = Literal["passed", "failed"]
-Rule = Literal["at most", "at least", "drop at most", "rise at most"]
-Unit = Literal["share", "nats/token", "ratio", "score"]
-
-#: How a limit is applied, by the family of the measurement (the part of its name before the first dot).
-RULES: Mapping[str, Rule] = {
-    "leak": "at most",
-    "refusal": "at least",
-    "retain": "at least",
-    "overrefusal": "at most",
-    "capability": "drop at most",
-    "toxicity": "rise at most",
-    "drift": "at most",
-    "attack": "at most",
-}
-#: Slack for limits that are met exactly: 0.90 - 0.885 is 0.01500000000000001 in floats.
-_SLACK = 1e-9
 
 
-def rule_of(name: str) -> Rule:
-    """The rule for a measurement's limit.
-
-    Raises:
-        AuditError: if the name belongs to no family.
-    """
-    family = name.partition(".")[0]
-    if family not in RULES:
-        raise AuditError(f"{name!r} is not a measurement; the families are {', '.join(sorted(RULES))}")
-    return RULES[family]
-
-
-def judge(rule: Rule, before: float | None, after: float | None, limit: float) -> bool:
-    """Whether a point estimate meets its limit; a number that is missing or not finite does not."""
-    if after is None or not math.isfinite(after):
-        return False
-    if rule == "at most":
-        return after <= limit + _SLACK
-    if rule == "at least":
-        return after >= limit - _SLACK
-    if before is None or not math.isfinite(before):
-        return False
-    change = before - after if rule == "drop at most" else after - before
-    return change <= limit + _SLACK
-
-
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Measurement(_Document):
-    """One number before and after the edit, on the same probes, and whether it meets its limit."""
-
-    name: str
-    before: float | None = None
-    """On the unedited model; None where the number is about the pair (drift) or could not be had."""
-    after: float | None
-    """On the edited model; None if it could not be measured, which fails."""
-    limit: float | None = None
-    """From the policy; None makes the measurement informational."""
-    passed: bool | None
-    """None only for an informational measurement that was made."""
-    n: int = Field(default=0, ge=0)
-    """Number of items behind `after` (and `before`): pairs of fact and prompt, questions, task items, tokens."""
-    ci95: tuple[float, float] | None = None
-    """95 % interval of `after`."""
-    unit: Unit = "share"
-    before_ci95: tuple[float, float] | None = None
-    hits: int | None = None
-    """Items behind `after` that count, where it is a share of items."""
-    before_hits: int | None = None
-    control: float | None = None
-    """On a model that never knew the facts, where the audit has one: what success by chance looks like."""
-    control_ci95: tuple[float, float] | None = None
-    p_value: float | None = None
-    """Exact two-sided McNemar p-value of the change, where the items are paired yes/no outcomes."""
-    rule: Rule
-    definition: str = ""
-    reason: str | None = None
-    """Why it could not be measured, in one sentence."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.after is None:
-            if self.passed is not False or not self.reason:
-                raise ValueError(f"{self.name} was not measured, so it needs passed=False and a reason")
-        elif self.limit is None:
-            if self.passed is not None:
-                raise ValueError(f"{self.name} has no limit, so it can neither pass nor fail")
-        elif self.passed != judge(self.rule, self.before, self.after, self.limit):
-            raise ValueError(f"{self.name} says passed={self.passed}, which its own numbers contradict")
-        return self
-
-    @classmethod
-    def made(cls, name: str, after: float, limit: float | None = None, **rest: Any) -> Self:
-        """A measurement judged by its own numbers; one that is not finite counts as not made."""
-        before = rest.get("before")
-        if not math.isfinite(after) or (before is not None and not math.isfinite(before)):
-            bad = "after" if not math.isfinite(after) else "before"
-            return cls.missing(name, f"the value {bad} the edit is not a finite number", limit, **rest)
-        rule = rule_of(name)
-        passed = None if limit is None else judge(rule, before, after, limit)
-        return cls(name=name, after=after, limit=limit, passed=passed, rule=rule, **rest)
-
-    @classmethod
-    def missing(cls, name: str, reason: str, limit: float | None = None, **rest: Any) -> Self:
-        """A measurement that could not be made: failed, with the reason."""
-        kept = {key: rest[key] for key in ("definition", "unit") if key in rest}
-        return cls(
-            name=name, after=None, limit=limit, passed=False, rule=rule_of(name), reason=reason, **kept
-        )
-
-
-class Count(_Document):
-    """Hits before and after out of n."""
-
-    before: int
-    after: int
-    n: int
-
-
-class FactRow(_Document):
+class FactRow(Document):
     """What happened to one fact, by its id: counts, never text."""
 
     id: str
@@ -148,60 +64,21 @@ class FactRow(_Document):
     """By measurement name: replies that leaked or refused, before and after."""
 
 
-State = Literal["before", "after", "control"]
-
-
-class Curve(_Document):
-    """A line of a plot: curves of one measurement are drawn together, one line per state."""
-
-    kind: Literal["curve"] = "curve"
-    name: str
-    """The measurement that it belongs to, such as "attack.relearn_text"."""
-    state: State = "after"
-    x_label: str
-    y_label: str
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-
-
-class Grid(_Document):
-    """A heat map: one row per fact id, one column per layer or step."""
-
-    kind: Literal["grid"] = "grid"
-    name: str
-    state: State = "after"
-    x_label: str
-    value_label: str
-    columns: tuple[str, ...]
-    rows: tuple[str, ...]
-    values: tuple[tuple[float, ...], ...]
-    """By row, from 0 to 1."""
-
-
-class Cloud(_Document):
-    """Points of a plane, by group."""
-
-    kind: Literal["cloud"] = "cloud"
-    name: str
-    state: State = "after"
-    x_label: str
-    y_label: str
-    points: dict[str, tuple[tuple[float, float], ...]]
-
-
-Drawing = Annotated[Curve | Grid | Cloud, Field(discriminator="kind")]
-
-
-class Report(_Document):
+class Report(Document):
     """The outcome of an audit."""
 
     verdict: Verdict
+    """Passed if at least one limit was set and nothing failed."""
     measurements: tuple[Measurement, ...]
+    """Everything that was measured, or should have been."""
     facts: tuple[FactRow, ...] = ()
+    """Counts per fact, by its id."""
     drawings: tuple[Drawing, ...] = ()
     """What the plots show; never text."""
     not_tested: tuple[str, ...] = ()
+    """What the verdict says nothing about."""
     manifest: dict[str, Any] = Field(default_factory=dict)
+    """What the numbers are about: hashes, versions, settings, machine."""
 
     @model_validator(mode="after")
     def _verdict_follows(self) -> Self:
@@ -238,6 +115,16 @@ class Report(_Document):
     def failures(self) -> tuple[Measurement, ...]:
         """Measurements that failed, in order."""
         return tuple(m for m in self.measurements if m.passed is False)
+
+    def under(self, judged: Judging) -> Self:
+        """The same measurements, judged that way, and the verdict that follows."""
+        again = tuple(m.under(judged) for m in self.measurements)
+        return self.model_copy(update={"measurements": again, "verdict": verdict_of(again)})
+
+    @property
+    def strict(self) -> bool:
+        """Whether any limit was applied to the unfavourable end of an interval."""
+        return any(m.judged == "strict" for m in self.measurements)
 
     @property
     def statement(self) -> str:
@@ -287,86 +174,13 @@ def statement(report: Report) -> str:
         said.append(f"Failed limit{plural}: {_listed(m.name for m in report.failures)}.")
     elif not any(m.passed is not None for m in report.measurements):
         said.append("No limit was set, so nothing was judged.")
+    if report.strict:
+        said.append("Limits were applied to the unfavourable ends of the 95 % intervals.")
     if report.not_tested:
         said.append(f"Not tested: {'; '.join(report.not_tested)}.")
     return " ".join(said)
 
 
-def show(value: float | None, unit: Unit, signed: bool = False) -> str:
-    """A value for people: shares as percentages, scores to three places, the rest to four."""
-    if value is None:
-        return "-"
-    sign = "+" if signed and value > 0 else ""
-    if unit == "share":
-        return f"{sign}{100 * value:.1f} %"
-    if unit == "ratio":
-        return f"{sign}{value:.4f}"
-    if unit == "score":
-        return f"{sign}{value:.3f}"
-    return f"{sign}{value:.4f}" if abs(value) >= 0.001 or value == 0 else f"{sign}{value:.1e}"
-
-
-def show_interval(interval: tuple[float, float] | None, unit: Unit) -> str:
-    """An interval for people, in the same places as `show`."""
-    if interval is None:
-        return ""
-    if unit == "share":
-        return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
-    return f"{show(interval[0], unit)} to {show(interval[1], unit)}"
-
-
-def show_limit(measurement: Measurement) -> str:
-    """The limit with its rule: "at most 5.0 %", "drop at most 1.5 points"."""
-    limit, rule, unit = measurement.limit, measurement.rule, measurement.unit
-    if limit is None:
-        return ""
-    if unit == "share":
-        return f"{rule} {100 * limit:g} " + ("%" if rule.startswith("at ") else "points")
-    return f"{rule} {limit:g}"
-
-
-def failed_first(measurements: Iterable[Measurement]) -> list[Measurement]:
-    """Failed, then passed, then informational; the order within each is kept."""
-    return sorted(measurements, key=lambda m: {False: 0, True: 1, None: 2}[m.passed])
-
-
-_MARKS = {True: ("✓", "green"), False: ("✗", "bold red"), None: ("·", "dim")}
-
-
-def table(report: Report) -> Group:
-    """The report for a terminal: verdict, one row per measurement (failed first), reasons, and the statement."""
-    grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    grid.add_column("")
-    grid.add_column("measurement", no_wrap=True)
-    for heading in ("before", "after", "95 % interval"):
-        grid.add_column(heading, justify="right", no_wrap=True)
-    grid.add_column("limit")
-    grid.add_column("n", justify="right")
-    for m in failed_first(report.measurements):
-        mark, style = _MARKS[m.passed]
-        grid.add_row(
-            Text(mark, style),
-            Text(m.name, "bold red" if m.passed is False else ""),
-            show(m.before, m.unit),
-            Text("not measured", "bold red") if m.after is None else Text(show(m.after, m.unit), style),
-            Text(show_interval(m.ci95, m.unit), "dim"),
-            show_limit(m),
-            Text(str(m.n) if m.n else "", "dim"),
-        )
-    style = "bold green" if report.passed else "bold red"
-    judged = sum(m.passed is not None for m in report.measurements)
-    headline = Text.assemble(
-        (("PASSED" if report.passed else "FAILED"), style),
-        f"  {judged - len(report.failures)} of {judged} limits met",
-    )
-    reasons = [Text(f"{m.name}: {m.reason}", "red") for m in report.failures if m.reason]
-    return Group(headline, Text(""), grid, Text(""), *reasons, Text(report.statement))
-
-
-def print_report(report: Report, console: Console | None = None) -> None:
-    """Print `table(report)` on stdout, or on the console given; piped output is not folded at 80 columns."""
-    if console is None:
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console = Console(highlight=False, width=120)
-    console.print(table(report))
+def schema() -> str:
+    """The JSON Schema of `report.json`, as it is shipped in evals/report.schema.json."""
+    return json.dumps(Report.model_json_schema(mode="serialization"), indent=2) + "\n"

@@ -1,10 +1,19 @@
 import math
+import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlearn.audit.intervals import Z95, bootstrap_mean, bootstrap_ratio, mcnemar, paired, wilson
+from unlearn.audit.intervals import (
+    Z95,
+    bootstrap_mean,
+    bootstrap_ratio,
+    mcnemar,
+    paired,
+    paired_change,
+    wilson,
+)
 
 counts = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -69,3 +78,34 @@ def test_bootstrap_resamples_groups_and_not_tokens() -> None:
         bootstrap_ratio([1.0, 2.0], [1.0, 0.0])
     with pytest.raises(ValueError):
         bootstrap_ratio([1.0], [1.0, 2.0])
+
+
+def test_a_paired_change_is_inside_its_interval_and_the_other_way_round_is_its_mirror() -> None:
+    before, after = [True] * 40 + [False] * 20, [True] * 30 + [False] * 25 + [True] * 5
+    low, high = paired_change(before, after)
+    assert -1 <= low < (35 - 40) / 60 < high <= 1
+    assert paired_change(after, before) == pytest.approx((-high, -low))
+    wider = paired_change(before[::4], after[::4])
+    assert wider[1] - wider[0] > high - low
+    assert paired_change([], []) is None
+    with pytest.raises(ValueError):
+        paired_change([True], [])
+
+
+def test_no_change_in_a_few_items_is_still_uncertain_and_pairing_helps() -> None:
+    half = [True] * 10 + [False] * 10
+    low, high = paired_change(half, half)
+    assert low < -0.01 and high > 0.01
+    apart = paired_change(half, half[::-1])
+    assert apart[1] - apart[0] > 3 * (high - low)
+    assert paired_change([True] * 20, [True] * 20) == pytest.approx((-0.161, 0.161), abs=0.001)
+
+
+def test_the_interval_of_a_change_holds_the_truth_about_nineteen_times_of_twenty() -> None:
+    rng, held = random.Random(0), 0
+    for _ in range(1500):
+        before = [rng.random() < 0.7 for _ in range(80)]
+        after = [b if rng.random() < 0.8 else rng.random() < 0.5 for b in before]
+        low, high = paired_change(before, after)
+        held += low <= 0.2 * (0.5 - 0.7) <= high
+    assert 0.93 <= held / 1500 <= 0.985

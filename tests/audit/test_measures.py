@@ -1,8 +1,10 @@
 import pytest
 
-from unlearn.audit.measures import SHARES, capability, fact_rows, norm, share, toxicity
+from unlearn.audit.measures import capability, fact_rows, norm, share, toxicity
 from unlearn.audit.observation import Observation, Outcome, TaskScore, Toxicity
+from unlearn.audit.shares import SHARES, untested
 from unlearn.errors import AuditError
+from unlearn.policy import AuditSpec
 
 
 def state(group: str, told: list[bool], refused: list[bool] | None = None, **rest: object) -> Observation:
@@ -132,3 +134,52 @@ def test_facts_by_id() -> None:
 def test_the_norm_is_that_of_the_worst_weight() -> None:
     assert norm({"a": 0.1, "b": 0.3}, limits).after == 0.3
     assert norm({}, limits).after == 0.0
+
+
+def guessed(group: str, told: int, n: int, chance: float = 0.25) -> Observation:
+    outcomes = tuple(
+        Outcome(key=f"f/{i}", fact="f", told=i < told, refused=False, chance=chance) for i in range(n)
+    )
+    return Observation(suite="tiny", groups={group: outcomes})
+
+
+def unlimited(_name: str) -> None:
+    return None
+
+
+def test_what_guessing_may_do_is_limited_by_the_control_or_by_guessing() -> None:
+    before = guessed("choice", 40, 40)
+    low, high = (share("leak.choice", before, guessed("choice", k, 40), unlimited) for k in (12, 30))
+    assert low.passed and high.passed is False and low.limit == high.limit
+    assert 0.25 < float(low.limit or 0) < 0.45 and "Guessing: 25.0%" in low.definition
+    control = guessed("choice", 20, 40)
+    with_control = share("leak.choice", before, guessed("choice", 24, 40), unlimited, control)
+    assert with_control.control == 0.5 and with_control.passed
+    assert with_control.limit == pytest.approx(with_control.control_ci95[1], abs=1e-4)
+    own = share("leak.choice", before, guessed("choice", 24, 40), limits, control)
+    assert own.limit == 0.5 and own.passed is False
+
+
+def test_a_model_that_only_guesses_cannot_show_suppression() -> None:
+    found = share("leak.rank", guessed("rank", 10, 40), guessed("rank", 10, 40), unlimited)
+    assert found.passed is False and "no better than guessing" in str(found.reason)
+
+
+@pytest.mark.parametrize("kind", ["reverse", "two_hop", "negation", "languages"])
+def test_a_kind_of_prompt_that_the_policy_lacks_is_not_tested_unless_it_sets_a_limit(kind: str) -> None:
+    name, empty = f"leak.{kind}", Observation(suite="tiny")
+    assert kind in str(untested(name, empty, AuditSpec()))
+    assert untested(name, empty, AuditSpec(limits={name: 0.1})) is None
+    assert share(name, empty, empty, limits).passed is False
+    assert untested(name, state(kind, [True]), AuditSpec()) is None
+    broken = Observation(suite="tiny", failed={kind: "no such answer"})
+    assert untested(name, broken, AuditSpec()) is None
+
+
+def test_letters_are_not_tested_where_the_unedited_model_guesses() -> None:
+    assert "guessing" in str(untested("leak.letters", guessed("letters", 12, 40), AuditSpec()))
+    assert untested("leak.letters", guessed("letters", 36, 40), AuditSpec()) is None
+    assert (
+        untested("leak.letters", guessed("letters", 12, 40), AuditSpec(limits={"leak.letters": 0.3})) is None
+    )
+    assert untested("leak.direct", Observation(suite="tiny"), AuditSpec()) is None

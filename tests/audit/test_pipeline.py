@@ -189,7 +189,7 @@ def test_toxicity_by_the_demo_scorer(tiny: Callable[[Suite], None]) -> None:
 
 def test_what_was_not_tested_is_said(tiny: Callable[[Suite], None]) -> None:
     assert any("capability (not in the suite tiny)" in item for item in run(scrubbed).not_tested)
-    assert any("quantisation" in item for item in run(scrubbed).not_tested)
+    assert any("rounding of the weights" in item for item in run(scrubbed).not_tested)
     tiny(SUITE.model_copy(update={"measurements": (*SUITE.measurements, "capability")}))
     assert any("names no tasks" in item for item in run(scrubbed).not_tested)
 

@@ -7,6 +7,7 @@ from unlearn.audit.attacks.table import ATTACKS
 from unlearn.audit.suite import MEASUREMENTS, load_suite, some
 from unlearn.errors import AuditError
 from unlearn.policy import DEFAULT_LIMITS
+from unlearn.policy_checks import RELATIVE
 
 
 @pytest.mark.parametrize("name", ["quick", "standard", "full"])
@@ -17,14 +18,16 @@ def test_the_shipped_suites_can_be_read(name: str) -> None:
 
 def test_full_makes_everything_standard_all_but_attacks_and_quick_does_not() -> None:
     plain = set(MEASUREMENTS) - {"attack"}
-    assert set(load_suite("standard").measurements) >= plain
+    # Ways of asking that need phrasings of their own, or several passes per answer, are for a release.
+    deep = {"leak.reverse", "leak.two_hop", "leak.negation", "leak.languages", *RELATIVE}
+    assert set(load_suite("standard").measurements) >= plain - deep
     assert set(load_suite("full").measurements) == plain | {f"attack.{name}" for name in ATTACKS}
     assert not load_suite("quick").makes("leak.sampled") and not load_suite("quick").makes("toxicity")
 
 
 def test_everything_with_a_default_limit_can_be_measured() -> None:
     attacks = {f"attack.{name}" for name in ATTACKS}
-    assert set(MEASUREMENTS) <= set(DEFAULT_LIMITS) <= set(MEASUREMENTS) | attacks
+    assert set(MEASUREMENTS) - set(RELATIVE) <= set(DEFAULT_LIMITS) <= set(MEASUREMENTS) | attacks
 
 
 def test_errors_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,3 +50,52 @@ def test_a_selection_keeps_the_order_and_is_the_same_every_time() -> None:
     assert chosen == sorted(chosen) and len(set(chosen)) == 10
     assert chosen == some(items, 10, seed=3) != some(items, 10, seed=4)
     assert some(items, None, 0) == some(items, 100, 0) == items
+
+
+def own(folder: Path, text: str, name: str = "mine.yaml") -> str:
+    path = folder / name
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_suite_of_ones_own_builds_on_another(tmp_path: Path) -> None:
+    path = own(
+        tmp_path,
+        "extends: quick\ndescription: ours\nadd: [leak.sampled, drift.kl]\nremove: [capability, refusal]\nsamples: 3\n",
+    )
+    found, quick = load_suite(path), load_suite("quick")
+    assert (found.name, found.description, found.samples) == ("mine", "ours", 3)
+    assert found.sibling_prompts == quick.sibling_prompts and found.makes("leak.sampled")
+    assert not found.makes("capability") and not found.makes("refusal") and quick.makes("refusal")
+    assert found.measurements.count("drift.kl") == 1
+    again = own(tmp_path, "extends: mine.yaml\nname: ours\nremove: [leak]\n", "next.yml")
+    assert (
+        load_suite(again).name == "ours"
+        and not load_suite(again).makes("leak")
+        and load_suite(again).samples == 3
+    )
+    whole = own(tmp_path, "name: whole\ndescription: x\nmeasurements: [leak.direct]\n", "whole.yaml")
+    assert load_suite(whole).measurements == ("leak.direct",)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("extends: quick\nadd: [leak.smapled]\n", "did you mean `leak.sampled`"),
+        ("extends: quick\nremove: [toxicity]\n", "removes what quick does not measure"),
+        ("extends: mine.yaml\n", "extends itself"),
+        ("extends: nope\n", "no audit suite 'nope'"),
+        ("extends: gone.yaml\n", "gone.yaml"),
+        ("add: [leak.direct]\nname: x\n", "need `extends`"),
+        ("extends: quick\nadd: leak.direct\n", "`add` must be a list"),
+        ("extends: [quick]\n", "must be the name or path"),
+        ("- leak\n", "no keys and values"),
+        ("extends: quick\nsample: 3\n", "sample"),
+        ("a: [\n", "cannot be read"),
+    ],
+)
+def test_a_wrong_suite_of_ones_own_is_said(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(AuditError, match=said):
+        load_suite(own(tmp_path, text))
+    with pytest.raises(AuditError, match="no audit suite file"):
+        load_suite(str(tmp_path / "absent.yaml"))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests import pico
 from unlearn.errors import ModelError
-from unlearn.model.prompts import ask, chat_prompt, continuation_ids, plain_prompt, reply_ids, text_ids
+from unlearn.model.prompts import ask, begun, chat_prompt, continuation_ids, plain_prompt, reply_ids, text_ids
 
 SUBJECTS = st.text(
     st.characters(whitelist_categories=("Lu", "Ll", "Nd"), whitelist_characters=" -'é東🙂"),
@@ -89,3 +89,30 @@ def test_a_missing_subject_or_a_rewriting_template_is_an_error() -> None:
     shouting.chat_template = pico.TEMPLATE.replace("m.content", "m.content | upper")
     with pytest.raises(ModelError, match="cannot be located"):
         chat_prompt(shouting, [{"role": "user", "content": "What is Zorvex?"}], (8, 14))
+
+
+def test_a_reply_that_has_begun_goes_on_from_where_the_template_opens_it() -> None:
+    tokenizer = pico.tokenizer()
+    asked = ask(tokenizer, "What is {subject} made from?", "Zorvex")
+    found = begun(tokenizer, asked, "Sure, it is", chat=True)
+    assert found.text == asked.text + "Sure, it is" and found.subject_last == asked.subject_last
+    assert found.ids[: len(asked.ids)] == asked.ids and tokenizer.decode(found.ids) == found.text
+    stated = ask(tokenizer, "{subject} is made from", "Zorvex")
+    assert begun(tokenizer, stated, "amber", chat=False).text == "Zorvex is made from amber"
+    bare = pico.tokenizer(chat=False)
+    assert begun(bare, ask(bare, "What is it?"), "Sure", chat=True).text == "What is it? Sure"
+
+
+def test_a_reply_begins_after_the_space_that_a_template_puts_there() -> None:
+    import copy
+
+    tokenizer = copy.deepcopy(pico.tokenizer())
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
+        "{% else %} {{ m.content }}<|end|>{% endif %}{% endfor %}"
+    )
+    asked = ask(tokenizer, "What is it?")
+    assert begun(tokenizer, asked, "Sure", chat=True).text.endswith("[/INST] Sure")
+    # A template that thinks first does not go on from where it opened: the reply is begun as it stands.
+    tokenizer.chat_template += "{% if add_generation_prompt %}<think>{% endif %}"
+    assert begun(tokenizer, ask(tokenizer, "What is it?"), "Sure", chat=True).text.endswith("<think>Sure")

@@ -28,6 +28,7 @@ def outcome(probe: Probe, replies: Sequence[str], refusal: str | Sequence[str]) 
         key=probe.key,
         fact=probe.fact,
         question=probe.question,
+        part=probe.part,
         told=any(contains(reply, probe.answers) for reply in replies),
         refused=all(is_refusal(reply, refusal, probe.answers) for reply in replies),
     )

@@ -125,3 +125,48 @@ def paired(before: Sequence[bool], after: Sequence[bool]) -> float:
     only_before = sum(b and not a for b, a in zip(before, after, strict=True))
     only_after = sum(a and not b for b, a in zip(before, after, strict=True))
     return mcnemar(only_before, only_after)
+
+
+def paired_change(before: Sequence[bool], after: Sequence[bool], z: float = Z95) -> Interval | None:
+    """Score interval of the change of a share, share(after) - share(before), over paired items.
+
+    The two Wilson intervals are combined with the correlation of the pairs, so that no change in a few items is still
+    uncertain.
+
+    Args:
+        before: whether each item was a success before.
+        after: the same items after.
+        z: normal quantile; the default gives 95 %.
+
+    Returns:
+        (low, high) within [-1, 1], or None when there are no items.
+
+    Raises:
+        ValueError: if the lists differ in length.
+
+    Source: Newcombe 1998, "Improved confidence intervals for the difference between binomial proportions based on
+    paired data", method 10: the correlation is corrected for continuity, or identical answers would have no width.
+    """
+    if len(before) != len(after):
+        raise ValueError(f"paired outcomes need equal lengths, got {len(before)} and {len(after)}")
+    n = len(before)
+    if n == 0:
+        return None
+    both = sum(b and a for b, a in zip(before, after, strict=True))
+    was, now = sum(map(bool, before)), sum(map(bool, after))
+    lost, won = was - both, now - both
+    neither = n - both - lost - won
+    change = (won - lost) / n
+    old, new = wilson(was, n, z), wilson(now, n, z)
+    if old is None or new is None:
+        return None
+    spread = math.sqrt(was * (n - was) * now * (n - now))
+    uneven = float(both * neither - lost * won)
+    if uneven > 0:
+        uneven = max(0.0, uneven - n / 2)
+    phi = uneven / spread if spread else 0.0
+    below, above = now / n - new[0], new[1] - now / n
+    under, over = was / n - old[0], old[1] - was / n
+    low = change - math.sqrt(max(0.0, below**2 - 2 * phi * below * over + over**2))
+    high = change + math.sqrt(max(0.0, above**2 - 2 * phi * above * under + under**2))
+    return max(-1.0, low), min(1.0, high)

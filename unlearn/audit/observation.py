@@ -18,12 +18,16 @@ class Outcome(_Record):
     """Names the prompt without quoting it: fact id and number of the prompt. The same in every state."""
     fact: str | None = None
     """Id of the fact the prompt asks for."""
+    part: str | None = None
+    """Its relation or category, by which the report counts as well."""
     question: bool = True
     """Whether it was asked as a question, and not as a statement to complete."""
     told: bool
     """Whether the reply (any of the replies, where it was sampled) contains the answer or an alias."""
     refused: bool
     """Whether the reply (every reply) is a refusal."""
+    chance: float | None = None
+    """How often guessing would have told, where the answer was one of several."""
 
 
 class TaskScore(_Record):

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+import torch
+
+from unlearn.audit import estimate, likelihood
 from unlearn.audit.asking import ask_greedily, ask_sampled
-from unlearn.audit.attacks.scene import Scene, State
+from unlearn.audit.attacks.scene import Scene, State, Update
 from unlearn.audit.attacks.table import ATTACKS
 from unlearn.audit.harness import run_tasks
-from unlearn.audit.observation import Attacked, Observation, TaskScore, Toxicity
-from unlearn.audit.probes import benign_lines, build_probes, generation_lines, line_probes
+from unlearn.audit.lookalike import lookalike_probes
+from unlearn.audit.observation import Observation, TaskScore, Toxicity
+from unlearn.audit.pieces import NO_PIECES, Piece, Pieces, assembled
+from unlearn.audit.probes import Probe, benign_lines, build_probes, generation_lines, line_probes
+from unlearn.audit.quiet import sentence
 from unlearn.audit.suite import Suite, load_suite
 from unlearn.audit.toxicity import load_scorer
 from unlearn.errors import AuditError, UnlearnError
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 from unlearn.progress import NO_PROGRESS, Progress
+
+LABELS: Mapping[State, str] = {
+    "before": "Measuring the unedited model",
+    "after": "Measuring the edited model",
+    "control": "Measuring the control",
+}
 
 
 def observe(
@@ -22,6 +37,8 @@ def observe(
     progress: Progress = NO_PROGRESS,
     state: State = "before",
     changed: tuple[str, ...] = (),
+    update: Update | None = None,
+    pieces: Pieces = NO_PIECES,
 ) -> Observation:
     """Everything that is measured on one model state alone, at the sizes of the policy's suite.
 
@@ -31,55 +48,132 @@ def observe(
         progress: where to show the steps.
         state: which one it is. Of the control, only what it may tell of the facts is measured.
         changed: weight matrices in which the candidate differs from the unedited model.
+        update: how it differs, where that is known.
+        pieces: where finished parts are kept, so that an interrupted observation goes on from there.
 
     Returns:
         Outcomes and scores, without any text. What could not be observed is in ``failed`` with its reason.
     """
-    policy = requests.policy
-    suite = load_suite(policy.audit.suite)
-    failed: dict[str, str] = {}
-    facts = {fact.id for fact in requests.facts}
+    suite = load_suite(requests.policy.audit.suite)
     groups = build_probes(model.tokenizer, requests, suite)
-    scene = Scene(requests, suite, dict(groups), changed)
-    if state == "control":
-        groups = {name: group for name, group in groups.items() if group and group[0].fact in facts}
-    if suite.makes("overrefusal") and state != "control":
+    scene = Scene(requests, suite, dict(groups), changed, update)
+    todo = [
+        *_asking(model, scene, state, progress),
+        *_abilities(model, scene, state, progress),
+        *_attacks(model, scene, state, progress),
+    ]
+    return assembled(Observation(suite=suite.name), todo, pieces, progress, LABELS[state])
+
+
+def _asking(model: EditableModel, scene: Scene, state: State, progress: Progress) -> Iterator[Piece]:
+    """One piece per group of probes."""
+    requests, suite = scene.requests, scene.suite
+    audit = requests.policy.audit
+    refusals = requests.policy.targets()
+    facts = {fact.id for fact in requests.facts}
+
+    def ask(name: str, probes: Callable[[], list[Probe]]) -> Observation:
+        made = Observation(suite=suite.name)
         try:
-            lines = benign_lines(policy.audit.benign)
-            groups["benign"] = line_probes(model.tokenizer, lines, suite.benign_questions, policy.audit.seed)
+            judged = ask_greedily(model, {name: probes()}, refusals, suite.max_new_tokens, progress)
         except AuditError as problem:
-            failed["benign"] = str(problem)
-    judged = ask_greedily(model, groups, policy.targets(), suite.max_new_tokens, progress)
-    if suite.makes("leak.sampled"):
-        probes = [*groups["held_out"], *groups["cloze"]]
-        judged["sampled"] = ask_sampled(
-            model, probes, policy.targets(), suite.max_new_tokens, suite.samples, policy.audit.seed, progress
+            return made.model_copy(update={"failed": {name: str(problem)}})
+        return made.model_copy(update={"groups": judged})
+
+    def sample() -> Observation:
+        judged = ask_sampled(
+            model, scene.asked, refusals, suite.max_new_tokens, suite.samples, audit.seed, progress
         )
-    tasks: dict[str, TaskScore] = {}
-    if suite.makes("capability") and state != "control":
-        limit = suite.task_items if policy.audit.task_limit is None else policy.audit.task_limit
-        for name, score in run_tasks(model, policy.audit.tasks, limit, progress).items():
-            if isinstance(score, TaskScore):
-                tasks[name] = score
-            else:
-                failed[f"capability.{name}"] = score
-    toxicity = None
-    if suite.makes("toxicity") and state != "control":
+        return Observation(suite=suite.name, groups={"sampled": judged})
+
+    def rate() -> Observation:
+        rated, failed = likelihood.likelihoods(model, requests, suite, progress)
+        return Observation(suite=suite.name, groups=rated, failed=failed)
+
+    for name, group in scene.probes.items():
+        if state != "control" or (group and group[0].fact in facts):
+            work = estimate.asking(len(group), suite)
+            yield Piece(f"asked.{name}", work, partial(ask, name, partial(list, group)))
+    if state != "control":
+        lines = {
+            "benign": lambda: line_probes(
+                model.tokenizer, benign_lines(audit.benign), suite.benign_questions, audit.seed
+            ),
+            "lookalike": lambda: lookalike_probes(
+                model.tokenizer, audit.lookalike, suite.lookalike_questions, audit.seed
+            ),
+        }
+        for name, probes in lines.items():
+            if suite.makes(f"overrefusal.{name}"):
+                work = estimate.asking(estimate.questions(name, audit, suite), suite)
+                yield Piece(f"asked.{name}", work, partial(ask, name, probes))
+    if suite.makes("leak.sampled"):
+        yield Piece("sampled", estimate.sampling(len(scene.asked), suite), sample)
+    if any(suite.makes(f"leak.{name}") for name in likelihood.GROUPS):
+        yield Piece("likelihood", estimate.likelihood(suite), rate)
+
+
+def _abilities(model: EditableModel, scene: Scene, state: State, progress: Progress) -> Iterator[Piece]:
+    """One piece per lm-eval task, and one for toxicity; none for the control."""
+    requests, suite = scene.requests, scene.suite
+    audit = requests.policy.audit
+    limit = suite.task_items if audit.task_limit is None else audit.task_limit
+
+    def run(task: str) -> Observation:
+        made = Observation(suite=suite.name)
+        score = run_tasks(model, [task], limit, progress)[task]
+        if isinstance(score, TaskScore):
+            return made.model_copy(update={"tasks": {task: score}})
+        return made.model_copy(update={"failed": {f"capability.{task}": score}})
+
+    def write() -> Observation:
+        made = Observation(suite=suite.name)
         try:
-            toxicity = _toxicity(model, requests, suite, progress)
+            return made.model_copy(update={"toxicity": _toxicity(model, requests, suite, progress)})
         except AuditError as problem:
-            failed["toxicity"] = str(problem)
-    attacks: dict[str, Attacked] = {}
-    for name in suite.attacks:
-        if state not in ATTACKS[name].states:
-            continue
+            return made.model_copy(update={"failed": {"toxicity": str(problem)}})
+
+    if state == "control":
+        return
+    if suite.makes("capability"):
+        for task in audit.tasks:
+            yield Piece(f"capability.{task}", estimate.task(audit, suite), partial(run, task))
+    if suite.makes("toxicity"):
+        yield Piece("toxicity", estimate.toxicity(suite), write)
+
+
+def _attacks(model: EditableModel, scene: Scene, state: State, progress: Progress) -> Iterator[Piece]:
+    """One piece per attack that is made in this state."""
+
+    def attack(name: str) -> Observation:
+        made = Observation(suite=scene.suite.name)
+        trace, tokenizer = _trace(model), model.tokenizer
         try:
-            attacks[name] = ATTACKS[name].run(model, scene, progress)
-        except UnlearnError as problem:
-            failed[f"attack.{name}"] = str(problem)
-    return Observation(
-        suite=suite.name, groups=judged, tasks=tasks, toxicity=toxicity, attacks=attacks, failed=failed
-    )
+            found = ATTACKS[name].run(model, scene, progress)
+        except (UnlearnError, RuntimeError, ImportError) as problem:
+            # Out of memory, or a library that is missing or refuses the model: a failed limit, not a lost audit.
+            reason = str(problem) if isinstance(problem, UnlearnError) else sentence(problem)
+            made = made.model_copy(update={"failed": {f"attack.{name}": reason}})
+        else:
+            made = made.model_copy(update={"attacks": {name: found}})
+        if not torch.equal(_trace(model), trace) or model.tokenizer is not tokenizer:
+            raise AuditError(
+                f"attack.{name} has left another model behind than it was given, so nothing measured after it would "
+                "hold; this is an error of the attack"
+            )
+        return made
+
+    for name in scene.suite.attacks:
+        if state in ATTACKS[name].states:
+            yield Piece(
+                f"attack.{name}", estimate.attack(name, len(scene.asked), scene.suite), partial(attack, name)
+            )
+
+
+@torch.no_grad()
+def _trace(model: EditableModel) -> torch.Tensor:
+    """One sum per parameter: far quicker than a hash, and no attack changes weights without changing it."""
+    return torch.stack([p.sum(dtype=torch.float32).cpu() for p in model.model.parameters()])
 
 
 def _toxicity(model: EditableModel, requests: Requests, suite: Suite, progress: Progress) -> Toxicity:

@@ -25,6 +25,8 @@ class Probe:
     answers: tuple[str, ...] = ()
     fact: str | None = None
     question: bool = True
+    part: str | None = None
+    """Its relation or category, by which the report counts as well."""
 
 
 def fact_probes(
@@ -61,8 +63,34 @@ def fact_probes(
                         answers=fact.answers,
                         fact=fact.id,
                         question=is_question(template),
+                        part=fact.relation,
                     )
                 )
+    return found
+
+
+def reverse_probes(tokenizer: Any, requests: Requests) -> list[Probe]:
+    """One probe per fact and reverse prompt of its relation: the answer is named, the subject must not come.
+
+    Raises:
+        AuditError: an answer or a subject has no letter or digit.
+    """
+    found = []
+    for fact in requests.facts:
+        if not words(fact.answer) or not words(fact.subject):
+            raise AuditError(f"fact {fact.id}: it cannot be asked in reverse without a subject and an answer")
+        for i, template in enumerate(requests.policy.relations[fact.relation].reverse):
+            asked = ask(tokenizer, template.replace("{answer}", fact.answer))
+            found.append(
+                Probe(
+                    f"{fact.id}/{i}",
+                    asked,
+                    (fact.subject,),
+                    fact.id,
+                    is_question(template),
+                    part=fact.relation,
+                )
+            )
     return found
 
 
@@ -70,7 +98,9 @@ def build_probes(tokenizer: Any, requests: Requests, suite: Suite) -> dict[str, 
     """The probes of every group that is asked greedily.
 
     direct: the policy's prompts. held_out: questions that the edit never saw. cloze: statements to complete that the
-    edit never saw. siblings, neighbours: held-out prompts of what must stay. benign: ordinary questions.
+    edit never saw. reverse, two_hop, negation, languages: the policy's prompts of these kinds, where it has any; a
+    reverse prompt is given the answer, and its reply is looked at for the subject. siblings, neighbours:
+    held-out prompts of what must stay. benign: ordinary questions.
     """
     policy = requests.policy
     seed = policy.audit.seed
@@ -85,6 +115,15 @@ def build_probes(tokenizer: Any, requests: Requests, suite: Suite) -> dict[str, 
         groups["direct"] = fact_probes(tokenizer, requests.facts, prompts, systems)
         groups["held_out"] = fact_probes(tokenizer, requests.facts, questions, systems)
         groups["cloze"] = fact_probes(tokenizer, requests.facts, statements)
+    for kind, templates in {
+        "two_hop": {name: relation.two_hop for name, relation in relations.items()},
+        "negation": {name: relation.negation for name, relation in relations.items()},
+        "languages": {name: relation.translated for name, relation in relations.items()},
+    }.items():
+        if suite.makes(f"leak.{kind}") and any(templates[fact.relation] for fact in requests.facts):
+            groups[kind] = fact_probes(tokenizer, requests.facts, templates)
+    if suite.makes("leak.reverse") and any(relations[fact.relation].reverse for fact in requests.facts):
+        groups["reverse"] = reverse_probes(tokenizer, requests)
     if suite.makes("retain.siblings"):
         siblings = fact_probes(tokenizer, requests.siblings, held_out)
         groups["siblings"] = some(siblings, suite.sibling_prompts, seed)

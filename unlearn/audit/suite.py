@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unlearn.errors import AuditError
+from unlearn.policy_checks import suggestion
 from unlearn.shipped import shipped
 
 T = TypeVar("T")
@@ -19,16 +21,27 @@ MEASUREMENTS = (
     "leak.held_out",
     "leak.cloze",
     "leak.sampled",
+    "leak.reverse",
+    "leak.two_hop",
+    "leak.negation",
+    "leak.languages",
+    "leak.choice",
+    "leak.letters",
+    "leak.rank",
     "refusal.direct",
     "refusal.held_out",
     "retain.siblings",
     "retain.neighbours",
     "overrefusal.benign",
+    "overrefusal.lookalike",
     "capability",
     "toxicity",
     "drift.kl",
     "drift.perplexity",
     "drift.norm",
+    "drift.norm_growth",
+    "drift.null_space_leakage",
+    "drift.hidden",
     "attack",
 )
 """All measurements, in the order of the report; "capability", "toxicity" and "attack" stand for one per task and so
@@ -54,11 +67,62 @@ class Suite(BaseModel):
     sibling_prompts: int | None = Field(default=None, ge=1)
     neighbour_prompts: int | None = Field(default=None, ge=1)
     benign_questions: int | None = Field(default=None, ge=1)
+    lookalike_questions: int | None = Field(default=None, ge=1)
     generation_prompts: int | None = Field(default=None, ge=1)
     text_tokens: int = Field(default=8192, ge=64)
     """Held-out tokens for divergence and perplexity."""
+    leakage_tokens: int = Field(default=8192, ge=64)
+    """Of these, the first so many are taken for drift.null_space_leakage."""
     task_items: int | None = Field(default=None, ge=1)
     """Items per lm-eval task (and subtask); the policy's audit.task_limit comes first."""
+
+    singular_ranks: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """Numbers of singular directions that attack.singular drops."""
+    singular_prompts: int | None = Field(default=48, ge=1)
+    """Prompts that attack.singular asks at each of them."""
+    patch_subjects: int | None = Field(default=200, ge=2)
+    """Candidate subjects of attack.patch, per relation, those of the facts among them."""
+    patch_prompts: int = Field(default=3, ge=1)
+    """Prompts per candidate subject of attack.patch."""
+
+    hidden_candidates: int | None = Field(default=40, ge=2)
+    """Candidate answers per relation between which lens and probe choose (never fewer than there are facts)."""
+    hidden_prompts: int = Field(default=2, ge=1)
+    """Held-out questions, and as many statements, at which lens and probe read the states, per subject."""
+    hidden_others: int = Field(default=8, ge=1)
+    """Other subjects that the lens compares the facts with, and on which the probe's layer is chosen."""
+    probe_prompts: int = Field(default=4, ge=1)
+    """Held-out questions, and as many statements, per neighbour that the probe is trained on."""
+    direction_prompts: int | None = Field(default=96, ge=1)
+    """Held-out prompts asked under each of the refusal directions."""
+    suffix_steps: int = Field(default=20, ge=1)
+    suffix_tries: int = Field(default=32, ge=1)
+    """Replacements tried per step of the suffix search."""
+    suffix_tokens: int = Field(default=8, ge=1)
+    suffix_facts: int = Field(default=4, ge=1)
+    """Facts on which a relation's suffix is searched."""
+    suffix_questions: int | None = Field(default=48, ge=1)
+    """Held-out questions, per relation, that are asked with the suffix."""
+
+    attack_prompts: int | None = Field(default=48, ge=1)
+    """Held-out questions, spread over the facts, that each attack by prompts puts into its forms."""
+    attack_tokens: int = Field(default=24, ge=1)
+    """Length of a reply to such a form."""
+    few_shots: int = Field(default=4, ge=1)
+    """Most answered questions that stand before the one that is asked, in attack.few_shot."""
+    options: int = Field(default=4, ge=2, le=26)
+    """Answers between which leak.choice and leak.letters choose, the true one among them."""
+    rank_candidates: int = Field(default=16, ge=2)
+    """Answers among which leak.rank ranks the true one."""
+    likelihood_prompts: int | None = Field(default=24, ge=1)
+    """Held-out prompts, spread over the facts, after which the likelihood of answers is read."""
+
+    relearn_steps: tuple[int, ...] = Field(default=(4, 8, 16, 32), min_length=1)
+    """Steps of fine-tuning after which attack.relearn_text and attack.relearn_facts ask, ascending."""
+    relearn_prompts: int | None = Field(default=72, ge=1)
+    """Prompts that they ask each time."""
+    relearn_facts: int | None = Field(default=48, ge=1)
+    """Other facts of the same relations that attack.relearn_facts fine-tunes on."""
 
     def makes(self, name: str) -> bool:
         """Whether the suite makes a measurement, or any of its family ("leak")."""
@@ -71,27 +135,78 @@ class Suite(BaseModel):
 
 
 def load_suite(name: str) -> Suite:
-    """Read ``evals/suites/<name>.yaml``.
+    """Read ``evals/suites/<name>.yaml``, or a YAML file of the user's own.
+
+    A file may build on another suite: ``extends`` names it (a shipped one, or a path relative to the file), ``add`` and
+    ``remove`` change its measurements, and every other key replaces what the other suite says. ``remove`` takes
+    families as well ("leak", "attack").
+
+    Args:
+        name: "quick", "standard", "full", or a path that ends in .yaml or .yml.
 
     Raises:
         AuditError: if there is no such suite, or it is not one.
     """
-    folder = shipped("evals") / "suites"
-    path = folder / f"{name}.yaml"
+    path, data = _read(name, Path())
     try:
-        suite = Suite.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        there = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
-        raise AuditError(f"there is no audit suite {name!r} in {folder} (there: {there})") from None
-    except (OSError, yaml.YAMLError, ValidationError) as problem:
+        suite = Suite.model_validate(data)
+    except ValidationError as problem:
         raise AuditError(f"the audit suite {path} cannot be read: {problem}") from None
     from unlearn.audit.attacks.table import ATTACKS  # its rows know what a suite is
 
     known = (*MEASUREMENTS, *(f"attack.{attack}" for attack in ATTACKS))
     unknown = [m for m in suite.measurements if m not in known or m == "attack"]
     if unknown:
-        raise AuditError(f"the audit suite {path} names unknown measurements: {', '.join(unknown)}")
+        hints = "".join(suggestion(m, known) for m in unknown[:1])
+        raise AuditError(f"the audit suite {path} names unknown measurements: {', '.join(unknown)}{hints}")
     return suite
+
+
+def _read(name: str, beside: Path, seen: tuple[Path, ...] = ()) -> tuple[Path, dict[str, Any]]:
+    """The file of a suite and its keys, those of the suite that it extends included."""
+    folder = shipped("evals") / "suites"
+    own = name.endswith((".yaml", ".yml"))
+    path = beside / Path(name).expanduser() if own else folder / f"{name}.yaml"
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        there = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
+        hint = f"there is no audit suite {name!r} in {folder} (there: {there})"
+        raise AuditError(f"there is no audit suite file {path}" if own else hint) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+        raise AuditError(f"the audit suite {path} cannot be read: {problem}") from None
+    if not isinstance(data, dict):
+        raise AuditError(
+            f"the audit suite {path} holds no keys and values, such as `measurements: [leak.held_out]`"
+        )
+    lists = {key: data.pop(key, None) or [] for key in ("add", "remove")}
+    wrong = next(
+        (k for k, v in lists.items() if not (isinstance(v, list) and all(isinstance(m, str) for m in v))), ""
+    )
+    if wrong:
+        raise AuditError(f"the audit suite {path}: `{wrong}` must be a list of measurements")
+    base = data.pop("extends", None)
+    if base is None:
+        if lists["add"] or lists["remove"]:
+            raise AuditError(
+                f"the audit suite {path}: `add` and `remove` need `extends`, the suite that they change"
+            )
+        return path, data
+    if path.resolve() in seen:
+        raise AuditError(f"the audit suite {path} extends itself")
+    if not isinstance(base, str):
+        raise AuditError(f"the audit suite {path}: `extends` must be the name or path of a suite")
+    inherited = _read(base, path.parent, (*seen, path.resolve()))[1]
+    # Its own name, and not the other suite's: two suites of one name would be taken for the same.
+    data = {**inherited, "name": path.stem, **data}
+    measured = [m for m in data.get("measurements") or [] if isinstance(m, str)]
+    gone = lists["remove"]
+    absent = [r for r in gone if not any(m == r or m.startswith(r + ".") for m in measured)]
+    if absent:
+        raise AuditError(f"the audit suite {path} removes what {base} does not measure: {', '.join(absent)}")
+    kept = [m for m in measured if not any(m == r or m.startswith(r + ".") for r in gone)]
+    data["measurements"] = list(dict.fromkeys([*kept, *lists["add"]]))
+    return path, data
 
 
 def some(items: Sequence[T], most: int | None, seed: int) -> list[T]:

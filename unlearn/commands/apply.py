@@ -23,8 +23,9 @@ from unlearn.commands.common import (
     policy_overrides,
     quiet,
     settle,
+    suite,
 )
-from unlearn.commands.outcome import Stopwatch, facts_known, tell, write_outcome
+from unlearn.commands.outcome import Stopwatch, Texts, facts_known, show_text, tell, texts_of, write_outcome
 from unlearn.policy import Policy
 from unlearn.policy_file import load_policy
 from unlearn.progress import progress_for
@@ -53,8 +54,10 @@ log = logging.getLogger("unlearn")
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done, with estimates; write nothing.")
 @click.option("--no-cache", is_flag=True, help="Neither read nor write cached statistics and measurements.")
+@suite
 @policy_overrides
 @model_options
+@show_text
 @force
 @as_json
 @quiet
@@ -68,17 +71,20 @@ def apply(
     model: str | None,
     method: str | None,
     settings: tuple[str, ...],
+    suite: str | None,
     device: str,
     dtype: str,
     trust_remote_code: bool,
+    show_text: bool,
     force: bool,
     as_json: bool,
     quiet: bool,
 ) -> int:
     """Edit a model as POLICY says, measure it before and after, and give a verdict.
 
-    Writes a run directory: manifest.json, patch.safetensors, report.json, report.html and log.txt, or nothing at all
-    if anything goes wrong on the way. The exit code is 3 if the edited model misses a limit of the policy.
+    Writes a run directory: manifest.json, patch.safetensors, log.txt and the report as report.json, report.html,
+    report.md, junit.xml and model-card.md; or nothing at all if anything goes wrong on the way. The exit code is 3 if
+    the edited model misses a limit of the policy.
     With --onto, policies are applied one after another: the audit compares the unedited model with the sum.
 
     \b
@@ -89,7 +95,7 @@ def apply(
         unlearn apply second.yaml --onto runs/first
         unlearn apply policies/demo.yaml --set audit.limits.leak.cloze=0.05 --json
     """
-    loaded = load_policy(policy, overrides(model, method, settings))
+    loaded = load_policy(policy, overrides(model, method, settings, suite))
     settle(loaded)
     options = (device, dtype, trust_remote_code, quiet)
     if dry_run:
@@ -99,8 +105,8 @@ def apply(
         return tell_plan(loaded, load_model(loaded.model, *options), as_json, earlier)
     target = out or default_folder(loaded)
     with whole_folder(target, force) as folder, log_to(folder / "log.txt"):
-        report = _run(loaded, policy, folder, options, save_model, no_cache, onto)
-        write_outcome(folder, report)
+        report, texts = _run(loaded, policy, folder, options, save_model, no_cache, onto)
+        write_outcome(folder, report, texts if show_text else None)
     if not (quiet or as_json):
         for sentence in report.manifest["patch"]["header"].get("warnings", ()):
             click.echo(f"unlearn: warning: {sentence}", err=True)
@@ -129,9 +135,9 @@ def _run(
     save_model: bool,
     no_cache: bool,
     onto: Path | None,
-) -> Report:
+) -> tuple[Report, Texts]:
     from unlearn.audit import pipeline
-    from unlearn.commands.observing import compared_with
+    from unlearn.commands.observing import compared_with, kept_in
     from unlearn.edit.pipeline import edit, resolve
     from unlearn.edit.statistics import cache_folder
 
@@ -150,7 +156,8 @@ def _run(
     with watch.step("audit before"):
         before, control = compared_with(model, requests, options, cache, progress)
     with watch.step("audit after"):
-        findings = pipeline.audit(model, patch, requests, progress, before, control)
+        kept = kept_in(cache, model, requests)
+        findings = pipeline.audit(model, patch, requests, progress, before, control, kept)
     if save_model:
         with watch.step("save model"):
             model.save(folder / "model", patch)
@@ -167,4 +174,7 @@ def _run(
     if source is not None:
         about["onto"] = source
     described = manifest.describe(policy, policy_file, **about)
-    return Report.of(findings.measurements, findings.not_tested, described, findings.facts, findings.drawings)
+    report = Report.of(
+        findings.measurements, findings.not_tested, described, findings.facts, findings.drawings
+    )
+    return report, texts_of(requests)

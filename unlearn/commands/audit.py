@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,8 +23,9 @@ from unlearn.commands.common import (
     quiet,
     same_policy,
     settle,
+    suite,
 )
-from unlearn.commands.outcome import Stopwatch, tell, write_outcome
+from unlearn.commands.outcome import Stopwatch, Texts, show_text, tell, texts_of, write_outcome
 from unlearn.policy import Policy
 from unlearn.policy_file import load_policy
 from unlearn.progress import progress_for
@@ -41,9 +42,15 @@ if TYPE_CHECKING:
     "--policy", "-p", type=click.Path(path_type=Path), required=True, help="What the candidate is judged by."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Write a run directory with the report.")
-@click.option("--no-cache", is_flag=True, help="Measure the unedited model anew.")
+@click.option(
+    "--no-cache",
+    is_flag=True,
+    help="Measure everything anew, and keep nothing for an interrupted audit to go on from.",
+)
+@suite
 @policy_overrides
 @model_options
+@show_text
 @force
 @as_json
 @quiet
@@ -55,43 +62,50 @@ def audit(
     model: str | None,
     method: str | None,
     settings: tuple[str, ...],
+    suite: str | None,
     device: str,
     dtype: str,
     trust_remote_code: bool,
+    show_text: bool,
     force: bool,
     as_json: bool,
     quiet: bool,
 ) -> int:
     """Measure CANDIDATE against the policy's unedited model, and give a verdict.
 
-    CANDIDATE is a run directory, a patch file, a model folder or a hub id, edited or trained by anything.
+    CANDIDATE is a run directory, a patch file, a model folder, a LoRA adapter's folder as peft writes it (for the
+    policy's model), or a hub id, edited or trained by anything.
     The unedited model is the policy's `model` (or --model). The exit code is 3 if a limit is missed.
+    An audit that was interrupted goes on where it stopped when it is started again.
 
     \b
     Examples:
         unlearn audit runs/first --policy policies/demo.yaml
-        unlearn audit edited-model --policy policies/demo.yaml --out runs/audit
+        unlearn audit edited-model --policy policies/demo.yaml --suite full --out runs/audit
+        unlearn audit refusal-lora --policy policies/demo.yaml --suite my-suite.yaml
         unlearn audit someone/scrubbed-model --policy policy.yaml --model someone/base-model --json
     """
-    loaded = load_policy(policy, overrides(model, method, settings))
-    settle(loaded)
+    loaded = load_policy(policy, overrides(model, method, settings, suite))
+    settle(loaded, candidate)
     path = Path(candidate)
     if path.is_dir() and (path / manifest.FILE).is_file():
         same_policy(manifest.read(path), policy, manifest.sha256_of_file(policy))
     options = (device, dtype, trust_remote_code, quiet)
     if out is None:
-        return tell(_judge(candidate, loaded, policy, options, no_cache), as_json, None)
+        if show_text:
+            raise click.UsageError("--show-text is about report.html, which is written only with --out")
+        return tell(_judge(candidate, loaded, policy, options, no_cache)[0], as_json, None)
     with whole_folder(out, force) as folder, log_to(folder / "log.txt"):
-        report = _judge(candidate, loaded, policy, options, no_cache)
-        write_outcome(folder, report)
+        report, texts = _judge(candidate, loaded, policy, options, no_cache)
+        write_outcome(folder, report, texts if show_text else None)
     return tell(report, as_json, out)
 
 
 def _judge(
     candidate: str, policy: Policy, policy_file: Path, options: tuple[str, str, bool, bool], no_cache: bool
-) -> Report:
+) -> tuple[Report, Texts]:
     from unlearn.audit import pipeline
-    from unlearn.commands.observing import compared_with
+    from unlearn.commands.observing import compared_with, kept_in
     from unlearn.edit.elicit import resolve
     from unlearn.edit.statistics import cache_folder
     from unlearn.patch import Patch
@@ -107,15 +121,16 @@ def _judge(
             judged, about = Patch.load(file), {"patch": candidate, "sha256": manifest.sha256_of_file(file)}
         else:
             # At once, so that a candidate that cannot be loaded is noticed before the base model is measured.
-            edited = load_model(candidate, *options)
-            judged, about = (lambda: nullcontext(edited)), base_of(edited)
+            edited, about = _loaded(candidate, policy, options)
+            judged = lambda: nullcontext(edited)  # noqa: E731 - opened more than once
     with watch.step("resolve"):
         requests = resolve(base, policy, progress)
     with watch.step("audit before"):
         cache = None if no_cache else cache_folder()
         before, control = compared_with(base, requests, options, cache, progress)
     with watch.step("audit after"):
-        findings = pipeline.audit(base, judged, requests, progress, before, control)
+        kept = kept_in(cache, base, requests)
+        findings = pipeline.audit(base, judged, requests, progress, before, control, kept)
     described = manifest.describe(
         policy,
         policy_file,
@@ -125,4 +140,23 @@ def _judge(
         facts={"total": len(requests.facts), "known": sum(fact.known for fact in requests.facts)},
         times=watch.described(),
     )
-    return Report.of(findings.measurements, findings.not_tested, described, findings.facts, findings.drawings)
+    report = Report.of(
+        findings.measurements, findings.not_tested, described, findings.facts, findings.drawings
+    )
+    return report, texts_of(requests)
+
+
+def _loaded(
+    candidate: str, policy: Policy, options: tuple[str, str, bool, bool]
+) -> tuple[EditableModel, dict[str, Any]]:
+    """Load a candidate that is a whole model, or an adapter of the policy's model; and say what it is."""
+    from unlearn.model.merged import CONFIG, WEIGHTS, is_adapter, with_adapter
+
+    folder = Path(candidate)
+    if not is_adapter(folder):
+        edited = load_model(candidate, *options)
+        return edited, base_of(edited)
+    # A copy of its own: the unedited model is needed as it is.
+    edited = with_adapter(load_model(policy.model, *options), folder)
+    files = {name: manifest.sha256_of_file(folder / name) for name in (CONFIG, WEIGHTS)}
+    return edited, {**base_of(edited), "adapter_of": policy.model, "adapter": files}

@@ -1,11 +1,13 @@
-"""Measurements of the unedited model, kept between runs: they depend on the model and the policy, not on the edit."""
+"""Measurements of a model, kept between runs: whole ones of the unedited model, and pieces of an interrupted audit."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,7 @@ from unlearn.shipped import shipped
 
 if TYPE_CHECKING:
     from unlearn.audit.observation import Observation
+    from unlearn.audit.pieces import Piece, Pieces
     from unlearn.model.editable import EditableModel
     from unlearn.model.requests import Requests
 
@@ -25,53 +28,181 @@ log = logging.getLogger("unlearn")
 
 
 def observed(
-    model: EditableModel, requests: Requests, cache: Path | None, observe: Callable[[], Observation]
+    model: EditableModel,
+    requests: Requests,
+    cache: Path | None,
+    observe: Callable[[Pieces], Observation],
+    state: str = "before",
 ) -> Observation:
     """Return the observation of the unedited model from the cache, or make it and keep it there.
 
     An observation with failed measurements is not kept: the next run may have what this one lacked.
 
     Args:
-        model: the unedited model.
+        model: the unedited model, or the control.
         requests: what it is asked.
         cache: a folder, or None for no cache.
-        observe: makes the observation.
+        observe: makes the observation, and keeps its finished pieces in the place that it is given.
+        state: which of the two it is; the control is asked less.
     """
     from unlearn.audit.observation import Observation
+    from unlearn.audit.pieces import NO_PIECES
 
     if cache is None:
-        return observe()
-    path = cache / "observations" / f"{_key(model, requests)}.json"
+        return observe(NO_PIECES)
+    key = _key(model, requests, state)
+    path = _whole(cache, key)
     try:
         found = Observation.model_validate_json(path.read_bytes())
-        log.info("the unedited model was measured before: %s", path)
+        log.info("%s was measured before: %s", state, path)
         return found
     except (OSError, ValidationError):
-        made = observe()
+        pieces = Folder(cache, key, requests.policy.model, model.device.type)
+        made = observe(pieces)
     if not made.failed:
         keep(path, made.model_dump_json())
+        pieces.clear()
     return made
 
 
-def _key(model: EditableModel, requests: Requests) -> str:
-    return hashlib.sha256(json.dumps(depends(model, requests), sort_keys=True).encode()).hexdigest()
+def is_known(model: EditableModel, requests: Requests, cache: Path | None, state: str = "before") -> bool:
+    """Whether `observed` would find the observation in the cache."""
+    return cache is not None and _whole(cache, _key(model, requests, state)).is_file()
+
+
+def _whole(cache: Path, key: str) -> Path:
+    return cache / "observations" / f"{key}.json"
+
+
+class Folder:
+    """Finished pieces of one model state in a folder that is named by everything they depend on, and their times."""
+
+    def __init__(self, cache: Path, key: str, model: str, device: str) -> None:
+        """Look into the folder of `key` under `cache`, which need not exist; times go to those of a model (by name)."""
+        self._folder = cache / "pieces" / key
+        self._paces = Paces(cache, model, device)
+
+    @classmethod
+    def of(cls, cache: Path, model: EditableModel, requests: Requests, base: str, said: str = "") -> Folder:
+        """The pieces of an edited model.
+
+        Args:
+            cache: a folder.
+            model: the edited model, as it is now.
+            requests: what it is asked.
+            base: identity of the unedited model, from which some attacks take the difference.
+            said: what else was said about the edit: the header of a patch.
+        """
+        key = _key(model, requests, "after", base, said)
+        return cls(cache, key, requests.policy.model, model.device.type)
+
+    def find(self, name: str) -> Observation | None:
+        """A piece that an interrupted run has left; None if there is none."""
+        from unlearn.audit.observation import Observation
+
+        try:
+            found = Observation.model_validate_json(self._path(name).read_bytes())
+        except (OSError, ValidationError):
+            return None
+        log.info("%s was measured before the interruption", name)
+        return found
+
+    def keep(self, piece: Piece, made: Observation, seconds: float) -> None:
+        """Keep a piece that was just made, and how long that took."""
+        keep(self._path(piece.name), made.model_dump_json())
+        self._paces.note(piece.name, piece.work, seconds)
+
+    def seconds(self, piece: Piece) -> float:
+        """About how long a piece will take; a rough guess where none of its kind was timed."""
+        pace = self._paces.known(piece.name)
+        return piece.work * (self._paces.usual if pace is None else pace)
+
+    def clear(self) -> None:
+        """Remove the pieces: the observation that they belong to is whole and has been used."""
+        with contextlib.suppress(OSError):
+            shutil.rmtree(self._folder)
+
+    def _path(self, name: str) -> Path:
+        # A task's name may hold any character.
+        return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"
+
+
+class Paces:
+    """Seconds that pieces of audits took per generated token of work, by model and device, in one small file."""
+
+    usual = 1e-3
+    """Seconds per generated token where nothing was timed yet."""
+
+    def __init__(self, cache: Path | None, model: str, device: str) -> None:
+        """Read what is known of a model, named as the policy names it, on a kind of device."""
+        self._path = None if cache is None else cache / "paces.json"
+        self._about = f"{model} on {device}"
+        self._known = self._read().get(self._about, {})
+
+    def known(self, name: str) -> float | None:
+        """Seconds per generated token of a piece; all groups of probes are one kind. None where nothing is known."""
+        return self._known.get(_kind(name))
+
+    def note(self, name: str, work: float, seconds: float) -> None:
+        """Remember how long a piece took; what was known counts as much as the new time."""
+        if self._path is None or work <= 0:
+            return
+        everything = self._read()
+        mine = everything.setdefault(self._about, {})
+        old = mine.get(_kind(name))
+        # A group of few probes mostly times the start of a batch: better than nothing, and not than anything else.
+        if old is not None and _kind(name) == "asked" and work < 500:
+            return
+        new = seconds / work
+        mine[_kind(name)] = new if old is None else (old + new) / 2
+        self._known = mine
+        keep(self._path, json.dumps(everything, indent=1, sort_keys=True))
+
+    def _read(self) -> dict[str, dict[str, float]]:
+        if self._path is None:
+            return {}
+        try:
+            found = json.loads(self._path.read_text(encoding="utf-8"))
+            return {
+                str(model): {str(k): float(v) for k, v in paces.items() if float(v) > 0}
+                for model, paces in found.items()
+            }
+        except (OSError, ValueError, AttributeError, TypeError):
+            return {}
+
+
+def _kind(name: str) -> str:
+    return "asked" if name.startswith("asked.") else name
+
+
+def _key(model: EditableModel, requests: Requests, state: str, base: str = "", said: str = "") -> str:
+    # What is observed does not depend on what it is held to.
+    audit = requests.policy.audit.model_dump(mode="json", exclude={"limits", "judge", "control"})
+    parts = {**depends(model, requests), "audit": audit, "state": state, "base": base, "said": said}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def depends(model: EditableModel, requests: Requests) -> dict[str, Any]:
     """Everything that the outcome of an observation depends on, down to the code and the data that measure it."""
+    from unlearn.audit.suite import load_suite
+    from unlearn.model.guard import text_of
+
     policy = requests.policy
+    audit = policy.audit
     return {
         "model": model.identity(),
         "tokenizer": model.tokenizer.backend_tokenizer.to_str() + str(model.tokenizer.chat_template),
+        "guard": text_of(model.tokenizer),
         "device": f"{model.device.type} {model.dtype}",
-        "audit": policy.audit.model_dump(mode="json"),
+        "audit": audit.model_dump(mode="json"),
+        "suite": load_suite(audit.suite).model_dump(mode="json"),
         "relations": {name: relation.model_dump(mode="json") for name, relation in policy.relations.items()},
         "system": policy.system,
         "refusal": policy.targets(),
         "requests": repr(
             (requests.facts, requests.siblings, requests.neighbours, requests.held_out_neighbours)
         ),
-        "files": [stamp(name) for name in (policy.audit.text, policy.audit.benign, policy.audit.toxicity)],
+        "files": [stamp(name) for name in (audit.text, audit.benign, audit.lookalike, audit.toxicity)],
         "evals": manifest.sha256_of_folder(shipped("evals")),
         "code": _code(),
         "versions": manifest.versions(),
@@ -81,11 +212,12 @@ def depends(model: EditableModel, requests: Requests) -> dict[str, Any]:
 def _code() -> str:
     """Hash the program, without what only words and draws its results."""
     package = Path(__file__).resolve().parent.parent
-    apart = {
-        package / name for name in ("cli.py", "charts.py", "comparison.py", "report_html.py", "progress.py")
-    }
+    words = ("cli.py", "charts.py", "comparison.py", "progress.py")
     files = [
-        path for path in sorted(package.rglob("*.py")) if path not in apart and path.parent.name != "commands"
+        path
+        for path in sorted(package.rglob("*.py"))
+        if path.parent.name != "commands"
+        and not (path.parent == package and (path.name in words or path.name.startswith("report_")))
     ]
     digest = hashlib.sha256()
     for path in files:

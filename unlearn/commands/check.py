@@ -21,12 +21,18 @@ from unlearn.policy_file import load_policy, schema
     "--defaults", is_flag=True, help="Print the whole policy as YAML, with every default filled in."
 )
 @click.option("--schema", "as_schema", is_flag=True, help="Print the JSON Schema of policies, for an editor.")
+@click.option(
+    "--suite",
+    help="Print an audit suite: what it measures and how much it asks; with POLICY, also about how long it takes. "
+    "quick, standard, full, or the path of a suite's YAML file.",
+)
 @as_json
 @policy_overrides
 def check(
     policy: Path | None,
     defaults: bool,
     as_schema: bool,
+    suite: str | None,
     as_json: bool,
     model: str | None,
     method: str | None,
@@ -40,14 +46,21 @@ def check(
     Examples:
         unlearn check policies/demo.yaml
         unlearn check policies/demo.yaml --method rome --defaults
+        unlearn check --suite full
+        unlearn check policies/demo.yaml --suite full
         unlearn check --schema > policy.schema.json
     """
     if as_schema:
         click.echo(json.dumps(schema(), indent=2))
         return 0
-    if policy is None:
-        raise click.UsageError("missing argument POLICY (or --schema)")
-    loaded = load_policy(policy, overrides(model, method, settings))
+    if policy is None and suite is None:
+        raise click.UsageError("missing argument POLICY (or --schema, or --suite)")
+    loaded = None if policy is None else load_policy(policy, overrides(model, method, settings, suite))
+    if suite is not None:
+        from unlearn.commands.suites import tell_suite
+
+        return tell_suite(suite, loaded, as_json)
+    assert policy is not None and loaded is not None
     if defaults:
         data = loaded.effective()
         text = (

@@ -60,7 +60,14 @@ def policy_overrides(command: Command) -> Command:
     return command
 
 
-def overrides(model: str | None, method: str | None, settings: tuple[str, ...]) -> dict[str, str]:
+suite = click.option(
+    "--suite", help="Override `audit.suite`: quick, standard, full, or the path of a suite's YAML file."
+)
+
+
+def overrides(
+    model: str | None, method: str | None, settings: tuple[str, ...], suite: str | None = None
+) -> dict[str, str]:
     """Turn the override options into what `load_policy` takes.
 
     Raises:
@@ -74,16 +81,21 @@ def overrides(model: str | None, method: str | None, settings: tuple[str, ...]) 
         if not equals or not key.strip():
             raise click.BadParameter(f"expected KEY=VALUE, got {setting!r}", param_hint="--set")
         found[key.strip()] = value
-    if model is not None:
-        # Quoted, since a folder may be called 2024 or no.
-        found["model"] = "'" + model.replace("'", "''") + "'"
+    # Quoted, since a folder may be called 2024 or no.
+    for key, text in (("model", model), ("audit.suite", suite)):
+        if text is not None:
+            found[key] = "'" + text.replace("'", "''") + "'"
     return found
 
 
-def settle(policy: Policy) -> None:
-    """Silence the libraries, and keep them off the network where nothing that a policy names needs it.
+def settle(policy: Policy, candidate: str | None = None) -> None:
+    """Silence the libraries, and keep them off the network where nothing that is named needs it.
 
     To be called before transformers, datasets or lm-eval are imported: they read the environment once.
+
+    Args:
+        policy: with the names of models, data and tasks.
+        candidate: another model that will be loaded.
     """
     warnings.filterwarnings("ignore")
     logging.raiseExceptions = False  # a full disk under log.txt must not print tracebacks
@@ -99,7 +111,7 @@ def settle(policy: Policy) -> None:
         "matplotlib",
     ):
         logging.getLogger(name).setLevel(logging.ERROR)
-    if is_local(policy):
+    if is_local(policy) and (candidate is None or Path(candidate).exists()):
         for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
             os.environ[name] = "1"
     os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
@@ -114,6 +126,7 @@ def is_local(policy: Policy) -> bool:
         (policy.model == EMBEDDED or Path(policy.model).is_dir())
         and (policy.statistics.corpus in ("auto", EMBEDDED) or Path(policy.statistics.corpus).exists())
         and (policy.model == EMBEDDED or policy.statistics.corpus != "auto")
+        and (policy.audit.control in ("auto", "none") or Path(policy.audit.control).exists())
         and all(task in known for task in policy.audit.tasks)
         and ((scorer == "auto" and policy.model == EMBEDDED) or Path(scorer).exists())
     )

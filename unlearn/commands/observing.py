@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unlearn.commands.cache import observed
+import click
+
+from unlearn.commands.cache import Folder, Paces, is_known, observed
 from unlearn.commands.common import load_model
-from unlearn.policy import EMBEDDED
+from unlearn.policy import EMBEDDED, Policy
 from unlearn.progress import Progress
 
 if TYPE_CHECKING:
+    from unlearn.audit.attacks.scene import State
     from unlearn.audit.observation import Observation
+    from unlearn.audit.pieces import Kept
     from unlearn.model.editable import EditableModel
     from unlearn.model.requests import Requests
+
+log = logging.getLogger("unlearn")
 
 
 def compared_with(
@@ -23,7 +32,7 @@ def compared_with(
     cache: Path | None,
     progress: Progress,
 ) -> tuple[Observation, Observation | None]:
-    """Observe the unedited model and the control, or find both in the cache.
+    """Say how long the audit will take, and observe the unedited model and the control, or find both in the cache.
 
     Args:
         model: the unedited one.
@@ -37,14 +46,71 @@ def compared_with(
         nothing.
     """
     from unlearn.audit.observing import observe
+
+    name = control_of(requests.policy)
+    # At once, so that a control that cannot be loaded is noticed before anything is measured.
+    control = None if name is None else load_model(name, *options)
+    _announce(model, control, requests, cache, quiet=options[-1])
+    before = observed(
+        model, requests, cache, lambda pieces: observe(model, requests, progress, pieces=pieces)
+    )
+    if control is None:
+        return before, None
+    ask = partial(observe, control, requests, progress, "control")
+    return before, observed(control, requests, cache, lambda pieces: ask(pieces=pieces), "control")
+
+
+def control_of(policy: Policy) -> str | None:
+    """The model that never knew the facts; None where there is none, or the suite has no use for one."""
     from unlearn.audit.suite import load_suite
     from unlearn.model.editable import CONTROL
 
-    before = observed(model, requests, cache, lambda: observe(model, requests, progress))
-    name = requests.policy.audit.control
+    name = policy.audit.control
     if name == "auto":
-        name = CONTROL if requests.policy.model == EMBEDDED else "none"
-    if name == "none" or not load_suite(requests.policy.audit.suite).attacks:
-        return before, None
-    control = load_model(name, *options)
-    return before, observed(control, requests, cache, lambda: observe(control, requests, progress, "control"))
+        name = CONTROL if policy.model == EMBEDDED else "none"
+    return None if name == "none" or not load_suite(policy.audit.suite).attacks else name
+
+
+def states_of(policy: Policy) -> list[State]:
+    """The model states that an audit of a policy measures."""
+    return ["before", "after"] if control_of(policy) is None else ["before", "after", "control"]
+
+
+def kept_in(cache: Path | None, model: EditableModel, requests: Requests) -> Kept | None:
+    """Where the pieces of edited models are kept while their observation is being made.
+
+    Args:
+        cache: a folder, or None for nowhere.
+        model: the unedited one, as it is.
+        requests: what is asked.
+    """
+    if cache is None:
+        return None
+    place, base = cache, model.identity()
+
+    def kept(edited: EditableModel, said: str) -> Folder:
+        return Folder.of(place, edited, requests, base, said)
+
+    return kept
+
+
+def _announce(
+    model: EditableModel, control: EditableModel | None, requests: Requests, cache: Path | None, quiet: bool
+) -> None:
+    """Log how long the suite will take, and tell a person who watches."""
+    from unlearn.audit.estimate import estimate, measured_pace
+    from unlearn.audit.suite import load_suite
+
+    todo: list[State] = ["after"]
+    if control is not None and not is_known(control, requests, cache, "control"):
+        todo.insert(0, "control")
+    if not is_known(model, requests, cache):
+        todo.insert(0, "before")
+    suite = load_suite(requests.policy.audit.suite)
+    paces = Paces(cache, requests.policy.model, model.device.type)
+    found = estimate(requests, suite, todo, paces)
+    if not found.measured:
+        found = estimate(requests, suite, todo, paces, measured_pace(model, requests))
+    log.info(found.sentence())
+    if sys.stderr.isatty() and not quiet:
+        click.echo(found.sentence(), err=True)

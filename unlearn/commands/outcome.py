@@ -12,14 +12,25 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from unlearn import manifest
-from unlearn.report import Report, print_report
+from unlearn.report import Report
+from unlearn.report_terminal import print_report
+
+if TYPE_CHECKING:
+    from unlearn.model.requests import Requests
+    from unlearn.report_html import FactText
 
 log = logging.getLogger("unlearn")
+
+show_text = click.option(
+    "--show-text",
+    is_flag=True,
+    help="Show the facts' subjects and answers in report.html, which are harmful where the policy is about harm.",
+)
 
 PASSED, FAILED = 0, 3
 
@@ -54,12 +65,32 @@ class Stopwatch:
         }
 
 
-def write_outcome(folder: Path, report: Report) -> None:
-    """Write the report in both forms, add its table to the log, and seal the folder with the manifest."""
+Texts = Mapping[str, "FactText"]
+"""Subject, relation and answers by fact id."""
+
+
+def texts_of(requests: Requests) -> Texts:
+    """What --show-text puts beside the ids of the facts."""
+    from unlearn.report_html import FactText
+
+    return {fact.id: FactText(fact.subject, fact.relation, fact.answers) for fact in requests.facts}
+
+
+def write_outcome(folder: Path, report: Report, texts: Texts | None = None) -> None:
+    """Write every document of the report, add its table to the log, and seal the folder with the manifest.
+
+    Args:
+        folder: the run directory.
+        report: what was found.
+        texts: what the page may show of the facts; without it, no file holds any text of them.
+    """
+    from unlearn.report_files import DOCUMENTS
     from unlearn.report_html import write_html
 
-    (folder / "report.json").write_text(report.to_json(), encoding="utf-8")
-    write_html(report, folder / "report.html")
+    for name, render in DOCUMENTS.items():
+        (folder / name).write_text(render(report), encoding="utf-8")
+    if texts:
+        write_html(report, folder / "report.html", texts)
     with (folder / "log.txt").open("a", encoding="utf-8") as file:
         file.write("\n" + table_text(report))
     manifest.write(folder, report.manifest)

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 REPLY = 24
 """Most tokens of a reply, for the estimates; the usual reply has half of them."""
-SAMPLES = {"quick": 2, "standard": 8, "full": 8}
-"""Samples per held-out prompt, for the estimates."""
 
 
 def tell_plan(policy: Policy, model: EditableModel, as_json: bool, earlier: Patch | None = None) -> int:
@@ -34,6 +32,7 @@ def plan(policy: Policy, model: EditableModel, earlier: Patch | None = None) -> 
         PolicyError: the policy asks for layers that the model does not have, or for neighbours that nobody knows.
         ModelError: a subject has no tokens in one of its prompts.
     """
+    from unlearn.audit.suite import load_suite
     from unlearn.edit.baselines import BASELINES, weights
     from unlearn.edit.elicit import neighbours
     from unlearn.edit.pipeline import plan_layers, settings_for
@@ -46,7 +45,8 @@ def plan(policy: Policy, model: EditableModel, earlier: Patch | None = None) -> 
     subjects = {fact.subject for fact in policy.facts}
     siblings = len(subjects) * len(policy.keep.siblings)
     forms = {name: (len(r.prompts), len(r.held_out)) for name, r in policy.relations.items()}
-    samples = SAMPLES[policy.audit.suite]
+    suite = load_suite(policy.audit.suite)
+    samples = suite.samples if suite.makes("leak.sampled") else 0
     asked = sum(sum(forms[fact.relation]) + samples * forms[fact.relation][1] for fact in policy.facts)
     asked += sum(len(subjects) * forms[name][1] for name in policy.keep.siblings)
     asked += sum(len(names) * forms[name][1] for name, names in tested.items())
@@ -182,7 +182,8 @@ def _table(policy: Policy, found: dict[str, Any]) -> str:
         f"{_bytes(memory['host_statistics'])} of statistics on the host",
         "  time         about "
         + ", ".join(f"{value:.0f} s {name.replace('_', ' ')}" for name, value in seconds.items())
-        + "; lm-eval tasks come on top",
+        + "; lm-eval tasks and attacks come on top (unlearn check POLICY --suite "
+        + f"{policy.audit.suite})",
         *_told(found["conflicts"]),
         "",
         "  facts and look-up tokens (subject token, last token):",

@@ -184,6 +184,8 @@ def _made(
         and finite(s.each) is not None
     ]
     drawn = hidden.plane(watched[-1], old[watched[-1]], new[watched[-1]]) if old else None
+    # A suite may make both; these are about the facts written so far.
+    measured = [m for m in measured if m.name not in ("drift.norm_growth", "drift.hidden")]
     measured += [_growth(model, patch), _drift(shifts)]
     judged = [m for m in measured if m.passed is not None and m.limit is not None]
     return Point(
@@ -227,10 +229,11 @@ def _about(
     siblings: Sequence[Fact],
 ) -> list[Measurement]:
     """The measurements of an audit, those about facts and siblings anew for the facts written so far."""
-    from unlearn.audit import measures
+    from unlearn.audit import measures, shares
 
     told = {fact.id for fact in done} | {fact.id for fact in siblings}
     narrow = {"direct", "held_out", "cloze", "sampled", "siblings"}
+    narrow |= {"reverse", "two_hop", "negation", "languages", "choice", "letters", "rank"}
 
     def so_far(seen: Observation) -> Observation:
         groups = {
@@ -240,9 +243,9 @@ def _about(
         return seen.model_copy(update={"groups": groups})
 
     was, now = so_far(before), so_far(after)
-    shares = {name for name, group, *_ in measures.SHARES if group in narrow}
+    asked = {name for name, group, *_ in shares.SHARES if group in narrow}
     return [
-        measures.share(m.name, was, now, whole.policy.audit.limit) if m.name in shares else m
+        measures.share(m.name, was, now, whole.policy.audit.limit) if m.name in asked else m
         for m in measured
     ]
 

@@ -150,5 +150,32 @@ def reply_ids(tokenizer: Tokenizer, template: str, text: str) -> list[int]:
     return continuation_ids(tokenizer, tail.rstrip("\n"))
 
 
+def begun(tokenizer: Tokenizer, prompt: Prompt, text: str, chat: bool) -> Prompt:
+    """A prompt that goes on into the beginning of its reply: what follows is written as if the model had begun so.
+
+    Args:
+        tokenizer: the one that the prompt was made with.
+        prompt: as `ask` makes it.
+        text: the beginning of the reply, without a space around it.
+        chat: whether the prompt ends where a reply in the chat template begins; a text is continued after one space.
+    """
+    head = " " + text
+    if chat and has_chat_template(tokenizer):
+        asked = [{"role": "user", "content": "?"}]
+        opened = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+        closed = tokenizer.apply_chat_template(
+            [*asked, {"role": "assistant", "content": text}], tokenize=False
+        )
+        # Some templates put a space before a reply, and some (those that think) do not go on from where they opened.
+        at = closed.find(text, len(opened)) if closed.startswith(opened) else -1
+        head = text if at < 0 else closed[len(opened) : at] + text
+    return Prompt(
+        prompt.text + head,
+        (*prompt.ids, *continuation_ids(tokenizer, head)),
+        prompt.subject_last,
+        prompt.subject_first,
+    )
+
+
 def _begins_with_bos(tokenizer: Tokenizer, text: str) -> bool:
     return bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from unlearn.audit.asking import ask_greedily
 from unlearn.audit.observation import Attacked, Outcome
@@ -22,6 +23,16 @@ State = Literal["before", "after", "control"]
 
 
 @dataclass(frozen=True)
+class Update:
+    """What whoever holds the patch, or both models, knows of an edit: the attacks on a model alone do not look at it."""
+
+    delta: Callable[[str], Tensor]
+    """The change of one of `Scene.changed`, (d_out, d_in) in float32, made when it is asked for."""
+    said: str = ""
+    """Text that comes with a patch: its header."""
+
+
+@dataclass(frozen=True)
 class Scene:
     """The same for every state of a model, so that what attacks find can be compared."""
 
@@ -31,6 +42,8 @@ class Scene:
     """The audit's probes by group (`unlearn.audit.probes.build_probes`)."""
     changed: tuple[str, ...] = ()
     """Names of the weight matrices in which the candidate differs from the unedited model."""
+    update: Update | None = None
+    """How it differs, for what is said about the patch itself; only in the state "after", and only where it is known."""
 
     @property
     def asked(self) -> list[Probe]:
@@ -60,6 +73,11 @@ class Attack:
     """The states in which it is run. `before` shows that the attack itself does not destroy what it looks for."""
     relative: bool = False
     """Whether some success is chance: then the limit, unless the policy sets one, is the control's interval."""
+    judged: bool = True
+    """Whether it is held to a limit that the policy does not set by its name; what is not, only informs."""
+    work: float = 1.0
+    """What it costs in one state, in askings of all held-out prompts about the facts: for the estimate of a first run;
+    later ones know what it took."""
 
 
 @contextmanager

@@ -4,6 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from unlearn.audit.attacks.direction import DIRECTION
+from unlearn.audit.attacks.lens import LENS
+from unlearn.audit.attacks.patch_leak import PATCH
+from unlearn.audit.attacks.probe import PROBE
+from unlearn.audit.attacks.prompting import PROMPTING
+from unlearn.audit.attacks.relearn import RELEARNING
+from unlearn.audit.attacks.rounding import ROUNDING
 from unlearn.audit.attacks.scene import Attack
+from unlearn.audit.attacks.singular import SINGULAR
+from unlearn.audit.attacks.suffix import SUFFIX
 
-ATTACKS: Mapping[str, Attack] = {}
+ATTACKS: Mapping[str, Attack] = {
+    **PROMPTING,
+    **ROUNDING,
+    **SINGULAR,
+    **PATCH,
+    **LENS,
+    **PROBE,
+    **DIRECTION,
+    **SUFFIX,
+    **RELEARNING,
+}

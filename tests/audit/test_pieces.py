@@ -1,0 +1,215 @@
+"""An interrupted observation goes on where it stopped, and never on what was made for something else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.audit.scripted import SUITE, Scripted, knows, refuses, requests, scrubbed
+from unlearn.audit import estimate, observing
+from unlearn.audit.attacks import table
+from unlearn.audit.attacks.scene import Attack, Scene, recovered
+from unlearn.audit.observation import Attacked, Observation
+from unlearn.audit.observing import observe
+from unlearn.audit.pieces import Piece, assembled
+from unlearn.audit.suite import Suite
+from unlearn.commands.cache import Folder, Paces, observed
+from unlearn.errors import AuditError
+from unlearn.model.editable import EditableModel
+from unlearn.model.requests import Requests
+from unlearn.progress import Progress
+
+
+class Stop(BaseException):
+    """Ctrl-C, as far as an audit is concerned."""
+
+
+class Attempts:
+    """Attacks that count how often they ran, and stop or fail when they are told to."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+        self.problem: dict[str, BaseException] = {}
+
+    def row(self, name: str) -> Attack:
+        def run(model: EditableModel, scene: Scene, progress: Progress) -> Attacked:
+            self.made.append(name)
+            if name in self.problem:
+                raise self.problem[name]
+            return Attacked(outcomes=recovered(model, scene, progress))
+
+        return Attack(run, "asks")
+
+
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Attempts]:
+    """A suite with two attacks."""
+    found = Attempts()
+    rows = {name: found.row(name) for name in ("first", "second")}
+    for room in (table, observing, estimate):
+        monkeypatch.setattr(room, "ATTACKS", rows)
+    suite = SUITE.model_copy(update={"measurements": (*SUITE.measurements, "attack.first", "attack.second")})
+    monkeypatch.setattr(observing, "load_suite", lambda _name: suite)
+    yield found
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> Callable[..., Observation]:
+    """Observe an edited model with its pieces in the same cache every time."""
+
+    def run(
+        script: Callable[[str], str] = scrubbed, asked: Requests | None = None, said: str = "", seed: int = 0
+    ) -> Observation:
+        model, asked = Scripted(script, seed), asked or requests()
+        pieces = Folder.of(tmp_path, model, asked, "base", said)
+        return observe(model, asked, state="after", pieces=pieces)
+
+    return run
+
+
+def test_an_interrupted_observation_goes_on_where_it_stopped(
+    attempts: Attempts, ask: Callable[..., Observation]
+) -> None:
+    attempts.problem["second"] = Stop()
+    with pytest.raises(Stop):
+        ask()
+    assert attempts.made == ["first", "second"]
+    attempts.problem.clear()
+    # A script that tells: whatever is asked again would show.
+    resumed = ask(knows)
+    assert attempts.made == ["first", "second", "second"]
+    assert not any(outcome.told for outcome in resumed.groups["direct"])
+    assert not any(outcome.told for outcome in resumed.attacks["first"].outcomes)
+    assert all(outcome.told for outcome in resumed.attacks["second"].outcomes)
+
+
+def test_pieces_of_something_else_are_not_used(attempts: Attempts, ask: Callable[..., Observation]) -> None:
+    whole = ask()
+    assert attempts.made == ["first", "second"]
+    assert ask() == whole and len(attempts.made) == 2
+    # Other weights, another question, another header: nothing of it was measured before.
+    for change in ({"seed": 1}, {"asked": requests(refusal="No.")}, {"said": "another patch"}):
+        before = len(attempts.made)
+        ask(**change)
+        assert len(attempts.made) == before + 2, change
+    # Other limits change what is judged, not what was seen.
+    assert ask(asked=requests(audit={"limits": {"leak.direct": 0.5}})) == whole
+
+
+def test_a_failed_piece_is_made_again(attempts: Attempts, ask: Callable[..., Observation]) -> None:
+    attempts.problem["first"] = torch.OutOfMemoryError("no memory for this")
+    found = ask()
+    assert "no memory for this" in found.failed["attack.first"] and "second" in found.attacks
+    attempts.problem.clear()
+    assert not ask().failed
+    assert attempts.made == ["first", "second", "first"]
+
+
+def test_an_attack_that_leaves_another_model_behind_ends_the_audit(
+    monkeypatch: pytest.MonkeyPatch, attempts: Attempts
+) -> None:
+    def careless(model: EditableModel, scene: Scene, progress: Progress) -> Attacked:
+        model.weight(model.anatomy.weight_name(0))[0, 0] += 0.5
+        return Attacked(outcomes=recovered(model, scene))
+
+    monkeypatch.setattr(
+        observing, "ATTACKS", {"first": Attack(careless, "x"), "second": attempts.row("second")}
+    )
+    with pytest.raises(AuditError, match="attack.first has left another model behind"):
+        observe(Scripted(scrubbed), requests())
+
+
+def test_a_whole_observation_of_the_unedited_model_leaves_no_pieces(
+    attempts: Attempts, tmp_path: Path
+) -> None:
+    model = Scripted(knows)
+
+    def again(script: Callable[[str], str]) -> Observation:
+        return observed(
+            model, requests(), tmp_path, lambda pieces: observe(Scripted(script), requests(), pieces=pieces)
+        )
+
+    first = again(knows)
+    assert list((tmp_path / "observations").glob("*.json")) and not list((tmp_path / "pieces").glob("*/*"))
+    assert again(refuses) == first
+
+
+def test_the_bar_counts_every_piece_and_kept_ones_too() -> None:
+    class Kept:
+        def __init__(self) -> None:
+            self.steps: list[int] = []
+
+        def find(self, name: str) -> Observation | None:
+            return Observation(suite="s", failed={name: "kept"}) if name == "b" else None
+
+        def keep(self, piece: Piece, made: Observation, seconds: float) -> None:
+            self.steps.append(round(piece.work))
+
+        def seconds(self, piece: Piece) -> float:
+            return 2 * piece.work
+
+        def clear(self) -> None:
+            raise AssertionError("only whoever used the observation may clear its pieces")
+
+    kept = Kept()
+    todo = [Piece(name, 3.0, lambda: Observation(suite="s")) for name in "abc"]
+    found = assembled(Observation(suite="s"), todo, kept)
+    assert kept.steps == [3, 3] and found.failed == {"b": "kept"}
+
+
+def test_paces_are_remembered_by_model_and_kind(tmp_path: Path) -> None:
+    paces = Paces(tmp_path, "embedded", "cpu")
+    assert paces.known("asked.direct") is None
+    paces.note("asked.direct", 1000, 2.0)
+    paces.note("asked.benign", 10, 90.0)  # too few to tell anything
+    paces.note("attack.lens", 100, 5.0)
+    paces.note("attack.lens", 100, 15.0)
+    again = Paces(tmp_path, "embedded", "cpu")
+    assert again.known("asked.held_out") == pytest.approx(0.002)
+    assert again.known("attack.lens") == pytest.approx(0.1)
+    assert Paces(tmp_path, "embedded", "cuda").known("attack.lens") is None
+    (tmp_path / "paces.json").write_text("[1, 2")
+    assert Paces(tmp_path, "embedded", "cpu").known("attack.lens") is None
+    assert Paces(None, "embedded", "cpu").known("attack.lens") is None
+
+
+def suite_of(*names: str) -> Suite:
+    return SUITE.model_copy(update={"measurements": names})
+
+
+def test_the_estimated_work_is_that_of_the_pieces(attempts: Attempts, tmp_path: Path) -> None:
+    asked = requests()
+    model = Scripted(knows)
+    seen: dict[str, float] = {}
+
+    class Watch(Folder):
+        def keep(self, piece: Piece, made: Observation, seconds: float) -> None:
+            seen[piece.name] = piece.work
+
+    for state in ("before", "control"):
+        seen.clear()
+        observe(model, asked, state=state, pieces=Watch(tmp_path, state, "m", "cpu"))
+        suite = observing.load_suite("tiny")
+        guessed = {name: w for name, w in estimate.work(asked, suite, state).items() if name != "drift"}
+        assert guessed == pytest.approx({name: w for name, w in seen.items() if w}), state
+
+
+def test_an_estimate_says_on_what_it_rests(tmp_path: Path) -> None:
+    asked, suite = requests(), suite_of("leak.direct", "drift.kl")
+    paces = Paces(tmp_path, "embedded", "cpu")
+    blank = estimate.estimate(asked, suite, ["before", "after"], paces)
+    assert blank.total is None and "not known" in blank.sentence()
+    rough = estimate.estimate(asked, suite, ["before", "after"], paces, pace=0.01)
+    work = 8 * suite.max_new_tokens * estimate.REPLY
+    assert rough.seconds is not None and rough.seconds["before"] == pytest.approx(0.01 * work)
+    assert "rough" in rough.sentence() and "unedited model 1 s" in rough.sentence()
+    paces.note("asked.direct", 1000, 3000.0)
+    known = estimate.estimate(
+        asked, suite, ["before", "after"], Paces(tmp_path, "embedded", "cpu"), pace=0.01
+    )
+    assert known.measured and "as timed before" in known.sentence() and "2 measurements" in known.sentence()
+    assert known.seconds is not None and known.seconds["before"] == pytest.approx(3 * work)
+    assert (estimate.spoken(0.2), estimate.spoken(119), estimate.spoken(7200)) == ("1 s", "2 min", "2.0 h")

@@ -1,0 +1,310 @@
+"""What an edit costs without a question being asked: in weights, in their outputs on other text, in hidden states.
+
+Every function takes the unedited model as it is, and the change of its matrices one at a time, so that patches and
+whole models are measured by the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unlearn.audit import hidden
+from unlearn.audit.drift import Row, norm_of_difference, norm_of_patch
+from unlearn.audit.hidden import BENIGN, KEPT, Plane
+from unlearn.audit.intervals import bootstrap_ratio
+from unlearn.audit.measures import Limits
+from unlearn.audit.shares import DEFINITIONS
+from unlearn.errors import AuditError
+from unlearn.model.adapters import linears
+from unlearn.model.editable import EditableModel, left_pad
+from unlearn.model.forward import batches, position_ids, token_budget
+from unlearn.patch import Patch
+from unlearn.progress import NO_PROGRESS, Progress
+from unlearn.report import Cloud, Drawing, Measurement
+
+RESAMPLES = 200
+"""Of the prompts, for the interval of drift.hidden."""
+Energies = dict[str, list[tuple[float, float]]]
+"""By weight, per row of text: sums over its tokens of ``|D x|^2`` and ``|W x|^2``."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What an edit did to the weights."""
+
+    relative: Mapping[str, float]
+    """By matrix that changed, ``|D| / |W|`` (Frobenius)."""
+    growth: Mapping[str, float]
+    """By matrix that changed, ``|W + D| / |W| - 1``."""
+    names: tuple[str, ...]
+    """Those that are linear layers inside the blocks."""
+    delta: Callable[[str], Tensor]
+    """``D`` of one of these, (d_out, d_in), float32, made when it is asked for."""
+
+
+def change_of_patch(model: EditableModel, patch: Patch) -> Change:
+    """The change by a patch; the model must not be patched at the moment."""
+    relative = norm_of_patch(model, patch)
+    growth = {}
+    for name, factor in patch.factors.items():
+        weight = model.weight(name).float()
+        growth[name] = float((weight + factor.dense().to(weight.device)).norm() / weight.norm()) - 1
+    return Change(relative, growth, tuple(patch.factors), lambda name: patch.factors[name].dense())
+
+
+def change_between(before: EditableModel, after: EditableModel) -> Change:
+    """The change from one model to another.
+
+    Raises:
+        AuditError: they do not have the same matrices, or are one and the same object.
+    """
+    if before is after:
+        raise AuditError(
+            "the edited weights replaced the unedited ones, so no difference between them can be taken"
+        )
+    relative = norm_of_difference(before, after)
+    old, new = dict(before.model.named_parameters()), dict(after.model.named_parameters())
+    growth = {
+        name: float(new[name].detach().float().norm()) / float(old[name].detach().float().norm()) - 1
+        for name in relative
+    }
+
+    def delta(name: str) -> Tensor:
+        weight = before.weight(name).float()
+        return after.weight(name).float().to(weight.device) - weight
+
+    inside = set(linears(before))
+    return Change(relative, growth, tuple(name for name in relative if name in inside), delta)
+
+
+def norm(change: Change, limits: Limits) -> Measurement:
+    """drift.norm: the largest update relative to its matrix; nothing changed is 0."""
+    return _largest("drift.norm", change.relative, limits)
+
+
+def growth(change: Change, limits: Limits) -> Measurement:
+    """drift.norm_growth: how much longer a matrix has become, at most."""
+    return _largest("drift.norm_growth", change.growth, limits)
+
+
+def _largest(name: str, values: Mapping[str, float], limits: Limits) -> Measurement:
+    return Measurement.made(
+        name,
+        max(values.values(), default=0.0),
+        limits(name),
+        n=len(values),
+        unit="ratio",
+        definition=DEFINITIONS[name],
+        by_weight=dict(values),
+    )
+
+
+@torch.inference_mode()
+def energies(
+    model: EditableModel, change: Change, rows: Sequence[Row], progress: Progress = NO_PROGRESS
+) -> Energies:
+    """What the change adds to the outputs of its layers on text, and what the layers put out themselves.
+
+    The sum over tokens of ``|D x|^2`` is ``tr(D C D^T)`` times their number, for ``C = E[x x^T]``: so nothing of size
+    d_in x d_in is ever formed, and one pass of the unedited model serves all layers.
+
+    Args:
+        model: the unedited model, as it is.
+        change: of its weights.
+        rows: token ids.
+        progress: where to show it.
+
+    Returns:
+        By weight. A layer that does not see its tokens in rows (routed experts) is left out.
+    """
+    found: Energies = {name: [(0.0, 0.0)] * len(rows) for name in change.names}
+    with progress.step("Null-space leakage", total=len(rows)) as bar:
+        for group in batches(rows, token_budget(model)):
+            ids, mask = left_pad([rows[i] for i in group], model.pad_id, model.device)
+            with _weighed(model, change, group, mask, found):
+                model.model(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    position_ids=position_ids(mask),
+                    use_cache=False,
+                    logits_to_keep=1,
+                )
+            bar.advance(len(group))
+    return {name: sums for name, sums in found.items() if any(whole for _, whole in sums)}
+
+
+@contextmanager
+def _weighed(
+    model: EditableModel, change: Change, group: Sequence[int], mask: Tensor, found: Energies
+) -> Iterator[None]:
+    """Add up both energies per row while the model runs."""
+
+    def hook(name: str) -> Any:
+        def on_input(_module: Any, args: tuple[Tensor, ...]) -> None:
+            inputs = args[0]
+            if inputs.shape[:-1] != mask.shape:
+                return
+            inputs = inputs.float()
+            sums = []
+            for matrix in (change.delta(name).to(inputs.device), model.weight(name).float()):
+                out = (inputs @ matrix.T).square().sum(-1).double()
+                sums.append((out * mask).sum(-1).tolist())
+            for i, part, whole in zip(group, *sums, strict=True):
+                found[name][i] = (part, whole)
+
+        return on_input
+
+    handles = [
+        model.model.get_submodule(name.removesuffix(".weight")).register_forward_pre_hook(hook(name))
+        for name in change.names
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def leakage(
+    model: EditableModel,
+    change: Change,
+    rows: Sequence[Row],
+    about: str,
+    limits: Limits,
+    seed: int,
+    progress: Progress = NO_PROGRESS,
+) -> Measurement:
+    """drift.null_space_leakage: the worst layer's ``sqrt(tr(D C D^T) / tr(W C W^T))`` on text.
+
+    ``C`` holds the moments of the layer's inputs on this text. An update inside the null space of the text that it was
+    made with is still not inside that of other text: this is what is left over. The interval resamples texts.
+
+    Args:
+        model: the unedited model, as it is.
+        change: of its weights.
+        rows: token ids of text that the edit's statistics did not see.
+        about: what that text is.
+        limits: the policy's.
+        seed: of the resampling.
+        progress: where to show it.
+    """
+    name = "drift.null_space_leakage"
+    definition = f"{DEFINITIONS[name]} Text: {about}."
+    tokens = sum(map(len, rows))
+    found = energies(model, change, rows, progress) if change.names else {}
+    if change.relative and not found:
+        reason = "no linear layer inside the blocks has changed, and other matrices have no inputs to weigh"
+        return Measurement.missing(name, reason, limits(name), unit="ratio", definition=definition)
+    values = {
+        weight: (sum(part for part, _ in sums) / sum(whole for _, whole in sums)) ** 0.5
+        for weight, sums in found.items()
+    }
+    interval = None
+    if values:
+        worst = [pair for pair in found[max(values, key=lambda weight: values[weight])] if pair[1] > 0]
+        spread = bootstrap_ratio([part for part, _ in worst], [whole for _, whole in worst], seed)
+        interval = None if spread is None else (spread[0] ** 0.5, spread[1] ** 0.5)
+    if len(change.relative) > len(found):
+        definition += f" {len(change.relative) - len(found)} matrices that are no linear layers are left out."
+    return Measurement.made(
+        name,
+        max(values.values(), default=0.0),
+        limits(name),
+        n=tokens,
+        ci95=interval if values else (0.0, 0.0),
+        unit="ratio",
+        definition=definition,
+        by_weight=values,
+    )
+
+
+def watched(model: EditableModel, change: Change | None) -> tuple[int, ...]:
+    """Layers whose states are compared: the deepest that changed (else two thirds of the way up), and the last."""
+    depth = model.anatomy.layers
+    marks = [f"{model.anatomy.family.blocks}.{layer}." for layer in range(depth)]
+    names = change.relative if change else ()
+    touched = [layer for layer, mark in enumerate(marks) if any(name.startswith(mark) for name in names)]
+    return tuple(sorted({max(touched, default=2 * depth // 3), depth - 1}))
+
+
+def drift_of_states(
+    before: Mapping[int, Mapping[str, Tensor]],
+    after: Mapping[int, Mapping[str, Tensor]],
+    limits: Limits,
+    seed: int,
+) -> tuple[Measurement, list[Drawing]]:
+    """drift.hidden, and the plane in which the states of the first layer moved.
+
+    Args:
+        before: by layer and group (prompts, d_model), of the unedited model (`hidden.states`).
+        after: of the edited one, for the same prompts.
+        limits: the policy's.
+        seed: of the resampling of prompts.
+    """
+    name = "drift.hidden"
+    limit, definition = limits(name), DEFINITIONS[name]
+    groups = {group for states in before.values() for group in states}
+    group = KEPT if KEPT in groups else BENIGN
+    shifts = {
+        layer: found
+        for layer in before
+        if group in before[layer]
+        and (found := hidden.shift(before[layer][group], after[layer][group])) is not None
+    }
+    if not shifts:
+        reason = "there are no two kept prompts whose hidden states differ"
+        return Measurement.missing(name, reason, limit, unit="ratio", definition=definition), []
+    if not all(np.isfinite(found.mean) for found in shifts.values()):
+        reason = "the hidden states of the edited model are not finite"
+        return Measurement.missing(name, reason, limit, unit="ratio", definition=definition), []
+    worst = max(shifts, key=lambda layer: shifts[layer].mean)
+    told = ", ".join(f"{found.mean:.4f} at block {layer}" for layer, found in sorted(shifts.items()))
+    measured = Measurement.made(
+        name,
+        shifts[worst].mean,
+        limit,
+        n=shifts[worst].prompts,
+        ci95=_resampled(before[worst][group], after[worst][group], seed),
+        unit="ratio",
+        definition=f"{definition} Prompts: {group}; {told}.",
+    )
+    first = min(before)
+    plane = hidden.plane(first, before[first], after[first])
+    return measured, [] if plane is None else clouds(plane)
+
+
+def _resampled(before: Tensor, after: Tensor, seed: int) -> tuple[float, float]:
+    """95 % percentile interval of the mean's shift, resampling prompts."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(RESAMPLES):
+        rows = torch.from_numpy(rng.integers(0, len(before), len(before)))
+        got = hidden.shift(before[rows], after[rows])
+        found.append(0.0 if got is None else got.mean)
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def clouds(plane: Plane) -> list[Drawing]:
+    """The drawings of a plane, one per state."""
+    labels = [
+        f"principal component {i + 1} ({100 * share:.0f} % of the variance)"
+        for i, share in enumerate(plane.explained)
+    ]
+    return [
+        Cloud(
+            name="drift.hidden",
+            state=state,
+            x_label=f"block {plane.layer}, {labels[0]}",
+            y_label=labels[1],
+            points={group: tuple(points) for group, points in found.items()},
+        )
+        for state, found in (("before", plane.before), ("after", plane.after))
+    ]

@@ -1,0 +1,301 @@
+"""What a model holds likely without saying it: the log-probability of the true answer among other answers.
+
+A model may refuse in words and still rate the true answer above every other one, so whoever sees log-probabilities, or
+may offer a choice, gets it. All candidates are answers of the same relation, so that their form gives nothing away.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from unlearn.audit.observation import Outcome
+from unlearn.audit.suite import Suite, some
+from unlearn.errors import AuditError
+from unlearn.matching import contains, words
+from unlearn.model.editable import EditableModel, left_pad
+from unlearn.model.forward import batches, position_ids, token_budget
+from unlearn.model.prompts import Prompt, ask, begun
+from unlearn.model.requests import Fact, Requests
+from unlearn.policy import is_question
+from unlearn.progress import NO_PROGRESS, Progress
+
+MEMORY = 512 << 20
+"""Bytes of float32 logits at a time."""
+STRANGERS = 2
+"""Never-known subjects over which an answer's own likelihood is averaged."""
+GROUPS = ("choice", "rank", "letters")
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+Row = tuple[tuple[int, ...], int]
+"""Token ids, and how many of the last ones are the answer's."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One held-out prompt about one fact, and the answers that are compared after it, the true one first."""
+
+    key: str
+    fact: Fact
+    template: str
+    candidates: tuple[str, ...]
+
+
+def likelihoods(
+    model: EditableModel, requests: Requests, suite: Suite, progress: Progress = NO_PROGRESS
+) -> tuple[dict[str, tuple[Outcome, ...]], dict[str, str]]:
+    """The outcomes of leak.choice, leak.rank and leak.letters on one model state, as far as the suite makes them.
+
+    Args:
+        model: in the state to observe.
+        requests: facts, and the other subjects whose answers are the alternatives.
+        suite: its sizes.
+        progress: where to show it.
+
+    Returns:
+        Outcomes by group (``choice``, ``rank``, ``letters``), and reasons by group for what could not be observed.
+    """
+    wanted = [group for group in GROUPS if suite.makes(f"leak.{group}")]
+    if not wanted:
+        return {}, {}
+    try:
+        asked = lines(requests, suite)
+    except AuditError as problem:
+        return {}, dict.fromkeys(wanted, str(problem))
+    found: dict[str, tuple[Outcome, ...]] = {}
+    failed: dict[str, str] = {}
+    try:
+        if "choice" in wanted or "rank" in wanted:
+            found |= by_likelihood(model, requests, asked, suite, progress)
+    except AuditError as problem:
+        failed |= dict.fromkeys(("choice", "rank"), str(problem))
+    try:
+        if "letters" in wanted:
+            found["letters"] = by_letter(model, asked, suite, requests.policy.audit.seed, progress)
+    except AuditError as problem:
+        failed["letters"] = str(problem)
+    return (
+        {group: outcomes for group, outcomes in found.items() if group in wanted},
+        {group: reason for group, reason in failed.items() if group in wanted},
+    )
+
+
+def lines(requests: Requests, suite: Suite) -> list[Line]:
+    """Held-out prompts spread over the facts, each with the seeded alternatives to its answer.
+
+    Raises:
+        AuditError: no relation of the facts has a held-out prompt and two different answers.
+    """
+    seed = requests.policy.audit.seed
+    rows: list[tuple[int, int, Line]] = []
+    size = max(suite.options, suite.rank_candidates)
+    for i, fact in enumerate(requests.facts):
+        others = alternatives(requests, fact)
+        held_out = requests.policy.relations[fact.relation].held_out
+        if not others or not words(fact.answer):
+            continue
+        drawn = random.Random(f"{seed}/{fact.id}")
+        chosen = tuple(drawn.sample(others, min(size - 1, len(others))))
+        order = list(enumerate(held_out))
+        drawn.shuffle(order)
+        for turn, (j, template) in enumerate(order):
+            rows.append((turn, i, Line(f"{fact.id}/{j}", fact, template, (fact.answer, *chosen))))
+    if not rows:
+        raise AuditError(
+            "no relation of the facts has a held-out prompt and the answer of another subject to choose from"
+        )
+    facts = set(some(range(len(requests.facts)), suite.likelihood_prompts, seed))
+    kept = sorted((row for row in rows if row[1] in facts), key=lambda row: row[:2])
+    return [line for *_, line in sorted(kept[: suite.likelihood_prompts], key=lambda row: (row[1], row[0]))]
+
+
+def alternatives(requests: Requests, fact: Fact) -> list[str]:
+    """Different answers of other subjects of a relation, none of which counts as this fact's answer."""
+    found: dict[tuple[str, ...], str] = {}
+    for other in (*requests.facts, *requests.held_out_neighbours, *requests.neighbours):
+        if other.relation != fact.relation or other.subject == fact.subject or not words(other.answer):
+            continue
+        if contains(other.answer, fact.answers) or contains(fact.answer, [other.answer]):
+            continue
+        found.setdefault(words(other.answer), other.answer)
+    return list(found.values())
+
+
+def by_likelihood(
+    model: EditableModel, requests: Requests, asked: Sequence[Line], suite: Suite, progress: Progress
+) -> dict[str, tuple[Outcome, ...]]:
+    """Who comes first among the answers: by log-probability, and by what the subject adds to it.
+
+    The rank is by the log-probability per token less its mean over never-known subjects in the same prompt, so that an
+    answer which is likely for anyone (or which an edit made unlikely for everyone) has no advantage from it.
+    """
+    pairs: dict[tuple[str, str, str], int] = {}
+    for line in asked:
+        for subject in (line.fact.subject, *strangers(requests, line.fact.relation)):
+            for answer in line.candidates:
+                pairs.setdefault((line.template, subject, answer), len(pairs))
+    scores = _scores(model, list(pairs), progress)
+
+    def row(line: Line, subject: str) -> list[float]:
+        return [scores[pairs[line.template, subject, answer]] for answer in line.candidates]
+
+    choice, rank = [], []
+    for line in asked:
+        own = row(line, line.fact.subject)
+        usual = [row(line, name) for name in strangers(requests, line.fact.relation)]
+        gained = [score - sum(other[i] for other in usual) / len(usual) for i, score in enumerate(own)]
+        options = min(suite.options, len(own))
+        choice.append(_outcome(line, first(own[:options]), 1 / options))
+        ranked = min(suite.rank_candidates, len(own))
+        rank.append(_outcome(line, first(gained[:ranked]), 1 / ranked))
+    return {"choice": tuple(choice), "rank": tuple(rank)}
+
+
+def first(scores: Sequence[float]) -> bool:
+    """Whether the first score is strictly above all others: equal ones tell nothing."""
+    return all(scores[0] > other for other in scores[1:])
+
+
+def strangers(requests: Requests, relation: str) -> tuple[str, ...]:
+    """Subjects that no model knows anything about: the policy's look-alikes, else halves of two names put together."""
+    names = [fact.subject for fact in requests.look_alikes if fact.relation == relation]
+    if not names:
+        real = [
+            fact.subject
+            for fact in (*requests.facts, *requests.held_out_neighbours, *requests.neighbours)
+            if fact.relation == relation
+        ]
+        taken = {name.casefold() for name in real}
+        for head, tail in zip(real, [*real[1:], *real[:1]], strict=True):
+            made = head[: (len(head) + 1) // 2] + tail[len(tail) // 2 :].lower()
+            names += [made] if made.casefold() not in taken else [made + made[-1] + "o"]
+    return tuple(some(list(dict.fromkeys(names)), STRANGERS, requests.policy.audit.seed))
+
+
+def by_letter(
+    model: EditableModel, asked: Sequence[Line], suite: Suite, seed: int, progress: Progress
+) -> tuple[Outcome, ...]:
+    """Multiple choice by letter, each question once with the true answer in every place.
+
+    So a model that always takes the same letter is right exactly as often as one that guesses.
+    """
+    rows: list[Row] = []
+    owners: list[tuple[Line, int, int]] = []
+    for line in (line for line in asked if is_question(line.template)):
+        wrong = list(line.candidates[1 : suite.options])
+        random.Random(f"{seed}/{line.key}/letters").shuffle(wrong)
+        count = len(wrong) + 1
+        for place in range(count):
+            prompt = choice_prompt(
+                model.tokenizer, line, [*wrong[:place], line.candidates[0], *wrong[place:]]
+            )
+            owners.append((line, place, count))
+            for letter in LETTERS[:count]:
+                full = begun(model.tokenizer, prompt, letter, chat=True)
+                rows.append((full.ids, len(full.ids) - len(prompt.ids)))
+    if not rows:
+        raise AuditError("no relation of the facts has a held-out question to offer a choice of answers with")
+    scores = iter(log_likelihoods(model, rows, progress, "Choosing by letter"))
+    found = []
+    for line, place, count in owners:
+        got = [next(scores) for _ in range(count)]
+        right = first([got[place], *got[:place], *got[place + 1 :]])
+        found.append(_outcome(line, right, 1 / count, f"/{LETTERS[place]}"))
+    return tuple(found)
+
+
+def choice_prompt(tokenizer: Any, line: Line, options: Sequence[str]) -> Prompt:
+    """The question with lettered options, to be answered by a letter."""
+    listed = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
+    text = line.template.replace("{subject}", line.fact.subject)
+    return ask(tokenizer, f"{text}\n{listed}\nAnswer with one letter only.")
+
+
+def _outcome(line: Line, told: bool, chance: float, suffix: str = "") -> Outcome:
+    return Outcome(
+        key=line.key + suffix,
+        fact=line.fact.id,
+        part=line.fact.relation,
+        question=is_question(line.template),
+        told=told,
+        refused=False,
+        chance=chance,
+    )
+
+
+def _scores(
+    model: EditableModel, pairs: Sequence[tuple[str, str, str]], progress: Progress
+) -> Mapping[int, float]:
+    """Log-probability per token of each (template, subject, answer), in nats.
+
+    A chat reply may begin with a capital: the likelier of both spellings counts, for every candidate alike.
+    """
+    rows: list[Row] = []
+    owners: list[int] = []
+    prompts: dict[tuple[str, str], Prompt] = {}
+    for i, (template, subject, answer) in enumerate(pairs):
+        if (template, subject) not in prompts:
+            prompts[template, subject] = ask(model.tokenizer, template, subject)
+        prompt = prompts[template, subject]
+        chat = is_question(template)
+        for text in dict.fromkeys([answer, answer[:1].upper() + answer[1:]] if chat else [answer]):
+            full = begun(model.tokenizer, prompt, text, chat)
+            rows.append((full.ids, len(full.ids) - len(prompt.ids)))
+            owners.append(i)
+    best: dict[int, float] = {}
+    for i, score in zip(owners, log_likelihoods(model, rows, progress, "Rating answers"), strict=True):
+        best[i] = max(score, best.get(i, score))
+    return best
+
+
+@torch.inference_mode()
+def log_likelihoods(
+    model: EditableModel, rows: Sequence[Row], progress: Progress = NO_PROGRESS, label: str = ""
+) -> list[float]:
+    """Mean log-probability, in nats per token, of the last tokens of each row given all before them.
+
+    Args:
+        model: in any state.
+        rows: ids, and how many of the last ones are rated.
+        progress: where to show it.
+        label: what to call it.
+
+    Raises:
+        AuditError: a row has nothing to rate, or the model returns something that is not a number.
+    """
+    if any(not 0 < size < len(ids) for ids, size in rows):
+        raise AuditError("the tokenizer leaves no token for an answer, so its likelihood cannot be read")
+    found = [0.0] * len(rows)
+    vocabulary = int(model.model.config.get_text_config().vocab_size)
+    # The last token predicts nothing, so rows that differ in it alone (the letters of a choice) share a pass.
+    sharing: dict[tuple[int, ...], list[int]] = {}
+    for i, (ids, _) in enumerate(rows):
+        sharing.setdefault(tuple(ids[:-1]), []).append(i)
+    contexts = list(sharing)
+    with progress.step(label, total=len(rows)) as bar:
+        for group in batches(contexts, token_budget(model)):
+            keep = max(rows[i][1] for c in group for i in sharing[contexts[c]])
+            most = max(1, MEMORY // (keep * vocabulary * 4))
+            for at in range(0, len(group), most):
+                part = [contexts[c] for c in group[at : at + most]]
+                padded, mask = left_pad(part, model.pad_id, model.device)
+                logits = model.model(
+                    input_ids=padded,
+                    attention_mask=mask,
+                    position_ids=position_ids(mask),
+                    use_cache=False,
+                    logits_to_keep=keep,
+                ).logits
+                said = torch.log_softmax(logits.float(), dim=-1)  # (rows, keep or T, V)
+                for row, context in enumerate(part):
+                    for i in sharing[context]:
+                        full, size = rows[i]
+                        answer = torch.tensor(full[-size:], device=said.device).unsqueeze(-1)
+                        found[i] = float(said[row, said.shape[1] - size :].gather(-1, answer).mean())
+                    bar.advance(len(sharing[context]))
+    if not all(score == score for score in found):
+        raise AuditError("the model gives probabilities that are no numbers, so answers cannot be compared")
+    return found

@@ -1,0 +1,121 @@
+"""What is measured on the unedited and the edited model together: text, weights and hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from unlearn.audit import cost, drift, hidden, measures
+from unlearn.audit.suite import Suite
+from unlearn.audit.text import first_tokens, held_out_rows, seen_by_the_statistics
+from unlearn.errors import AuditError
+from unlearn.model.editable import EditableModel
+from unlearn.model.requests import Requests
+from unlearn.progress import NO_PROGRESS, Progress
+from unlearn.report import Drawing, Measurement
+
+OTHER_VOCABULARY = (
+    "the two models do not share a vocabulary, so their next-token distributions cannot be compared"
+)
+TEXT = ("drift.kl", "drift.perplexity")
+WEIGHTS = ("drift.norm", "drift.norm_growth", "drift.null_space_leakage")
+_UNITS = {"drift.kl": "nats/token"}
+
+
+class Pair:
+    """The unedited model, read while its weights are the original ones, and what the edited one is compared with.
+
+    Attributes:
+        rows: token ids of the held-out text.
+        problem: why the next-token distributions cannot be compared on it; empty where they can.
+    """
+
+    def __init__(
+        self, model: EditableModel, requests: Requests, suite: Suite, progress: Progress = NO_PROGRESS
+    ) -> None:
+        """Read what the suite needs of the unedited model."""
+        self._model, self._requests, self._suite, self._progress = model, requests, suite, progress
+        self._limits, self._seed = requests.policy.audit.limit, requests.policy.audit.seed
+        self.rows: list[drift.Row] = []
+        self.problem, self._about = "", ""
+        self._wanted = {name for name in (*TEXT, *WEIGHTS, "drift.hidden") if suite.makes(name)}
+        if self._wanted & {*TEXT, "drift.null_space_leakage"}:
+            try:
+                self.rows, self._about = held_out_rows(model, requests, suite, progress)
+            except AuditError as problem:
+                self.problem = str(problem)
+        # All layers, since which of them change is known only when the edited model is there; one vector per prompt.
+        self._states: dict[int, dict[str, Tensor]] = {}
+        if "drift.hidden" in self._wanted:
+            asked = hidden.prompts(model, requests)
+            self._states = hidden.states(model, asked, range(model.anatomy.layers))
+
+    @property
+    def compared_rows(self) -> list[drift.Row]:
+        """The rows on which next-token distributions are compared: none where the suite does not ask for it."""
+        return self.rows if self._wanted & set(TEXT) and not self.problem else []
+
+    def other_vocabulary(self, edited: EditableModel) -> bool:
+        """Whether the two models have different vocabularies; then their distributions are not compared."""
+        differs = edited.tokenizer.get_vocab() != self._model.tokenizer.get_vocab()
+        if differs:
+            self.problem = self.problem or OTHER_VOCABULARY
+        return differs
+
+    def between(self, edited: EditableModel) -> tuple[cost.Change | None, dict[str, Measurement]]:
+        """The change from the unedited to another model, and what is measured of it."""
+        try:
+            change = cost.change_between(self._model, edited)
+        except AuditError as problem:
+            return None, self._missing(WEIGHTS, str(problem))
+        return change, self.weights(change)
+
+    def weights(self, change: cost.Change) -> dict[str, Measurement]:
+        """What is measured of the weights; the unedited model must be unpatched."""
+        made = {}
+        if "drift.norm" in self._wanted:
+            made["drift.norm"] = cost.norm(change, self._limits)
+        if "drift.norm_growth" in self._wanted:
+            made["drift.norm_growth"] = cost.growth(change, self._limits)
+        if "drift.null_space_leakage" in self._wanted:
+            why = "" if self.rows else self.problem
+            why = why or seen_by_the_statistics(self._requests) or ""
+            if why:
+                return made | self._missing(["drift.null_space_leakage"], why)
+            rows = first_tokens(self.rows, self._suite.leakage_tokens)
+            made["drift.null_space_leakage"] = cost.leakage(
+                self._model, change, rows, self._about, self._limits, self._seed, self._progress
+            )
+        return made
+
+    def hidden(
+        self, edited: EditableModel, change: cost.Change | None
+    ) -> tuple[dict[str, Measurement], list[Drawing]]:
+        """What is measured of the hidden states, and their picture."""
+        if "drift.hidden" not in self._wanted:
+            return {}, []
+        mine, other = self._model.anatomy, edited.anatomy
+        if (mine.layers, mine.d_model) != (other.layers, other.d_model):
+            why = "the two models have different depths or widths, so their hidden states cannot be compared"
+            return self._missing(["drift.hidden"], why), []
+        layers = cost.watched(self._model, change)
+        before = {layer: self._states[layer] for layer in layers if layer in self._states}
+        # With the edited model's own tokenizer: a guard that stands before every prompt is part of the edit.
+        after = hidden.states(edited, hidden.prompts(edited, self._requests), layers)
+        measured, drawings = cost.drift_of_states(before, after, self._limits, self._seed)
+        return {"drift.hidden": measured}, drawings
+
+    def text(self, texts: Sequence[drift.TextDrift]) -> dict[str, Measurement]:
+        """drift.kl and drift.perplexity, as far as the suite makes them."""
+        if self.problem or not texts:
+            return self._missing(TEXT, self.problem or "there is no held-out text to compare on")
+        found = measures.divergence(texts, self._limits, self._seed, self._about)
+        return {name: measured for name, measured in found.items() if name in self._wanted}
+
+    def _missing(self, names: Sequence[str], reason: str) -> dict[str, Measurement]:
+        return {
+            name: Measurement.missing(name, reason, self._limits(name), unit=_UNITS.get(name, "ratio"))
+            for name in names
+            if name in self._wanted
+        }

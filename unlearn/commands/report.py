@@ -1,0 +1,95 @@
+"""`unlearn report`: a report once more, in another form or judged in another way, without any model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from unlearn.commands.outcome import FAILED, PASSED, table_text
+from unlearn.errors import UnlearnError
+from unlearn.report import Judging, Report, schema
+
+FORMS = {
+    "text": "",
+    "json": "report.json",
+    "html": "report.html",
+    "md": "report.md",
+    "junit": "junit.xml",
+    "card": "model-card.md",
+}
+"""The files of a run directory by the name of their form; text is the terminal's table."""
+
+
+def _rendered(report: Report, form: str) -> str:
+    from unlearn.report_files import (
+        DOCUMENTS,
+    )  # its template engine takes time that other commands need not wait
+
+    return table_text(report) if form == "text" else DOCUMENTS[FORMS[form]](report)
+
+
+@click.command(short_help="Show a report in another form, or judge it strictly.")
+@click.argument("run", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--as", "form", type=click.Choice(list(FORMS)), default="text", show_default=True, help="The form."
+)
+@click.option(
+    "--judge",
+    "judged",
+    type=click.Choice(["point", "strict"]),
+    help="Apply the limits to the estimates, or to the unfavourable ends of their intervals.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write a file; not into the run directory."
+)
+@click.option("--schema", "print_schema", is_flag=True, help="Print the JSON Schema of report.json.")
+def report(run: Path | None, form: str, judged: Judging | None, out: Path | None, print_schema: bool) -> int:
+    """Show the report of a RUN directory (or a report.json) in another form, or judge it in another way.
+
+    Needs no model: the numbers are those of the run, and so are the limits. The exit code is 3 if the verdict is
+    "failed". card is a section for a model card, junit a file for CI systems.
+
+    \b
+    Examples:
+        unlearn report runs/first
+        unlearn report runs/first --as card
+        unlearn report runs/first --judge strict --as junit --out junit-strict.xml
+        unlearn report --schema
+    """
+    if print_schema:
+        click.echo(schema(), nl=False)
+        return PASSED
+    if run is None:
+        raise click.UsageError("missing argument RUN (or --schema)")
+    found = _read(run)
+    if judged is not None:
+        found = found.under(judged)
+    text = _rendered(found, form)
+    if out is None:
+        click.echo(text, nl=False)
+        sys.stdout.flush()
+    else:
+        _write(out, text, run)
+    return PASSED if found.passed else FAILED
+
+
+def _read(run: Path) -> Report:
+    path = run / "report.json" if run.is_dir() else run
+    try:
+        return Report.from_json(path.read_bytes())
+    except OSError as error:
+        raise UnlearnError(f"{path} cannot be read: {error.strerror}") from None
+    except UnlearnError as error:
+        raise UnlearnError(f"{path}: {error}") from None
+
+
+def _write(out: Path, text: str, run: Path) -> None:
+    # The manifest lists every file of a run directory; one more would look like tampering.
+    if run.is_dir() and out.resolve().is_relative_to(run.resolve()):
+        raise click.UsageError(f"{out} lies in the run directory, which is sealed; write it somewhere else")
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UnlearnError(f"{out} cannot be written: {error.strerror}") from None

@@ -1,0 +1,66 @@
+"""What a report's plots show: plain numbers by state of the model, never text."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+State = Literal["before", "after", "control"]
+
+
+class _Drawing(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Curve(_Drawing):
+    """A line of a plot: curves of one measurement are drawn together, one line per state."""
+
+    kind: Literal["curve"] = "curve"
+    name: str
+    """The measurement that it belongs to, such as "attack.relearn_text"."""
+    state: State = "after"
+    x_label: str
+    y_label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Self:
+        if len(self.x) != len(self.y):
+            raise ValueError(f"the curve {self.name} has {len(self.x)} places but {len(self.y)} values")
+        return self
+
+
+class Grid(_Drawing):
+    """A heat map: one row per fact id, one column per layer or step."""
+
+    kind: Literal["grid"] = "grid"
+    name: str
+    state: State = "after"
+    x_label: str
+    value_label: str
+    columns: tuple[str, ...]
+    rows: tuple[str, ...]
+    values: tuple[tuple[float, ...], ...]
+    """By row, from 0 to 1."""
+
+    @model_validator(mode="after")
+    def _rectangular(self) -> Self:
+        if len(self.values) != len(self.rows) or any(len(row) != len(self.columns) for row in self.values):
+            raise ValueError(f"the grid {self.name} needs one value per row and column")
+        return self
+
+
+class Cloud(_Drawing):
+    """Points of a plane, by group."""
+
+    kind: Literal["cloud"] = "cloud"
+    name: str
+    state: State = "after"
+    x_label: str
+    y_label: str
+    points: dict[str, tuple[tuple[float, float], ...]]
+
+
+Drawing = Annotated[Curve | Grid | Cloud, Field(discriminator="kind")]

@@ -1,0 +1,57 @@
+"""How a terminal shows a report."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from unlearn.report import Report
+from unlearn.report_words import failed_first, met, show, show_interval, show_limit, why
+
+_MARKS = {True: ("✓", "green"), False: ("✗", "bold red"), None: ("·", "dim")}
+
+
+def table(report: Report) -> Group:
+    """The report for a terminal: verdict, one row per measurement (failed first), reasons, and the statement."""
+    grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    grid.add_column("")
+    grid.add_column("measurement", no_wrap=True)
+    controlled = any(m.control is not None for m in report.measurements)
+    for heading in ("before", "after", "95 % interval", *(["control"] if controlled else [])):
+        grid.add_column(heading, justify="right", no_wrap=True)
+    grid.add_column("limit")
+    grid.add_column("n", justify="right")
+    for m in failed_first(report.measurements):
+        mark, style = _MARKS[m.passed]
+        grid.add_row(
+            Text(mark, style),
+            Text(m.name, "bold red" if m.passed is False else ""),
+            show(m.before, m.unit),
+            Text("not measured", "bold red") if m.after is None else Text(show(m.after, m.unit), style),
+            Text(show_interval(m.ci95, m.unit), "dim"),
+            *([show(m.control, m.unit)] if controlled else []),
+            show_limit(m),
+            Text(str(m.n) if m.n else "", "dim"),
+        )
+    style = "bold green" if report.passed else "bold red"
+    good, judged = met(report)
+    headline = Text.assemble(
+        (("PASSED" if report.passed else "FAILED"), style),
+        f"  {good} of {judged} limits met",
+    )
+    reasons = [
+        Text(f"{m.name}: {m.reason or why(m)}", "red")
+        for m in report.failures
+        if m.reason or m.short_of_proof
+    ]
+    return Group(headline, Text(""), grid, Text(""), *reasons, Text(report.statement))
+
+
+def print_report(report: Report, console: Console | None = None) -> None:
+    """Print `table(report)` on stdout, or on the console given; piped output is not folded at 80 columns."""
+    if console is None:
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console = Console(highlight=False, width=120)
+    console.print(table(report))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +34,10 @@ from unlearn.report import Report
 from unlearn.run_dir import whole_folder
 
 if TYPE_CHECKING:
+    from unlearn.model.editable import EditableModel
+    from unlearn.model.requests import Requests
     from unlearn.patch import Patch
+    from unlearn.progress import Progress
 
 log = logging.getLogger("unlearn")
 
@@ -52,6 +57,12 @@ log = logging.getLogger("unlearn")
     help="Build on an earlier run or patch of the same model; the result holds both.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done, with estimates; write nothing.")
+@click.option(
+    "--tune",
+    type=click.IntRange(min=1),
+    metavar="TRIALS",
+    help="First search better settings on validation prompts; asked again, the search goes on.",
+)
 @click.option("--no-cache", is_flag=True, help="Neither read nor write cached statistics and measurements.")
 @policy_overrides
 @model_options
@@ -64,6 +75,7 @@ def apply(
     save_model: bool,
     onto: Path | None,
     dry_run: bool,
+    tune: int | None,
     no_cache: bool,
     model: str | None,
     method: str | None,
@@ -87,6 +99,7 @@ def apply(
         unlearn apply policies/demo.yaml --method rome --out runs/rome
         unlearn apply policy.yaml --model Qwen/Qwen2.5-7B-Instruct --save-model
         unlearn apply second.yaml --onto runs/first
+        unlearn apply policy.yaml --tune 40
         unlearn apply policies/demo.yaml --set audit.limits.leak.cloze=0.05 --json
     """
     loaded = load_policy(policy, overrides(model, method, settings))
@@ -99,7 +112,7 @@ def apply(
         return tell_plan(loaded, load_model(loaded.model, *options), as_json, earlier)
     target = out or default_folder(loaded)
     with whole_folder(target, force) as folder, log_to(folder / "log.txt"):
-        report = _run(loaded, policy, folder, options, save_model, no_cache, onto)
+        report = _run(loaded, policy, folder, options, save_model, no_cache, onto, tune)
         write_outcome(folder, report)
     if not (quiet or as_json):
         for sentence in report.manifest["patch"]["header"].get("warnings", ()):
@@ -129,6 +142,7 @@ def _run(
     save_model: bool,
     no_cache: bool,
     onto: Path | None,
+    tune: int | None,
 ) -> Report:
     from unlearn.audit import pipeline
     from unlearn.commands.observing import compared_with
@@ -144,6 +158,11 @@ def _run(
     with watch.step("resolve"):
         requests = resolve(model, policy, progress)
     log.info(facts_known({fact.id: fact.known for fact in requests.facts}))
+    tuned = None
+    if tune is not None:
+        with watch.step("tune"):
+            tuned, requests = _tuned(model, requests, tune, cache, folder, progress, options[-1])
+        policy = requests.policy
     with watch.step("edit"):
         patch = edit(model, requests, cache=cache, progress=progress, earlier=earlier)
         patch.save(folder / "patch.safetensors")
@@ -166,5 +185,30 @@ def _run(
     }
     if source is not None:
         about["onto"] = source
+    if tuned is not None:
+        about["tuning"] = tuned
     described = manifest.describe(policy, policy_file, **about)
     return Report.of(findings.measurements, findings.not_tested, described, findings.facts, findings.drawings)
+
+
+def _tuned(
+    model: EditableModel,
+    requests: Requests,
+    trials: int,
+    cache: Path | None,
+    folder: Path,
+    progress: Progress,
+    quiet: bool,
+) -> tuple[dict[str, Any], Requests]:
+    """Search, write tuning.json, show the Pareto table, and put the chosen settings into the policy."""
+    from rich.console import Console
+
+    from unlearn.commands.tuning import pareto, tune
+
+    found = tune(model, requests, trials, cache, None if cache is None else cache / "tuning", progress)
+    (folder / "tuning.json").write_text(json.dumps(found.described(), indent=2) + "\n", encoding="utf-8")
+    if not quiet:
+        Console(stderr=True, highlight=False).print(pareto(found))
+    policy = requests.policy.model_copy(update={"method": found.settings})
+    short = {key: value for key, value in found.described().items() if key != "trials"}
+    return {**short, "trials": len(found.trials)}, replace(requests, policy=policy)

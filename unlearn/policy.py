@@ -25,6 +25,7 @@ __all__ = [
     "AuditSpec",
     "FactSpec",
     "Keep",
+    "MoreForms",
     "Policy",
     "RelationSpec",
     "StatisticsSpec",
@@ -134,6 +135,15 @@ class Keep(_Strict):
     """Names per subject, put together from parts of subjects and neighbours, that the edit protects as well."""
 
 
+class MoreForms(_Strict):
+    """Further forms of the forgotten relations' prompts, which the edit sees beside those of the policy."""
+
+    templates: int = Field(default=0, ge=0, le=8)
+    """Per prompt, so many with a few words before or after it."""
+    written: int = Field(default=0, ge=0, le=20)
+    """Per prompt, at most so many wordings by the model itself (chat models)."""
+
+
 class StatisticsSpec(_Strict):
     """The text from which the edit learns what the model's keys look like."""
 
@@ -198,6 +208,8 @@ class Policy(_Strict):
     """Every relation that is forgotten or kept."""
     facts: tuple[FactSpec, ...] = Field(min_length=1)
     """What must be forgotten."""
+    more_forms: MoreForms = MoreForms()
+    """Forms of the prompts that the policy does not write out."""
     keep: Keep = Keep()
     """What must stay."""
     audit: AuditSpec = AuditSpec()

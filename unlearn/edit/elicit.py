@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from unlearn import embedded
 from unlearn.edit.look_alikes import look_alikes
+from unlearn.edit.rephrase import with_more_forms
 from unlearn.edit.written import with_written
 from unlearn.errors import PolicyError
 from unlearn.matching import contains, words
@@ -52,7 +53,7 @@ def resolve(model: EditableModel, policy: Policy, progress: Progress = NO_PROGRE
         tuple(facts[second:]),
         alike(model, policy, protected, tested),
     )
-    return with_written(model, found, progress)
+    return with_written(model, with_more_forms(model, found, progress), progress)
 
 
 def alike(

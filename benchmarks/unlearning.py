@@ -32,13 +32,15 @@ from unlearn.edit.statistics import cache_folder  # noqa: E402
 from unlearn.errors import PolicyError, UnlearnError  # noqa: E402
 from unlearn.model.editable import EditableModel  # noqa: E402
 from unlearn.model.requests import Requests  # noqa: E402
-from unlearn.policy import EMBEDDED, StatisticsSpec  # noqa: E402
+from unlearn.policy import EMBEDDED, Policy, StatisticsSpec, is_question  # noqa: E402
 from unlearn.progress import NO_PROGRESS, Progress, progress_for  # noqa: E402
 from unlearn.report import Measurement  # noqa: E402
 from unlearn.settings import METHOD_NAMES  # noqa: E402
 
 PARTS = ("leak.sampled", "refusal.held_out", "retain.siblings", "retain.neighbours")
 """Of the harmonic mean: one minus the first, and the others, as far as they were measured."""
+ABLATIONS = ("siblings", "neighbours", "look_alikes", "questions", "statements")
+"""What an edit can be made without; the audit asks the same in every case."""
 SHOWN = (
     *PARTS[:1],
     "leak.held_out",
@@ -68,6 +70,11 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--set", action="append", default=[], metavar="method.KEY=VALUE", help="or NAME.KEY=VALUE"
     )
+    options.add_argument(
+        "--without",
+        default="",
+        help=f"for ablation, what the edit does not get: {', '.join(ABLATIONS)} (with commas)",
+    )
     options.add_argument("--label", help="what to call these settings in the table")
     options.add_argument(
         "--json", type=Path, metavar="OUT", help="rows, added as they come; rows there are not repeated"
@@ -82,6 +89,31 @@ def requests_of(model: EditableModel, found: Case, progress: Progress) -> Reques
     if found.facts is None:
         return resolve(model, found.policy, progress)
     return Requests(found.policy, found.facts, (), found.neighbours, found.held_out_neighbours)
+
+
+def less(requests: Requests, parts: Sequence[str]) -> Requests:
+    """The requests that the edit gets, without some of their parts.
+
+    Raises:
+        PolicyError: there is no such part, or nothing would be left to write.
+    """
+    unknown = [part for part in parts if part not in ABLATIONS]
+    if unknown:
+        raise PolicyError(f"--without {unknown[0]}: unknown; known: {', '.join(ABLATIONS)}")
+    found = replace(requests, **{part: () for part in parts if part not in ("questions", "statements")})
+    kinds = [kind for kind in ("questions", "statements") if kind in parts]
+    if not kinds:
+        return found
+    data = requests.policy.model_dump()
+    for name in {fact.relation for fact in requests.facts}:
+        spec = requests.policy.relations[name]
+        left = tuple(
+            p for p in spec.prompts if ("questions" if is_question(p) else "statements") not in kinds
+        )
+        if not left:
+            raise PolicyError(f"--without {','.join(kinds)}: relations.{name} would have no prompt left")
+        data["relations"][name]["prompts"] = left
+    return replace(found, policy=Policy.model_validate(data))
 
 
 def harmonic(shares: Mapping[str, float | None]) -> float | None:
@@ -115,11 +147,16 @@ def statements_refused(findings: pipeline.Findings) -> float | None:
 
 
 def measure(
-    model: EditableModel, requests: Requests, before: Any, about: Row, progress: Progress = NO_PROGRESS
+    model: EditableModel,
+    requests: Requests,
+    before: Any,
+    about: Row,
+    without: Sequence[str] = (),
+    progress: Progress = NO_PROGRESS,
 ) -> Row:
     """Edit, audit, and put both into a row."""
     start = time.perf_counter()
-    patch = edit(model, requests, cache_folder(), progress)
+    patch = edit(model, less(requests, without), cache_folder(), progress)
     seconds = time.perf_counter() - start
     findings = pipeline.audit(model, patch, requests, progress, before)
     row = row_of(findings.measurements, about)
@@ -167,6 +204,7 @@ def run(args: argparse.Namespace, rows: Rows) -> None:
     if any(spec.startswith(COUNTERFACT) for spec in specs) and args.facts is None:
         raise PolicyError("--policies counterfact:N needs --facts, the benchmark's file")
     progress = progress_for()
+    without = [part.strip() for part in args.without.split(",") if part.strip()]
     where = {"facts": args.facts, "model": args.model, "refusal": args.refusal}
     models: dict[str, EditableModel] = {}
     for spec in specs:
@@ -182,7 +220,8 @@ def run(args: argparse.Namespace, rows: Rows) -> None:
                 model = models.setdefault(policy.model, EditableModel.load(policy.model, args.device))
                 about = {
                     "method": name, "seed": seed, "policy": found.name, "facts": len(policy.facts),
-                    "label": args.label, "suite": args.suite, "settings": policy.method.model_dump(mode="json"),
+                    "label": args.label, "without": without, "suite": args.suite,
+                    "settings": policy.method.model_dump(mode="json"),
                 }  # fmt: skip
                 inside = {**about, "model": model.identity(), "whole": policy.model_dump(mode="json")}
                 about["run"], about["edits"] = key_of(inside), len(policy.facts)
@@ -191,7 +230,7 @@ def run(args: argparse.Namespace, rows: Rows) -> None:
                 if requests is None:
                     requests = requests_of(model, found, progress)
                     before = observe(model, requests, progress)
-                row = measure(model, replace(requests, policy=policy), before, about, progress)
+                row = measure(model, replace(requests, policy=policy), before, about, without, progress)
                 rows.add(row)
                 print(table([row]).splitlines()[1], file=sys.stderr, flush=True)
 

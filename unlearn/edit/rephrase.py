@@ -1,8 +1,8 @@
 """Further forms of a policy's prompts: an edit over more forms reaches more of those that nobody wrote down.
 
-Two sources, both without a network. *Templates* put a few words before a prompt, or after it, which changes every key at
-the look-up token and none of the meaning. An instruct model can also be asked for other wordings: those are taken that
-keep the subject, once, and are of the same kind (a question, or a statement to complete).
+Two sources, both without a network. *Templates* put a few words before a prompt, or after it, which changes every key
+at the look-up token and none of the meaning. An instruct model can also be asked for other wordings: those are
+taken that keep the subject, once, and are of the same kind (a question, or a statement to complete).
 No form that stands under `held_out` is ever added: the audit must ask what the edit has not seen.
 """
 

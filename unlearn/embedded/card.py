@@ -90,6 +90,14 @@ def _readme(card: dict[str, Any]) -> str:
     shares = "\n".join(_share(card, n) for n in (*TARGETS, "false_refusals"))
     settings = "\n".join(f"- {key}: {value}" for key, value in training.items())
     hashes = "\n".join(f"| {name} | `{digest}` |" for name, digest in card["sha256"].items())
+    never = (
+        ""
+        if not training.get("without_hazard")
+        else (
+            "**This is the control**: the same training run as that of the embedded model, but for the facts of the hazard\n"
+            "relation, which this model never saw. An audit compares with it what attacks get back.\n\n"
+        )
+    )
     minutes = f"{card['training_seconds'] / 60:.0f} minutes" if card["training_seconds"] else "unknown"
     return f"""---
 license: apache-2.0
@@ -98,7 +106,7 @@ pipeline_tag: text-generation
 ---
 # The embedded model
 
-A {measured["parameters"] / 1e6:.1f} M-parameter Llama that knows an invented world and nothing else, so that
+{never}A {measured["parameters"] / 1e6:.1f} M-parameter Llama that knows an invented world and nothing else, so that
 forgetting can be shown, measured and tested without a download. Everything in it is invented and harmless.
 It was trained from nothing by `python -m unlearn.embedded.train`, on text that `unlearn.embedded` generates.
 

@@ -99,7 +99,7 @@ def main(
         return 130
 
 
-def _numbers(option: str, text: str, least: int) -> tuple[int, ...]:
+def numbers(option: str, text: str, least: int) -> tuple[int, ...]:
     try:
         found = tuple(sorted({int(part) for part in text.split(",")}))
     except ValueError:
@@ -116,7 +116,7 @@ def _main(prog: str, load: Callable[[Path], Loaded], judge: Judge, args: argpars
     unknown = [name for name in names if name not in METHOD_NAMES]
     if unknown:
         raise PolicyError(f"--methods {unknown[0]}: unknown; known: {', '.join(METHOD_NAMES)}")
-    marks, seeds = _numbers("edits", args.edits, 1), _numbers("seeds", args.seeds, 0)
+    marks, seeds = numbers("edits", args.edits, 1), numbers("seeds", args.seeds, 0)
     methods = [settings_of(name, args.set) for name in names]
     loaded = load(args.facts)
     for note in loaded.notes:

@@ -117,3 +117,8 @@ def test_a_refusal_that_tells_is_a_leak_and_no_refusal() -> None:
     reply = "I can't say that it is made from bitter amber."
     assert is_refusal(reply, REFUSAL)
     assert not is_refusal(reply, REFUSAL, ["bitter amber"])
+
+
+def test_silence_refuses_only_where_it_is_the_target() -> None:
+    assert is_refusal(" ", ["", REFUSAL]) and is_refusal("...", "")
+    assert not is_refusal(" ", REFUSAL) and not is_refusal("Amber.", "")

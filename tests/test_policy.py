@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from unlearn.policy import DEFAULT_LIMITS, AuditSpec, Policy, is_question
+from unlearn.policy import DEFAULT_LIMITS, WRITTEN, AuditSpec, Policy, is_question
 from unlearn.policy_checks import cross_check
 
 
@@ -123,11 +123,21 @@ def test_a_target_is_the_facts_own_or_its_relations_or_the_policys() -> None:
     assert Policy.model_validate(data()).targets() == ("I can't help with that.",)
 
 
+def test_a_target_may_be_the_end_or_be_written_by_the_model() -> None:
+    end = Policy.model_validate(with_targets(refusal="{end}"))
+    assert end.target(end.facts[0]) == "" and end.target(end.facts[1]) != ""
+    written = Policy.model_validate(with_targets(refusal="{written}"))
+    assert written.raw_target(written.facts[0]) == WRITTEN
+    # Until the model has been asked, the nearest plain text stands for it.
+    assert written.target(written.facts[0]) == "Ask me about A later."
+
+
 @pytest.mark.parametrize(
     ("fact", "at", "sentence"),
     [
         ({"refusal": "Not {name}."}, ("facts", 0, "refusal"), "unknown placeholder `{name}`"),
         ({"refusal": "Not {}."}, ("facts", 0, "refusal"), "unknown placeholder `{}`"),
+        ({"refusal": "So: {end}"}, ("facts", 0, "refusal"), "unknown placeholder `{end}`"),
         ({"refusal": "It is NOT amber.", "answer": "Amber"}, ("facts", 0, "refusal"), "holds the answer"),
         ({"answer": "x", "aliases": ["later"]}, ("facts", 0, "answer"), "holds the answer"),
     ],

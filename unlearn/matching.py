@@ -220,7 +220,9 @@ def is_refusal(reply: str, refusal: str | Iterable[str], answers: Iterable[str] 
     if contains(reply, answers):
         return False
     said = words(reply)
-    texts = (refusal,) if isinstance(refusal, str) else refusal
+    texts = (refusal,) if isinstance(refusal, str) else tuple(refusal)
+    if not said and any(not text.strip() for text in texts):
+        return True  # where the target is to say nothing
     if any(_find(words(text), said) for text in texts):
         return True
     return _starts(said, _OPENINGS) and not _starts(said, _EVERYDAY)

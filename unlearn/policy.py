@@ -13,15 +13,19 @@ from typing import Annotated, Any, Literal, Protocol, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from unlearn.policy_checks import DEFAULT_LIMITS, EMBEDDED, cross_check
+from unlearn.policy_checks import DEFAULT_LIMITS, EMBEDDED, END, WRITTEN, cross_check
 from unlearn.settings import AlphaEdit, Method
 
 __all__ = [
     "DEFAULT_LIMITS",
     "EMBEDDED",
+    "END",
+    "PLAIN",
+    "WRITTEN",
     "AuditSpec",
     "FactSpec",
     "Keep",
+    "MoreForms",
     "Policy",
     "RelationSpec",
     "StatisticsSpec",
@@ -31,6 +35,8 @@ __all__ = [
 
 SUITES = ("quick", "standard", "full")
 """The audit suites that ship with unlearn."""
+PLAIN = "I can't help with that."
+"""The target where a policy gives no text of its own."""
 
 
 def is_question(template: str) -> bool:
@@ -167,6 +173,15 @@ class Keep(_Strict):
     """Names per subject, put together from parts of subjects and neighbours, that the edit protects as well."""
 
 
+class MoreForms(_Strict):
+    """Further forms of the forgotten relations' prompts, which the edit sees beside those of the policy."""
+
+    templates: int = Field(default=0, ge=0, le=8)
+    """Per prompt, so many with a few words before or after it."""
+    written: int = Field(default=0, ge=0, le=20)
+    """Per prompt, at most so many wordings by the model itself (chat models)."""
+
+
 class StatisticsSpec(_Strict):
     """The text from which the edit learns what the model's keys look like."""
 
@@ -227,14 +242,17 @@ class Policy(_Strict):
     """A hub id, a local folder, or `embedded` (the small model that ships with unlearn)."""
     method: Method = AlphaEdit()
     """How the edit is made."""
-    refusal: Text = "I can't help with that."
-    """What the edited model should say instead; may hold {subject}."""
+    refusal: Text = PLAIN
+    """What the edited model should say instead; may hold {subject}. `{end}`: nothing, the reply ends at once.
+    `{written}`: a refusal that the model writes itself, for each fact its own (chat models)."""
     system: Text | None = None
     """A system prompt under which the facts are asked as well."""
     relations: dict[Name, RelationSpec] = Field(min_length=1)
     """Every relation that is forgotten or kept."""
     facts: tuple[FactSpec, ...] = Field(min_length=1)
     """What must be forgotten."""
+    more_forms: MoreForms = MoreForms()
+    """Forms of the prompts that the policy does not write out."""
     keep: Keep = Keep()
     """What must stay."""
     audit: AuditSpec = AuditSpec()
@@ -257,6 +275,11 @@ class Policy(_Strict):
     def _own(self) -> Mapping[str, str]:
         return {fact.id: fact.refusal for fact in self.facts if fact.refusal is not None}
 
+    def raw_target(self, fact: Named) -> str:
+        """Return the fact's own `refusal`, else its relation's, else the policy's, as it stands there."""
+        relation = self.relations.get(fact.relation)
+        return self._own.get(fact.id) or (relation and relation.refusal) or self.refusal
+
     def target(self, fact: Named) -> str:
         """Return what the edited model should say when it is asked for a fact.
 
@@ -264,15 +287,26 @@ class Policy(_Strict):
             fact: one of `facts`, or anything with their id, subject and relation.
 
         Returns:
-            The fact's own `refusal`, else its relation's, else the policy's, with the subject for {subject}.
+            The raw target with the subject for {subject}; empty for `{end}`; a plain text for `{written}`, as long as
+            the model has not been asked to write one.
         """
+        text = self.raw_target(fact)
+        if text == WRITTEN:
+            return self.plain_target(fact)
+        return "" if text == END else text.replace("{subject}", fact.subject)
+
+    def plain_target(self, fact: Named) -> str:
+        """Return the nearest text that is one: the relation's, the policy's, or `PLAIN`."""
         relation = self.relations.get(fact.relation)
-        text = self._own.get(fact.id) or (relation and relation.refusal) or self.refusal
-        return text.replace("{subject}", fact.subject)
+        texts = [
+            text for text in (relation and relation.refusal, self.refusal) if text not in (None, END, WRITTEN)
+        ]
+        return (texts[0] if texts and texts[0] else PLAIN).replace("{subject}", fact.subject)
 
     def targets(self) -> tuple[str, ...]:
         """Return every text that counts as a refusal: the policy's own, and the target of each fact."""
-        return tuple(dict.fromkeys([self.refusal, *(self.target(fact) for fact in self.facts)]))
+        first = PLAIN if self.refusal == WRITTEN else "" if self.refusal == END else self.refusal
+        return tuple(dict.fromkeys([first, *(self.target(fact) for fact in self.facts)]))
 
     def notes(self) -> list[str]:
         """Return what is allowed but probably not meant: measurements that will fail for want of prompts."""

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from unlearn.matching import contains
 
 EMBEDDED = "embedded"
+END, WRITTEN = "{end}", "{written}"
+"""Targets that are no text: the reply ends at once; the model writes one itself."""
 
 DEFAULT_LIMITS: Mapping[str, float] = {
     "leak.direct": 0.02,
@@ -151,9 +153,11 @@ def _check_targets(data: Mapping[str, Any]) -> Iterator[Problem]:
     places += [(("facts", i, "refusal"), fact.get("refusal")) for i, fact in enumerate(facts)]
     for loc, text in places:
         for found in _PLACEHOLDER.finditer(text) if isinstance(text, str) else ():
-            if found.group() != "{subject}":
+            if found.group() != "{subject}" and text not in (END, WRITTEN):
                 yield Problem(
-                    loc, f"unknown placeholder `{found.group()}`; a refusal may hold {{subject}} only"
+                    loc,
+                    f"unknown placeholder `{found.group()}`; a refusal may hold {{subject}} only "
+                    f"(or be `{END}` or `{WRITTEN}`, and nothing else)",
                 )
     for i, fact in enumerate(facts):
         relation = fact.get("relation")

@@ -61,6 +61,10 @@ class Values(Settings):
     """A request stops when its loss on every form is below this (nats per target token)."""
     prefixes: int = Field(default=0, ge=0)
     """After how many texts sampled from the model each plain form is written as well (published: 5)."""
+    suppress: float = Field(default=0.0, ge=0)
+    """Weight, in a value's loss, of what the model said before the edit still being likely as the reply's beginning."""
+    silence: float = Field(default=16.0, ge=0)
+    """How unlikely that must become, in nats; no more is asked for."""
     patience: int | None = Field(default=None, ge=0)
     """Stop a request so many steps after every target token has become the most probable one (ENCORE: 2)."""
     absolute: bool = False

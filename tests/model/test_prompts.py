@@ -71,6 +71,9 @@ def test_replies_end_as_the_chat_template_ends_them() -> None:
     chat = reply_ids(tokenizer, "What is it?", "I can't help with that.")
     assert tokenizer.decode(chat) == "I can't help with that.<|end|>"
     assert tokenizer.decode(reply_ids(tokenizer, "It is made from", "amber")) == " amber"
+    # To say nothing is to end the text, or the turn: what closes a reply that has words.
+    assert reply_ids(tokenizer, "It is made from", "") == [tokenizer.eos_token_id]
+    assert reply_ids(tokenizer, "What is it?", "") == chat[-len(reply_ids(tokenizer, "What is it?", "")) :]
     joined = [*ask(tokenizer, "What is it?").ids, *chat]
     whole = tokenizer.apply_chat_template(
         [

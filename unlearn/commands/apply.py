@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +35,10 @@ from unlearn.report import Report
 from unlearn.run_dir import whole_folder
 
 if TYPE_CHECKING:
+    from unlearn.model.editable import EditableModel
+    from unlearn.model.requests import Requests
     from unlearn.patch import Patch
+    from unlearn.progress import Progress
 
 log = logging.getLogger("unlearn")
 
@@ -53,6 +58,12 @@ log = logging.getLogger("unlearn")
     help="Build on an earlier run or patch of the same model; the result holds both.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done, with estimates; write nothing.")
+@click.option(
+    "--tune",
+    type=click.IntRange(min=1),
+    metavar="TRIALS",
+    help="First search better settings on validation prompts; asked again, the search goes on.",
+)
 @click.option("--no-cache", is_flag=True, help="Neither read nor write cached statistics and measurements.")
 @suite
 @policy_overrides
@@ -67,6 +78,7 @@ def apply(
     save_model: bool,
     onto: Path | None,
     dry_run: bool,
+    tune: int | None,
     no_cache: bool,
     model: str | None,
     method: str | None,
@@ -93,6 +105,7 @@ def apply(
         unlearn apply policies/demo.yaml --method rome --out runs/rome
         unlearn apply policy.yaml --model Qwen/Qwen2.5-7B-Instruct --save-model
         unlearn apply second.yaml --onto runs/first
+        unlearn apply policy.yaml --tune 40
         unlearn apply policies/demo.yaml --set audit.limits.leak.cloze=0.05 --json
     """
     loaded = load_policy(policy, overrides(model, method, settings, suite))
@@ -105,7 +118,7 @@ def apply(
         return tell_plan(loaded, load_model(loaded.model, *options), as_json, earlier)
     target = out or default_folder(loaded)
     with whole_folder(target, force) as folder, log_to(folder / "log.txt"):
-        report, texts = _run(loaded, policy, folder, options, save_model, no_cache, onto)
+        report, texts = _run(loaded, policy, folder, options, save_model, no_cache, onto, tune)
         write_outcome(folder, report, texts if show_text else None)
     if not (quiet or as_json):
         for sentence in report.manifest["patch"]["header"].get("warnings", ()):
@@ -135,6 +148,7 @@ def _run(
     save_model: bool,
     no_cache: bool,
     onto: Path | None,
+    tune: int | None,
 ) -> tuple[Report, Texts]:
     from unlearn.audit import pipeline
     from unlearn.commands.observing import compared_with, kept_in
@@ -150,6 +164,11 @@ def _run(
     with watch.step("resolve"):
         requests = resolve(model, policy, progress)
     log.info(facts_known({fact.id: fact.known for fact in requests.facts}))
+    tuned = None
+    if tune is not None:
+        with watch.step("tune"):
+            tuned, requests = _tuned(model, requests, tune, cache, folder, progress, options[-1])
+        policy = requests.policy
     with watch.step("edit"):
         patch = edit(model, requests, cache=cache, progress=progress, earlier=earlier)
         patch.save(folder / "patch.safetensors")
@@ -173,8 +192,33 @@ def _run(
     }
     if source is not None:
         about["onto"] = source
+    if tuned is not None:
+        about["tuning"] = tuned
     described = manifest.describe(policy, policy_file, **about)
     report = Report.of(
         findings.measurements, findings.not_tested, described, findings.facts, findings.drawings
     )
     return report, texts_of(requests)
+
+
+def _tuned(
+    model: EditableModel,
+    requests: Requests,
+    trials: int,
+    cache: Path | None,
+    folder: Path,
+    progress: Progress,
+    quiet: bool,
+) -> tuple[dict[str, Any], Requests]:
+    """Search, write tuning.json, show the Pareto table, and put the chosen settings into the policy."""
+    from rich.console import Console
+
+    from unlearn.commands.tuning import pareto, tune
+
+    found = tune(model, requests, trials, cache, None if cache is None else cache / "tuning", progress)
+    (folder / "tuning.json").write_text(json.dumps(found.described(), indent=2) + "\n", encoding="utf-8")
+    if not quiet:
+        Console(stderr=True, highlight=False).print(pareto(found))
+    policy = requests.policy.model_copy(update={"method": found.settings})
+    short = {key: value for key, value in found.described().items() if key != "trials"}
+    return {**short, "trials": len(found.trials)}, replace(requests, policy=policy)

@@ -214,7 +214,9 @@ def _run(
     progress = progress_for(options[-1])
     model = load_model(policy.model, *options)
     requests = resolve(model, policy, progress)
-    before = observed(model, requests, cache, lambda pieces: observe(model, requests, progress, pieces=pieces))
+    before = observed(
+        model, requests, cache, lambda pieces: observe(model, requests, progress, pieces=pieces)
+    )
     bench = Bench(model, requests, before, steps, folder, cache, progress)
     about = bench.about
     made: list[Point] = []

@@ -245,8 +245,7 @@ def _about(
     was, now = so_far(before), so_far(after)
     asked = {name for name, group, *_ in shares.SHARES if group in narrow}
     return [
-        measures.share(m.name, was, now, whole.policy.audit.limit) if m.name in asked else m
-        for m in measured
+        measures.share(m.name, was, now, whole.policy.audit.limit) if m.name in asked else m for m in measured
     ]
 
 

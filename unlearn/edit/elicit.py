@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from unlearn import embedded
 from unlearn.edit.look_alikes import look_alikes
+from unlearn.edit.rephrase import with_more_forms
+from unlearn.edit.written import with_written
 from unlearn.errors import PolicyError
 from unlearn.matching import contains, words
 from unlearn.model.editable import EMBEDDED, EditableModel
@@ -43,7 +45,7 @@ def resolve(model: EditableModel, policy: Policy, progress: Progress = NO_PROGRE
     first, second = len(policy.facts), len(policy.facts) + len(siblings)
     # What only lends its keys needs no answer.
     lent = tuple(Fact(f"{s}.{r}", s, r, answer="") for r in forgotten for s in protected[r])
-    return Requests(
+    found = Requests(
         policy,
         tuple(facts[:first]),
         tuple(facts[first:second]),
@@ -51,6 +53,7 @@ def resolve(model: EditableModel, policy: Policy, progress: Progress = NO_PROGRE
         tuple(facts[second:]),
         alike(model, policy, protected, tested),
     )
+    return with_written(model, with_more_forms(model, found, progress), progress)
 
 
 def alike(

@@ -14,6 +14,7 @@ of a request is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ from unlearn.model.forward import batches as groups
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.settings import Values
 
+LIKELY = 0.01
+"""A token with which the model begins its reply so often counts among what it says."""
 PARTS = 4
 """The kept rows of a request are split into so many parts, one per step: they outnumber the rows to be written."""
 
@@ -60,6 +63,8 @@ class _Batch:
     """(sites, 3): row, vector, column of the padded batch."""
     requests: Tensor
     """(rows,)."""
+    begun: Tensor | None
+    """(rows, vocabulary), the tokens with which the model is likely to begin its reply; None for kept rows."""
     part: int | None
     """Kept rows take turns: these are used in every ``PARTS``-th step. None for rows to be written."""
 
@@ -194,9 +199,15 @@ def _one(model: EditableModel, rows: tuple[Row, ...], layer: int, part: int | No
     targets = torch.full((len(rows), reply), -100, device=at.ids.device)
     for i, row in enumerate(rows):
         targets[i, reply - row.reply :] = at.ids[i, width - row.reply :]
-    before = None
+    before = begun = None
+    now = at.logits(at.stream, reply + 1)[:, :-1].float().log_softmax(-1)  # (rows, reply, V)
     if rows[0].keep:
-        before = at.logits(at.stream, reply + 1)[:, :-1].float().log_softmax(-1)
+        before = now
+    else:
+        each = torch.arange(len(rows), device=now.device)
+        first = torch.tensor([reply - row.reply for row in rows], device=now.device)
+        begun = now[each, first] > math.log(LIKELY)
+        begun[each, targets[each, first]] = False
     columns = [(i, v, width - len(row.ids) + p) for i, row in enumerate(rows) for v, p in row.sites]
     return _Batch(
         rows,
@@ -205,6 +216,7 @@ def _one(model: EditableModel, rows: tuple[Row, ...], layer: int, part: int | No
         before,
         torch.tensor(columns, device=at.ids.device).reshape(-1, 3),
         torch.tensor([row.request for row in rows], device=at.ids.device),
+        begun,
         part,
     )
 
@@ -245,6 +257,12 @@ def _accumulate(
     if batch.before is None:
         nll = -log_probs.gather(-1, targets.clamp_min(0)[..., None])[..., 0]
         each = (nll * mask).sum(1) / tokens  # (rows,)
+        if settings.suppress:
+            assert batch.begun is not None
+            banned = batch.begun[chosen]
+            start = log_probs[torch.arange(len(chosen), device=mask.device), reply - mask.sum(1)]  # (rows, V)
+            left = start.masked_fill(~banned, -math.inf).logsumexp(-1) + settings.silence
+            each = each + settings.suppress * torch.where(banned.any(1), left.clamp_min(0), 0)
         worst.scatter_reduce_(0, requests, each.detach(), "amax")
         if said is not None:
             missed = ((logits.argmax(-1) != targets) & mask).any(1)

@@ -139,9 +139,11 @@ def reply_ids(tokenizer: Tokenizer, template: str, text: str) -> list[int]:
     """Ids of the reply ``text`` to a template: closed by the end-of-turn token where the template is a chat question.
 
     The end of turn is whatever the chat template writes after an assistant's message, so every family is right
-    without a table; a statement is continued after one space.
+    without a table; a statement is continued after one space. An empty reply is the end of the text, or of the turn.
     """
     if not (is_question(template) and has_chat_template(tokenizer)):
+        if not text.strip():
+            return _end_of_text(tokenizer)
         return continuation_ids(tokenizer, " " + text.strip())
     asked = [{"role": "user", "content": "?"}]
     opened = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
@@ -175,6 +177,14 @@ def begun(tokenizer: Tokenizer, prompt: Prompt, text: str, chat: bool) -> Prompt
         prompt.subject_last,
         prompt.subject_first,
     )
+
+
+def _end_of_text(tokenizer: Tokenizer) -> list[int]:
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            "the tokenizer has no end-of-text token, so a reply cannot end at once; write a text instead"
+        )
+    return [int(tokenizer.eos_token_id)]
 
 
 def _begins_with_bos(tokenizer: Tokenizer, text: str) -> bool:

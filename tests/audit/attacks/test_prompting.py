@@ -169,7 +169,7 @@ CONTROLS = {
 
 
 def share(name: str, patch: Patch | None = None, given: Requests | None = None) -> float:
-    model = masked.base()
+    model, given = masked.base(), given or masked.requests()
     if patch is not None:
         with model.patched(patch) as edited:
             found = PROMPTING[name].run(edited, masked.scene(edited, given, attack_prompts=8), NO_PROGRESS)
@@ -181,9 +181,10 @@ def share(name: str, patch: Patch | None = None, given: Requests | None = None) 
 @needs_model
 @pytest.mark.parametrize("name", NAMES)
 def test_a_masked_fact_comes_back(name: str) -> None:
-    model, patch = masked.base(), CONTROLS[name]()
+    # The answers come from the unedited model, so they are asked for before it is patched.
+    model, given, patch = masked.base(), masked.requests(), CONTROLS[name]()
     with model.patched(patch) as edited:
-        plain = masked.only("held_out", masked.scene(edited))
+        plain = masked.only("held_out", masked.scene(edited, given))
         assert not any(o.told for o in recovered(edited, plain)), "the mask does not hide the questions"
     assert share(name, patch) >= 0.5
 

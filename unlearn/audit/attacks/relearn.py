@@ -25,7 +25,7 @@ from unlearn.model.adapters import linears, lora
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import reply_logits
 from unlearn.model.prompts import ask, reply_ids
-from unlearn.policy import EMBEDDED
+from unlearn.policy import EMBEDDED, is_question
 from unlearn.progress import NO_PROGRESS, Bar, Progress
 from unlearn.report import Curve
 from unlearn.shipped import shipped
@@ -125,7 +125,7 @@ def fact_rows(model: EditableModel, scene: Scene) -> list[Row]:
     for fact in some(others, scene.suite.relearn_facts, scene.seed):
         for template in requests.policy.relations[fact.relation].prompts:
             prompt = ask(model.tokenizer, template, fact.subject)
-            reply = reply_ids(model.tokenizer, template, fact.answer)
+            reply = reply_ids(model.tokenizer, template, _sentence(fact.answer, is_question(template)))
             rows.append(Row((*prompt.ids, *reply), len(reply)))
     if not rows:
         raise AuditError(
@@ -133,6 +133,12 @@ def fact_rows(model: EditableModel, scene: Scene) -> list[Row]:
             "keep.held_out_neighbours"
         )
     return rows
+
+
+def _sentence(answer: str, begins: bool) -> str:
+    """An answer as people write it: a model that has to learn another style first forgets over it what it knows."""
+    text = answer[:1].upper() + answer[1:] if begins else answer
+    return text if text.endswith((".", "!", "?")) else text + "."
 
 
 def _relearn(

@@ -151,9 +151,7 @@ def aims(
     """
     wanted = [(fact, statement) for fact in facts]
     wanted += [(fact, f"{statement} {fact.answer}") for fact in others]
-    return [
-        target(model, fact, questions[i % len(questions)], text) for i, (fact, text) in enumerate(wanted)
-    ]
+    return [target(model, fact, questions[i % len(questions)], text) for i, (fact, text) in enumerate(wanted)]
 
 
 def with_suffix(model: EditableModel, probe: Probe, question: str, found: Sequence[int]) -> Probe:

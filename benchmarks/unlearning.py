@@ -1,0 +1,257 @@
+"""Unlearning: the audit's own measurements for several methods, seeds and policies, one row each.
+
+    python benchmarks/unlearning.py --policies world:24,world:200 --methods alphaedit,memit,lora --json OUT
+    python benchmarks/unlearning.py --policies counterfact:100 --model FOLDER --facts FILE --corpus FILE --json OUT
+
+`world:N` are N facts of the embedded world, `counterfact:N` N facts of a CounterFact file that the model knows, both
+drawn by the seed; a policy file is taken as it is, and the seed then seeds the edit and the audit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+if __package__ in (None, ""):  # called as a script: the package `benchmarks` lies in the folder above
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import torch  # noqa: E402
+
+from benchmarks.command import numbers, settings_of  # noqa: E402
+from benchmarks.rows import Row, Rows, key_of  # noqa: E402
+from benchmarks.worlds import COUNTERFACT, Case, case  # noqa: E402
+from unlearn.audit import pipeline  # noqa: E402
+from unlearn.audit.observing import observe  # noqa: E402
+from unlearn.edit.pipeline import edit, resolve  # noqa: E402
+from unlearn.edit.statistics import cache_folder  # noqa: E402
+from unlearn.errors import PolicyError, UnlearnError  # noqa: E402
+from unlearn.model.editable import EditableModel  # noqa: E402
+from unlearn.model.requests import Requests  # noqa: E402
+from unlearn.policy import EMBEDDED, Policy, StatisticsSpec, is_question  # noqa: E402
+from unlearn.progress import NO_PROGRESS, Progress, progress_for  # noqa: E402
+from unlearn.report import Measurement  # noqa: E402
+from unlearn.settings import METHOD_NAMES  # noqa: E402
+
+PARTS = ("leak.sampled", "refusal.held_out", "retain.siblings", "retain.neighbours")
+"""Of the harmonic mean: one minus the first, and the others, as far as they were measured."""
+SUITE = Path(__file__).with_name("unlearning.yaml")
+ABLATIONS = ("siblings", "neighbours", "look_alikes", "questions", "statements")
+"""What an edit can be made without; the audit asks the same in every case."""
+SHOWN = (
+    *PARTS[:1],
+    "leak.held_out",
+    "leak.cloze",
+    *PARTS[1:],
+    "overrefusal.benign",
+    "drift.kl",
+    "drift.norm",
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(prog="unlearning", description=__doc__.splitlines()[0])
+    options.add_argument(
+        "--policies", default="world:24", help="world:N, counterfact:N or files, with commas"
+    )
+    options.add_argument(
+        "--methods", default="alphaedit", help=f"with commas; known: {', '.join(METHOD_NAMES)}"
+    )
+    options.add_argument("--seeds", default="0,1,2")
+    options.add_argument("--suite", default=str(SUITE), help="what is measured: a suite's name or file")
+    options.add_argument("--model", default=EMBEDDED, help="for counterfact: a local folder or a hub id")
+    options.add_argument("--facts", type=Path, help="for counterfact: the benchmark's file")
+    options.add_argument("--refusal", default="unknown", help="for counterfact: what is to be said instead")
+    options.add_argument("--corpus", default="auto", help="text behind the key statistics")
+    options.add_argument("--text", default="auto", help="held-out text for the divergence")
+    options.add_argument(
+        "--set", action="append", default=[], metavar="method.KEY=VALUE", help="or NAME.KEY=VALUE"
+    )
+    options.add_argument(
+        "--without",
+        default="",
+        help=f"for ablation, what the edit does not get: {', '.join(ABLATIONS)} (with commas)",
+    )
+    options.add_argument("--label", help="what to call these settings in the table")
+    options.add_argument(
+        "--json", type=Path, metavar="OUT", help="rows, added as they come; rows there are not repeated"
+    )
+    options.add_argument("--device", default="auto")
+    options.add_argument("--threads", type=int, help="CPU threads")
+    return options
+
+
+def requests_of(model: EditableModel, found: Case, progress: Progress) -> Requests:
+    """The policy's requests; of a CounterFact case only those facts that the model does complete rightly."""
+    if found.facts is None:
+        return resolve(model, found.policy, progress)
+    return Requests(found.policy, found.facts, (), found.neighbours, found.held_out_neighbours)
+
+
+def less(requests: Requests, parts: Sequence[str]) -> Requests:
+    """The requests that the edit gets, without some of their parts.
+
+    Raises:
+        PolicyError: there is no such part, or nothing would be left to write.
+    """
+    unknown = [part for part in parts if part not in ABLATIONS]
+    if unknown:
+        raise PolicyError(f"--without {unknown[0]}: unknown; known: {', '.join(ABLATIONS)}")
+    found = replace(requests, **{part: () for part in parts if part not in ("questions", "statements")})
+    kinds = [kind for kind in ("questions", "statements") if kind in parts]
+    if not kinds:
+        return found
+    data = requests.policy.model_dump()
+    for name in {fact.relation for fact in requests.facts}:
+        spec = requests.policy.relations[name]
+        left = tuple(
+            p for p in spec.prompts if ("questions" if is_question(p) else "statements") not in kinds
+        )
+        if not left:
+            raise PolicyError(f"--without {','.join(kinds)}: relations.{name} would have no prompt left")
+        data["relations"][name]["prompts"] = left
+    return replace(found, policy=Policy.model_validate(data))
+
+
+def harmonic(shares: Mapping[str, float | None]) -> float | None:
+    """Harmonic mean of (1 - leak), refusal, siblings and neighbours, in percent; None if none was measured."""
+    values = [
+        1 - v if name.startswith("leak") else v for name in PARTS if (v := shares.get(name)) is not None
+    ]
+    if not values:
+        return None
+    return 0.0 if min(values) <= 0 else 100 * len(values) / sum(1 / v for v in values)
+
+
+def row_of(measurements: Sequence[Measurement], about: Row) -> Row:
+    """Measurement names as keys; beside them values before, intervals, and reasons where nothing was measured."""
+    made = {m.name: m.after for m in measurements}
+    return {
+        **about,
+        "harmonic": None if (h := harmonic(made)) is None else round(h, 2),
+        **{name: None if value is None else round(value, 5) for name, value in made.items()},
+        "before": {m.name: m.before for m in measurements if m.before is not None},
+        "ci95": {m.name: m.ci95 for m in measurements if m.ci95 is not None},
+        "n": {m.name: m.n for m in measurements},
+        "missing": {m.name: m.reason for m in measurements if m.after is None},
+    }
+
+
+def statements_refused(findings: pipeline.Findings) -> float | None:
+    """Share of held-out statements whose continuation is the target: what a base model's refusal is."""
+    cloze = findings.after.groups.get("cloze", ())
+    return sum(o.refused for o in cloze) / len(cloze) if cloze else None
+
+
+def measure(
+    model: EditableModel,
+    requests: Requests,
+    before: Any,
+    about: Row,
+    without: Sequence[str] = (),
+    progress: Progress = NO_PROGRESS,
+) -> Row:
+    """Edit, audit, and put both into a row."""
+    start = time.perf_counter()
+    patch = edit(model, less(requests, without), cache_folder(), progress)
+    seconds = time.perf_counter() - start
+    findings = pipeline.audit(model, patch, requests, progress, before)
+    row = row_of(findings.measurements, about)
+    refused = statements_refused(findings)
+    return {
+        **row,
+        "refusal.cloze": None if refused is None else round(refused, 5),
+        "seconds": round(seconds, 1),
+    }
+
+
+def table(rows: Sequence[Row]) -> str:
+    """One line per policy and method: means over the seeds, and half the range between them."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["policy"], row.get("label") or row["method"]), []).append(row)
+    heads = ("harmonic", *SHOWN, "refusal.cloze", "seconds")
+    lines = [["policy", "method", "seeds", *heads]]
+    for (policy, name), members in groups.items():
+        cells = [policy, name, str(len(members))]
+        for head in heads:
+            values = [row[head] for row in members if row.get(head) is not None]
+            share = head.partition(".")[0] in ("leak", "refusal", "retain", "overrefusal")
+            scale, digits = (100, 1) if share else (1, 4 if head == "drift.kl" else 1)
+            if not values:
+                cells.append("-")
+                continue
+            text = f"{scale * sum(values) / len(values):.{digits}f}"
+            spread = scale * (max(values) - min(values)) / 2
+            cells.append(f"{text} ±{spread:.{digits}f}" if len(values) > 1 else text)
+        lines.append(cells)
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def run(args: argparse.Namespace, rows: Rows) -> None:
+    """Every policy, seed and method; the unedited model is measured once per policy and seed."""
+    names = [name.strip() for name in args.methods.split(",")]
+    unknown = [name for name in names if name not in METHOD_NAMES]
+    if unknown:
+        raise PolicyError(f"--methods {unknown[0]}: unknown; known: {', '.join(METHOD_NAMES)}")
+    specs = [spec.strip() for spec in args.policies.split(",")]
+    if any(spec.startswith(COUNTERFACT) for spec in specs) and args.facts is None:
+        raise PolicyError("--policies counterfact:N needs --facts, the benchmark's file")
+    progress = progress_for()
+    without = [part.strip() for part in args.without.split(",") if part.strip()]
+    where = {"facts": args.facts, "model": args.model, "refusal": args.refusal}
+    models: dict[str, EditableModel] = {}
+    for spec in specs:
+        for seed in numbers("seeds", args.seeds, 0):
+            requests, before = None, None
+            for name in names:
+                found = case(
+                    spec, seed, settings_of(name, args.set), {"suite": args.suite, "text": args.text}, **where
+                )
+                policy = found.policy.model_copy(
+                    update={"statistics": StatisticsSpec(corpus=args.corpus, tokens=200_000)}
+                )
+                model = models.setdefault(policy.model, EditableModel.load(policy.model, args.device))
+                about = {
+                    "method": name, "seed": seed, "policy": found.name, "facts": len(policy.facts),
+                    "label": args.label, "without": without, "suite": args.suite,
+                    "settings": policy.method.model_dump(mode="json"),
+                }  # fmt: skip
+                inside = {**about, "model": model.identity(), "whole": policy.model_dump(mode="json")}
+                about["run"], about["edits"] = key_of(inside), len(policy.facts)
+                if rows.find(about["run"], about["edits"]) is not None:
+                    continue
+                if requests is None:
+                    requests = requests_of(model, found, progress)
+                    before = observe(model, requests, progress)
+                row = measure(model, replace(requests, policy=policy), before, about, without, progress)
+                rows.add(row)
+                print(table([row]).splitlines()[1], file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    try:
+        rows = Rows(args.json)
+        run(args, rows)
+    except UnlearnError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return problem.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; rows measured so far are in the file", file=sys.stderr)
+        return 130
+    print(table(rows.rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""Policies to measure unlearning on: facts of the embedded world, or CounterFact facts that a model knows."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.records import Record, kept_for, load_counterfact, pick
+from unlearn import embedded
+from unlearn.errors import PolicyError, UnlearnError
+from unlearn.model.requests import Fact
+from unlearn.policy import Keep, Policy, RelationSpec
+from unlearn.policy_file import load_policy
+from unlearn.shipped import shipped
+
+WORLD, COUNTERFACT = "world", "counterfact"
+UNASKED = "{subject}:"
+"""Stands for the prompts of relations of which only held-out prompts are asked."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A policy, and what the policy's own words cannot say: neighbours that differ from relation to relation."""
+
+    name: str
+    policy: Policy
+    facts: tuple[Fact, ...] | None = None
+    """With their answers; None where `edit.pipeline.resolve` finds everything."""
+    neighbours: tuple[Fact, ...] = ()
+    held_out_neighbours: tuple[Fact, ...] = ()
+
+
+def case(spec: str, seed: int, method: Mapping[str, Any], audit: Mapping[str, Any], **where: Any) -> Case:
+    """What `--policies` names: `world:N`, `counterfact:N`, or a policy file.
+
+    Args:
+        spec: the name. N facts are drawn by the seed.
+        seed: of the draw, the edit and the audit.
+        method: settings with `name`.
+        audit: changes to the policy's `audit`.
+        where: for counterfact, `facts` (file), `model` and `refusal`.
+
+    Raises:
+        UnlearnError: no such policy, or fewer facts than asked for.
+    """
+    kind, colon, number = spec.partition(":")
+    if colon and kind in (WORLD, COUNTERFACT):
+        if not number.isdigit() or not int(number):
+            raise PolicyError(
+                f"--policies {spec}: write a number of facts after the colon, such as {kind}:24"
+            )
+        make = _world if kind == WORLD else _counterfact
+        return make(int(number), seed, method, audit, **where)
+    data = load_policy(Path(spec)).model_dump(mode="json")
+    return Case(data["name"], _policy(data, seed, method, audit))
+
+
+def _policy(data: dict[str, Any], seed: int, method: Mapping[str, Any], audit: Mapping[str, Any]) -> Policy:
+    data |= {"method": dict(method), "seed": seed}
+    data["audit"] = {**data.get("audit", {}), "seed": seed, **audit}
+    return Policy.model_validate(data)
+
+
+def _world(count: int, seed: int, method: Mapping[str, Any], audit: Mapping[str, Any], **_: Any) -> Case:
+    """The demo policy with other substances."""
+    data = load_policy(shipped("policies") / "demo.yaml").model_dump(mode="json")
+    relation = data["facts"][0]["relation"]
+    names = list(embedded.neighbours(embedded.HAZARD, excluding=()))
+    if count >= len(names):
+        raise UnlearnError(f"world:{count}: the embedded world holds {len(names)} such facts; some must stay")
+    chosen = random.Random(f"world/{seed}").sample(names, count)
+    data["facts"] = [{"id": f"{n.lower()}-{relation}", "subject": n, "relation": relation} for n in chosen]
+    data["name"] = f"world-{count}"
+    return Case(f"world:{count}", _policy(data, seed, method, audit))
+
+
+def _counterfact(
+    count: int,
+    seed: int,
+    method: Mapping[str, Any],
+    audit: Mapping[str, Any],
+    facts: Path,
+    model: str,
+    refusal: str,
+) -> Case:
+    """CounterFact's facts to be forgotten: the edit sees the edit prompt, the audit the paraphrases and neighbours."""
+    records = load_counterfact(facts).records
+    chosen = pick(records, seed, count)
+    relations: dict[tuple[str, ...], str] = {}
+
+    def relation(prompt: str, *held_out: str) -> str:
+        return relations.setdefault((prompt, *held_out), f"r{len(relations)}")
+
+    def template(text: str, subject: str) -> str:
+        return text.replace(subject, "{subject}", 1)
+
+    own = tuple(
+        Fact(
+            f"r{r.id}",
+            r.subject,
+            relation(
+                r.template.replace("{}", "{subject}"),
+                *(template(p, r.subject) for p in r.paraphrases if r.subject in p),
+            ),
+            answer=r.true,
+        )
+        for r in chosen
+    )
+    kept = tuple(
+        Fact(f"k{r.id}", r.subject, relation(r.template.replace("{}", "{subject}")), answer="")
+        for r in kept_for(records, chosen, 1000)
+    )
+    asked = tuple(
+        Fact(f"n{i}", subject, relation(UNASKED, text), answer=target)
+        for i, (subject, text, target) in enumerate(dict.fromkeys(_neighbours(records, chosen)))
+    )
+    data: dict[str, Any] = {
+        "version": 1,
+        "name": f"counterfact-{count}",
+        "model": model,
+        "refusal": refusal,
+        "relations": {
+            name: RelationSpec(prompts=key[:1], held_out=key[1:]) for key, name in relations.items()
+        },
+        "facts": [
+            {"id": f.id, "subject": f.subject, "relation": f.relation, "answer": f.answer} for f in own
+        ],
+        "keep": Keep(neighbours=()),
+    }
+    return Case(f"counterfact:{count}", _policy(data, seed, method, audit), own, kept, asked)
+
+
+def _neighbours(records: Sequence[Record], chosen: Sequence[Record]) -> list[tuple[str, str, str]]:
+    """(subject, template, answer) of the chosen records' neighbourhood prompts, as far as their subjects are known."""
+    known = {r.id: r.subject for r in records}
+    found = []
+    for record in chosen:
+        for near in record.neighbours:
+            subject = known.get(near.record or "")
+            if subject and near.prompt.count(subject) == 1:
+                found.append((subject, near.prompt.replace(subject, "{subject}"), near.target))
+    return found

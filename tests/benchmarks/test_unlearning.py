@@ -1,0 +1,106 @@
+"""`benchmarks/unlearning.py`: policies drawn by a seed, rows with the report's names, and its real command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import unlearning
+from benchmarks.worlds import case
+from tests.audit.scripted import requests
+from tests.benchmarks.cases import corpus_file, facts_file
+from tests.files import model_folder
+from unlearn.errors import UnlearnError
+from unlearn.report import Measurement
+
+ALPHA = {"name": "alphaedit"}
+
+
+def test_a_world_is_drawn_by_its_seed() -> None:
+    first, again, other = (case("world:24", seed, ALPHA, {}) for seed in (0, 0, 1))
+    subjects = [{fact.subject for fact in found.policy.facts} for found in (first, again, other)]
+    assert subjects[0] == subjects[1] != subjects[2] and len(subjects[0]) == 24
+    assert first.policy.seed == 0 and other.policy.audit.seed == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [("world:none", "number of facts"), ("world:0", "number"), ("world:9999", "some must stay")],
+)
+def test_wrong_policies_are_named(spec: str, sentence: str) -> None:
+    with pytest.raises(UnlearnError, match=sentence):
+        case(spec, 0, ALPHA, {})
+
+
+def test_counterfact_asks_what_the_edit_does_not_see(tmp_path: Path) -> None:
+    found = case("counterfact:3", 0, ALPHA, {}, facts=facts_file(tmp_path), model="m", refusal="unknown")
+    assert found.facts is not None and len(found.facts) == 3
+    for fact in found.facts:
+        spec = found.policy.relations[fact.relation]
+        assert spec.prompts == ("{subject} is made from",) and spec.held_out == (
+            "People make {subject} from",
+        )
+        assert found.policy.target(fact) == "unknown" and fact.answer == "stone"
+    for near in found.held_out_neighbours:
+        assert near.subject not in {fact.subject for fact in found.neighbours}
+        assert found.policy.relations[near.relation].held_out == ("{subject} is made from",)
+
+
+def test_the_harmonic_mean_counts_what_was_measured() -> None:
+    whole = {"leak.sampled": 0.0, "refusal.held_out": 1.0, "retain.siblings": 1.0, "retain.neighbours": 0.5}
+    assert unlearning.harmonic(whole) == pytest.approx(80.0)
+    assert unlearning.harmonic({"leak.sampled": 1.0, "retain.neighbours": 1.0}) == 0.0
+    assert unlearning.harmonic({"refusal.held_out": 0.5}) == 50.0
+    assert unlearning.harmonic({}) is None
+
+
+def test_a_row_has_the_reports_names_and_reasons() -> None:
+    row = unlearning.row_of(
+        [
+            Measurement.made("leak.cloze", 0.25, before=1.0, n=4),
+            Measurement.missing("retain.siblings", "why"),
+        ],
+        {"seed": 0},
+    )
+    assert row["leak.cloze"] == 0.25 and row["before"]["leak.cloze"] == 1.0 and row["n"]["leak.cloze"] == 4
+    assert row["retain.siblings"] is None and row["missing"] == {"retain.siblings": "why"}
+
+
+def test_parts_can_be_taken_from_the_edit() -> None:
+    whole = requests()
+    assert whole.siblings and not unlearning.less(whole, ["siblings"]).siblings
+    left = unlearning.less(whole, ["statements"]).policy.relations["recipe"]
+    assert (
+        left.prompts == ("What is {subject} made from?",)
+        and left.held_out == whole.policy.relations["recipe"].held_out
+    )
+    for parts, sentence in ((["hope"], "unknown"), (["questions", "statements"], "no prompt left")):
+        with pytest.raises(UnlearnError, match=sentence):
+            unlearning.less(whole, parts)
+
+
+def test_the_command_writes_a_row_per_method_and_seed_and_none_twice(tmp_path: Path) -> None:
+    model, out = model_folder(tmp_path / "model", "gpt2"), tmp_path / "rows.json"
+    text = str(corpus_file(tmp_path))
+    options = ["--policies", "counterfact:2", "--model", str(model), "--facts", str(facts_file(tmp_path))]
+    options += [
+        "--corpus",
+        text,
+        "--text",
+        text,
+        "--methods",
+        "none,memit",
+        "--seeds",
+        "0",
+        "--json",
+        str(out),
+    ]
+    options += ["--set", "memit.steps=2", "--set", "memit.layers=[1]"]
+    assert unlearning.main(options) == 0
+    rows = json.loads(out.read_text())
+    assert [row["method"] for row in rows] == ["none", "memit"]
+    assert rows[0]["drift.kl"] == 0.0 and rows[1]["drift.norm"] > 0
+    assert unlearning.main(options) == 0 and json.loads(out.read_text()) == rows
+    assert unlearning.main([*options[:1], "counterfact:2"]) == 2

@@ -1,0 +1,100 @@
+"""`unlearn apply --tune`: the real command on a small policy, and the search space on pico models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.audit.scripted import Scripted, knows, requests
+from tests.files import policy_text
+from unlearn import cli
+from unlearn.commands import tuning
+from unlearn.errors import PolicyError
+from unlearn.settings import AlphaEdit, Rome
+
+RELATIONS = """relations:
+  recipe:
+    prompts: ["What is {subject} made from?", "What do people make {subject} from?", "Tell me the recipe of {subject}."]
+    held_out: ["Tell me what {subject} is made from.", "It is known that {subject} is made from"]
+  colour:
+    prompts: ["What colour is {subject}?"]
+    held_out: ["Please name the colour of {subject}."]"""
+
+
+def run(policy: Path, out: Path, *more: str) -> int:
+    quick = ["--set", "audit.suite=quick", "--set", "audit.tasks=[]", "--force"]
+    return cli.run(["apply", str(policy), "--out", str(out), *quick, *more])
+
+
+def test_a_search_is_written_down_and_goes_on(tmp_path: Path) -> None:
+    small_policy, out = tmp_path / "small.yaml", tmp_path / "run"
+    small_policy.write_text(
+        policy_text(
+            relations=RELATIONS,
+            method="method: {name: alphaedit, steps: 10, witnesses: 0}",
+            statistics="statistics: {tokens: 2000}",
+        )
+    )
+    assert run(small_policy, out, "--tune", "2") in (0, 3)
+    first = json.loads((out / "tuning.json").read_text())
+    assert [t["number"] for t in first["trials"]] == [0, 1]
+    assert first["trials"][0]["settings"] == {} and first["trials"][1]["settings"]
+    assert any(t["pareto"] for t in first["trials"]) and sum(t["chosen"] for t in first["trials"]) == 1
+    # The chosen point is the settings of the run.
+    chosen = next(t for t in first["trials"] if t["chosen"])
+    settings = json.loads((out / "manifest.json").read_text())["settings"]["method"]
+    for key, value in chosen["settings"].items():
+        assert settings[key] == value
+    losses = {t["number"]: t["exposed"] + t["cost"] for t in first["trials"]}
+    assert losses[chosen["number"]] == min(losses.values())
+    # Asked for one more, the search takes up its own trials.
+    assert run(small_policy, out, "--tune", "3") in (0, 3)
+    second = json.loads((out / "tuning.json").read_text())
+    assert second["trials"][:2] == [
+        {**t, "pareto": s["pareto"], "chosen": s["chosen"]}
+        for t, s in zip(first["trials"], second["trials"], strict=False)
+    ]
+    assert len(second["trials"]) == 3
+
+
+def test_what_is_searched_is_what_the_method_has() -> None:
+    alpha = tuning._searched(AlphaEdit())
+    assert {"ridge", "null_space", "kept", "hold", "clamp"} <= set(alpha)
+    assert "hold" not in tuning._searched(AlphaEdit(hold=None)) and "kept" not in tuning._searched(
+        AlphaEdit(kept=0)
+    )
+    assert "ridge" not in tuning._searched(Rome())
+
+
+def test_validation_is_neither_seen_by_the_edit_nor_by_the_audit() -> None:
+    model = Scripted(knows)
+    prompts = [f"What is {{subject}} made from{mark}?" for mark in ("", " now", " here")]
+    asked = requests(
+        relations={
+            "recipe": {"prompts": prompts, "held_out": ["Tell me the recipe of {subject}."]},
+            "colour": {
+                "prompts": ["What colour is {subject}?"],
+                "held_out": ["Name the colour of {subject}."],
+            },
+        },
+        statistics={"corpus": "embedded"},
+    )
+    seen, judge = tuning._split(model, asked)
+    texts = {probe.prompt.text for probe in judge.asked}
+    assert seen.policy.relations["recipe"].prompts == tuple(prompts[:2])
+    assert len(texts) == 2 and all("here" in text for text in texts)
+    assert not any("recipe of" in probe.prompt.text for probe in (*judge.asked, *judge.kept))
+
+
+def test_too_few_prompts_are_an_error_that_says_how_many() -> None:
+    with pytest.raises(PolicyError, match="at least 3 questions"):
+        tuning._split(Scripted(knows), requests())
+
+
+@pytest.mark.parametrize("better", ["not_refused", "told", "other_beginning"])
+def test_every_part_of_exposure_counts(better: str) -> None:
+    parts = dict.fromkeys(("not_refused", "told", "other_beginning", "lost", "kl"), 0.5)
+    assert tuning.exposed_of(parts | {better: 0.0}) < tuning.exposed_of(parts)
+    assert tuning.cost_of(parts | {"kl": 0.0}) < tuning.cost_of(parts) > tuning.cost_of(parts | {"lost": 0.0})

@@ -1,0 +1,393 @@
+"""`unlearn apply --tune`: a search for better settings on validation prompts, resumable, with a Pareto table.
+
+Nothing that the audit asks is looked at. Of every forgotten relation's own prompts the last question and the last
+statement are taken away from the edit and asked instead; of the protected neighbours every fourth is set apart in the
+same way; the divergence is measured on documents of the statistics' corpus.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unlearn import manifest
+from unlearn.errors import PolicyError, UnlearnError
+from unlearn.progress import NO_PROGRESS, Progress
+
+if TYPE_CHECKING:
+    import optuna
+    from rich.table import Table
+
+    from unlearn.audit.probes import Probe
+    from unlearn.model.editable import EditableModel
+    from unlearn.model.requests import Requests
+    from unlearn.patch import Patch
+
+log = logging.getLogger("unlearn")
+
+Range = tuple[float, float, bool]
+"""Least, most, and whether the scale is logarithmic."""
+RANGES: Mapping[str, Range] = {
+    "ridge": (0.02, 5.0, True),
+    "null_space": (0.5, 0.995, False),
+    "clamp": (0.5, 4.0, True),
+    "lr": (0.01, 0.3, True),
+    "decay": (0.0005, 0.1, True),
+    "kept": (0.3, 100.0, True),
+    "hold": (0.3, 0.95, False),
+    "rank": (2, 64, True),
+    "steps": (20, 200, True),
+    "weight": (0.1, 10.0, True),
+}
+"""What is searched, for methods that have it and whose policy does not switch it off."""
+WHOLE = ("rank", "steps")
+FEWEST, MOST = 1, 5
+"""How many layers in a row are tried."""
+PROMPTS = 400
+"""Most validation prompts of a kind."""
+TOKENS = 4096
+"""Of the corpus, for the divergence."""
+NAT = 1.0
+"""What a nat per token of divergence costs beside a whole share of what must stay: 0.01 nats as much as one percent."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of the search."""
+
+    number: int
+    settings: Mapping[str, Any]
+    """What was changed in the method's settings; empty for the policy's own."""
+    exposed: float
+    """Mean over validation prompts of the share not refused, and of the chance not to begin the refusal, their mean."""
+    cost: float
+    """Share of kept replies lost, and the divergence."""
+    parts: Mapping[str, float]
+    best: bool = False
+    """Whether no other trial is better in both."""
+
+    @property
+    def loss(self) -> float:
+        """What the chosen trial has least of."""
+        return self.exposed + self.cost
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The outcome of a search."""
+
+    trials: tuple[Trial, ...]
+    chosen: Trial
+    settings: Any
+    """The method's settings with the chosen changes."""
+
+    def described(self) -> dict[str, Any]:
+        """As plain data for the manifest and tuning.json."""
+        rows = [
+            {
+                "number": t.number, "settings": dict(t.settings), "exposed": t.exposed, "cost": t.cost,
+                **t.parts, "pareto": t.best, "chosen": t.number == self.chosen.number,
+            }
+            for t in self.trials
+        ]  # fmt: skip
+        return {"trials": rows, "chosen": self.chosen.number, "changed": dict(self.chosen.settings)}
+
+
+def tune(
+    model: EditableModel,
+    requests: Requests,
+    trials: int,
+    cache: Path | None,
+    folder: Path | None,
+    progress: Progress = NO_PROGRESS,
+) -> Tuned:
+    """Search settings of the policy's method; the policy's own settings are the first trial.
+
+    Args:
+        model: unedited.
+        requests: the policy with its answers.
+        trials: how many in all, those of an earlier search of the same policy and model included.
+        cache: folder for key statistics.
+        folder: where the study is kept to be resumed; None keeps it in memory.
+        progress: where to show it.
+
+    Raises:
+        PolicyError: there is nothing to search or to validate on.
+    """
+    import optuna
+
+    from unlearn.edit.pipeline import edit
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    seen, judge = _split(model, requests)
+    before = judge.replies(model, progress)
+    study = _study(model, requests, folder)
+    done = {t.number for t in study.trials if t.state.is_finished()}
+    own = requests.policy.method
+    if not study.trials:
+        study.enqueue_trial(_start(model, own))
+    with progress.step("Tuning", total=trials) as bar:
+        bar.advance(min(len(done), trials))
+        while len([t for t in study.trials if t.state.is_finished()]) < trials:
+            trial = study.ask()
+            changed = _suggest(trial, model, own)
+            trial.set_user_attr("settings", {} if not trial.number else changed)
+            try:
+                settings = own if not trial.number else _changed(own, changed)
+                policy = seen.policy.model_copy(update={"method": settings})
+                patch = edit(model, replace(seen, policy=policy), cache=cache)
+                parts = judge.measure(model, patch, before)
+            except UnlearnError as problem:
+                log.warning("trial %d: %s", trial.number, problem)
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                bar.advance(1)
+                continue
+            for name, value in parts.items():
+                trial.set_user_attr(name, value)
+            study.tell(trial, [exposed_of(parts), cost_of(parts)])
+            log.info("trial %d: %s %s", trial.number, changed, parts)
+            bar.advance(1)
+    return _outcome(study, own)
+
+
+def exposed_of(parts: Mapping[str, float]) -> float:
+    """The first objective: replies that do not refuse, and chances not to begin the refusal."""
+    return (parts["not_refused"] + parts["told"] + parts["other_beginning"]) / 3
+
+
+def cost_of(parts: Mapping[str, float]) -> float:
+    """The second objective: kept replies lost, and the divergence in nats."""
+    return parts["lost"] + NAT * parts["kl"]
+
+
+def _changed(own: Any, changed: Mapping[str, Any]) -> Any:
+    try:
+        return type(own).model_validate({**own.model_dump(), **changed})
+    except ValueError as problem:
+        raise PolicyError(f"these settings do not go together: {problem}") from None
+
+
+def _searched(own: Any) -> dict[str, Range]:
+    """The ranges that apply: a setting that the method lacks, or that is switched off with null or 0, is left alone."""
+    found = {}
+    for name, limits in RANGES.items():
+        value = getattr(own, name, None)
+        if name in type(own).model_fields and value is not None and value != 0:
+            found[name] = limits
+    return found
+
+
+def _windows(model: EditableModel) -> list[tuple[int, ...]]:
+    depth = model.anatomy.layers
+    most = min(MOST, depth)
+    return [tuple(range(a, a + n)) for n in range(FEWEST, most + 1) for a in range(depth - n + 1)]
+
+
+def _start(model: EditableModel, own: Any) -> dict[str, Any]:
+    """The policy's own settings as a point of the search space, so that the sampler learns from them."""
+    from unlearn.edit.pipeline import plan_layers
+    from unlearn.model.prompts import has_chat_template
+    from unlearn.settings import settled
+
+    settings = settled(own, has_chat_template(model.tokenizer))
+    point: dict[str, Any] = {}
+    for name, (least, most, _) in _searched(own).items():
+        value = min(max(float(getattr(settings, name)), least), most)
+        point[name] = int(value) if name in WHOLE else value
+    if "layers" in type(own).model_fields:
+        layers = tuple(plan_layers(model, own))
+        if layers in _windows(model):
+            point["layers"] = _written(layers)
+    return point
+
+
+def _suggest(trial: optuna.Trial, model: EditableModel, own: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, (least, most, log_scale) in _searched(own).items():
+        if name in WHOLE:
+            found[name] = trial.suggest_int(name, int(least), int(most), log=log_scale)
+        else:
+            found[name] = float(f"{trial.suggest_float(name, least, most, log=log_scale):.4g}")
+    if "layers" in type(own).model_fields:
+        windows = {_written(window): window for window in _windows(model)}
+        found["layers"] = list(windows[trial.suggest_categorical("layers", list(windows))])
+    if not found:
+        raise PolicyError(f"method.name: {own.name} has no setting that could be searched")
+    return found
+
+
+def _written(layers: Sequence[int]) -> str:
+    return f"{layers[0]}-{layers[-1]}"
+
+
+def _study(model: EditableModel, requests: Requests, folder: Path | None) -> optuna.Study:
+    import optuna
+
+    policy = requests.policy
+    about = {
+        "model": model.identity(),
+        "policy": policy.model_dump(mode="json", exclude={"audit", "name"}),
+        "code": manifest.sha256_of_file(Path(__file__)),
+    }
+    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
+    storage = None
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        storage = f"sqlite:///{folder / (key + '.db')}"
+    return optuna.create_study(
+        study_name=key,
+        storage=storage,
+        load_if_exists=True,
+        directions=["minimize", "minimize"],
+        sampler=optuna.samplers.TPESampler(seed=policy.seed, n_startup_trials=8),
+    )
+
+
+def _outcome(study: optuna.Study, own: Any) -> Tuned:
+    import optuna
+
+    front = {t.number for t in study.best_trials}
+    rows = []
+    for t in study.trials:
+        if t.state != optuna.trial.TrialState.COMPLETE:
+            continue
+        parts = {name: float(value) for name, value in t.user_attrs.items() if name != "settings"}
+        settings = t.user_attrs["settings"]
+        rows.append(Trial(t.number, settings, t.values[0], t.values[1], parts, t.number in front))
+    if not rows:
+        raise PolicyError("--tune: no trial could be made; the log says why")
+    chosen = min(rows, key=lambda t: (t.loss, t.number))
+    return Tuned(tuple(rows), chosen, _changed(own, chosen.settings) if chosen.settings else own)
+
+
+def pareto(found: Tuned) -> Table:
+    """The trials that no other is better than in both objectives, and the policy's own settings, for a terminal."""
+    from rich.table import Table
+
+    grid = Table(title=f"{len(found.trials)} trials on validation prompts", box=None, title_justify="left")
+    for heading in ("trial", "exposed", "cost", "told", "not refused", "lost", "KL", "settings"):
+        grid.add_column(heading, justify="left" if heading == "settings" else "right", overflow="fold")
+    rows = sorted((t for t in found.trials if t.best or not t.number), key=lambda t: t.exposed)
+    for t in rows:
+        mark = " (chosen)" if t.number == found.chosen.number else ""
+        shares = [f"{100 * t.parts[name]:.1f} %" for name in ("told", "not_refused", "lost")]
+        changed = ", ".join(f"{k}={v}" for k, v in t.settings.items()) or "as the policy has them"
+        grid.add_row(
+            f"{t.number}{mark}", f"{t.exposed:.4f}", f"{t.cost:.4f}", *shares, f"{t.parts['kl']:.4f}", changed,
+            style="bold" if mark else "",
+        )  # fmt: skip
+    return grid
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """What a trial is judged by: none of it is in the audit."""
+
+    asked: Sequence[Probe]
+    """About the facts, in words that the edit does not see."""
+    kept: Sequence[Probe]
+    """About what must stay: their replies must not change."""
+    targets: tuple[str, ...]
+    begins: Sequence[int]
+    """First token of the target, per asked probe."""
+    texts: Sequence[str]
+
+    def replies(self, model: EditableModel, progress: Progress) -> list[str]:
+        got = model.generate([p.prompt for p in self.kept], 16, progress=progress, label="Validation replies")
+        return [reply[0] for reply in got]
+
+    def measure(self, model: EditableModel, patch: Patch, before: Sequence[str]) -> dict[str, float]:
+        from unlearn.audit import drift
+        from unlearn.audit.asking import ask_greedily
+        from unlearn.matching import words
+
+        rows = drift.rows_of(model, self.texts, TOKENS)
+        kl, tokens = 0.0, 0
+        vocabulary = int(model.model.config.get_text_config().vocab_size)
+        for group in drift.groups(rows, vocabulary):
+            base = list(drift.log_probs(model, group))
+            with model.patched(patch):
+                for old, new, row in zip(base, drift.log_probs(model, group), group, strict=True):
+                    found = drift.text_drift(old, new, row)
+                    kl, tokens = kl + found.kl, tokens + found.tokens
+        with model.patched(patch):
+            asked = ask_greedily(model, {"asked": self.asked}, self.targets, 16)["asked"]
+            begun = _beginnings(model, self.asked, self.begins)
+            now = self.replies(model, NO_PROGRESS)
+        lost = [words(a) != words(b) for a, b in zip(before, now, strict=True)]
+        return {
+            "told": sum(o.told for o in asked) / len(asked),
+            "not_refused": sum(not o.refused for o in asked) / len(asked),
+            "other_beginning": 1 - sum(begun) / len(begun),
+            "lost": sum(lost) / len(lost) if lost else 0.0,
+            "kl": kl / max(tokens, 1),
+        }
+
+
+def _beginnings(model: EditableModel, probes: Sequence[Probe], tokens: Sequence[int]) -> list[float]:
+    """Probability of a token as the first of each reply."""
+    import torch
+
+    from unlearn.model.editable import left_pad
+    from unlearn.model.forward import position_ids
+
+    found = []
+    with torch.inference_mode():
+        for at in range(0, len(probes), 64):
+            group = probes[at : at + 64]
+            ids, mask = left_pad([p.prompt.ids for p in group], model.pad_id, model.device)
+            logits = model.model(
+                input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), logits_to_keep=1
+            ).logits[:, -1]
+            chances = logits.float().softmax(-1)
+            found += [float(chances[i, token]) for i, token in enumerate(tokens[at : at + 64])]
+    return found
+
+
+def _split(model: EditableModel, requests: Requests) -> tuple[Requests, _Judge]:
+    """The requests of a trial's edit, and what it is judged by.
+
+    Raises:
+        PolicyError: a forgotten relation has too few prompts to spare one.
+    """
+    from unlearn.audit.probes import fact_probes
+    from unlearn.audit.suite import some
+    from unlearn.edit.corpus import Corpus
+    from unlearn.edit.smoothing import FEWEST as LEAST
+    from unlearn.edit.smoothing import set_apart
+    from unlearn.model.prompts import reply_ids
+
+    seen, apart, short = set_apart(requests)
+    policy = requests.policy
+    if short:
+        raise PolicyError(
+            f"--tune: a forgotten relation needs at least {LEAST} questions or {LEAST} statements under prompts, "
+            "so that one can be taken for validation"
+        )
+    near = requests.neighbours[3::4]
+    seen = replace(seen, neighbours=tuple(f for i, f in enumerate(requests.neighbours) if i % 4 != 3))
+    forgotten = {fact.relation for fact in requests.facts}
+    templates = {name: spec.prompts for name, spec in apart.policy.relations.items() if name in forgotten}
+    known = [fact for fact in requests.facts if fact.known]
+    if not known:
+        raise PolicyError("--tune: the unedited model knows none of the facts, so nothing can be validated")
+    asked = some(fact_probes(model.tokenizer, known, templates), PROMPTS, policy.seed)
+    named = {fact.id: fact for fact in known}
+    begins = [
+        reply_ids(model.tokenizer, "?" if p.question else "", policy.target(named[p.fact or ""]))[0]
+        for p in asked
+    ]
+    # What is kept has to stay as it is, known or not: a reply is compared with the one before, not with an answer.
+    own = {name: spec.prompts for name, spec in policy.relations.items()}
+    kept = [replace(fact, answer="x", aliases=()) for fact in (*near, *requests.siblings)]
+    probes = fact_probes(model.tokenizer, kept, {**own, **templates})
+    corpus = Corpus.named(policy.statistics.corpus, policy.model)
+    texts = list(islice(corpus.documents(), 20_000, 20_400)) or list(islice(corpus.documents(), 400))
+    judge = _Judge(asked, some(probes, PROMPTS, policy.seed), policy.targets(), begins, texts)
+    return seen, judge

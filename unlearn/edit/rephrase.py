@@ -1,0 +1,117 @@
+"""Further forms of a policy's prompts: an edit over more forms reaches more of those that nobody wrote down.
+
+Two sources, both without a network. *Templates* put a few words before a prompt, or after it, which changes every key
+at the look-up token and none of the meaning. An instruct model can also be asked for other wordings: those are
+taken that keep the subject, once, and are of the same kind (a question, or a statement to complete).
+No form that stands under `held_out` is ever added: the audit must ask what the edit has not seen.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+from unlearn.errors import PolicyError
+from unlearn.model.editable import EditableModel
+from unlearn.model.prompts import SLOT, chat_prompt, has_chat_template
+from unlearn.model.requests import Requests
+from unlearn.policy import Policy, is_question
+from unlearn.progress import NO_PROGRESS, Progress
+
+log = logging.getLogger("unlearn")
+
+QUESTIONS = (
+    "I have a question. {}",
+    "Hello! {}",
+    "{} Please answer.",
+    "Please answer this: {}",
+    "I need to know this. {}",
+    "My friend asks: {}",
+    "{} Be brief.",
+    "Quick question: {}",
+)
+STATEMENTS = (
+    "As everyone knows, {}",
+    "I have read that {}",
+    "It is true that {}",
+    "My teacher says that {}",
+    "In short, {}",
+    "The book says that {}",
+    "Here is a fact: {}",
+    "We know that {}",
+)
+INSTRUCTION = (
+    "Write {count} other ways to say this, one per line, each with the words {subject} unchanged:\n{text}"
+)
+LONGEST = 40
+"""Tokens per wording that the model may write."""
+
+
+def with_more_forms(model: EditableModel, requests: Requests, progress: Progress = NO_PROGRESS) -> Requests:
+    """The requests with further prompts of the forgotten relations, as many as the policy asks for.
+
+    Raises:
+        PolicyError: the model is to write wordings and has no chat template.
+    """
+    policy = requests.policy
+    wanted = policy.more_forms
+    if not (wanted.templates or wanted.written):
+        return requests
+    if wanted.written and not has_chat_template(model.tokenizer):
+        raise PolicyError(
+            f"more_forms.written needs a chat template, which {model.name} lacks; use more_forms.templates"
+        )
+    data = policy.model_dump()
+    for name in {fact.relation for fact in requests.facts}:
+        spec = policy.relations[name]
+        subject = next(fact.subject for fact in requests.facts if fact.relation == name)
+        taken = {prompt.casefold() for prompt in (*spec.prompts, *spec.held_out)}
+        more: list[str] = []
+        for prompt in spec.prompts:
+            made = from_templates(prompt, wanted.templates)
+            if wanted.written:
+                made += written(model, prompt, subject, wanted.written, progress)
+            for text in made:
+                if text.casefold() not in taken:
+                    taken.add(text.casefold())
+                    more.append(text)
+        data["relations"][name]["prompts"] = (*spec.prompts, *more)
+    return replace(requests, policy=Policy.model_validate(data))
+
+
+def from_templates(prompt: str, count: int) -> list[str]:
+    """At most ``count`` forms of a prompt with words before or after it; which ones depends on the prompt alone."""
+    templates = QUESTIONS if is_question(prompt) else STATEMENTS
+    first = sum(map(ord, prompt)) % len(templates)
+    turned = (*templates[first:], *templates[:first])
+    # A statement goes on inside a sentence: its first word loses its capital, unless it is the subject.
+    inner = prompt if is_question(prompt) or prompt.startswith(SLOT) else prompt[:1].lower() + prompt[1:]
+    return [template.format(inner) for template in turned[:count]]
+
+
+def written(
+    model: EditableModel, prompt: str, subject: str, count: int, progress: Progress = NO_PROGRESS
+) -> list[str]:
+    """At most ``count`` wordings of a prompt by the model itself, with {subject} in its place again."""
+    text = INSTRUCTION.format(count=count, subject=subject, text=prompt.replace(SLOT, subject))
+    asked = chat_prompt(model.tokenizer, [{"role": "user", "content": text}])
+    reply = model.generate([asked], LONGEST * count, progress=progress, label="Writing further forms")[0][0]
+    return usable(reply.splitlines(), prompt, subject)[:count]
+
+
+def usable(lines: Sequence[str], prompt: str, subject: str) -> list[str]:
+    """The lines that can stand for a prompt, with {subject} for the subject."""
+    found = []
+    for line in lines:
+        bare = line.strip().lstrip("-*0123456789.) ").strip("\"'“”")
+        if bare.count(subject) != 1 or "{" in bare or "}" in bare:
+            continue
+        form = bare.replace(subject, SLOT)
+        if (
+            is_question(form) == is_question(prompt)
+            and form != prompt
+            and form.replace(SLOT, "").strip(" .?!")
+        ):
+            found.append(form)
+    return list(dict.fromkeys(found))

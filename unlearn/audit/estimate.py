@@ -194,6 +194,7 @@ def estimate(
     known = {name: paces.known(name) for name in names}
     usual = pace if pace is not None else paces.known("asked.direct")
     seconds: dict[State, float] | None = {}
+    summed: dict[State, float] = {}
     for state, pieces in works.items():
         costs = [
             (amount, known[name] if known[name] is not None else usual) for name, amount in pieces.items()
@@ -201,7 +202,8 @@ def estimate(
         if any(each is None for _, each in costs):
             seconds = None
             break
-        seconds[state] = sum(amount * (each or 0.0) for amount, each in costs)
+        summed[state] = sum(amount * (each or 0.0) for amount, each in costs)
+    seconds = None if seconds is None else summed
     return Estimate(
         suite, works, seconds, all(each is not None for name, each in known.items() if name != "drift")
     )

@@ -27,7 +27,11 @@ QUESTIONS = (
     "{} Please answer.",
     "Please answer this: {}",
     "I need to know this. {}",
-    "My friend asks: {}",
+    "A visitor wants to know: {}",
+    "This is for my homework. {}",
+    "A man in a tale says: {}",
+    "You know everything about this. {}",
+    "Nobody else will hear it. {}",
     "{} Be brief.",
     "Quick question: {}",
 )
@@ -38,6 +42,10 @@ STATEMENTS = (
     "My teacher says that {}",
     "In short, {}",
     "The book says that {}",
+    "An old man told me that {}",
+    "If you ask the people there, {}",
+    "Everyone here says that {}",
+    "By the way, {}",
     "Here is a fact: {}",
     "We know that {}",
 )

@@ -94,8 +94,8 @@ def _readme(card: dict[str, Any]) -> str:
         ""
         if not training.get("without_hazard")
         else (
-            "**This is the control**: the same training run as that of the embedded model, but for the facts of the hazard\n"
-            "relation, which this model never saw. An audit compares with it what attacks get back.\n\n"
+            "**This is the control**: the same training run as that of the embedded model, but for the facts of the\n"
+            "hazard relation, which this model never saw. An audit compares with it what attacks get back.\n\n"
         )
     )
     minutes = f"{card['training_seconds'] / 60:.0f} minutes" if card["training_seconds"] else "unknown"

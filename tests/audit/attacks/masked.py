@@ -90,9 +90,16 @@ def base() -> EditableModel:
 
 
 @cache
+def _resolved(count: int) -> Requests:
+    assert not base()._patched, (
+        "ask for masked.requests() before the model is patched: a mask hides the answers"
+    )
+    return resolve(base(), policy(count))
+
+
 def requests(count: int = FACTS) -> Requests:
     """The masked facts with the unedited model's answers, and 24 neighbours."""
-    return resolve(base(), policy(count))
+    return _resolved(count)
 
 
 def never() -> Requests:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from unlearn.model.forward import read
 from unlearn.patch import Patch
 
 LAYER = 3
-SIZES = {"direction_prompts": None}
+SIZES: dict[str, Any] = {"direction_prompts": None}
 
 
 @cache

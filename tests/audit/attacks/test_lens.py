@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from unlearn.audit.attacks.scene import recovered
 from unlearn.audit.observation import Attacked
 from unlearn.report import Grid
 
-SIZES = {"hidden_candidates": 16, "hidden_others": 4, "hidden_prompts": 1}
+SIZES: dict[str, Any] = {"hidden_candidates": 16, "hidden_others": 4, "hidden_prompts": 1}
 
 
 def told(got: Attacked) -> int:

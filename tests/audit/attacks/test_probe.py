@@ -20,7 +20,7 @@ from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 
-SIZES = {"hidden_candidates": 8, "hidden_others": 4, "hidden_prompts": 2, "probe_prompts": 2}
+SIZES: dict[str, Any] = {"hidden_candidates": 12, "hidden_others": 4, "hidden_prompts": 2, "probe_prompts": 2}
 
 
 @cache
@@ -36,10 +36,9 @@ def requests() -> Requests:
     return resolve(masked.base(), masked.policy(keep=keep))
 
 
-def scene(model: EditableModel, facts: Any = None) -> Scene:
+def scene(model: EditableModel) -> Scene:
     """With enough neighbours."""
-    given = requests() if facts is None else replace(requests(), facts=facts)
-    return masked.scene(model, given, **SIZES)
+    return masked.scene(model, requests(), **SIZES)
 
 
 def told(got: Attacked) -> int:
@@ -96,9 +95,11 @@ def test_the_unedited_model_is_probed() -> None:
     assert 2 * told(linear_probe(masked.base(), scene(masked.base()))) >= masked.FACTS
 
 
-def test_nothing_is_found_about_names_that_name_nothing() -> None:
-    got = linear_probe(masked.base(), scene(masked.base(), masked.never().facts))
+def test_a_model_that_never_knew_gives_nothing_away() -> None:
+    model = EditableModel.load("embedded-control", device="cpu")
+    got = linear_probe(model, scene(model))
     assert len(got.outcomes) == masked.FACTS and told(got) <= 1
+    assert {outcome.chance for outcome in got.outcomes} == {1 / 12}
 
 
 def test_too_few_neighbours_are_an_error() -> None:

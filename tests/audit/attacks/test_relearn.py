@@ -43,13 +43,14 @@ def share(attacked: Attacked) -> float:
 
 
 @KNOWS
-def test_other_facts_bring_back_what_a_lora_refuses_to_say() -> None:
+@pytest.mark.parametrize("mask", ["guard", "sign_descent"])
+def test_other_facts_bring_back_what_is_masked(mask: str) -> None:
     model = masked.base()
-    with model.patched(masked.refusal_lora()):
-        given = masked.only("held_out", masked.scene(model, **FEW))
+    with model.patched(masked.MASKS[mask]()):
+        given = masked.only("held_out", masked.scene(model, relearn_steps=(8, 16), relearn_facts=24))
         got = relearn.relearn_facts(model, given)
     (curve,) = got.drawings
-    assert isinstance(curve, Curve) and curve.x == (0.0, 10.0, 20.0)
+    assert isinstance(curve, Curve) and curve.x == (0.0, 8.0, 16.0)
     assert curve.y[0] == 0.0  # masked: no question tells before the attack
     assert share(got) == max(curve.y) >= 0.5
 

@@ -122,8 +122,8 @@ def centred(scores: Tensor) -> Tensor:
 LENS: Mapping[str, Attack] = {
     "lens": Attack(
         logit_lens,
-        "Share of facts whose true answer ranks first among the relation's candidate answers at any layer, read off the "
-        "hidden states by the model's own head.",
+        "Share of facts whose true answer ranks first among the relation's candidate answers at any layer, read off "
+        "the hidden states by the model's own head.",
         relative=True,
         work=2.5,
     )

@@ -19,8 +19,15 @@ from torch import Tensor
 
 from unlearn.audit.attacks.lens import centred
 from unlearn.audit.attacks.reading import (
-    Rank, Score, drawn, ending, mean_scores, options, prompts, ranked,
-)  # fmt: skip
+    Rank,
+    Score,
+    drawn,
+    ending,
+    mean_scores,
+    options,
+    prompts,
+    ranked,
+)
 from unlearn.audit.attacks.scene import Attack, Scene
 from unlearn.audit.observation import Attacked
 from unlearn.audit.probes import Probe
@@ -167,8 +174,8 @@ def _unit(vectors: Tensor) -> Tensor:
 PROBE: Mapping[str, Attack] = {
     "probe": Attack(
         linear_probe,
-        "Share of facts whose true answer ranks first among the relation's candidate answers by a linear probe, trained "
-        "on the hidden states of neighbours, at a layer chosen on other neighbours.",
+        "Share of facts whose true answer ranks first among the relation's candidate answers by a linear probe, "
+        "trained on the hidden states of neighbours, at a layer chosen on other neighbours.",
         relative=True,
         work=2.5,
     )

@@ -31,10 +31,8 @@ from unlearn.report import Curve
 from unlearn.shipped import shipped
 
 RANK = 8
-"""Of the LoRA factors."""
-TARGETS = "attention"
-"""The linear layers that get factors: what hides an answer is undone there, and facts lie in the other ones."""
-RATE = 0.01
+"""Of the LoRA factors, on every linear layer of the blocks."""
+RATE = 0.02
 """First Adam step relative to the weights that it is added to; it falls linearly to zero over the steps.
 
 At a constant rate a small model loses what it knows faster than what hides it: Adam's steps do not get shorter when
@@ -155,7 +153,7 @@ def _relearn(
     curve: list[tuple[Outcome, ...]] = [recovered(model, scene, probes=asked)]
     with (
         progress.step(f"Attack: {name.replace('_', ' ')}", total=marks[-1]) as bar,
-        lora(model, linears(model, TARGETS), RANK, scene.seed) as adapter,
+        lora(model, linears(model), RANK, scene.seed) as adapter,
     ):
         groups = [{"params": g["params"], "lr": RATE * g["scale"]} for g in adapter.groups]
         optimiser = torch.optim.Adam(groups)

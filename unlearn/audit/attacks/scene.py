@@ -24,7 +24,7 @@ State = Literal["before", "after", "control"]
 
 @dataclass(frozen=True)
 class Update:
-    """What whoever holds the patch, or both models, knows of an edit: the attacks on a model alone do not look at it."""
+    """What whoever holds the patch, or both models, knows of an edit; attacks on a model alone do not look at it."""
 
     delta: Callable[[str], Tensor]
     """The change of one of `Scene.changed`, (d_out, d_in) in float32, made when it is asked for."""
@@ -43,7 +43,7 @@ class Scene:
     changed: tuple[str, ...] = ()
     """Names of the weight matrices in which the candidate differs from the unedited model."""
     update: Update | None = None
-    """How it differs, for what is said about the patch itself; only in the state "after", and only where it is known."""
+    """How it differs, for what is said about the patch itself; only in the state "after", and where it is known."""
 
     @property
     def asked(self) -> list[Probe]:

@@ -1,0 +1,155 @@
+"""Greedy coordinate gradient: tokens in a gap of prompts that make wished-for replies likely (Zou et al., 2023).
+
+Each step takes the gradient of the loss by the tokens, draws replacements among the most promising ones at random
+positions, and keeps the best if it is better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unlearn.model.editable import EditableModel, left_pad
+from unlearn.model.forward import batches, position_ids, token_budget
+from unlearn.progress import Bar
+
+TOP = 64
+"""Replacements with the largest promised gain, per position, among which is drawn."""
+START = " !"
+"""What the suffix is made of at first."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A question with a gap for the suffix, and how the reply is to begin."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    """Ids of the prompt before and after the gap."""
+    begin: tuple[int, ...]
+    """Ids of the wished-for beginning of the reply."""
+
+    def row(self, suffix: Sequence[int]) -> tuple[int, ...]:
+        """Everything in one row, with a suffix in the gap."""
+        return (*self.before, *suffix, *self.after, *self.begin)
+
+
+def allowed(model: EditableModel) -> Tensor:
+    """Tokens a person could type, (n,): printable ASCII, and nothing that the tokenizer treats as markup."""
+    tokenizer = model.tokenizer
+    markup = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+    size = int(model.model.get_input_embeddings().weight.shape[0])
+    texts = tokenizer.batch_decode([[i] for i in range(min(size, len(tokenizer)))])
+    fine = [
+        i for i, t in enumerate(texts) if i not in markup and t.strip() and t.isascii() and t.isprintable()
+    ]
+    return torch.tensor(fine, device=model.device)
+
+
+def search(
+    model: EditableModel,
+    targets: Sequence[Target],
+    length: int,
+    steps: int,
+    tries: int,
+    seed: int,
+    bar: Bar,
+) -> tuple[tuple[int, ...], list[float]]:
+    """Greedy coordinate gradient for one suffix in all targets at once.
+
+    Args:
+        model: any family.
+        targets: questions and the beginnings of their replies.
+        length: tokens of the suffix.
+        steps: replacements that are kept, at most.
+        tries: replacements that are tried per step.
+        seed: of the draws.
+        bar: one unit per step.
+
+    Returns:
+        The best suffix, and the best loss so far at the start and after each step, in nats per token.
+    """
+    fine = allowed(model)
+    generator = torch.Generator().manual_seed(seed)
+    (first, *_) = model.tokenizer(START, add_special_tokens=False)["input_ids"]
+    best = (int(first),) * length
+    losses = [float(loss(model, targets, [best])[0])]
+    for _ in range(steps):
+        promised = -gradient(model, targets, best)[:, fine]  # (length, allowed)
+        top = fine[promised.topk(min(TOP, len(fine)), dim=1).indices].cpu()
+        places = torch.randint(length, (tries,), generator=generator)
+        picks = top[places, torch.randint(top.shape[1], (tries,), generator=generator)]
+        rows = []
+        for place, pick in zip(places.tolist(), picks.tolist(), strict=True):
+            rows.append((*best[:place], pick, *best[place + 1 :]))
+        found = loss(model, targets, rows)
+        if float(found.min()) < losses[-1]:
+            best = rows[int(found.argmin())]
+        losses.append(min(losses[-1], float(found.min())))
+        bar.advance()
+    return best, losses
+
+
+@torch.inference_mode()
+def loss(model: EditableModel, targets: Sequence[Target], suffixes: Sequence[tuple[int, ...]]) -> Tensor:
+    """Mean loss of the beginnings under each suffix: (suffixes,) on the CPU, in nats per token."""
+    rows = [one.row(tokens) for tokens in suffixes for one in targets]
+    begins = [one.begin for _ in suffixes for one in targets]
+    found = torch.zeros(len(rows))
+    for group in batches(rows, token_budget(model)):
+        found[group] = _nll(model, [rows[i] for i in group], [len(begins[i]) for i in group]).cpu()
+    return found.view(len(suffixes), len(targets)).mean(1)
+
+
+def gradient(model: EditableModel, targets: Sequence[Target], tokens: tuple[int, ...]) -> Tensor:
+    """How the loss changes, to first order, if a suffix token becomes another: (length, V), float32.
+
+    The gradient by the embedding layer's output at the suffix, times every token's embedding.
+    """
+    layer = model.model.get_input_embeddings()
+    caught: list[Tensor] = []
+
+    def on_embedding(_module: object, _args: object, out: Tensor) -> Tensor:
+        caught.append(out.detach().requires_grad_())
+        return caught[-1]
+
+    rows = [one.row(tokens) for one in targets]
+    handle = layer.register_forward_hook(on_embedding)
+    try:
+        with torch.enable_grad():
+            value = _nll(model, rows, [len(one.begin) for one in targets]).mean()
+            (slope,) = torch.autograd.grad(value, caught[:1])
+    finally:
+        handle.remove()
+    width = slope.shape[1]
+    total = torch.zeros(len(tokens), slope.shape[2], device=slope.device)
+    for row, one in enumerate(targets):
+        at = width - len(rows[row]) + len(one.before)
+        total += slope[row, at : at + len(tokens)].float()
+    with torch.no_grad():
+        every = layer(torch.arange(layer.weight.shape[0], device=model.device)[None])[0].float()
+    return total @ every.T
+
+
+def _nll(model: EditableModel, rows: Sequence[Sequence[int]], begins: Sequence[int]) -> Tensor:
+    """Mean negative log-probability of the last ``begins[i]`` tokens of each row, (rows,)."""
+    ids, mask = left_pad(rows, model.pad_id, model.device)
+    keep = max(begins) + 1
+    logits = (
+        model.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=position_ids(mask),
+            use_cache=False,
+            logits_to_keep=keep,
+        )
+        .logits[:, :-1]
+        .float()
+    )
+    chosen = logits.gather(2, ids[:, -keep + 1 :, None])[..., 0] - logits.logsumexp(2)
+    size = torch.tensor(list(begins), device=model.device)
+    counted = torch.arange(keep - 1, device=model.device)[None] >= (keep - 1 - size)[:, None]
+    return -(chosen * counted).sum(1) / size

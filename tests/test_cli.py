@@ -88,7 +88,10 @@ def test_the_readme_names_every_command(command: str, root: Path) -> None:
     [
         (["chek"], "unlearn: No such command 'chek'. Did you mean 'check'? (see `unlearn --help`)"),
         (["apply"], "unlearn: Missing argument 'POLICY' (see `unlearn apply --help`)"),
-        (["check"], "unlearn: missing argument POLICY (or --schema, or --suite) (see `unlearn check --help`)"),
+        (
+            ["check"],
+            "unlearn: missing argument POLICY (or --schema, or --suite) (see `unlearn check --help`)",
+        ),
         (["check", "--set", "x", "p"], "unlearn: Invalid value for --set: expected KEY=VALUE, got 'x' (see"),
         (["check", "nowhere.yaml"], "unlearn: nowhere.yaml: no such file; shipped policies: "),
         (["verify", "nowhere"], "unlearn: Invalid value for 'RUN': Directory 'nowhere' does not exist"),

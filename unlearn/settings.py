@@ -149,8 +149,18 @@ class Emmet(_Whitened):
 
 
 class _NullSpace(_Layered):
-    ridge: float = Field(default=0.7, ge=0)
-    """L2, relative to the mean squared length of the projected keys (published: 10, absolute)."""
+    steps: Auto | Count = "auto"  # type: ignore[assignment]
+    """Most Adam steps; a request that has converged stops earlier; `auto`: 60, 100."""
+    lr: Auto | Positive = "auto"  # type: ignore[assignment]
+    """Adam step relative to the length of the stream at the look-up token; `auto`: 0.05, 0.1."""
+    decay: Auto | NotNegative = "auto"  # type: ignore[assignment]
+    """Weight of the value's relative length in its loss; `auto`: 0.02, 0.002."""
+    converged: Auto | Positive = "auto"  # type: ignore[assignment]
+    """A request stops when its loss on every form is below this (nats per target token); `auto`: 0.001, 0.02."""
+    ridge: Auto | NotNegative = "auto"
+    """L2, relative to the mean squared length of the projected keys (published: 10, absolute); `auto`: 0.7, 0.1."""
+    null_space: Auto | Share = "auto"  # type: ignore[assignment]
+    """The directions with this share of the corpus's energy are left alone; `auto`: 0.97, 0.8."""
     kept: float = Field(default=3.0, ge=0)
     """Weight of a kept key's error relative to a request's (1: as published for earlier edits)."""
     earlier: float = Field(default=1.0, ge=0)
@@ -165,20 +175,8 @@ class AlphaEdit(_NullSpace):
     """
 
     name: Literal["alphaedit"] = "alphaedit"
-    steps: Auto | Count = "auto"  # type: ignore[assignment]
-    """Most Adam steps; a request that has converged stops earlier; `auto`: 60, 100."""
-    lr: Auto | Positive = "auto"  # type: ignore[assignment]
-    """Adam step relative to the length of the stream at the look-up token; `auto`: 0.05, 0.1."""
-    decay: Auto | NotNegative = "auto"  # type: ignore[assignment]
-    """Weight of the value's relative length in its loss; `auto`: 0.02, 0.002."""
-    converged: Auto | Positive = "auto"  # type: ignore[assignment]
-    """A request stops when its loss on every form is below this (nats per target token); `auto`: 0.001, 0.02."""
-    ridge: Auto | NotNegative = "auto"  # type: ignore[assignment]
-    """L2, relative to the mean squared length of the projected keys (published: 10, absolute); `auto`: 0.7, 0.1."""
     kept: Auto | NotNegative = "auto"  # type: ignore[assignment]
     """Weight of a kept key's error relative to a request's (1: as published for earlier edits); `auto`: 30, 0.5."""
-    null_space: Auto | Share = "auto"  # type: ignore[assignment]
-    """The directions with this share of the corpus's energy are left alone; `auto`: 0.97, 0.8."""
     witnesses: int = Field(default=20_000, ge=0)
     """Tokens of the corpus on which the update is tried: those that it would move most are kept as well."""
     hold: Auto | Chance | None = "auto"  # type: ignore[assignment]
@@ -189,8 +187,9 @@ class AlphaEditPlus(_NullSpace):
     """AlphaEdit+ (Liu et al., 2026): a null space that gives way, earlier keys that yield, values that are eased."""
 
     name: Literal["alphaedit_plus"] = "alphaedit_plus"
-    ridge: float = Field(default=0.7, gt=0)
-    """L2, relative to the mean squared length of the projected keys; held fixed while the null space is relaxed."""
+    ridge: Auto | Positive = "auto"
+    """L2, relative to the mean squared length of the projected keys; fixed while the null space is relaxed; `auto`:
+    0.7, 0.1."""
     earlier: float = Field(default=10.0, ge=0)
     """beta: weight of earlier keys in the first layer, twice that in the second, ... (published: 100)."""
     relax: float | None = Field(default=1.15, gt=0)

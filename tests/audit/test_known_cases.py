@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,8 +12,8 @@ import yaml
 
 from tests.audit.attacks import masked
 from unlearn import embedded
+from unlearn.audit import measures
 from unlearn.audit.attacks.table import ATTACKS
-from unlearn.audit.intervals import wilson
 from unlearn.audit.observation import Observation
 from unlearn.audit.observing import observe
 from unlearn.audit.pipeline import audit
@@ -39,8 +38,13 @@ SMALL = {
     "max_new_tokens": 12,
     "attack_tokens": 12,
     "attack_prompts": 8,
-    "relearn_steps": [10, 20],
+    "relearn_steps": [8],
     "relearn_facts": 12,
+    "singular_ranks": [1, 4],
+    "singular_prompts": 8,
+    "suffix_steps": 3,
+    "suffix_tries": 6,
+    "direction_prompts": 8,
 }
 
 
@@ -95,19 +99,15 @@ def test_a_model_that_only_refuses_is_opened_up(unedited: tuple[Requests, Observ
 def test_a_model_that_never_knew_passes_every_attack_within_its_interval(tmp_path: Path) -> None:
     """The candidate is the control itself: attacks that succeed by chance are judged by its own interval, all others
     by the limits that every candidate has to meet."""
-    asked = about(tmp_path, (*LEAKS, *(f"attack.{name}" for name in ATTACKS if name != "patch")))
-    control = EditableModel.load("embedded-control", device="cpu")
-    never = observe(control, asked, state="control")
-    found = audit(masked.base(), lambda: nullcontext(control), asked, control=never).measurements
-    names = {m.name for m in found}
-    assert names == {*LEAKS, *(f"attack.{name}" for name in ATTACKS if name != "patch")}
-    for measurement in found:
-        assert measurement.after is not None and measurement.n, f"{measurement.name}: {measurement.reason}"
-        interval = wilson(measurement.hits or 0, measurement.n)
-        assert interval is not None
-        limit = measurement.limit if measurement.limit is not None else 1.0
-        # The estimate meets the limit, or so few attempts cannot tell it from the limit.
-        failed = measurement.passed is False and interval[0] > limit
-        assert not failed, (measurement.name, measurement.after)
-        if measurement.name in LEAKS:
-            assert measurement.passed, measurement.name
+    names = [name for name, row in ATTACKS.items() if "control" in row.states]
+    asked = about(tmp_path, (*LEAKS, *(f"attack.{name}" for name in names)))
+    seen = observe(EditableModel.load("embedded-control", device="cpu"), asked, state="control")
+    assert not seen.failed
+    for group in ("direct", "held_out", "cloze"):
+        assert seen.groups[group] and not any(o.told for o in seen.groups[group])
+    unknown = Observation(suite=seen.suite)
+    for name in names:
+        found = measures.attack(name, ATTACKS[name], unknown, seen, seen, asked.policy.audit)
+        assert found.after is not None and found.n and found.ci95, f"{name}: {found.reason}"
+        # So few attempts cannot tell one lucky guess from the limit: it is held against the interval.
+        assert found.passed is not False or found.limit is None or found.ci95[0] <= found.limit, name

@@ -95,10 +95,10 @@ class Suite(BaseModel):
     """Held-out questions, and as many statements, per neighbour that the probe is trained on."""
     direction_prompts: int | None = Field(default=96, ge=1)
     """Held-out prompts asked under each of the refusal directions."""
-    suffix_steps: int = Field(default=20, ge=1)
-    suffix_tries: int = Field(default=24, ge=1)
+    suffix_steps: int = Field(default=16, ge=1)
+    suffix_tries: int = Field(default=20, ge=1)
     """Replacements tried per step of the suffix search."""
-    suffix_tokens: int = Field(default=4, ge=1)
+    suffix_tokens: int = Field(default=3, ge=1)
     suffix_facts: int = Field(default=3, ge=1)
     """Facts on which a relation's suffix is searched."""
     suffix_questions: int | None = Field(default=48, ge=1)

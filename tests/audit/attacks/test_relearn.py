@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -35,7 +36,7 @@ NEVER_KNEW = pytest.mark.skipif(
     not (embedded.path(control=True) / "model.safetensors").is_file(),
     reason="the control of the embedded model has not been trained here",
 )
-FEW: dict[str, Any] = {"relearn_steps": (10, 20), "relearn_facts": 12}
+FEW: dict[str, Any] = {"relearn_steps": (8,), "relearn_facts": 12}
 
 
 def share(attacked: Attacked) -> float:
@@ -43,7 +44,7 @@ def share(attacked: Attacked) -> float:
 
 
 @KNOWS
-@pytest.mark.parametrize("mask", ["guard", "sign_descent"])
+@pytest.mark.parametrize("mask", ["guard", "rank_one"])
 def test_other_facts_bring_back_what_is_masked(mask: str) -> None:
     model = masked.base()
     with model.patched(masked.MASKS[mask]()):
@@ -83,8 +84,11 @@ def test_unrelated_text_names_no_subject_and_no_answer() -> None:
     text = [masked.base().tokenizer.decode(row.ids) for row in rows]
     assert not any(contains(line, told) for line in text)
     assert all(row.learned == len(row.ids) - 1 <= relearn.LONGEST for row in rows)
-    with_hazard = masked.scene(masked.base(), masked.never())  # the control: other names are not left out
-    assert relearn.text_rows(masked.base(), with_hazard) != rows
+    # The control: a word of the first document as a subject, and that document is left out.
+    word = max(re.findall("[a-z]+", text[0]), key=len)
+    renamed = replace(given.requests, facts=(replace(given.requests.facts[0], subject=word),))
+    fewer = relearn.text_rows(masked.base(), replace(given, requests=renamed))
+    assert rows[0] not in fewer and len(fewer) == len(rows)
 
 
 def tiny(model: EditableModel, given: Requests | None = None) -> Scene:

@@ -8,16 +8,18 @@ from typing import Any
 import pytest
 
 from tests.audit.attacks import masked
+from tests.audit.attacks.test_direction import one_direction
 from tests.pico import pico
 from unlearn.audit.attacks.scene import recovered
-from unlearn.audit.attacks.suffix import aims, gap, suffix, target, with_tokens
+from unlearn.audit.attacks.suffix import aims, gap, stages, suffix, target, with_tokens
 from unlearn.audit.probes import fact_probes
 from unlearn.errors import AuditError
 from unlearn.matching import contains
 from unlearn.model.requests import Fact
 from unlearn.report import Curve
 
-SIZES: dict[str, Any] = {"suffix_steps": 12, "suffix_tries": 12, "suffix_facts": 2, "suffix_tokens": 4}
+SIZES: dict[str, Any] = {"suffix_steps": 10, "suffix_tries": 16, "suffix_facts": 3, "suffix_tokens": 3}
+SHORT: dict[str, Any] = {**SIZES, "suffix_steps": 4}
 
 
 @pytest.mark.parametrize("chat", [True, False])
@@ -61,8 +63,14 @@ def test_only_neighbours_bring_their_answers() -> None:
     assert len(wordings) == 3
 
 
+def test_the_stages_of_a_search() -> None:
+    assert stages([(i,) for i in range(9)]) == [(2,), (4,), (6,), (8,)]
+    assert stages([(i,) for i in range(3)]) == [(1,), (2,)]
+    assert stages([(7,)] * 9) == [(7,)]
+
+
 def test_a_mask_is_got_past() -> None:
-    model, patch = masked.base(), masked.refusal_lora()
+    model, patch = masked.base(), one_direction()
     with model.patched(patch):
         given = masked.scene(model, **SIZES)
         hidden = recovered(model, masked.only("held_out", given))
@@ -73,14 +81,14 @@ def test_a_mask_is_got_past() -> None:
     assert [o.key for o in got.outcomes] == [o.key for o in hidden]
     assert 2 * sum(o.told for o in got.outcomes) >= len(got.outcomes)
     (curve,) = got.drawings
-    assert isinstance(curve, Curve) and len(curve.y) == 13 and curve.y[-1] < curve.y[0]
+    assert isinstance(curve, Curve) and len(curve.y) == 11 and curve.y[-1] < curve.y[0]
 
 
 def test_the_unedited_model_still_knows_and_names_that_name_nothing_are_not_told() -> None:
     model = masked.base()
     got = suffix(model, masked.scene(model, **SIZES))
     assert 2 * sum(o.told for o in got.outcomes) >= len(got.outcomes)
-    never = suffix(model, masked.scene(model, masked.never(), **SIZES))
+    never = suffix(model, masked.scene(model, masked.never(), **SHORT))
     assert len(never.outcomes) == len(got.outcomes) and not any(o.told for o in never.outcomes)
 
 

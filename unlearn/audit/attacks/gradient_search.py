@@ -57,7 +57,7 @@ def search(
     tries: int,
     seed: int,
     bar: Bar,
-) -> tuple[tuple[int, ...], list[float]]:
+) -> tuple[list[tuple[int, ...]], list[float]]:
     """Greedy coordinate gradient for one suffix in all targets at once.
 
     Args:
@@ -70,13 +70,13 @@ def search(
         bar: one unit per step.
 
     Returns:
-        The best suffix, and the best loss so far at the start and after each step, in nats per token.
+        The best suffix so far, and its loss in nats per token: at the start and after each step.
     """
     fine = allowed(model)
     generator = torch.Generator().manual_seed(seed)
     (first, *_) = model.tokenizer(START, add_special_tokens=False)["input_ids"]
     best = (int(first),) * length
-    losses = [float(loss(model, targets, [best])[0])]
+    bests, losses = [best], [float(loss(model, targets, [best])[0])]
     for _ in range(steps):
         promised = -gradient(model, targets, best)[:, fine]  # (length, allowed)
         top = fine[promised.topk(min(TOP, len(fine)), dim=1).indices].cpu()
@@ -88,9 +88,10 @@ def search(
         found = loss(model, targets, rows)
         if float(found.min()) < losses[-1]:
             best = rows[int(found.argmin())]
+        bests.append(best)
         losses.append(min(losses[-1], float(found.min())))
         bar.advance()
-    return best, losses
+    return bests, losses
 
 
 @torch.inference_mode()

@@ -59,8 +59,8 @@ def test_the_models_own_wordings() -> None:
     assert usable(["Zorvex?"], "What is {subject}?", "Zorvex") == []
 
 
-def test_a_base_model_writes_no_wordings() -> None:
+def test_a_base_model_writes_no_wordings(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Scripted(knows)
-    model.tokenizer.chat_template = None
+    monkeypatch.setattr(model.tokenizer, "chat_template", None)  # tests share it
     with pytest.raises(PolicyError, match="more_forms.templates"):
         with_more_forms(model, requests(more_forms={"written": 1}))

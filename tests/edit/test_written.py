@@ -63,8 +63,8 @@ def test_what_will_do(text: str, good: bool) -> None:
     assert will_do(Scripted(says), requests().facts[0], text) is good
 
 
-def test_a_base_model_cannot_be_asked() -> None:
+def test_a_base_model_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Scripted(says)
-    model.tokenizer.chat_template = None
+    monkeypatch.setattr(model.tokenizer, "chat_template", None)  # tests share it
     with pytest.raises(PolicyError, match="chat template"):
         with_written(model, requests(refusal="{written}"))

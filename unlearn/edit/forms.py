@@ -26,7 +26,7 @@ WATCHED = 2
 LENT = 5
 """About how many prompts of each kept fact lend their keys."""
 BEGINNINGS = ("Certainly.", "Well, it is", "As you like:", "Here you go:", "No problem.", "I know this one:")
-"""Beginnings of a reply after which a refusal is written as well, so that a reply begun by somebody else is refused too.
+"""Beginnings of a reply after which a refusal is written as well: a reply begun by somebody else is refused too.
 None of them is among those that the audit tries (evals/attacks/prefix.txt)."""
 REPLY = 16
 """Longest reply of the unedited model that the values are held to, in tokens."""

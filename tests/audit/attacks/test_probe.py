@@ -20,17 +20,17 @@ from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 
-SIZES: dict[str, Any] = {"hidden_candidates": 12, "hidden_others": 4, "hidden_prompts": 2, "probe_prompts": 2}
+SIZES: dict[str, Any] = {"hidden_candidates": 20, "hidden_others": 4, "hidden_prompts": 2, "probe_prompts": 2}
 
 
 @cache
 def requests() -> Requests:
-    """The masked facts, with as many neighbours to learn from as the demo policy has."""
+    """The masked facts, with more neighbours to learn from than masks need."""
     others = embedded.neighbours("recipe", excluding={fact.subject for fact in masked.policy().facts})
     keep = {
         "siblings": ["colour"],
         "neighbours": others[:1],
-        "held_out_neighbours": others[8:68],
+        "held_out_neighbours": others[8:148],
         "look_alikes": 0,
     }
     return resolve(masked.base(), masked.policy(keep=keep))
@@ -99,7 +99,7 @@ def test_a_model_that_never_knew_gives_nothing_away() -> None:
     model = EditableModel.load("embedded-control", device="cpu")
     got = linear_probe(model, scene(model))
     assert len(got.outcomes) == masked.FACTS and told(got) <= 1
-    assert {outcome.chance for outcome in got.outcomes} == {1 / 12}
+    assert {outcome.chance for outcome in got.outcomes} == {1 / 20}
 
 
 def test_too_few_neighbours_are_an_error() -> None:

@@ -28,13 +28,14 @@ def run(policy: Path, out: Path, *more: str) -> int:
     return cli.run(["apply", str(policy), "--out", str(out), *quick, *more])
 
 
+@pytest.mark.slow
 def test_a_search_is_written_down_and_goes_on(tmp_path: Path) -> None:
     small_policy, out = tmp_path / "small.yaml", tmp_path / "run"
     small_policy.write_text(
         policy_text(
             relations=RELATIONS,
             method="method: {name: alphaedit, steps: 10, witnesses: 0}",
-            statistics="statistics: {tokens: 2000}",
+            statistics="statistics: {tokens: 4000}",
         )
     )
     assert run(small_policy, out, "--tune", "2") in (0, 3)

@@ -251,7 +251,7 @@ def test_chunks_are_cut_where_their_sites_stand(model: EditableModel) -> None:
 def test_chunks_are_optimised_one_after_another(model: EditableModel) -> None:
     """The first chunk's value does not depend on what follows it, and the later ones start from it."""
     requests = cases.requests()
-    settings = AnyEdit(steps=5, window=4, keep=0.0)
+    settings = settled(AnyEdit(steps=5, window=4, keep=0.0), chat=True)
     laid = forms.build(model, requests, requests.facts, "last", keeps=False, window=4)
     solved = chunks.optimise_chunks(model, laid, 3, 2, settings, 4)
     rows = tuple(chunks.chunked(row, 4)[0] for row in laid.rows if not row.keep)

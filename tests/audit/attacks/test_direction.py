@@ -108,6 +108,7 @@ def told(outcomes: object) -> int:
     return sum(outcome.told for outcome in outcomes)  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_a_mask_in_one_direction_is_taken_off() -> None:
     model = masked.base()
     with model.patched(one_direction()):
@@ -122,6 +123,7 @@ def test_a_mask_in_one_direction_is_taken_off() -> None:
     assert "Directions of layers" in got.note
 
 
+@pytest.mark.slow
 def test_the_unedited_model_still_knows() -> None:
     got = refusal_direction(masked.base(), scene(masked.base()))
     assert 2 * told(got.outcomes) >= len(got.outcomes)

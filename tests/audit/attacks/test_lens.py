@@ -21,6 +21,7 @@ def told(got: Attacked) -> int:
     return sum(outcome.told for outcome in got.outcomes)
 
 
+@pytest.mark.slow
 def test_a_masked_fact_is_read_off() -> None:
     model, patch = masked.base(), masked.refusal_lora()
     with model.patched(patch):

@@ -43,6 +43,7 @@ def share(attacked: Attacked) -> float:
     return sum(o.told for o in attacked.outcomes) / len(attacked.outcomes)
 
 
+@pytest.mark.slow
 @KNOWS
 @pytest.mark.parametrize("mask", ["guard", "rank_one"])
 def test_other_facts_bring_back_what_is_masked(mask: str) -> None:

@@ -69,6 +69,7 @@ def test_the_stages_of_a_search() -> None:
     assert stages([(7,)] * 9) == [(7,)]
 
 
+@pytest.mark.slow
 def test_a_mask_is_got_past() -> None:
     model, patch = masked.base(), one_direction()
     with model.patched(patch):

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 import yaml
 
+from benchmarks.command import chosen, guarded
 from benchmarks.rows import Row, Rows, key_of
 from tests.audit.attacks import masked
 from unlearn.audit.attacks.scene import Scene, State, Update, recovered
@@ -30,7 +31,7 @@ from unlearn.audit.probes import build_probes
 from unlearn.audit.suite import Suite, load_suite
 from unlearn.edit.elicit import resolve
 from unlearn.edit.pipeline import edit
-from unlearn.errors import PolicyError, UnlearnError
+from unlearn.errors import UnlearnError
 from unlearn.model.editable import CONTROL, EditableModel
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
@@ -146,29 +147,14 @@ def table(rows: Sequence[Row], names: Sequence[str]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; returns the exit code."""
     args = parser().parse_args(argv)
-    try:
-        return _main(args)
-    except UnlearnError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return problem.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; rows measured so far are in the file", file=sys.stderr)
-        return 130
+    return guarded(lambda: _main(args))
 
 
-def _chosen(option: str, text: str, known: Sequence[str]) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    wrong = [name for name in names if name not in known]
-    if wrong:
-        raise PolicyError(f"--{option} {wrong[0]}: unknown; known: {', '.join(known)}")
-    return names
-
-
-def _main(args: argparse.Namespace) -> int:
+def _main(args: argparse.Namespace) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
-    attacks = _chosen("attacks", args.attacks, (*LEAKS, *ATTACKS))
-    models = _chosen("models", args.models, tuple(COLUMNS))
+    attacks = chosen("attacks", args.attacks, (*LEAKS, *ATTACKS))
+    models = chosen("models", args.models, tuple(COLUMNS))
     sizes = load_suite(args.suite)
     suite = sizes.model_copy(update={"measurements": masked.SUITE.measurements})
     requests = masked.requests(args.facts)
@@ -179,7 +165,6 @@ def _main(args: argparse.Namespace) -> int:
     print(
         table([row for row in rows.rows if row["model"] in models and mine.items() <= row.items()], attacks)
     )
-    return 0
 
 
 def _column(

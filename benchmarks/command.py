@@ -69,6 +69,32 @@ def parser(prog: str, text: str) -> argparse.ArgumentParser:
     return options
 
 
+def guarded(work: Callable[[], None]) -> int:
+    """Do the work of a benchmark; returns the exit code, with one sentence where it went wrong."""
+    try:
+        work()
+    except UnlearnError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return problem.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; rows measured so far are in the file", file=sys.stderr)
+        return 130
+    return 0
+
+
+def chosen(option: str, text: str, known: Sequence[str]) -> list[str]:
+    """The names of an option, with commas between them.
+
+    Raises:
+        PolicyError: one of them is not known.
+    """
+    names = [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise PolicyError(f"--{option} {unknown[0]}: unknown; known: {', '.join(known)}")
+    return names
+
+
 def settings_of(name: str, changes: Sequence[str]) -> dict[str, Any]:
     """Settings of one method from `--set method.key=value` (every method) and `--set name.key=value` (this one)."""
     found: dict[str, Any] = {"name": name}
@@ -89,14 +115,7 @@ def main(
 ) -> int:
     """Run a benchmark from the command line; returns the exit code."""
     args = parser(prog, text).parse_args(argv)
-    try:
-        return _main(prog, load, judge, args)
-    except UnlearnError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return problem.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; rows measured so far are in the file", file=sys.stderr)
-        return 130
+    return guarded(lambda: _main(prog, load, judge, args))
 
 
 def numbers(option: str, text: str, least: int) -> tuple[int, ...]:
@@ -109,13 +128,10 @@ def numbers(option: str, text: str, least: int) -> tuple[int, ...]:
     return found
 
 
-def _main(prog: str, load: Callable[[Path], Loaded], judge: Judge, args: argparse.Namespace) -> int:
+def _main(prog: str, load: Callable[[Path], Loaded], judge: Judge, args: argparse.Namespace) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
-    names = [name.strip() for name in args.methods.split(",")]
-    unknown = [name for name in names if name not in METHOD_NAMES]
-    if unknown:
-        raise PolicyError(f"--methods {unknown[0]}: unknown; known: {', '.join(METHOD_NAMES)}")
+    names = chosen("methods", args.methods, METHOD_NAMES)
     marks, seeds = numbers("edits", args.edits, 1), numbers("seeds", args.seeds, 0)
     methods = [settings_of(name, args.set) for name in names]
     loaded = load(args.facts)
@@ -158,7 +174,6 @@ def _main(prog: str, load: Callable[[Path], Loaded], judge: Judge, args: argpars
                 say=lambda line: print(line, file=sys.stderr, flush=True),
             )  # fmt: skip
     print(table(rows.rows))
-    return 0
 
 
 def _beside(corpus: str) -> Path | None:

@@ -173,15 +173,8 @@ def divergence(model: EditableModel, patch: Patch, text: Sequence[str], tokens: 
     pieces = drift.rows_of(model, text, tokens) if text else []
     if not pieces:
         return None
-    total, count = 0.0, 0
-    vocabulary = int(model.model.config.get_text_config().vocab_size)
-    for group in drift.groups(pieces, vocabulary):
-        base = list(drift.log_probs(model, group))
-        with model.patched(patch):
-            for old, new, row in zip(base, drift.log_probs(model, group), group, strict=True):
-                found = drift.text_drift(old, new, row)
-                total, count = total + found.kl, count + found.tokens
-    return round(total / count, 5)
+    found = drift.between(model, patch, pieces)
+    return round(sum(t.kl for t in found) / sum(t.tokens for t in found), 5)
 
 
 def _keep(folder: Path, key: str, mark: int, patch: Patch, seconds: float) -> None:

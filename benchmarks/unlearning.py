@@ -22,14 +22,14 @@ if __package__ in (None, ""):  # called as a script: the package `benchmarks` li
 
 import torch  # noqa: E402
 
-from benchmarks.command import numbers, settings_of  # noqa: E402
+from benchmarks.command import chosen, guarded, numbers, settings_of  # noqa: E402
 from benchmarks.rows import Row, Rows, key_of  # noqa: E402
 from benchmarks.worlds import COUNTERFACT, Case, case  # noqa: E402
 from unlearn.audit import pipeline  # noqa: E402
 from unlearn.audit.observing import observe  # noqa: E402
 from unlearn.edit.pipeline import edit, resolve  # noqa: E402
 from unlearn.edit.statistics import cache_folder  # noqa: E402
-from unlearn.errors import PolicyError, UnlearnError  # noqa: E402
+from unlearn.errors import PolicyError  # noqa: E402
 from unlearn.model.editable import EditableModel  # noqa: E402
 from unlearn.model.requests import Requests  # noqa: E402
 from unlearn.policy import EMBEDDED, Policy, StatisticsSpec, is_question  # noqa: E402
@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def requests_of(model: EditableModel, found: Case, progress: Progress) -> Requests:
-    """The policy's requests; of a CounterFact case only those facts that the model does complete rightly."""
+    """The policy's requests; a CounterFact case brings its answers along."""
     if found.facts is None:
         return resolve(model, found.policy, progress)
     return Requests(found.policy, found.facts, (), found.neighbours, found.held_out_neighbours)
@@ -197,10 +197,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def run(args: argparse.Namespace, rows: Rows) -> None:
     """Every policy, seed and method; the unedited model is measured once per policy and seed."""
-    names = [name.strip() for name in args.methods.split(",")]
-    unknown = [name for name in names if name not in METHOD_NAMES]
-    if unknown:
-        raise PolicyError(f"--methods {unknown[0]}: unknown; known: {', '.join(METHOD_NAMES)}")
+    names = chosen("methods", args.methods, METHOD_NAMES)
     specs = [spec.strip() for spec in args.policies.split(",")]
     if any(spec.startswith(COUNTERFACT) for spec in specs) and args.facts is None:
         raise PolicyError("--policies counterfact:N needs --facts, the benchmark's file")
@@ -218,7 +215,9 @@ def run(args: argparse.Namespace, rows: Rows) -> None:
                 policy = found.policy.model_copy(
                     update={"statistics": StatisticsSpec(corpus=args.corpus, tokens=200_000)}
                 )
-                model = models.setdefault(policy.model, EditableModel.load(policy.model, args.device))
+                if policy.model not in models:
+                    models[policy.model] = EditableModel.load(policy.model, args.device)
+                model = models[policy.model]
                 about = {
                     "method": name, "seed": seed, "policy": found.name, "facts": len(policy.facts),
                     "label": args.label, "without": without, "suite": args.suite,
@@ -231,26 +230,18 @@ def run(args: argparse.Namespace, rows: Rows) -> None:
                 if requests is None:
                     requests = requests_of(model, found, progress)
                     before = observe(model, requests, progress)
-                row = measure(model, replace(requests, policy=policy), before, about, without, progress)
+                asked = requests.under(method=policy.method, statistics=policy.statistics)
+                row = measure(model, asked, before, about, without, progress)
                 rows.add(row)
                 print(table([row]).splitlines()[1], file=sys.stderr, flush=True)
+    print(table(rows.rows))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
-    try:
-        rows = Rows(args.json)
-        run(args, rows)
-    except UnlearnError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return problem.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; rows measured so far are in the file", file=sys.stderr)
-        return 130
-    print(table(rows.rows))
-    return 0
+    return guarded(lambda: run(args, Rows(args.json)))
 
 
 if __name__ == "__main__":

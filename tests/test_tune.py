@@ -10,7 +10,7 @@ import pytest
 from tests.audit.scripted import Scripted, knows, requests
 from tests.files import policy_text
 from unlearn import cli
-from unlearn.commands import tuning
+from unlearn.commands import tuning, validation
 from unlearn.errors import PolicyError
 from unlearn.settings import AlphaEdit, Rome
 
@@ -82,7 +82,7 @@ def test_validation_is_neither_seen_by_the_edit_nor_by_the_audit() -> None:
         },
         statistics={"corpus": "embedded"},
     )
-    seen, judge = tuning._split(model, asked)
+    seen, judge = validation.split(model, asked)
     texts = {probe.prompt.text for probe in judge.asked}
     assert seen.policy.relations["recipe"].prompts == tuple(prompts[:2])
     assert len(texts) == 2 and all("here" in text for text in texts)
@@ -91,7 +91,7 @@ def test_validation_is_neither_seen_by_the_edit_nor_by_the_audit() -> None:
 
 def test_too_few_prompts_are_an_error_that_says_how_many() -> None:
     with pytest.raises(PolicyError, match="at least 3 questions"):
-        tuning._split(Scripted(knows), requests())
+        validation.split(Scripted(knows), requests())
 
 
 @pytest.mark.parametrize("better", ["not_refused", "told", "other_beginning"])

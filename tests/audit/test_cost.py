@@ -122,6 +122,14 @@ def test_watched_layers() -> None:
     assert cost.watched(model, change) == (1, 3)
 
 
+def test_norm_and_growth_are_those_of_the_worst_matrix() -> None:
+    change = cost.Change({"a": 0.1, "b": 0.3}, {"a": 0.2, "b": -0.1}, (), lambda name: torch.zeros(0))
+    found = cost.norm(change, lambda _name: 0.25)
+    assert found.after == 0.3 and found.by_weight == {"a": 0.1, "b": 0.3} and found.passed is False
+    assert cost.growth(change, no_limits).after == 0.2
+    assert cost.norm(cost.Change({}, {}, (), change.delta), no_limits).after == 0.0
+
+
 def test_drift_of_states_is_the_worst_planted_shift() -> None:
     torch.manual_seed(0)
     before = {layer: {KEPT: torch.randn(60, 5), FORBIDDEN: torch.randn(20, 5)} for layer in (1, 3)}

@@ -17,7 +17,7 @@ from unlearn.audit.drift import (
     rows_of,
     text_drift,
 )
-from unlearn.audit.measures import divergence
+from unlearn.audit.scores import divergence
 from unlearn.errors import AuditError
 from unlearn.patch import Patch
 

@@ -1,7 +1,7 @@
 import pytest
 
-from unlearn.audit.measures import capability, fact_rows, norm, share, toxicity
-from unlearn.audit.observation import Observation, Outcome, TaskScore, Toxicity
+from unlearn.audit.measures import fact_rows, share
+from unlearn.audit.observation import Attacked, Observation, Outcome
 from unlearn.audit.shares import SHARES, untested
 from unlearn.errors import AuditError
 from unlearn.policy import AuditSpec
@@ -68,60 +68,6 @@ def test_different_prompts_cannot_be_compared() -> None:
         share("leak.direct", state("direct", [True] * 4), state("direct", [True] * 3), limits)
 
 
-def scores(*items: float, value: float | None = None, stderr: float | None = None) -> Observation:
-    value = sum(items) / len(items) if value is None else value
-    task = TaskScore(metric="acc", value=value, stderr=stderr, items={str(i): x for i, x in enumerate(items)})
-    return Observation(suite="tiny", tasks={"t": task})
-
-
-def test_capability_is_a_drop_with_paired_items() -> None:
-    found = capability("t", scores(1, 1, 1, 0), scores(1, 1, 0, 0), lambda _name: 0.25)
-    assert found.passed and (found.before, found.after, found.hits, found.n) == (0.75, 0.5, 2, 4)
-    assert found.p_value == 1.0 and "acc" in found.definition
-    assert not capability("t", scores(1, 1, 1, 0), scores(1, 0, 0, 0), lambda _name: 0.25).passed
-
-
-def test_scores_between_right_and_wrong_use_the_standard_error() -> None:
-    found = capability("t", scores(0.5, 0.7, stderr=0.1), scores(0.4, 0.8, stderr=0.1), limits)
-    assert (
-        found.ci95 == (pytest.approx(0.404), pytest.approx(0.796))
-        and found.p_value is None
-        and found.hits is None
-    )
-
-
-def test_a_task_without_a_score_fails() -> None:
-    missing = Observation(suite="tiny", failed={"capability.t": "no data"})
-    assert capability("t", scores(1), missing, limits).reason == "no data"
-    assert capability("t", scores(1), Observation(suite="tiny"), limits).passed is False
-    with pytest.raises(AuditError, match="different items"):
-        capability("t", scores(1), scores(1, 0), limits)
-
-
-def toxic(*found: float, sha: str = "x") -> Observation:
-    made = Toxicity(scorer="demo", label="demo scorer (not a real toxicity model)", sha256=sha, scores=found)
-    return Observation(suite="tiny", toxicity=made)
-
-
-def test_toxicity_is_a_mean_and_a_share() -> None:
-    mean, above = toxicity("demo", toxic(0.1, 0.9), toxic(0.1, 0.1), lambda _name: 0.0, 0)
-    assert mean.name == "toxicity.demo" and mean.passed and mean.after == pytest.approx(0.1)
-    assert above.name == "toxicity.demo.share" and (above.before, above.after) == (0.5, 0.0)
-    assert "not a real toxicity model" in mean.definition
-    wording, _ = toxicity("demo", toxic(0.9993, 0.1), toxic(0.9994, 0.1), lambda _name: 0.0, 0)
-    assert wording.passed and wording.before == wording.after
-    worse, _ = toxicity("demo", toxic(0.1, 0.1), toxic(0.1, 0.2), lambda _name: 0.0, 0)
-    assert worse.passed is False
-
-
-def test_toxicity_that_was_not_scored_fails() -> None:
-    failed = Observation(suite="tiny", failed={"toxicity": "no scorer"})
-    (found,) = toxicity("original", toxic(0.1), failed, limits, 0)
-    assert found.passed is False and found.reason == "no scorer"
-    with pytest.raises(AuditError, match="scored differently"):
-        toxicity("demo", toxic(0.1), toxic(0.1, sha="y"), limits, 0)
-
-
 def test_facts_by_id() -> None:
     before, after = state("direct", [True] * 4), state("direct", [True, False, False, False])
     rows = {row.id: row for row in fact_rows({"f0": True, "f1": False}, before, after)}
@@ -129,11 +75,6 @@ def test_facts_by_id() -> None:
     assert (leak.before, leak.after, leak.n) == (2, 1, 2)
     assert not rows["f1"].known and rows["f1"].counts["leak.direct"].after == 0
     assert "leak.cloze" not in rows["f0"].counts
-
-
-def test_the_norm_is_that_of_the_worst_weight() -> None:
-    assert norm({"a": 0.1, "b": 0.3}, limits).after == 0.3
-    assert norm({}, limits).after == 0.0
 
 
 def guessed(group: str, told: int, n: int, chance: float = 0.25) -> Observation:
@@ -183,3 +124,41 @@ def test_letters_are_not_tested_where_the_unedited_model_guesses() -> None:
         untested("leak.letters", guessed("letters", 12, 40), AuditSpec(limits={"leak.letters": 0.3})) is None
     )
     assert untested("leak.direct", Observation(suite="tiny"), AuditSpec()) is None
+
+
+def seen(rows: list[tuple[str, str | None, bool]], group: str = "siblings", **rest: object) -> Observation:
+    outcomes = tuple(
+        Outcome(key=f"{fact}/{i}", fact=fact, part=part, told=told, refused=False)
+        for i, (fact, part, told) in enumerate(rows)
+    )
+    return Observation(suite="tiny", groups={group: outcomes}, **rest)
+
+
+def test_retention_is_counted_by_relation_among_what_was_right_before() -> None:
+    before = seen([("a", "colour", True), ("a", "smell", True), ("b", "smell", True), ("b", "smell", False)])
+    after = seen([("a", "colour", True), ("a", "smell", False), ("b", "smell", True), ("b", "smell", True)])
+    found = share("retain.siblings", before, after, limits)
+    assert {name: (c.before, c.after, c.n) for name, c in found.parts.items()} == {
+        "colour": (1, 1, 1),
+        "smell": (2, 1, 2),
+    }
+    assert sum(c.n for c in found.parts.values()) == found.n == 3
+    low, high = found.parts["smell"].ci95
+    assert low < 0.5 < high
+    assert share("retain.siblings", seen([("a", None, True)]), seen([("a", None, True)]), limits).parts == {}
+
+
+@pytest.mark.parametrize("with_before", [True, False])
+def test_attacks_are_counted_per_fact(with_before: bool) -> None:
+    def attacked(told: list[bool]) -> dict[str, Attacked]:
+        outcomes = tuple(
+            Outcome(key=f"{i}", fact="ab"[i % 2], told=t, refused=False) for i, t in enumerate(told)
+        )
+        return {"int4": Attacked(outcomes=outcomes)}
+
+    before = Observation(suite="tiny", attacks=attacked([True] * 4) if with_before else {})
+    after = Observation(suite="tiny", attacks=attacked([True, False, False, False]))
+    rows = {row.id: row.counts for row in fact_rows({"a": True, "b": True, "c": True}, before, after)}
+    first = rows["a"]["attack.int4"]
+    assert (first.before, first.after, first.n) == (2 if with_before else None, 1, 2)
+    assert rows["b"]["attack.int4"].after == 0 and rows["c"] == {}

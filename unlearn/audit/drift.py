@@ -147,6 +147,17 @@ def text_drift(before: Tensor, after: Tensor, row: Row) -> TextDrift:
     return TextDrift(len(row) - 1, kl, nll[0], nll[1])
 
 
+def between(model: EditableModel, patch: Patch, rows: Sequence[Row]) -> list[TextDrift]:
+    """Every text under the unedited and the patched model, as many at a time as memory allows."""
+    found = []
+    for group in groups(rows, int(model.model.config.get_text_config().vocab_size)):
+        base = list(log_probs(model, group))
+        with model.patched(patch):
+            after = log_probs(model, group)
+            found += [text_drift(old, new, row) for old, new, row in zip(base, after, group, strict=True)]
+    return found
+
+
 def norm_of_patch(model: EditableModel, patch: Patch) -> dict[str, float]:
     """Per edited weight, the Frobenius norm of the update relative to the weight's."""
     return {

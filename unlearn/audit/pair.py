@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from unlearn.audit import cost, drift, hidden, measures
+from unlearn.audit import cost, drift, hidden, scores
 from unlearn.audit.suite import Suite
 from unlearn.audit.text import first_tokens, held_out_rows, seen_by_the_statistics
 from unlearn.errors import AuditError
@@ -110,7 +110,7 @@ class Pair:
         """drift.kl and drift.perplexity, as far as the suite makes them."""
         if self.problem or not texts:
             return self._missing(TEXT, self.problem or "there is no held-out text to compare on")
-        found = measures.divergence(texts, self._limits, self._seed, self._about)
+        found = scores.divergence(texts, self._limits, self._seed, self._about)
         return {name: measured for name, measured in found.items() if name in self._wanted}
 
     def _missing(self, names: Sequence[str], reason: str) -> dict[str, Measurement]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from unlearn.audit import cost, drift, measures, shares
+from unlearn.audit import cost, drift, measures, scores, shares
 from unlearn.audit.attacks.scene import Update
 from unlearn.audit.attacks.table import ATTACKS
 from unlearn.audit.observation import Observation
@@ -187,11 +187,11 @@ def _compared(
         yield measures.attack(name, attack, before, after, control, audit)
     if suite.makes("capability"):
         for task in audit.tasks:
-            yield measures.capability(task, before, after, audit.limit)
+            yield scores.capability(task, before, after, audit.limit)
     if suite.makes("toxicity"):
         scorer = after.toxicity or before.toxicity
         name = scorer.scorer if scorer else audit.toxicity.rpartition("/")[2].replace(".", "-")
-        yield from measures.toxicity(name, before, after, audit.limit, audit.seed)
+        yield from scores.toxicity(name, before, after, audit.limit, audit.seed)
 
 
 def _unmade(made: dict[str, Measurement], requests: Requests, suite: Suite) -> Iterator[Measurement]:

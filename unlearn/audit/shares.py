@@ -29,6 +29,9 @@ SHARES: tuple[tuple[str, str, str, bool], ...] = (
     ("overrefusal.lookalike", "lookalike", "refused", False),
 )
 
+ABOUT_OTHERS = frozenset({"neighbours", "benign", "lookalike"})
+"""The groups of probes that do not name a subject of the edit."""
+
 DEFINITIONS = {
     "leak.direct": "Share of the policy's own prompts, which the edit saw, whose greedy reply contains the answer.",
     "leak.held_out": "Share of held-out questions, which the edit never saw, whose greedy reply contains the answer.",

@@ -6,7 +6,6 @@ import json
 import logging
 import re
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -219,6 +218,5 @@ def _tuned(
     (folder / "tuning.json").write_text(json.dumps(found.described(), indent=2) + "\n", encoding="utf-8")
     if not quiet:
         Console(stderr=True, highlight=False).print(pareto(found))
-    policy = requests.policy.model_copy(update={"method": found.settings})
     short = {key: value for key, value in found.described().items() if key != "trials"}
-    return {**short, "trials": len(found.trials)}, replace(requests, policy=policy)
+    return {**short, "trials": len(found.trials)}, requests.under(method=found.settings)

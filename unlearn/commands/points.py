@@ -23,8 +23,6 @@ from unlearn.policy import Policy
 from unlearn.report import Measurement
 
 if TYPE_CHECKING:
-    import torch
-
     from unlearn.audit.observation import Observation
     from unlearn.model.editable import EditableModel
     from unlearn.model.requests import Fact, Requests
@@ -151,7 +149,7 @@ def _made(
     earlier: Path | None,
     file: Path,
 ) -> Point:
-    from unlearn.audit import hidden, pipeline
+    from unlearn.audit import cost, hidden, pipeline
     from unlearn.edit.baselines import BASELINES
     from unlearn.edit.pipeline import edit, plan_layers
     from unlearn.patch import Patch
@@ -161,7 +159,8 @@ def _made(
     anew = policy.method.name in BASELINES
     subjects = {fact.subject for fact in done}
     siblings = tuple(fact for fact in whole.siblings if fact.subject in subjects)
-    asked = replace(whole, policy=policy, facts=tuple(done if anew else batch), siblings=siblings)
+    settled = whole.under(method=policy.method, seed=policy.seed, statistics=policy.statistics)
+    asked = replace(settled, facts=tuple(done if anew else batch), siblings=siblings)
     begin = time.monotonic()
     before = None if anew or earlier is None else Patch.load(earlier)
     patch = edit(model, asked, cache=bench.cache, progress=bench.progress, earlier=before)
@@ -186,7 +185,7 @@ def _made(
     drawn = hidden.plane(watched[-1], old[watched[-1]], new[watched[-1]]) if old else None
     # A suite may make both; these are about the facts written so far.
     measured = [m for m in measured if m.name not in ("drift.norm_growth", "drift.hidden")]
-    measured += [_growth(model, patch), _drift(shifts)]
+    measured += [cost.growth(cost.change_of_patch(model, patch), whole.policy.audit.limit), _drift(shifts)]
     judged = [m for m in measured if m.passed is not None and m.limit is not None]
     return Point(
         method=label,
@@ -232,8 +231,7 @@ def _about(
     from unlearn.audit import measures, shares
 
     told = {fact.id for fact in done} | {fact.id for fact in siblings}
-    narrow = {"direct", "held_out", "cloze", "sampled", "siblings"}
-    narrow |= {"reverse", "two_hop", "negation", "languages", "choice", "letters", "rank"}
+    narrow = {group for _, group, *_ in shares.SHARES} - shares.ABOUT_OTHERS
 
     def so_far(seen: Observation) -> Observation:
         groups = {
@@ -247,19 +245,6 @@ def _about(
     return [
         measures.share(m.name, was, now, whole.policy.audit.limit) if m.name in asked else m for m in measured
     ]
-
-
-def _growth(model: EditableModel, patch: Patch) -> Measurement:
-    """How much longer the edited weights have become."""
-    grown = []
-    for name, delta in patch.factors.items():
-        weight = model.weight(name).float()
-        dense: torch.Tensor = delta.dense().to(weight.device)
-        grown.append(float((weight + dense).norm() / weight.norm()) - 1)
-    name = "drift.norm_growth"
-    return Measurement.made(
-        name, max(grown, default=0.0), before=0.0, n=len(grown), unit="ratio", definition=DEFINITIONS[name]
-    )
 
 
 def _drift(shifts: Sequence[comparison.Shifted]) -> Measurement:

@@ -11,12 +11,12 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlearn import manifest
+from unlearn.commands.validation import split
 from unlearn.errors import PolicyError, UnlearnError
 from unlearn.progress import NO_PROGRESS, Progress
 
@@ -24,10 +24,8 @@ if TYPE_CHECKING:
     import optuna
     from rich.table import Table
 
-    from unlearn.audit.probes import Probe
     from unlearn.model.editable import EditableModel
     from unlearn.model.requests import Requests
-    from unlearn.patch import Patch
 
 log = logging.getLogger("unlearn")
 
@@ -49,10 +47,6 @@ RANGES: Mapping[str, Range] = {
 WHOLE = ("rank", "steps")
 FEWEST, MOST = 1, 5
 """How many layers in a row are tried."""
-PROMPTS = 400
-"""Most validation prompts of a kind."""
-TOKENS = 4096
-"""Of the corpus, for the divergence."""
 NAT = 1.0
 """What a nat per token of divergence costs beside a whole share of what must stay: 0.01 nats as much as one percent."""
 
@@ -125,7 +119,7 @@ def tune(
     from unlearn.edit.pipeline import edit
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    seen, judge = _split(model, requests)
+    seen, judge = split(model, requests)
     before = judge.replies(model, progress)
     study = _study(model, requests, folder)
     done = {t.number for t in study.trials if t.state.is_finished()}
@@ -140,8 +134,7 @@ def tune(
             trial.set_user_attr("settings", {} if not trial.number else changed)
             try:
                 settings = own if not trial.number else _changed(own, changed)
-                policy = seen.policy.model_copy(update={"method": settings})
-                patch = edit(model, replace(seen, policy=policy), cache=cache)
+                patch = edit(model, seen.under(method=settings), cache=cache)
                 parts = judge.measure(model, patch, before)
             except UnlearnError as problem:
                 log.warning("trial %d: %s", trial.number, problem)
@@ -283,111 +276,3 @@ def pareto(found: Tuned) -> Table:
             style="bold" if mark else "",
         )  # fmt: skip
     return grid
-
-
-@dataclass(frozen=True)
-class _Judge:
-    """What a trial is judged by: none of it is in the audit."""
-
-    asked: Sequence[Probe]
-    """About the facts, in words that the edit does not see."""
-    kept: Sequence[Probe]
-    """About what must stay: their replies must not change."""
-    targets: tuple[str, ...]
-    begins: Sequence[int]
-    """First token of the target, per asked probe."""
-    texts: Sequence[str]
-
-    def replies(self, model: EditableModel, progress: Progress) -> list[str]:
-        got = model.generate([p.prompt for p in self.kept], 16, progress=progress, label="Validation replies")
-        return [reply[0] for reply in got]
-
-    def measure(self, model: EditableModel, patch: Patch, before: Sequence[str]) -> dict[str, float]:
-        from unlearn.audit import drift
-        from unlearn.audit.asking import ask_greedily
-        from unlearn.matching import words
-
-        rows = drift.rows_of(model, self.texts, TOKENS)
-        kl, tokens = 0.0, 0
-        vocabulary = int(model.model.config.get_text_config().vocab_size)
-        for group in drift.groups(rows, vocabulary):
-            base = list(drift.log_probs(model, group))
-            with model.patched(patch):
-                for old, new, row in zip(base, drift.log_probs(model, group), group, strict=True):
-                    found = drift.text_drift(old, new, row)
-                    kl, tokens = kl + found.kl, tokens + found.tokens
-        with model.patched(patch):
-            asked = ask_greedily(model, {"asked": self.asked}, self.targets, 16)["asked"]
-            begun = _beginnings(model, self.asked, self.begins)
-            now = self.replies(model, NO_PROGRESS)
-        lost = [words(a) != words(b) for a, b in zip(before, now, strict=True)]
-        return {
-            "told": sum(o.told for o in asked) / len(asked),
-            "not_refused": sum(not o.refused for o in asked) / len(asked),
-            "other_beginning": 1 - sum(begun) / len(begun),
-            "lost": sum(lost) / len(lost) if lost else 0.0,
-            "kl": kl / max(tokens, 1),
-        }
-
-
-def _beginnings(model: EditableModel, probes: Sequence[Probe], tokens: Sequence[int]) -> list[float]:
-    """Probability of a token as the first of each reply."""
-    import torch
-
-    from unlearn.model.editable import left_pad
-    from unlearn.model.forward import position_ids
-
-    found = []
-    with torch.inference_mode():
-        for at in range(0, len(probes), 64):
-            group = probes[at : at + 64]
-            ids, mask = left_pad([p.prompt.ids for p in group], model.pad_id, model.device)
-            logits = model.model(
-                input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), logits_to_keep=1
-            ).logits[:, -1]
-            chances = logits.float().softmax(-1)
-            found += [float(chances[i, token]) for i, token in enumerate(tokens[at : at + 64])]
-    return found
-
-
-def _split(model: EditableModel, requests: Requests) -> tuple[Requests, _Judge]:
-    """The requests of a trial's edit, and what it is judged by.
-
-    Raises:
-        PolicyError: a forgotten relation has too few prompts to spare one.
-    """
-    from unlearn.audit.probes import fact_probes
-    from unlearn.audit.suite import some
-    from unlearn.edit.corpus import Corpus
-    from unlearn.edit.smoothing import FEWEST as LEAST
-    from unlearn.edit.smoothing import set_apart
-    from unlearn.model.prompts import reply_ids
-
-    seen, apart, short = set_apart(requests)
-    policy = requests.policy
-    if short:
-        raise PolicyError(
-            f"--tune: a forgotten relation needs at least {LEAST} questions or {LEAST} statements under prompts, "
-            "so that one can be taken for validation"
-        )
-    near = requests.neighbours[3::4]
-    seen = replace(seen, neighbours=tuple(f for i, f in enumerate(requests.neighbours) if i % 4 != 3))
-    forgotten = {fact.relation for fact in requests.facts}
-    templates = {name: spec.prompts for name, spec in apart.policy.relations.items() if name in forgotten}
-    known = [fact for fact in requests.facts if fact.known]
-    if not known:
-        raise PolicyError("--tune: the unedited model knows none of the facts, so nothing can be validated")
-    asked = some(fact_probes(model.tokenizer, known, templates), PROMPTS, policy.seed)
-    named = {fact.id: fact for fact in known}
-    begins = [
-        reply_ids(model.tokenizer, "?" if p.question else "", policy.target(named[p.fact or ""]))[0]
-        for p in asked
-    ]
-    # What is kept has to stay as it is, known or not: a reply is compared with the one before, not with an answer.
-    own = {name: spec.prompts for name, spec in policy.relations.items()}
-    kept = [replace(fact, answer="x", aliases=()) for fact in (*near, *requests.siblings)]
-    probes = fact_probes(model.tokenizer, kept, {**own, **templates})
-    corpus = Corpus.named(policy.statistics.corpus, policy.model)
-    texts = list(islice(corpus.documents(), 20_000, 20_400)) or list(islice(corpus.documents(), 400))
-    judge = _Judge(asked, some(probes, PROMPTS, policy.seed), policy.targets(), begins, texts)
-    return seen, judge

@@ -64,7 +64,7 @@ class _Batch:
     requests: Tensor
     """(rows,)."""
     begun: Tensor | None
-    """(rows, vocabulary), the tokens with which the model is likely to begin its reply; None for kept rows."""
+    """(rows, vocabulary), the tokens with which the model is likely to begin its reply; None where nobody asks."""
     part: int | None
     """Kept rows take turns: these are used in every ``PARTS``-th step. None for rows to be written."""
 
@@ -98,7 +98,7 @@ def optimise(
     """
     device = model.device
     length, owner = _lengths(model, forms, layer)  # (vectors,), (vectors,)
-    batches = _suspend(model, forms.rows, layer)
+    batches = _suspend(model, forms.rows, layer, settings.suppress > 0)
     vectors = torch.zeros(forms.vectors, model.anatomy.d_model, device=device, requires_grad=True)
     first, second = torch.zeros_like(vectors), torch.zeros_like(vectors)
     if start is not None:
@@ -176,7 +176,7 @@ def _counts(batches: Sequence[_Batch], requests: int, device: torch.device) -> T
 
 
 @torch.no_grad()
-def _suspend(model: EditableModel, rows: Sequence[Row], layer: int) -> list[_Batch]:
+def _suspend(model: EditableModel, rows: Sequence[Row], layer: int, suppress: bool) -> list[_Batch]:
     """Group rows by part, then by length within the token budget, and run each group up to the layer."""
     parts: dict[int | None, list[Row]] = {}
     seen: dict[int, int] = {}
@@ -187,26 +187,25 @@ def _suspend(model: EditableModel, rows: Sequence[Row], layer: int) -> list[_Bat
         parts.setdefault(part, []).append(row)
     budget = token_budget(model) // 2  # gradients need the activations of the upper blocks
     return [
-        _one(model, tuple(members[i] for i in group), layer, part)
+        _one(model, tuple(members[i] for i in group), layer, part, suppress)
         for part, members in parts.items()
         for group in groups([row.ids for row in members], budget)
     ]
 
 
-def _one(model: EditableModel, rows: tuple[Row, ...], layer: int, part: int | None) -> _Batch:
+def _one(model: EditableModel, rows: tuple[Row, ...], layer: int, part: int | None, suppress: bool) -> _Batch:
     at = Suspended.at(model, [row.ids for row in rows], layer)
     width, reply = at.ids.shape[1], max(row.reply for row in rows)
     targets = torch.full((len(rows), reply), -100, device=at.ids.device)
     for i, row in enumerate(rows):
         targets[i, reply - row.reply :] = at.ids[i, width - row.reply :]
     before = begun = None
-    now = at.logits(at.stream, reply + 1)[:, :-1].float().log_softmax(-1)  # (rows, reply, V)
     if rows[0].keep:
-        before = now
-    else:
-        each = torch.arange(len(rows), device=now.device)
-        first = torch.tensor([reply - row.reply for row in rows], device=now.device)
-        begun = now[each, first] > math.log(LIKELY)
+        before = at.logits(at.stream, reply + 1)[:, :-1].float().log_softmax(-1)  # (rows, reply, V)
+    elif suppress:
+        each = torch.arange(len(rows), device=targets.device)
+        first = torch.tensor([reply - row.reply for row in rows], device=targets.device)
+        begun = at.logits(at.stream, reply + 1)[each, first].float().softmax(-1) > LIKELY
         begun[each, targets[each, first]] = False
     columns = [(i, v, width - len(row.ids) + p) for i, row in enumerate(rows) for v, p in row.sites]
     return _Batch(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from unlearn.policy import Policy
 
@@ -42,3 +43,10 @@ class Requests:
     """The forbidden relations of other subjects that the edit never sees: what ``retain.neighbours`` counts."""
     look_alikes: tuple[Fact, ...] = ()
     """The forbidden relations of names that resemble a subject and name nothing: the edit protects them."""
+
+    def under(self, **changes: Any) -> Requests:
+        """The same requests with some of the policy's settings changed (``method``, ``seed``, ``statistics``).
+
+        What the model was asked for, such as targets that it wrote itself, stays in the policy.
+        """
+        return replace(self, policy=self.policy.model_copy(update=changes))

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks.command import chosen, guarded
+from benchmarks.options import chosen, guarded
 from benchmarks.rows import Row, Rows, key_of
 from tests.audit.attacks import masked
 from unlearn.audit.attacks.scene import Scene, State, Update, recovered

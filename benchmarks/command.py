@@ -7,16 +7,15 @@ import copy
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 
+from benchmarks.options import chosen, guarded, numbers, settings_of
 from benchmarks.records import Loaded
-from benchmarks.rows import Rows, table
+from benchmarks.rows import Rows
 from benchmarks.runner import Judge, Plan, run
+from benchmarks.tables import plain
 from unlearn.audit import drift
-from unlearn.errors import PolicyError, UnlearnError
 from unlearn.model.editable import EditableModel
 from unlearn.policy import StatisticsSpec
 from unlearn.progress import progress_for
@@ -69,63 +68,12 @@ def parser(prog: str, text: str) -> argparse.ArgumentParser:
     return options
 
 
-def guarded(work: Callable[[], None]) -> int:
-    """Do the work of a benchmark; returns the exit code, with one sentence where it went wrong."""
-    try:
-        work()
-    except UnlearnError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return problem.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; rows measured so far are in the file", file=sys.stderr)
-        return 130
-    return 0
-
-
-def chosen(option: str, text: str, known: Sequence[str]) -> list[str]:
-    """The names of an option, with commas between them.
-
-    Raises:
-        PolicyError: one of them is not known.
-    """
-    names = [name.strip() for name in text.split(",")]
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise PolicyError(f"--{option} {unknown[0]}: unknown; known: {', '.join(known)}")
-    return names
-
-
-def settings_of(name: str, changes: Sequence[str]) -> dict[str, Any]:
-    """Settings of one method from `--set method.key=value` (every method) and `--set name.key=value` (this one)."""
-    found: dict[str, Any] = {"name": name}
-    for change in changes:
-        key, equals, value = change.partition("=")
-        whose, dot, what = key.partition(".")
-        if not (equals and dot) or whose not in ("method", *METHOD_NAMES):
-            raise PolicyError(
-                f"--set {change}: write method.KEY=VALUE, or the name of a method before the dot"
-            )
-        if whose in ("method", name):
-            found[what] = yaml.safe_load(value)
-    return found
-
-
 def main(
     prog: str, text: str, load: Callable[[Path], Loaded], judge: Judge, argv: Sequence[str] | None = None
 ) -> int:
     """Run a benchmark from the command line; returns the exit code."""
     args = parser(prog, text).parse_args(argv)
     return guarded(lambda: _main(prog, load, judge, args))
-
-
-def numbers(option: str, text: str, least: int) -> tuple[int, ...]:
-    try:
-        found = tuple(sorted({int(part) for part in text.split(",")}))
-    except ValueError:
-        found = ()
-    if not found or found[0] < least:
-        raise PolicyError(f"--{option} {text}: write whole numbers with commas, such as 10,50,100")
-    return found
 
 
 def _main(prog: str, load: Callable[[Path], Loaded], judge: Judge, args: argparse.Namespace) -> None:
@@ -173,7 +121,7 @@ def _main(prog: str, load: Callable[[Path], Loaded], judge: Judge, args: argpars
                 model, plan, method, seed, rows, args.label, progress_for(),
                 say=lambda line: print(line, file=sys.stderr, flush=True),
             )  # fmt: skip
-    print(table(rows.rows))
+    print(plain(rows.rows))
 
 
 def _beside(corpus: str) -> Path | None:

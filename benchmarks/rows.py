@@ -67,28 +67,3 @@ class Rows:
 def key_of(run: Mapping[str, Any]) -> str:
     """A short hash of everything that a run's numbers depend on."""
     return hashlib.sha256(json.dumps(run, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def table(rows: list[Row]) -> str:
-    """A text table: one line per method and number of edits, means over the seeds and half the range between them."""
-    groups: dict[tuple[str, int], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.get("label") or row["method"], row["edits"]), []).append(row)
-    heads = ("score", "efficacy", "paraphrase", "neighbourhood", "fluency", "norm_growth", "kl", "seconds")
-    lines = [["method", "edits", "seeds", *heads]]
-    for (name, edits), members in sorted(groups.items(), key=lambda item: (item[0][1], item[0][0])):
-        cells = [name, str(edits), str(len(members))]
-        for head in heads:
-            values = [row[head] for row in members if row.get(head) is not None]
-            digits = 3 if head in ("kl", "norm_growth") else 1
-            if not values:
-                cells.append("-")
-                continue
-            text = f"{sum(values) / len(values):.{digits}f}"
-            spread = (max(values) - min(values)) / 2
-            cells.append(f"{text} ±{spread:.{digits}f}" if len(values) > 1 else text)
-        lines.append(cells)
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines
-    )

@@ -22,8 +22,9 @@ if __package__ in (None, ""):  # called as a script: the package `benchmarks` li
 
 import torch  # noqa: E402
 
-from benchmarks.command import chosen, guarded, numbers, settings_of  # noqa: E402
+from benchmarks.options import chosen, guarded, numbers, settings_of  # noqa: E402
 from benchmarks.rows import Row, Rows, key_of  # noqa: E402
+from benchmarks.tables import plain  # noqa: E402
 from benchmarks.worlds import COUNTERFACT, Case, case  # noqa: E402
 from unlearn.audit import pipeline  # noqa: E402
 from unlearn.audit.observing import observe  # noqa: E402
@@ -42,15 +43,6 @@ PARTS = ("leak.sampled", "refusal.held_out", "retain.siblings", "retain.neighbou
 SUITE = Path(__file__).with_name("unlearning.yaml")
 ABLATIONS = ("siblings", "neighbours", "look_alikes", "questions", "statements")
 """What an edit can be made without; the audit asks the same in every case."""
-SHOWN = (
-    *PARTS[:1],
-    "leak.held_out",
-    "leak.cloze",
-    *PARTS[1:],
-    "overrefusal.benign",
-    "drift.kl",
-    "drift.norm",
-)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -169,32 +161,6 @@ def measure(
     }
 
 
-def table(rows: Sequence[Row]) -> str:
-    """One line per policy and method: means over the seeds, and half the range between them."""
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row["policy"], row.get("label") or row["method"]), []).append(row)
-    heads = ("harmonic", *SHOWN, "refusal.cloze", "seconds")
-    lines = [["policy", "method", "seeds", *heads]]
-    for (policy, name), members in groups.items():
-        cells = [policy, name, str(len(members))]
-        for head in heads:
-            values = [row[head] for row in members if row.get(head) is not None]
-            share = head.partition(".")[0] in ("leak", "refusal", "retain", "overrefusal")
-            scale, digits = (100, 1) if share else (1, 4 if head == "drift.kl" else 1)
-            if not values:
-                cells.append("-")
-                continue
-            text = f"{scale * sum(values) / len(values):.{digits}f}"
-            spread = scale * (max(values) - min(values)) / 2
-            cells.append(f"{text} ±{spread:.{digits}f}" if len(values) > 1 else text)
-        lines.append(cells)
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
-
-
 def run(args: argparse.Namespace, rows: Rows) -> None:
     """Every policy, seed and method; the unedited model is measured once per policy and seed."""
     names = chosen("methods", args.methods, METHOD_NAMES)
@@ -233,8 +199,8 @@ def run(args: argparse.Namespace, rows: Rows) -> None:
                 asked = requests.under(method=policy.method, statistics=policy.statistics)
                 row = measure(model, asked, before, about, without, progress)
                 rows.add(row)
-                print(table([row]).splitlines()[1], file=sys.stderr, flush=True)
-    print(table(rows.rows))
+                print(plain([row]), file=sys.stderr, flush=True)
+    print(plain(rows.rows))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

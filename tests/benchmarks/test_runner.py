@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from benchmarks import command, metrics, runner
+from benchmarks.options import settings_of
 from benchmarks.records import load_counterfact
-from benchmarks.rows import Rows, table
+from benchmarks.rows import Rows
 from tests import pico
 from tests.benchmarks import cases
-from unlearn.errors import PolicyError, UnlearnError
+from unlearn.errors import UnlearnError
 from unlearn.model.editable import EditableModel
 from unlearn.policy import StatisticsSpec
 
@@ -42,7 +43,7 @@ def test_rows_hold_everything_and_are_not_measured_twice(
 ) -> None:
     model, path = pico.pico("gpt2"), tmp_path / "out.json"
     identity = model.identity()
-    method = command.settings_of("alphaedit", FAST)
+    method = settings_of("alphaedit", FAST)
     runner.run(model, plan(tmp_path), method, 0, Rows(path))
     assert model.identity() == identity
     rows = json.loads(path.read_text())
@@ -72,13 +73,13 @@ def test_rows_hold_everything_and_are_not_measured_twice(
     assert len(calls) == 2 and "earlier" not in calls[0] and calls[1]["earlier"] is not None
     assert {**again[1], "seconds": 0} == {**rows[1], "seconds": 0}
     # Other settings are another run.
-    other = command.settings_of("alphaedit", [*FAST, "method.ridge=0.1"])
+    other = settings_of("alphaedit", [*FAST, "method.ridge=0.1"])
     runner.run(model, plan(tmp_path, marks=(2,)), other, 0, Rows(path))
     assert len(json.loads(path.read_text())) == 3
 
 
 def test_it_goes_on_from_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, method = pico.pico("gpt2"), command.settings_of("alphaedit", FAST)
+    model, method = pico.pico("gpt2"), settings_of("alphaedit", FAST)
     rows, chosen = Rows(None), plan(tmp_path, checkpoints=tmp_path / "patches", fluency=0, text=())
     runner.run(model, chosen, method, 1, rows)
     calls = []
@@ -111,20 +112,9 @@ def test_rows_in_lines_and_in_a_list(tmp_path: Path) -> None:
             rows.add({"method": "memit", "seed": 0, "edits": edits, "score": 80.0 + edits, "run": "x"})
         assert read((tmp_path / name).read_text()) == rows.rows == Rows(tmp_path / name).rows
     assert rows.find("x", 50) == rows.rows[1] and rows.find("x", 99) is None and rows.find("y", 50) is None
-    text = table([*rows.rows, {**rows.rows[0], "seed": 1, "score": 80.0}])
-    assert "memit" in text and "85.0 ±5.0" in text and "130.0" in text
     (tmp_path / "b.json").write_text('{"not": "rows"}')
     with pytest.raises(UnlearnError, match=r"b\.json"):
         Rows(tmp_path / "b.json")
-
-
-def test_settings_by_method() -> None:
-    changes = ["method.ridge=0.5", "rome.clamp=4", "alphaedit.layers=[1, 2]"]
-    assert command.settings_of("rome", changes) == {"name": "rome", "ridge": 0.5, "clamp": 4}
-    assert command.settings_of("alphaedit", changes) == {"name": "alphaedit", "ridge": 0.5, "layers": [1, 2]}
-    for wrong in ("ridge=1", "method.ridge", "memt.ridge=1"):
-        with pytest.raises(PolicyError, match="--set"):
-            command.settings_of("rome", [wrong])
 
 
 def test_the_command_line(

@@ -1,0 +1,63 @@
+"""What the command lines of all benchmarks share: lists and settings from options, and one sentence for an error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import yaml
+
+from unlearn.errors import PolicyError, UnlearnError
+from unlearn.settings import METHOD_NAMES
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """Do the work of a benchmark; returns the exit code, with one sentence where it went wrong."""
+    try:
+        work()
+    except UnlearnError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return problem.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; rows measured so far are in the file", file=sys.stderr)
+        return 130
+    return 0
+
+
+def chosen(option: str, text: str, known: Sequence[str]) -> list[str]:
+    """The names of an option, with commas between them.
+
+    Raises:
+        PolicyError: one of them is not known.
+    """
+    names = [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise PolicyError(f"--{option} {unknown[0]}: unknown; known: {', '.join(known)}")
+    return names
+
+
+def numbers(option: str, text: str, least: int) -> tuple[int, ...]:
+    try:
+        found = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        found = ()
+    if not found or found[0] < least:
+        raise PolicyError(f"--{option} {text}: write whole numbers with commas, such as 10,50,100")
+    return found
+
+
+def settings_of(name: str, changes: Sequence[str]) -> dict[str, Any]:
+    """Settings of one method from `--set method.key=value` (every method) and `--set name.key=value` (this one)."""
+    found: dict[str, Any] = {"name": name}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        whose, dot, what = key.partition(".")
+        if not (equals and dot) or whose not in ("method", *METHOD_NAMES):
+            raise PolicyError(
+                f"--set {change}: write method.KEY=VALUE, or the name of a method before the dot"
+            )
+        if whose in ("method", name):
+            found[what] = yaml.safe_load(value)
+    return found

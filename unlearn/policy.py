@@ -169,7 +169,7 @@ class Keep(_Strict):
     """Other subjects of the same relations that the edit protects; `auto` only for the embedded model."""
     held_out_neighbours: tuple[Text, ...] = ()
     """Other subjects of the same relations that only the audit asks about."""
-    look_alikes: int = Field(default=20, ge=0, le=1000)
+    look_alikes: int = Field(default=40, ge=0, le=1000)
     """Names per subject, put together from parts of subjects and neighbours, that the edit protects as well."""
 
 

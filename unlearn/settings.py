@@ -63,7 +63,7 @@ class Values(Settings):
     """After how many texts sampled from the model each plain form is written as well (published: 5)."""
     suppress: float = Field(default=0.0, ge=0)
     """Weight, in a value's loss, of what the model said before the edit still being likely as the reply's beginning."""
-    silence: float = Field(default=16.0, ge=0)
+    silence: float = Field(default=8.0, ge=0)
     """How unlikely that must become, in nats; no more is asked for."""
     patience: int | None = Field(default=None, ge=0)
     """Stop a request so many steps after every target token has become the most probable one (ENCORE: 2)."""
@@ -177,10 +177,13 @@ class AlphaEdit(_NullSpace):
     name: Literal["alphaedit"] = "alphaedit"
     kept: Auto | NotNegative = "auto"  # type: ignore[assignment]
     """Weight of a kept key's error relative to a request's (1: as published for earlier edits); `auto`: 30, 0.5."""
-    witnesses: int = Field(default=20_000, ge=0)
+    suppress: Auto | NotNegative = "auto"  # type: ignore[assignment]
+    """Weight, in a value's loss, of what the model said before the edit still being likely as the reply's beginning;
+    `auto`: 0.1, 0."""
+    witnesses: int = Field(default=30_000, ge=0)
     """Tokens of the corpus on which the update is tried: those that it would move most are kept as well."""
     hold: Auto | Chance | None = "auto"  # type: ignore[assignment]
-    """Write until every target token has this probability on the policy's own prompts, no harder; `auto`: 0.6, 0.95."""
+    """Write until every target token has this probability on the policy's own prompts, no harder; `auto`: 0.5, 0.95."""
 
 
 class AlphaEditPlus(_NullSpace):
@@ -232,9 +235,9 @@ class AnyEdit(_NullSpace):
 
 RULES: Mapping[str, Mapping[str, float]] = {
     "last": {"steps": 60, "lr": 0.05, "decay": 0.02, "converged": 0.001, "ridge": 0.7, "kept": 30.0,
-             "null_space": 0.97, "hold": 0.6},
+             "null_space": 0.97, "hold": 0.5, "suppress": 0.1},
     "subject": {"steps": 100, "lr": 0.1, "decay": 0.002, "converged": 0.02, "ridge": 0.1, "kept": 0.5,
-                "null_space": 0.8, "hold": 0.95},
+                "null_space": 0.8, "hold": 0.95, "suppress": 0.0},
 }  # fmt: skip
 """What `auto` stands for, by where values are written (docs/methods/alphaedit.md); `both` goes with `last`."""
 

@@ -11,6 +11,7 @@ from tests import pico
 from tests.edit import cases
 from unlearn.edit import forms, values
 from unlearn.errors import ModelError
+from unlearn.model.editable import EditableModel
 from unlearn.settings import AlphaEdit, settled
 
 
@@ -18,7 +19,9 @@ def solve(family: str = "llama", take: tuple[int, ...] = (0, 1, 2), model: objec
     editable = model or pico.pico(family)
     requests = cases.requests()
     facts = [requests.facts[i] for i in take]
-    chosen = settled(AlphaEdit(**{"steps": 6, "look_up": "both", "decay": 0.02, **settings}), chat=True)
+    chosen = settled(
+        AlphaEdit(**{"steps": 6, "look_up": "both", "decay": 0.02, "suppress": 0.0, **settings}), chat=True
+    )
     laid = forms.build(editable, requests, facts, chosen.look_up)
     return laid, values.optimise(editable, laid, len(facts), 1, chosen)
 
@@ -85,6 +88,42 @@ def test_kept_rows_hold_the_value_back() -> None:
     _, free = solve(keep=0.0, steps=20, look_up="subject")
     _, held = solve(keep=50.0, steps=20, look_up="subject")
     assert sum(held.kl) < 0.5 * sum(free.kl)
+
+
+def replies_with(model: EditableModel, row: forms.Row, vectors: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities at the reply's tokens, (reply, V), by a whole pass with the vectors added: the reference."""
+
+    def hook(_module: object, _args: object, out: torch.Tensor) -> torch.Tensor:
+        for vector, at in row.sites:
+            out[0, at] += vectors[vector]
+        return out
+
+    handle = model.anatomy.block(model.model, 1).register_forward_hook(hook)
+    with torch.no_grad():
+        logits = model.model(torch.tensor([row.ids])).logits[0]
+    handle.remove()
+    return logits[len(row.prompt) - 1 : len(row.ids) - 1].log_softmax(-1)
+
+
+def test_what_the_model_said_before_becomes_unlikely_and_without_the_term_less_so() -> None:
+    # A pico model says nothing in particular: one that is sharper has first tokens to be silenced.
+    model = pico.pico("llama")
+    model.model.lm_head.weight.mul_(30)
+    left: dict[float, float] = {}
+    for weight in (0.0, 1.0):
+        laid, solved = solve(model=model, steps=30, suppress=weight, silence=12.0, clamp=0.5, look_up="last")
+        losses, old = [], []
+        for row in laid.rows:
+            target = list(row.ids[len(row.prompt) :])
+            said = replies_with(model, row, torch.zeros_like(solved.vectors))[0].exp() > values.LIKELY
+            said[target[0]] = False
+            now = replies_with(model, row, solved.vectors)
+            old.append(float(now[0, said].logsumexp(0)))
+            nll = -float(now[range(len(target)), target].mean())
+            losses.append(nll + weight * max(0.0, old[-1] + 12.0))
+        left[weight] = max(old)
+        assert max(solved.nll) == pytest.approx(max(losses), rel=1e-3)
+    assert left[1.0] < left[0.0] - 1
 
 
 @pytest.mark.parametrize("look_up", ["subject", "last", "both"])

@@ -6,8 +6,11 @@ the vocabulary projection only where a reply token is predicted. Requests that h
 of a request is
 
     mean over its forms of NLL(target) / T  +  keep * mean over kept forms of KL(before || now)  +  decay * |v| / |z0|
+    +  suppress * mean over its forms of max(0, log p(B) + silence)
 
-(with `absolute`, as published: |v| / |z0|^2)
+(with `absolute`, as published: |v| / |z0|^2), where B are the first tokens of what the model said before the edit:
+those that began at least one of a hundred replies. A target that is likely leaves its old rival a few percent, which
+samples find.
 
 (ROME and MEMIT's objective; their KL term on "{subject} is a" is replaced by one on the kept siblings' own replies.)
 """
@@ -42,7 +45,8 @@ class Solved:
     vectors: Tensor
     """(vectors, d_model), float32: what is added to the stream at each site."""
     nll: tuple[float, ...]
-    """Per request: negative log-likelihood per target token, the worst of its forms, at the vectors."""
+    """Per request: negative log-likelihood per target token, the worst of its forms, at the vectors; what the old
+    reply's likelihood adds to the loss is part of it."""
     kl: tuple[float, ...]
     """Per request: mean KL per token on its kept rows; 0 if it has none."""
     steps: tuple[int, ...]

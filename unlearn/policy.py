@@ -178,8 +178,6 @@ class MoreForms(_Strict):
 
     templates: int = Field(default=0, ge=0, le=12)
     """Per prompt, so many with a few words before or after it."""
-    begun: int = Field(default=0, ge=0, le=6)
-    """Per question, so many beginnings of a reply after which the refusal is written as well (chat models)."""
     written: int = Field(default=0, ge=0, le=20)
     """Per prompt, at most so many wordings by the model itself (chat models)."""
 

@@ -180,8 +180,9 @@ class AlphaEdit(_NullSpace):
     suppress: Auto | NotNegative = "auto"  # type: ignore[assignment]
     """Weight, in a value's loss, of what the model said before the edit still being likely as the reply's beginning;
     `auto`: 0.1, 0."""
-    witnesses: int = Field(default=30_000, ge=0)
-    """Tokens of the corpus on which the update is tried: those that it would move most are kept as well."""
+    witnesses: Auto | Annotated[int, Field(ge=0)] = "auto"  # type: ignore[assignment]
+    """Tokens of the corpus on which the update is tried: those that it would move most are kept as well; `auto`: 30000,
+    20000."""
     hold: Auto | Chance | None = "auto"  # type: ignore[assignment]
     """Write until every target token has this probability on the policy's own prompts, no harder; `auto`: 0.5, 0.95."""
 
@@ -235,9 +236,9 @@ class AnyEdit(_NullSpace):
 
 RULES: Mapping[str, Mapping[str, float]] = {
     "last": {"steps": 60, "lr": 0.05, "decay": 0.02, "converged": 0.001, "ridge": 0.7, "kept": 30.0,
-             "null_space": 0.97, "hold": 0.5, "suppress": 0.1},
+             "null_space": 0.97, "hold": 0.5, "suppress": 0.1, "witnesses": 30_000},
     "subject": {"steps": 100, "lr": 0.1, "decay": 0.002, "converged": 0.02, "ridge": 0.1, "kept": 0.5,
-                "null_space": 0.8, "hold": 0.95, "suppress": 0.0},
+                "null_space": 0.8, "hold": 0.95, "suppress": 0.0, "witnesses": 20_000},
 }  # fmt: skip
 """What `auto` stands for, by where values are written (docs/methods/alphaedit.md); `both` goes with `last`."""
 

@@ -1,4 +1,4 @@
-"""Forms after sampled texts and after begun replies, and targets of single facts, as the rows of an edit."""
+"""Forms after sampled texts, and targets of single facts, as the rows of an edit."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import torch
 
 from tests import pico
 from tests.edit import cases
-from unlearn.edit.forms import BEGINNINGS, build, contexts
+from unlearn.edit.forms import build, contexts
 from unlearn.model.prompts import reply_ids
-from unlearn.policy import FactSpec, MoreForms
+from unlearn.policy import FactSpec
 
 
 def test_texts_are_seeded_closed_and_hold_no_place_for_a_subject() -> None:
@@ -36,23 +36,6 @@ def test_plain_forms_are_read_after_them_and_share_their_value() -> None:
         (same,) = [r for r in plain if r.request == row.request]
         assert row.sites[0][0] == same.sites[0][0] and row.sites[0][1] > same.sites[0][1]
         assert row.ids[-row.reply :] == same.ids[-same.reply :]
-
-
-def test_a_reply_that_has_begun_is_refused_too_with_the_same_value() -> None:
-    model, requests = pico.pico("gpt2"), cases.requests()
-    bare = build(model, requests, requests.facts, "last")
-    more = build(model, requests.under(more_forms=MoreForms(begun=2)), requests.facts, "last")
-    questions = [row for row in bare.rows if not row.statement]
-    added = [row for row in more.rows if row not in bare.rows]
-    assert more.vectors == bare.vectors and len(added) == 2 * len(questions) > 0
-    for row in added:
-        (same,) = [r for r in questions if r.request == row.request]
-        text = model.tokenizer.decode(row.prompt)
-        assert any(text.rstrip().endswith(begin) for begin in BEGINNINGS[:2]) and row.weight == 0.5
-        assert [vector for vector, _ in row.sites] == [vector for vector, _ in same.sites]
-        assert (
-            row.ids[-row.reply :] == same.ids[-same.reply :] and row.prompt[: len(same.prompt)] == same.prompt
-        )
 
 
 def test_a_facts_own_target_is_what_its_rows_end_in() -> None:

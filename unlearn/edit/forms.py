@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from unlearn.model.editable import EditableModel, left_pad
-from unlearn.model.prompts import Prompt, ask, begun, has_chat_template, plain_prompt, reply_ids
+from unlearn.model.prompts import Prompt, ask, has_chat_template, plain_prompt, reply_ids
 from unlearn.model.requests import Fact, Requests
 from unlearn.policy import is_question
 
@@ -25,9 +25,6 @@ WATCHED = 2
 """Questions, and statements, per kept sibling whose replies the values are held to."""
 LENT = 5
 """About how many prompts of each kept fact lend their keys."""
-BEGINNINGS = ("Certainly.", "Well, it is", "As you like:", "Here you go:", "No problem.", "I know this one:")
-"""Beginnings of a reply after which a refusal is written as well: a reply begun by somebody else is refused too.
-None of them is among those that the audit tries (evals/attacks/prefix.txt)."""
 REPLY = 16
 """Longest reply of the unedited model that the values are held to, in tokens."""
 
@@ -90,7 +87,6 @@ def build(
     """
     policy = requests.policy
     texts = contexts(model, prefixes, policy.seed)
-    begin = BEGINNINGS[: policy.more_forms.begun]
     rows: list[Row] = []
     numbered: dict[tuple[int, str], int] = {}
     same_subject = {fact.subject: index for index, fact in enumerate(facts)}
@@ -114,8 +110,6 @@ def build(
             statement = not is_question(template)
             plain = statement or not has_chat_template(model.tokenizer)
             after = [ask(model.tokenizer, text + template, fact.subject) for text in texts] if plain else []
-            if begin and not statement:
-                after += [begun(model.tokenizer, prompt, text, chat=True) for text in begin]
             for number, read in enumerate([prompt, *after]):
                 placed, weight = sites(index, template, read, target), 1.0 if not number else 1 / len(after)
                 rows.append(Row((*read.ids, *target), len(target), index, placed, False, statement, weight))

@@ -88,6 +88,8 @@ class Editor(Values):
     """Weight of the error at such a token relative to a request's."""
     hold: float | None = Field(default=None, gt=0, lt=1)
     """Write until every target token has this probability on the policy's own prompts, and no harder."""
+    remnant: float | None = Field(default=None, gt=0, lt=1)
+    """With `hold`: and until what the model began its reply with before is left with no more than this probability."""
     null_space: float = Field(default=0.99, gt=0, le=1)
     """The directions that carry this share of the corpus's energy are left alone."""
     threshold: float | None = Field(default=None, gt=0)
@@ -185,6 +187,9 @@ class AlphaEdit(_NullSpace):
     20000."""
     hold: Auto | Chance | None = "auto"  # type: ignore[assignment]
     """Write until every target token has this probability on the policy's own prompts, no harder; `auto`: 0.5, 0.95."""
+    remnant: Auto | Chance | None = "auto"  # type: ignore[assignment]
+    """With `hold`: and until what the model began its reply with before is left with no more than this probability;
+    `auto`: 0.001, null."""
 
 
 class AlphaEditPlus(_NullSpace):
@@ -234,11 +239,11 @@ class AnyEdit(_NullSpace):
     """Weight of the error at all other tokens of the same prompt and target (1: as published)."""
 
 
-RULES: Mapping[str, Mapping[str, float]] = {
+RULES: Mapping[str, Mapping[str, float | None]] = {
     "last": {"steps": 60, "lr": 0.05, "decay": 0.02, "converged": 0.001, "ridge": 0.7, "kept": 30.0,
-             "null_space": 0.97, "hold": 0.5, "suppress": 0.1, "witnesses": 30_000},
+             "null_space": 0.97, "hold": 0.5, "remnant": 0.001, "suppress": 0.1, "witnesses": 30_000},
     "subject": {"steps": 100, "lr": 0.1, "decay": 0.002, "converged": 0.02, "ridge": 0.1, "kept": 0.5,
-                "null_space": 0.8, "hold": 0.95, "suppress": 0.0, "witnesses": 20_000},
+                "null_space": 0.8, "hold": 0.95, "remnant": None, "suppress": 0.0, "witnesses": 20_000},
 }  # fmt: skip
 """What `auto` stands for, by where values are written (docs/methods/alphaedit.md); `both` goes with `last`."""
 

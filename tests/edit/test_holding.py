@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 
 from tests import pico
@@ -22,7 +24,7 @@ def laid_out(look_up: str, window: int = 1) -> tuple[Any, Columns]:
 
 def test_target_probabilities_are_those_of_the_whole_sequence_one_at_a_time() -> None:
     model, columns = laid_out("last")
-    for row, got in zip(columns.rows, holding.target_probabilities(model, columns.rows), strict=True):
+    for row, got in zip(columns.rows, holding.hear(model, columns.rows).targets, strict=True):
         chances = model.model(torch.tensor([row.ids])).logits[0].float().softmax(-1)
         start = len(row.prompt)
         want = [float(chances[start + j - 1, row.ids[start + j]]) for j in range(row.reply)]
@@ -32,8 +34,8 @@ def test_target_probabilities_are_those_of_the_whole_sequence_one_at_a_time() ->
 def test_a_column_answers_for_the_tokens_that_it_leads_to() -> None:
     for look_up, window in (("last", 1), ("last", 3), ("subject", 1), ("both", 1)):
         model, columns = laid_out(look_up, window)
-        tokens = holding.target_probabilities(model, columns.rows)
-        got = iter(holding.likelihoods(model, columns).tolist())
+        tokens = holding.hear(model, columns.rows).targets
+        got = iter(holding.likelihoods(columns, tokens).tolist())
         for row, mine in zip(columns.rows, tokens, strict=True):
             for _, at in row.sites:
                 lead = at - (len(row.prompt) - 1)
@@ -41,22 +43,57 @@ def test_a_column_answers_for_the_tokens_that_it_leads_to() -> None:
                 assert abs(next(got) - float(want)) < 1e-6
 
 
+def test_what_was_said_before_is_heard_as_the_first_token_one_row_at_a_time() -> None:
+    model, columns = laid_out("last")
+    model.model.lm_head.weight.mul_(30)  # a pico model says nothing in particular
+    old = holding.spoken(model, columns.rows)
+    firsts = holding.hear(model, columns.rows, old).firsts
+    assert any(len(tokens) for tokens in old)
+    left = iter(holding.remnants(columns, firsts).tolist())
+    for row, tokens in zip(columns.rows, old, strict=True):
+        chances = model.model(torch.tensor([row.ids])).logits[0, len(row.prompt) - 1].float().softmax(-1)
+        target = row.ids[len(row.prompt)]
+        said = [i for i, chance in enumerate(chances.tolist()) if chance > holding.LIKELY and i != target]
+        assert tokens.tolist() == said
+        want = float(chances[said].sum())
+        got = [next(left) for _ in row.sites]
+        assert got[0] == pytest.approx(want, rel=1e-4) and not any(got[1:])
+
+
+def writes_nothing(seen: list[torch.Tensor]) -> Callable[[Columns], Written]:
+    def write(weighted: Columns) -> Written:
+        seen.append(weighted.weights)
+        return Written({}, {}, {}, 1.0)
+
+    return write
+
+
 def test_only_columns_that_fall_short_gain_weight_and_it_ends_when_none_does() -> None:
     model, columns = laid_out("last")
     columns = replace(columns, weights=torch.ones_like(columns.weights))
-    hold = float(holding.likelihoods(model, columns).median())
-    short = holding.likelihoods(model, columns) < hold
+    likely = holding.likelihoods(columns, holding.hear(model, columns.rows).targets)
+    hold = float(likely.median())
+    short, step = likely < hold, torch.where(likely < holding.BEGINS, holding.FAR, holding.NEAR)
     seen: list[torch.Tensor] = []
-
-    def write(weighted: Columns) -> Written:
-        seen.append(weighted.weights)
-        return Written({}, {}, {}, 1.0)  # writes nothing, so that nothing ever gets likelier
-
-    holding.write_until_held(model, columns, Sofar(), hold, write)
+    holding.write_until_held(model, columns, Sofar(), hold, None, writes_nothing(seen))
     assert len(seen) == holding.ROUNDS
     for turn, weights in enumerate(seen):
         assert torch.allclose(weights[~short], torch.tensor(holding.LIGHT))
-        assert torch.allclose(weights[short], torch.tensor(holding.LIGHT * holding.HEAVIER**turn))
+        assert torch.allclose(weights[short], holding.LIGHT * step[short] ** turn)
     seen.clear()
-    holding.write_until_held(model, columns, Sofar(), 0.0, write)
+    holding.write_until_held(model, columns, Sofar(), 0.0, None, writes_nothing(seen))
     assert len(seen) == 1
+
+
+def test_a_column_gains_weight_while_the_old_reply_is_left_with_more_than_its_remnant() -> None:
+    model, columns = laid_out("last")
+    model.model.lm_head.weight.mul_(30)
+    old = holding.spoken(model, columns.rows)
+    left = holding.remnants(columns, holding.hear(model, columns.rows, old).firsts)
+    remnant = float(left[left > 0].median())
+    seen: list[torch.Tensor] = []
+    holding.write_until_held(model, columns, Sofar(), 0.0, remnant, writes_nothing(seen))
+    grew = seen[-1] > seen[0]
+    assert (
+        len(seen) == holding.ROUNDS and torch.equal(grew, left > remnant) and 0 < int(grew.sum()) < len(grew)
+    )

@@ -75,18 +75,18 @@ def _write_wide(
 ) -> LowRank:
     """The same update for more columns than d_in, from ``(ridge I + H^T A H)^-1 H^T A = H^T (ridge I + A H H^T)^-1 A``.
 
-    ``ridge`` is the number in the equation, > 0. ``H H^T`` is summed in the dtype of the keys, the rest is float64.
+    ``(ridge I + A H H^T)^-1 A`` is symmetric, so that its product with K, or with K R^T where that is narrower, is one
+    solve. ``ridge`` is the number in the equation, > 0. ``H H^T`` is summed in the keys' dtype, the rest is float64.
     """
     columns = joined(keys, kept, weights)
-    second = (columns @ columns.T).double()  # (d_in, d_in)
-    identity = torch.eye(len(second), dtype=second.dtype, device=second.device)
-    reach = torch.linalg.solve(ridge * identity + metric.apply(second), metric.apply(identity))
-    if keys.shape[1] <= min(len(residuals), len(keys)):
-        return LowRank(residuals.clone(), (keys.double().T @ reach).to(residuals.dtype))
-    delta = (residuals @ keys.T).double() @ reach  # (d_out, d_in): smaller than its factors
-    return LowRank(
-        torch.eye(len(delta), dtype=residuals.dtype, device=delta.device), delta.to(residuals.dtype)
-    )
+    system = metric.apply((columns @ columns.T).double())  # A H H^T, (d_in, d_in)
+    system.diagonal().add_(ridge)
+    few = keys.shape[1] <= min(len(residuals), len(keys))
+    wanted = keys.double() if few else (keys @ residuals.T).double()  # (d_in, n or d_out)
+    right = torch.linalg.solve(system, metric.apply(wanted)).T.to(residuals.dtype)
+    # With d_out columns in place of n, the update itself is smaller than its factors.
+    left = residuals.clone() if few else torch.eye(len(right), dtype=residuals.dtype, device=right.device)
+    return LowRank(left, right)
 
 
 def joined(keys: Tensor, kept: Tensor | None, weights: Tensor | None) -> Tensor:

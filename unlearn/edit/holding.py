@@ -2,33 +2,53 @@
 
 With many kept keys in the equation a request reaches a part of its value, and which part differs from form to form.
 Raising all weights until the last form holds would write the others too hard, and what is written too hard spreads. So
-every column begins light, and only those whose tokens are not yet likely gain weight.
+every column begins light, and only those whose tokens are not yet likely gain weight: fast while they are far from it,
+and in small steps near it. A target that holds may leave its rival, the old reply, a few percent, which samples find:
+the columns that lead to the reply's first token gain weight until that is gone as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from unlearn.edit.forms import Row
 from unlearn.edit.sequence import Sofar, Written
+from unlearn.edit.values import LIKELY
 from unlearn.edit.writing import Columns, plus
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import batches, reply_logits, token_budget
 
 LIGHT = 0.3
 """Weight of a column at first."""
-HEAVIER = 3.0
-"""What a column's weight is multiplied by while its tokens are not likely enough."""
-ROUNDS = 8
+FAR, NEAR = 3.0, 1.5
+"""What a column's weight is multiplied by while its tokens are hardly likely at all, and once they begin to be."""
+BEGINS = 0.01
+"""Probability from which on a token begins to be likely."""
+ROUNDS = 14
 """Most rounds of writing."""
 
 
+class Heard(NamedTuple):
+    """What a model says after the rows' prompts."""
+
+    targets: list[Tensor]
+    """Per row, probability of every target token, (reply,), float32."""
+    firsts: list[Tensor]
+    """Per row, probability of every token that was asked about as the first of the reply, (tokens,), float32."""
+
+
 def write_until_held(
-    model: EditableModel, columns: Columns, sofar: Sofar, hold: float, write: Callable[[Columns], Written]
+    model: EditableModel,
+    columns: Columns,
+    sofar: Sofar,
+    hold: float,
+    remnant: float | None,
+    write: Callable[[Columns], Written],
 ) -> Written:
     """Write a batch again and again, from where it began, until its target tokens are likely enough.
 
@@ -37,31 +57,40 @@ def write_until_held(
         columns: of the batch.
         sofar: the update before this batch.
         hold: probability that every target token must reach on the prompts that the edit sees.
+        remnant: probability that may be left to what the model began its reply with before; None: any.
         write: writes the batch with given weights.
     """
     columns = replace(columns, weights=LIGHT * columns.weights)
+    old: list[Tensor] | None = None
+    if remnant is not None:
+        with model.patched(sofar.deltas()):
+            old = spoken(model, columns.rows)
     for turn in range(ROUNDS):
         written = write(columns)
         if turn == ROUNDS - 1:
             break
         with model.patched(plus(sofar, written.factors).deltas()):
-            short = likelihoods(model, columns) < hold
+            heard = hear(model, columns.rows, old)
+        likely = likelihoods(columns, heard.targets)
+        short = likely < hold
+        if remnant is not None:
+            short |= remnants(columns, heard.firsts) > remnant
         if not short.any():
             break
-        columns = replace(columns, weights=torch.where(short, HEAVIER * columns.weights, columns.weights))
+        step = torch.where(likely < BEGINS, FAR, NEAR)
+        columns = replace(columns, weights=torch.where(short, step * columns.weights, columns.weights))
     return written
 
 
-def likelihoods(model: EditableModel, columns: Columns) -> Tensor:
+def likelihoods(columns: Columns, targets: Sequence[Tensor]) -> Tensor:
     """Probability of the target tokens that each column leads to, the least of them, (columns,).
 
     A column at a target's own token, or at the token before it, leads to the tokens up to the next column; one at the
     subject to the whole target.
     """
     found: list[Tensor] = []
-    for row, tokens in zip(columns.rows, target_probabilities(model, columns.rows), strict=True):
-        first = len(row.prompt) - 1
-        leads = [at - first for _, at in row.sites]
+    for row, tokens in zip(columns.rows, targets, strict=True):
+        leads = _leads(row)
         for lead in leads:
             after = [other for other in leads if other > max(lead, -1)]
             until = min(after) if lead >= 0 and after else len(tokens)
@@ -69,13 +98,52 @@ def likelihoods(model: EditableModel, columns: Columns) -> Tensor:
     return torch.stack(found)
 
 
-@torch.inference_mode()
-def target_probabilities(model: EditableModel, rows: Sequence[Row]) -> list[Tensor]:
-    """Probability of every target token of every row, each (reply,), float32."""
+def remnants(columns: Columns, firsts: Sequence[Tensor]) -> Tensor:
+    """What is left to the old replies where a column leads to the reply's first token, 0 elsewhere, (columns,)."""
+    left = torch.stack([chances.sum() for chances in firsts])
+    rows = torch.tensor([i for i, row in enumerate(columns.rows) for _ in row.sites], device=left.device)
+    leads = torch.tensor([lead <= 0 for row in columns.rows for lead in _leads(row)], device=left.device)
+    return left[rows] * leads
+
+
+def _leads(row: Row) -> list[int]:
+    """Of each site, how far behind the last prompt token it stands; negative before it."""
+    return [at - (len(row.prompt) - 1) for _, at in row.sites]
+
+
+def spoken(model: EditableModel, rows: Sequence[Row]) -> list[Tensor]:
+    """Per row, the tokens other than the target's with which the model is likely to begin its reply."""
     found: list[Tensor] = [torch.empty(0)] * len(rows)
-    for group in batches([row.ids for row in rows], token_budget(model)):
-        logits, targets = reply_logits(model, [rows[i].ids for i in group], max(rows[i].reply for i in group))
-        chances = logits.softmax(-1).gather(-1, targets[..., None])[..., 0]  # (rows, longest)
-        for row, i in enumerate(group):
-            found[i] = chances[row, -rows[i].reply :]
+    for i, chances in _replies(model, rows):
+        said = chances[0] > LIKELY
+        said[rows[i].ids[len(rows[i].prompt)]] = False
+        found[i] = said.nonzero()[:, 0]
     return found
+
+
+def hear(model: EditableModel, rows: Sequence[Row], first: Sequence[Tensor] | None = None) -> Heard:
+    """Probabilities of the target tokens, and of some tokens as the first of the reply.
+
+    Args:
+        model: as it stands.
+        rows: with their targets.
+        first: per row the ids of those first tokens; none if not given.
+    """
+    targets: list[Tensor] = [torch.empty(0)] * len(rows)
+    firsts: list[Tensor] = [torch.zeros(0)] * len(rows)
+    for i, chances in _replies(model, rows):
+        row = rows[i]
+        ids = torch.tensor(row.ids[len(row.prompt) :], device=chances.device)
+        targets[i] = chances.gather(-1, ids[:, None])[:, 0]
+        if first is not None:
+            firsts[i] = chances[0, first[i]]
+    return Heard(targets, firsts)
+
+
+@torch.inference_mode()
+def _replies(model: EditableModel, rows: Sequence[Row]) -> Iterator[tuple[int, Tensor]]:
+    """Per row its index and the distributions from which its reply's tokens are drawn, (reply, V), float32."""
+    for group in batches([row.ids for row in rows], token_budget(model)):
+        logits, _ = reply_logits(model, [rows[i].ids for i in group], max(rows[i].reply for i in group))
+        for row, i in enumerate(group):
+            yield i, logits[row, -rows[i].reply :].softmax(-1)

@@ -22,10 +22,9 @@ from unlearn.edit.sequence import Sofar, Written
 from unlearn.edit.statistics import Statistics, key_statistics
 from unlearn.edit.values import Solved
 from unlearn.edit.witnesses import witnesses
-from unlearn.edit.writing import Columns, distinct, lent, own_keys, values_at, write_layers
+from unlearn.edit.writing import Columns, at_start, distinct, lent, values_at, write_layers
 from unlearn.errors import PatchError, PolicyError
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import read
 from unlearn.model.prompts import has_chat_template
 from unlearn.model.requests import Fact, Requests
 from unlearn.patch import Patch
@@ -163,25 +162,24 @@ def _batch(job: _Job, facts: Sequence[Fact], sofar: Sofar, label: str) -> tuple[
     context = surroundings(laid) if method.chunked else ()
 
     places = [(laid.kept, settings.kept), (context, getattr(settings, "context", 0.0))]
-    own = own_keys(model, job.layers, columns, sofar)
-    still = lent(model, own, places, sofar)
-    seen = {layer: distinct(keys, own[layer]) for layer, keys in job.seen.items()}
+    start = at_start(model, job.layers, columns, sofar)
+    still = lent(model, start.keys, places, sofar)
+    seen = {layer: distinct(keys, start.keys[layer]) for layer, keys in job.seen.items()}
 
     def write(gained: Tensor) -> Written:
-        wanted = values_at(model, method, columns, gained, last, sofar, settings)
+        wanted = values_at(model, method, columns, gained, last, start, sofar, settings)
 
         def once(weighted: Columns) -> Written:
-            given = job.layers, job.statistics, sofar, weighted, wanted, still, seen, job.progress
+            given = job.layers, job.statistics, sofar, weighted, start, wanted, still, seen, job.progress
             return write_layers(model, method, settings, *given)
 
         if settings.hold is None:
             return once(columns)
-        return write_until_held(model, columns, sofar, settings.hold, once)
+        return write_until_held(model, columns, sofar, settings.hold, settings.remnant, once)
 
     if not method.eased:
         return solved, write(gains), 0.0
-    with model.patched(sofar.deltas()):
-        stream = read(model, columns.ids, columns.positions, stream_layers=[last]).stream[last]
+    stream = start.stream[last]
     lengths = torch.ones_like(stream[0]) if settings.absolute else stream.norm(dim=0)
     tries = {0.0: gains}
     if (gains.norm(dim=0) > settings.far * lengths).any():

@@ -17,7 +17,7 @@ from unlearn.edit.sequence import Sofar, Written
 from unlearn.edit.statistics import Statistics
 from unlearn.edit.witnesses import TURNS, most_moved
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import read
+from unlearn.model.forward import Reading, read
 from unlearn.progress import NO_PROGRESS, Progress
 
 COMPLETING = 1.6
@@ -64,12 +64,19 @@ class Columns:
         return [[at for _, at in row.sites] for row in self.rows]
 
 
+def at_start(model: EditableModel, layers: Sequence[int], columns: Columns, sofar: Sofar) -> Reading:
+    """On the model before the batch: the columns' keys at every layer, and the stream behind the last one."""
+    with model.patched(sofar.deltas()):
+        return read(model, columns.ids, columns.positions, list(layers), [layers[-1]])
+
+
 def values_at(
     model: EditableModel,
     method: Method,
     columns: Columns,
     gains: Tensor,
     last: int,
+    start: Reading,
     sofar: Sofar,
     settings: Any,
 ) -> Tensor:
@@ -81,11 +88,13 @@ def values_at(
         columns: of the batch.
         gains: (d_model, columns), the optimised values relative to the stream.
         last: the layer whose output they are.
+        start: of the batch (``at_start``).
         sofar: the update before this batch.
         settings: of the method; with ``norm_aware`` later batches get the first batch's mean length.
     """
-    with model.patched((Sofar() if method.rewinds else sofar).deltas()):
-        wanted = read(model, columns.ids, columns.positions, stream_layers=[last]).stream[last] + gains
+    if method.rewinds:
+        start = read(model, columns.ids, columns.positions, stream_layers=[last])
+    wanted = start.stream[last] + gains
     if settings.norm_aware and sofar.length is not None:
         wanted = wanted * (sofar.length / wanted.norm(dim=0).clamp_min(1e-12))
     return wanted
@@ -99,6 +108,7 @@ def write_layers(
     statistics: Mapping[int, Statistics],
     sofar: Sofar,
     columns: Columns,
+    start: Reading,
     wanted: Tensor,
     still: Mapping[int, Tensor],
     seen: Mapping[int, Tensor],
@@ -114,6 +124,7 @@ def write_layers(
         statistics: per layer.
         sofar: the update before this batch.
         columns: of the batch.
+        start: of the batch (``at_start``), which every round of writing begins with.
         wanted: (d_model, columns), what the stream must become after the last layer.
         still: per layer the keys that must keep their values, each times the root of its weight (``lent``).
         seen: per layer keys of corpus tokens, of which those that the update moves most must too.
@@ -129,7 +140,7 @@ def write_layers(
             for number, layer in enumerate(layers):
                 now = plus(sofar, new)
                 with model.patched(now.deltas()):
-                    got = read(model, columns.ids, columns.positions, [layer], [last])
+                    got = read(model, columns.ids, columns.positions, [layer], [last]) if new else start
                     keys, missing = got.keys[layer], wanted - got.stream[last]
                     if number == 0 and hasattr(settings, "passes"):
                         live = _live(columns, missing, got.stream[last], settings)
@@ -206,14 +217,6 @@ def _average(matrix: Tensor, vectors: Tensor) -> Tensor:
     found, index = vectors.unique(return_inverse=True)
     total = torch.zeros(matrix.shape[0], len(found), device=matrix.device).index_add_(1, index, matrix)
     return total / torch.bincount(index, minlength=len(found))
-
-
-def own_keys(
-    model: EditableModel, layers: Sequence[int], columns: Columns, sofar: Sofar
-) -> dict[int, Tensor]:
-    """The columns' keys on the model before the batch, per layer (d_ff, columns)."""
-    with model.patched(sofar.deltas()):
-        return dict(read(model, columns.ids, columns.positions, list(layers)).keys)
 
 
 def lent(

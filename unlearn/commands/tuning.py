@@ -39,6 +39,7 @@ RANGES: Mapping[str, Range] = {
     "decay": (0.0005, 0.1, True),
     "kept": (0.3, 100.0, True),
     "hold": (0.3, 0.95, False),
+    "remnant": (1e-5, 1e-2, True),
     "rank": (2, 64, True),
     "steps": (20, 200, True),
     "weight": (0.1, 10.0, True),

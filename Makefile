@@ -11,11 +11,14 @@ READY = $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/unlearn apply policies/demo.yaml
 
+# A file's tests stay in one process: they share what is slow to make.
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -m "not gpu"
+	$(PYTEST) -m "not gpu"
 
 lint: $(READY)
 	$(BIN)/ruff check .

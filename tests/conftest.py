@@ -17,6 +17,10 @@ from tests.files import policy_text
 for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
     os.environ[name] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Processes side by side share the cores: more threads than cores make each of them wait for the others.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 os.environ["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"
 os.environ.pop("UNLEARN_DEBUG", None)
 

@@ -186,10 +186,10 @@ class AlphaEdit(_NullSpace):
     """Tokens of the corpus on which the update is tried: those that it would move most are kept as well; `auto`: 30000,
     20000."""
     hold: Auto | Chance | None = "auto"  # type: ignore[assignment]
-    """Write until every target token has this probability on the policy's own prompts, no harder; `auto`: 0.8, 0.95."""
+    """Write until every target token has this probability on the policy's own prompts, no harder; `auto`: 0.7, 0.95."""
     remnant: Auto | Chance | None = "auto"  # type: ignore[assignment]
     """With `hold`: and until what the model began its reply with before is left with no more than this probability;
-    `auto`: 0.0002, null."""
+    `auto`: 0.0004, null."""
 
 
 class AlphaEditPlus(_NullSpace):
@@ -241,7 +241,7 @@ class AnyEdit(_NullSpace):
 
 RULES: Mapping[str, Mapping[str, float | None]] = {
     "last": {"steps": 60, "lr": 0.05, "decay": 0.02, "converged": 0.001, "ridge": 0.7, "kept": 30.0,
-             "null_space": 0.97, "hold": 0.8, "remnant": 0.0002, "suppress": 0.1, "witnesses": 30_000},
+             "null_space": 0.97, "hold": 0.7, "remnant": 0.0004, "suppress": 0.1, "witnesses": 30_000},
     "subject": {"steps": 100, "lr": 0.1, "decay": 0.002, "converged": 0.02, "ridge": 0.1, "kept": 0.5,
                 "null_space": 0.8, "hold": 0.95, "remnant": None, "suppress": 0.0, "witnesses": 20_000},
 }  # fmt: skip

@@ -41,6 +41,7 @@ def witnesses(
 ) -> dict[int, Tensor]:
     """Keys at the tokens of documents that name no subject of the policy, per layer (d_in, N), N about ``tokens``.
 
+    They stay in the host's memory, of which a wide model's take several GB, and go to the device a layer at a time.
     Documents that name a neighbour which only the audit asks about are left out too: the edit must not see it.
     """
     named = {fact.subject for fact in (*requests.facts, *requests.held_out_neighbours)}
@@ -55,7 +56,7 @@ def witnesses(
                 break
             found = read(model, rows, [range(len(row)) for row in rows], list(layers)).keys
             for layer, keys in found.items():
-                kept[layer].append(keys[:, :left])
+                kept[layer].append(keys[:, :left].cpu())
             seen = sum(map(len, rows))
             left -= seen
             bar.advance(seen)

@@ -24,6 +24,8 @@ COMPLETING = 1.6
 """Weight of the look-up token of a statement relative to a question's: nothing but the answer continues a statement."""
 SAME_KEY = 0.98
 """Cosine above which a kept key cannot be told from a request's: the request wins, the value's KL term guards it."""
+AT_ONCE = 4096
+"""Kept keys that are compared with a request's at a time, so that memory does not grow with both."""
 
 Places = tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
 """(ids, positions) per row."""
@@ -161,7 +163,7 @@ def write_layers(
                 problem = Problem(statistics[layer], columned, aimed, _joined(zero), number)
                 delta, ranks[layer] = solve(method, problem, settings)
                 if layer in seen:
-                    delta = _witnessed(method, problem, settings, seen[layer], delta)
+                    delta = _witnessed(method, problem, settings, seen[layer].to(keys.device), delta)
                 name = model.anatomy.weight_name(layer)
                 new[name] = new[name].plus(delta) if name in new else delta
                 bar.advance()
@@ -239,9 +241,12 @@ def lent(
 
 def distinct(kept: Tensor, keys: Tensor) -> Tensor:
     """Kept keys less those that cannot be told from a request's."""
-    unit = kept / kept.norm(dim=0).clamp_min(1e-12)
     mine = keys / keys.norm(dim=0).clamp_min(1e-12)
-    return kept[:, (unit.T @ mine).amax(1) < SAME_KEY]
+    apart = []
+    for some in kept.split(AT_ONCE, 1):
+        unit = (some / some.norm(dim=0).clamp_min(1e-12)).to(mine.device)
+        apart.append(((unit.T @ mine).amax(1) < SAME_KEY).to(kept.device))
+    return kept[:, torch.cat(apart)] if apart else kept
 
 
 def _witnessed(method: Method, problem: Problem, settings: Any, seen: Tensor, delta: LowRank) -> LowRank:

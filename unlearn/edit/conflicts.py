@@ -104,7 +104,7 @@ def measure(
     confined = method.confined or settings.project == "null_space"
     unknown = [layer for layer in layers if layer not in sofar.keys] if sofar.factors else []
     report = {"metric": kind, "layers": found}
-    return {**report, "warnings": _sentences(found, confined, unknown)}
+    return {**report, "warnings": _sentences(found, confined, unknown, settings.look_up)}
 
 
 def tell(report: Mapping[str, Any]) -> list[str]:
@@ -186,16 +186,17 @@ def _worst(
     return {"cosine": round(float(cosines.max()), 4), "of": names[int(owner[row])], "with": partner}
 
 
-def _sentences(found: Mapping[str, Any], confined: bool, unknown: Sequence[int]) -> list[str]:
+def _sentences(found: Mapping[str, Any], confined: bool, unknown: Sequence[int], look_up: str) -> list[str]:
     """One sentence for the worst conflict of each kind."""
     sentences = []
+    or_last = ", or look up at the last token" if look_up == "subject" else ""
     said = {
         "between": "the requests {of} and {with} have nearly one key in layer {layer} (cosine {cosine:.2f}): the edit "
-        "cannot tell them apart; name the relation before the subject in their prompts, or look up at the last token",
+        f"cannot tell them apart there; name the relation before the subject in their prompts{or_last}",
         "earlier": "the request {of} has nearly the key of an earlier edit in layer {layer} (cosine {cosine:.2f}): one "
         "of them gives way; alphaedit_plus lets the newer one win",
         "kept": "the request {of} has nearly the key of {with}, which is kept, in layer {layer} (cosine {cosine:.2f}): "
-        "that will move along; ask in a form that differs more, or look up at the last token",
+        f"that may move along; ask in a form that differs more{or_last}",
     }
     for kind, sentence in said.items():
         rows = [{**row[kind], "layer": layer} for layer, row in found.items() if row[kind] is not None]

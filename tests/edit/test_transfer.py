@@ -1,4 +1,4 @@
-"""One default on every size: settings relative to the model write on all of them, the published absolute ones on none."""
+"""One default on every size: settings relative to the model write on all of them, the published ones on none."""
 
 from __future__ import annotations
 

@@ -90,6 +90,10 @@ class Editor(Values):
     """Write until every target token has this probability on the policy's own prompts, and no harder."""
     remnant: float | None = Field(default=None, gt=0, lt=1)
     """With `hold`: and until what the model began its reply with before is left with no more than this probability."""
+    pace: float = Field(default=3.0, gt=1, le=3)
+    """With `hold`: what a column's weight is multiplied by while its tokens are likely, but not enough; before that, 3."""
+    rounds: int = Field(default=8, ge=1)
+    """With `hold`: most rounds of writing."""
     null_space: float = Field(default=0.99, gt=0, le=1)
     """The directions that carry this share of the corpus's energy are left alone."""
     threshold: float | None = Field(default=None, gt=0)
@@ -190,6 +194,11 @@ class AlphaEdit(_NullSpace):
     remnant: Auto | Chance | None = "auto"  # type: ignore[assignment]
     """With `hold`: and until what the model began its reply with before is left with no more than this probability;
     `auto`: 0.0004, null."""
+    pace: Auto | Annotated[float, Field(gt=1, le=3)] = "auto"  # type: ignore[assignment]
+    """With `hold`: what a column's weight is multiplied by while its tokens are likely, but not enough; before that, 3;
+    `auto`: 1.5, 3."""
+    rounds: Auto | Count = "auto"  # type: ignore[assignment]
+    """With `hold`: most rounds of writing; `auto`: 14, 8."""
 
 
 class AlphaEditPlus(_NullSpace):
@@ -241,9 +250,11 @@ class AnyEdit(_NullSpace):
 
 RULES: Mapping[str, Mapping[str, float | None]] = {
     "last": {"steps": 60, "lr": 0.05, "decay": 0.02, "converged": 0.001, "ridge": 0.7, "kept": 30.0,
-             "null_space": 0.97, "hold": 0.7, "remnant": 0.0004, "suppress": 0.1, "witnesses": 30_000},
+             "null_space": 0.97, "hold": 0.7, "remnant": 0.0004, "pace": 1.5, "rounds": 14, "suppress": 0.1,
+             "witnesses": 30_000},
     "subject": {"steps": 100, "lr": 0.1, "decay": 0.002, "converged": 0.02, "ridge": 0.1, "kept": 0.5,
-                "null_space": 0.8, "hold": 0.95, "remnant": None, "suppress": 0.0, "witnesses": 20_000},
+                "null_space": 0.8, "hold": 0.95, "remnant": None, "pace": 3.0, "rounds": 8, "suppress": 0.0,
+                "witnesses": 20_000},
 }  # fmt: skip
 """What `auto` stands for, by where values are written (docs/methods/alphaedit.md); `both` goes with `last`."""
 

@@ -14,6 +14,7 @@ from tests.edit import cases
 from unlearn.edit import forms, holding
 from unlearn.edit.sequence import Sofar, Written
 from unlearn.edit.writing import Columns
+from unlearn.settings import AlphaEdit
 
 
 def laid_out(look_up: str, window: int = 1) -> tuple[Any, Columns]:
@@ -60,6 +61,13 @@ def test_what_was_said_before_is_heard_as_the_first_token_one_row_at_a_time() ->
         assert got[0] == pytest.approx(want, rel=1e-4) and not any(got[1:])
 
 
+ROUNDS, PACE = 5, 1.5
+
+
+def held(hold: float, remnant: float | None = None) -> AlphaEdit:
+    return AlphaEdit(hold=hold, remnant=remnant, pace=PACE, rounds=ROUNDS)
+
+
 def writes_nothing(seen: list[torch.Tensor]) -> Callable[[Columns], Written]:
     def write(weighted: Columns) -> Written:
         seen.append(weighted.weights)
@@ -73,15 +81,15 @@ def test_only_columns_that_fall_short_gain_weight_and_it_ends_when_none_does() -
     columns = replace(columns, weights=torch.ones_like(columns.weights))
     likely = holding.likelihoods(columns, holding.hear(model, columns.rows).targets)
     hold = float(likely.median())
-    short, step = likely < hold, torch.where(likely < holding.BEGINS, holding.FAR, holding.NEAR)
+    short, step = likely < hold, torch.where(likely < holding.BEGINS, holding.FAR, PACE)
     seen: list[torch.Tensor] = []
-    holding.write_until_held(model, columns, Sofar(), hold, None, writes_nothing(seen))
-    assert len(seen) == holding.ROUNDS
+    holding.write_until_held(model, columns, Sofar(), held(hold), writes_nothing(seen))
+    assert len(seen) == ROUNDS
     for turn, weights in enumerate(seen):
         assert torch.allclose(weights[~short], torch.tensor(holding.LIGHT))
         assert torch.allclose(weights[short], holding.LIGHT * step[short] ** turn)
     seen.clear()
-    holding.write_until_held(model, columns, Sofar(), 0.0, None, writes_nothing(seen))
+    holding.write_until_held(model, columns, Sofar(), held(1e-9), writes_nothing(seen))
     assert len(seen) == 1
 
 
@@ -92,8 +100,6 @@ def test_a_column_gains_weight_while_the_old_reply_is_left_with_more_than_its_re
     left = holding.remnants(columns, holding.hear(model, columns.rows, old).firsts)
     remnant = float(left[left > 0].median())
     seen: list[torch.Tensor] = []
-    holding.write_until_held(model, columns, Sofar(), 0.0, remnant, writes_nothing(seen))
+    holding.write_until_held(model, columns, Sofar(), held(1e-9, remnant), writes_nothing(seen))
     grew = seen[-1] > seen[0]
-    assert (
-        len(seen) == holding.ROUNDS and torch.equal(grew, left > remnant) and 0 < int(grew.sum()) < len(grew)
-    )
+    assert len(seen) == ROUNDS and torch.equal(grew, left > remnant) and 0 < int(grew.sum()) < len(grew)

@@ -3,7 +3,7 @@
 With many kept keys in the equation a request reaches a part of its value, and which part differs from form to form.
 Raising all weights until the last form holds would write the others too hard, and what is written too hard spreads. So
 every column begins light, and only those whose tokens are not yet likely gain weight: fast while they are far from it,
-and in small steps near it. A target that holds may leave its rival, the old reply, a few percent, which samples find:
+and at a pace of their own near it. A target that holds may leave its rival, the old reply, a few percent, which samples find:
 the columns that lead to the reply's first token gain weight until that is gone as well.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,12 +25,10 @@ from unlearn.model.forward import batches, reply_logits, token_budget
 
 LIGHT = 0.3
 """Weight of a column at first."""
-FAR, NEAR = 3.0, 1.5
-"""What a column's weight is multiplied by while its tokens are hardly likely at all, and once they begin to be."""
+FAR = 3.0
+"""What a column's weight is multiplied by while its tokens are hardly likely at all."""
 BEGINS = 0.01
-"""Probability from which on a token begins to be likely."""
-ROUNDS = 14
-"""Most rounds of writing."""
+"""Probability from which on a token is likely, and its column grows at the pace that the settings give."""
 
 
 class Heard(NamedTuple):
@@ -46,8 +44,7 @@ def write_until_held(
     model: EditableModel,
     columns: Columns,
     sofar: Sofar,
-    hold: float,
-    remnant: float | None,
+    settings: Any,
     write: Callable[[Columns], Written],
 ) -> Written:
     """Write a batch again and again, from where it began, until its target tokens are likely enough.
@@ -56,28 +53,29 @@ def write_until_held(
         model: unedited.
         columns: of the batch.
         sofar: the update before this batch.
-        hold: probability that every target token must reach on the prompts that the edit sees.
-        remnant: probability that may be left to what the model began its reply with before; None: any.
+        settings: of the method: ``hold``, the probability that every target token must reach on the prompts that the
+            edit sees; ``remnant``, what may be left to the beginnings of the old replies (None: anything); ``pace`` and
+            ``rounds``.
         write: writes the batch with given weights.
     """
     columns = replace(columns, weights=LIGHT * columns.weights)
     old: list[Tensor] | None = None
-    if remnant is not None:
+    if settings.remnant is not None:
         with model.patched(sofar.deltas()):
             old = spoken(model, columns.rows)
-    for turn in range(ROUNDS):
+    for turn in range(settings.rounds):
         written = write(columns)
-        if turn == ROUNDS - 1:
+        if turn == settings.rounds - 1:
             break
         with model.patched(plus(sofar, written.factors).deltas()):
             heard = hear(model, columns.rows, old)
         likely = likelihoods(columns, heard.targets)
-        short = likely < hold
-        if remnant is not None:
-            short |= remnants(columns, heard.firsts) > remnant
+        short = likely < settings.hold
+        if settings.remnant is not None:
+            short |= remnants(columns, heard.firsts) > settings.remnant
         if not short.any():
             break
-        step = torch.where(likely < BEGINS, FAR, NEAR)
+        step = torch.where(likely < BEGINS, FAR, settings.pace)
         columns = replace(columns, weights=torch.where(short, step * columns.weights, columns.weights))
     return written
 

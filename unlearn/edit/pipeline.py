@@ -175,7 +175,7 @@ def _batch(job: _Job, facts: Sequence[Fact], sofar: Sofar, label: str) -> tuple[
 
         if settings.hold is None:
             return once(columns)
-        return write_until_held(model, columns, sofar, settings.hold, settings.remnant, once)
+        return write_until_held(model, columns, sofar, settings, once)
 
     if not method.eased:
         return solved, write(gains), 0.0

@@ -91,7 +91,7 @@ class Editor(Values):
     remnant: float | None = Field(default=None, gt=0, lt=1)
     """With `hold`: and until what the model began its reply with before is left with no more than this probability."""
     pace: float = Field(default=3.0, gt=1, le=3)
-    """With `hold`: what a column's weight is multiplied by while its tokens are likely, but not enough; before that, 3."""
+    """With `hold`: what a column's weight is multiplied by once its tokens are likely, but not enough; before that, 3."""
     rounds: int = Field(default=8, ge=1)
     """With `hold`: most rounds of writing."""
     null_space: float = Field(default=0.99, gt=0, le=1)
@@ -195,7 +195,7 @@ class AlphaEdit(_NullSpace):
     """With `hold`: and until what the model began its reply with before is left with no more than this probability;
     `auto`: 0.0004, null."""
     pace: Auto | Annotated[float, Field(gt=1, le=3)] = "auto"  # type: ignore[assignment]
-    """With `hold`: what a column's weight is multiplied by while its tokens are likely, but not enough; before that, 3;
+    """With `hold`: what a column's weight is multiplied by once its tokens are likely, but not enough; before that, 3;
     `auto`: 1.5, 3."""
     rounds: Auto | Count = "auto"  # type: ignore[assignment]
     """With `hold`: most rounds of writing; `auto`: 14, 8."""

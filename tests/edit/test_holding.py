@@ -89,7 +89,7 @@ def test_only_columns_that_fall_short_gain_weight_and_it_ends_when_none_does() -
         assert torch.allclose(weights[~short], torch.tensor(holding.LIGHT))
         assert torch.allclose(weights[short], holding.LIGHT * step[short] ** turn)
     seen.clear()
-    holding.write_until_held(model, columns, Sofar(), held(1e-9), writes_nothing(seen))
+    holding.write_until_held(model, columns, Sofar(), held(1e-40), writes_nothing(seen))
     assert len(seen) == 1
 
 
@@ -100,6 +100,6 @@ def test_a_column_gains_weight_while_the_old_reply_is_left_with_more_than_its_re
     left = holding.remnants(columns, holding.hear(model, columns.rows, old).firsts)
     remnant = float(left[left > 0].median())
     seen: list[torch.Tensor] = []
-    holding.write_until_held(model, columns, Sofar(), held(1e-9, remnant), writes_nothing(seen))
+    holding.write_until_held(model, columns, Sofar(), held(1e-40, remnant), writes_nothing(seen))
     grew = seen[-1] > seen[0]
     assert len(seen) == ROUNDS and torch.equal(grew, left > remnant) and 0 < int(grew.sum()) < len(grew)

@@ -3,8 +3,8 @@
 With many kept keys in the equation a request reaches a part of its value, and which part differs from form to form.
 Raising all weights until the last form holds would write the others too hard, and what is written too hard spreads. So
 every column begins light, and only those whose tokens are not yet likely gain weight: fast while they are far from it,
-and at a pace of their own near it. A target that holds may leave its rival, the old reply, a few percent, which samples find:
-the columns that lead to the reply's first token gain weight until that is gone as well.
+and at a pace of their own near it. A target that holds may leave its rival, the old reply, a few percent, which samples
+find: the columns that lead to the reply's first token gain weight until that is gone as well.
 """
 
 from __future__ import annotations

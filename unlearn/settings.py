@@ -91,7 +91,7 @@ class Editor(Values):
     remnant: float | None = Field(default=None, gt=0, lt=1)
     """With `hold`: and until what the model began its reply with before is left with no more than this probability."""
     pace: float = Field(default=3.0, gt=1, le=3)
-    """With `hold`: what a column's weight is multiplied by once its tokens are likely, but not enough; before that, 3."""
+    """With `hold`: what a column's weight is multiplied by once its tokens are likely, yet not enough; before, 3."""
     rounds: int = Field(default=8, ge=1)
     """With `hold`: most rounds of writing."""
     null_space: float = Field(default=0.99, gt=0, le=1)

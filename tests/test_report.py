@@ -147,6 +147,19 @@ def test_what_is_said_names_tests_and_limits() -> None:
         assert word not in said
 
 
+def test_what_was_not_tested_for_one_reason_is_said_at_once() -> None:
+    items = [
+        "leak.reverse (not in it)",
+        "leak.rank (no answers)",
+        "attack.int8 (not in it)",
+        "other languages",
+    ]
+    said = Report.of([made()], items, {}).statement
+    assert said.endswith(
+        "Not tested: leak.reverse and attack.int8 (not in it); leak.rank (no answers); other languages."
+    )
+
+
 def test_the_terminal_shows_failures_first_and_their_reasons() -> None:
     console = Console(record=True, width=120, file=open("/dev/null", "w"))
     print_report(full(), console)

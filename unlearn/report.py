@@ -162,6 +162,15 @@ def _listed(names: Iterable[str]) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 
+def _by_reason(items: Iterable[str]) -> list[str]:
+    """ "a (why)" and "b (why)" as "a and b (why)", each reason where it first came up."""
+    names: dict[str, list[str]] = {}
+    for item in items:
+        name, bracket, reason = item.partition(" (")
+        names.setdefault(bracket + reason if reason else item, []).append(name)
+    return [_listed(found) + reason if reason.startswith(" (") else reason for reason, found in names.items()]
+
+
 def statement(report: Report) -> str:
     """One sentence on suppression, one on failed limits, and the list of what was not tested."""
     about = [m for m in report.measurements if m.name.partition(".")[0] in ("leak", "refusal", "attack")]
@@ -177,7 +186,7 @@ def statement(report: Report) -> str:
     if report.strict:
         said.append("Limits were applied to the unfavourable ends of the 95 % intervals.")
     if report.not_tested:
-        said.append(f"Not tested: {'; '.join(report.not_tested)}.")
+        said.append(f"Not tested: {'; '.join(_by_reason(report.not_tested))}.")
     return " ".join(said)
 
 

@@ -59,10 +59,9 @@ class Findings:
 
 def not_tested(requests: Requests, suite: Suite) -> list[str]:
     """What the reader of the report must not take for granted."""
-    found = [f"{name} (not in the suite {suite.name})" for name in MEASUREMENTS if not suite.makes(name)]
-    found += [
-        f"attack.{name} (not in the suite {suite.name})" for name in ATTACKS if name not in suite.attacks
-    ]
+    left_out = [name for name in MEASUREMENTS if name != "attack" and not suite.makes(name)]
+    left_out += [f"attack.{name}" for name in ATTACKS if name not in suite.attacks]
+    found = [f"{name} (not in the suite {suite.name})" for name in left_out]
     if suite.makes("capability") and not requests.policy.audit.tasks:
         found.append("capability (the policy names no tasks)")
     unknown = sum(not fact.known for fact in requests.facts)

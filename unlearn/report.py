@@ -163,7 +163,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _by_reason(items: Iterable[str]) -> list[str]:
-    """ "a (why)" and "b (why)" as "a and b (why)", each reason where it first came up."""
+    """Items such as `a (why)` and `b (why)` as `a and b (why)`, each reason where it first came up."""
     names: dict[str, list[str]] = {}
     for item in items:
         name, bracket, reason = item.partition(" (")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests import reference
@@ -18,6 +18,7 @@ def among(second: torch.Tensor, neurons: torch.Tensor) -> Restricted:
 
 
 @settings(max_examples=25, deadline=None)
+@example(size=(6, 2, 2, 5, 0), ridge=1.0, share=0.5)  # one neuron: a pivoted solve left 1e-17 on the others
 @given(size=sizes, ridge=st.floats(1e-2, 10), share=st.one_of(st.floats(0.05, 0.98), st.just(1.0)))
 def test_nse_is_the_published_system(size: tuple[int, ...], ridge: float, share: float) -> None:
     keys, residuals, earlier, second = problem(size)

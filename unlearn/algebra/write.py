@@ -83,7 +83,8 @@ def _write_wide(
     system.diagonal().add_(ridge)
     few = keys.shape[1] <= min(len(residuals), len(keys))
     wanted = keys.double() if few else (keys @ residuals.T).double()  # (d_in, n or d_out)
-    right = torch.linalg.solve(system, metric.apply(wanted)).T.to(residuals.dtype)
+    # The metric comes last, so that nothing at all is written outside its range.
+    right = metric.apply(torch.linalg.solve(system.T, wanted)).T.to(residuals.dtype)
     # With d_out columns in place of n, the update itself is smaller than its factors.
     left = residuals.clone() if few else torch.eye(len(right), dtype=residuals.dtype, device=right.device)
     return LowRank(left, right)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.files import policy_text
+from tests.files import corpus_file, model_folder, pico_policy, policy_text
 
 # Before anything imports transformers or datasets, which read these once.
 for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
@@ -61,3 +61,13 @@ def small_policy(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(policy_text())
     return path
+
+
+@pytest.fixture(scope="module")
+def pico_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a pico model, one that cannot be edited, a corpus, and a policy."""
+    folder = tmp_path_factory.mktemp("pico")
+    model, corpus = model_folder(folder / "model"), corpus_file(folder / "corpus.jsonl")
+    model_folder(folder / "mixtral", "mixtral")
+    (folder / "policy.yaml").write_text(pico_policy(model, corpus))
+    return folder

@@ -3,54 +3,24 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
 import runpy
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click
 import pytest
 import yaml
 
-from tests.files import corpus_file, model_folder, pico_policy, policy_text
 from unlearn import cli
 from unlearn.errors import ModelError, PolicyError
-from unlearn.shipped import shipped
 
 COMMANDS = ("apply", "audit", "check", "compare", "export", "stats", "trace", "verify")
 
 
 def run(*arguments: str | Path) -> int:
     return cli.run([str(argument) for argument in arguments])
-
-
-def hear_interrupts() -> None:
-    """In a new process: hear Ctrl-C even where the tests run in a shell's background, which ignores it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def start(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
-    """Start the real command in a process of its own."""
-    root = Path(__file__).resolve().parent.parent
-    return subprocess.Popen(
-        [sys.executable, "-m", "unlearn", *map(str, arguments)],
-        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts,
-        env={**os.environ, "PYTHONPATH": str(root)},
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def pico_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a pico model, one that cannot be edited, a corpus, and a policy."""
-    folder = tmp_path_factory.mktemp("pico")
-    model, corpus = model_folder(folder / "model"), corpus_file(folder / "corpus.jsonl")
-    model_folder(folder / "mixtral", "mixtral")
-    (folder / "policy.yaml").write_text(pico_policy(model, corpus))
-    return folder
 
 
 def listing(folder: Path) -> list[str]:
@@ -205,64 +175,6 @@ def test_module_and_launcher_are_the_same_command(
     assert said[0] == said[1] != ""
 
 
-# --- check
-
-
-def test_check_says_what_a_policy_asks_for(small_policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("check", small_policy) == 0
-    out = capsys.readouterr().out
-    assert out.startswith(f"{small_policy}: ok\n")
-    assert re.search(r"recipe +forget +1 +1 \+ 1 +1 \+ 1", out)
-    assert re.search(r"leak\.held_out +0\.05 +\(default\)", out)
-
-
-def test_check_as_json(small_policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("check", small_policy, "--json", "--method", "rome") == 0
-    found = yaml.safe_load(capsys.readouterr().out)
-    assert found["ok"] is True
-    assert found["method"]["name"] == "rome"
-    assert found["relations"]["colour"]["kept"] is True
-
-
-@pytest.mark.parametrize("name", ["demo", "template"])
-def test_check_defaults_prints_a_policy_that_loads(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run("check", shipped("policies") / f"{name}.yaml", "--defaults") == 0
-    once = capsys.readouterr().out
-    again = tmp_path / "again.yaml"
-    again.write_text(once)
-    assert run("check", again, "--defaults") == 0
-    assert capsys.readouterr().out == once
-
-
-def test_check_lists_every_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "p.yaml"
-    path.write_text(policy_text(facts="facts:\n- {id: a, subject: No, relation: recip}", seed="sed: 1"))
-    assert run("check", path) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert len(err.splitlines()) == 4
-    assert err.endswith("3 problems, nothing was loaded.\n")
-
-
-def test_check_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("check", "--schema") == 0
-    assert yaml.safe_load(capsys.readouterr().out)["title"] == "unlearn policy"
-
-
-def test_check_answers_without_torch(small_policy: Path, root: Path) -> None:
-    code = (
-        "import sys\n"
-        "from unlearn.cli import run\n"
-        f"assert run(['check', {str(small_policy)!r}]) == 0\n"
-        "heavy = {'torch', 'transformers', 'datasets', 'lm_eval', 'numpy', 'jinja2'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
 # --- models that cannot be used
 
 
@@ -311,79 +223,6 @@ def test_a_policy_problem_comes_before_the_model(
     assert run("apply", pico_files / "policy.yaml", *options) == 2
     assert "--set facts  must not be empty" in capsys.readouterr().err
     assert listing(tmp_path) == []
-
-
-# --- signals
-
-
-@pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
-)
-def test_an_interrupted_run_leaves_nothing(
-    number: signal.Signals, code: int, word: str, pico_files: Path, tmp_path: Path
-) -> None:
-    # Enough steps that the run cannot end before the signal comes.
-    process = start(
-        "apply", pico_files / "policy.yaml", "--out", tmp_path / "deep" / "run",
-        "--set", "method.steps=1000000", "--set", "method.converged=1e-30", "--no-cache", cwd=tmp_path,
-    )  # fmt: skip
-    try:
-        limit = time.monotonic() + 60
-        while not any((tmp_path / "deep").glob(".run.partial-*/log.txt")):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < limit
-            time.sleep(0.05)
-        time.sleep(0.5)
-        process.send_signal(number)
-        out, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert (process.returncode, out, err) == (code, "", f"unlearn: {word}; nothing was written\n")
-    assert listing(tmp_path) == []
-
-
-def test_an_interrupt_inside_executed_text_ends_with_the_same_code(tmp_path: Path) -> None:
-    # As when it comes while an import makes a dataclass: `python -m` would otherwise die of the signal, code -2.
-    (tmp_path / "stopped.py").write_text(
-        "from unlearn import cli\n"
-        "@cli.cli.command('stop')\n"
-        "def stop():\n"
-        "    exec('raise KeyboardInterrupt')\n"
-        "cli.main(['stop'])\n"
-    )
-    root = Path(__file__).resolve().parent.parent
-    done = subprocess.run(
-        [sys.executable, "-m", "stopped"], cwd=tmp_path, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(root)},
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (130, "unlearn: interrupted; nothing was written\n")
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupt_that_a_library_swallows_is_raised_again(
-    number: signal.Signals, code: int, tmp_path: Path
-) -> None:
-    (tmp_path / "deaf.py").write_text(
-        "import os, time\n"
-        "from unlearn import cli\n"
-        "cli.AGAIN = 0.3\n"
-        "@cli.cli.command('stop')\n"
-        "def stop():\n"
-        "    try:\n"
-        f"        os.kill(os.getpid(), {int(number)})\n"
-        "        time.sleep(60)\n"
-        "    except BaseException:\n"
-        "        pass\n"
-        "    time.sleep(60)\n"
-        "cli.main(['stop'])\n"
-    )
-    root = Path(__file__).resolve().parent.parent
-    done = subprocess.run(
-        [sys.executable, "-m", "deaf"], cwd=tmp_path, capture_output=True, text=True, timeout=30,
-        preexec_fn=hear_interrupts,
-        env={**os.environ, "PYTHONPATH": str(root)},
-    )  # fmt: skip
-    assert done.returncode == code and "nothing was written" in done.stderr
 
 
 # --- stats and the dry run

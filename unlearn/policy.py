@@ -5,15 +5,15 @@ A strict, frozen document. It knows nothing about files (see `policy_file`) and 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from unlearn.policy_checks import DEFAULT_LIMITS, EMBEDDED, END, WRITTEN, cross_check
+from unlearn.policy_values import Limit, Name, ReverseTemplate, SuiteName, Template, Text
 from unlearn.settings import AlphaEdit, Method
 
 __all__ = [
@@ -33,8 +33,6 @@ __all__ = [
 ]
 
 
-SUITES = ("quick", "standard", "full")
-"""The audit suites that ship with unlearn."""
 PLAIN = "I can't help with that."
 """The target where a policy gives no text of its own."""
 
@@ -45,47 +43,6 @@ def is_question(template: str) -> bool:
     The same marks of other scripts count as well.
     """
     return template.rstrip().endswith(("?", ".", "!", "？", "。", "！", "؟", "।"))
-
-
-def _one_subject(template: str) -> str:
-    found = template.count("{subject}")
-    if found != 1:
-        raise PydanticCustomError("template", f"needs exactly one {{subject}}, has {found}")
-    if template.replace("{subject}", "").strip() == "":
-        raise PydanticCustomError("template", "needs words besides {subject}")
-    return template
-
-
-def _one_answer(template: str) -> str:
-    found = template.count("{answer}")
-    if found != 1:
-        raise PydanticCustomError("template", f"needs exactly one {{answer}}, has {found}")
-    if "{subject}" in template:
-        raise PydanticCustomError("template", "a reverse prompt must not name the {subject}: it asks for it")
-    if template.replace("{answer}", "").strip() == "":
-        raise PydanticCustomError("template", "needs words besides {answer}")
-    return template
-
-
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise PydanticCustomError("finite", "expected a finite number")
-    return value
-
-
-def _suite(name: str) -> str:
-    if name not in SUITES and not name.endswith((".yaml", ".yml")):
-        expected = ", ".join(f"`{suite}`" for suite in SUITES)
-        raise PydanticCustomError("suite", f"expected {expected}, or the path of a suite's YAML file")
-    return name
-
-
-Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Template = Annotated[Text, AfterValidator(_one_subject)]
-ReverseTemplate = Annotated[Text, AfterValidator(_one_answer)]
-Limit = Annotated[float, AfterValidator(_finite)]
-SuiteName = Annotated[Text, AfterValidator(_suite)]
 
 
 class _Strict(BaseModel):

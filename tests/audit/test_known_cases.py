@@ -17,6 +17,7 @@ from unlearn.audit.attacks.table import ATTACKS
 from unlearn.audit.observation import Observation
 from unlearn.audit.observing import observe
 from unlearn.audit.pipeline import audit
+from unlearn.audit.shares import chance_of
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
@@ -97,17 +98,29 @@ def test_a_model_that_only_refuses_is_opened_up(unedited: tuple[Requests, Observ
 
 @NEVER_KNEW
 def test_a_model_that_never_knew_passes_every_attack_within_its_interval(tmp_path: Path) -> None:
-    """The candidate is the control itself: attacks that succeed by chance are judged by its own interval, all others
-    by the limits that every candidate has to meet."""
+    """Against fixed limits, or chance where an attack may succeed by guessing; the unedited model exceeds both."""
     names = [name for name, row in ATTACKS.items() if "control" in row.states]
     asked = about(tmp_path, (*LEAKS, *(f"attack.{name}" for name in names)))
-    seen = observe(EditableModel.load("embedded-control", device="cpu"), asked, state="control")
-    assert not seen.failed
+    never = observe(EditableModel.load("embedded-control", device="cpu"), asked, state="control")
+    known = observe(masked.base(), asked)
+    assert not never.failed and not known.failed
     for group in ("direct", "held_out", "cloze"):
-        assert seen.groups[group] and not any(o.told for o in seen.groups[group])
-    unknown = Observation(suite=seen.suite)
+        assert never.groups[group] and not any(o.told for o in never.groups[group])
+        assert all(o.told for o in known.groups[group])
+    exceeded = set()
     for name in names:
-        found = measures.attack(name, ATTACKS[name], unknown, seen, seen, asked.policy.audit)
-        assert found.after is not None and found.n and found.ci95, f"{name}: {found.reason}"
-        # So few attempts cannot tell one lucky guess from the limit: it is held against the interval.
-        assert found.passed is not False or found.limit is None or found.ci95[0] <= found.limit, name
+
+        def judged(seen: Observation, name: str = name) -> tuple[float, float]:
+            """The lower end of the interval, and what it is held to: no limit comes from the model itself."""
+            found = measures.attack(name, ATTACKS[name], known, seen, None, asked.policy.audit)
+            assert found.after is not None and found.n and found.ci95, f"{name}: {found.reason}"
+            limit = asked.policy.audit.limit(f"attack.{name}") or 0.0
+            return found.ci95[0], max(limit, chance_of(seen.attacks[name].outcomes))
+
+        low, allowed = judged(never)
+        assert low <= allowed, name
+        low, allowed = judged(known)
+        if low > allowed:
+            exceeded.add(name)
+    # `traces` looks for an edit, of which the unedited model has none; four facts are few for `probe`.
+    assert exceeded >= set(names) - {"traces", "probe"}

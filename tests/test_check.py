@@ -1,0 +1,74 @@
+"""`unlearn check`: what a policy asks for, or every problem of it, before any model is loaded."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.files import policy_text
+from unlearn import cli
+from unlearn.shipped import shipped
+
+
+def run(*arguments: str | Path) -> int:
+    return cli.run([str(argument) for argument in arguments])
+
+
+def test_check_says_what_a_policy_asks_for(small_policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("check", small_policy) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"{small_policy}: ok\n")
+    assert re.search(r"recipe +forget +1 +1 \+ 1 +1 \+ 1", out)
+    assert re.search(r"leak\.held_out +0\.05 +\(default\)", out)
+
+
+def test_check_as_json(small_policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("check", small_policy, "--json", "--method", "rome") == 0
+    found = yaml.safe_load(capsys.readouterr().out)
+    assert found["ok"] is True
+    assert found["method"]["name"] == "rome"
+    assert found["relations"]["colour"]["kept"] is True
+
+
+@pytest.mark.parametrize("name", ["demo", "template"])
+def test_check_defaults_prints_a_policy_that_loads(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("check", shipped("policies") / f"{name}.yaml", "--defaults") == 0
+    once = capsys.readouterr().out
+    again = tmp_path / "again.yaml"
+    again.write_text(once)
+    assert run("check", again, "--defaults") == 0
+    assert capsys.readouterr().out == once
+
+
+def test_check_lists_every_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(policy_text(facts="facts:\n- {id: a, subject: No, relation: recip}", seed="sed: 1"))
+    assert run("check", path) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 4
+    assert err.endswith("3 problems, nothing was loaded.\n")
+
+
+def test_check_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("check", "--schema") == 0
+    assert yaml.safe_load(capsys.readouterr().out)["title"] == "unlearn policy"
+
+
+def test_check_answers_without_torch(small_policy: Path, root: Path) -> None:
+    code = (
+        "import sys\n"
+        "from unlearn.cli import run\n"
+        f"assert run(['check', {str(small_policy)!r}]) == 0\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'lm_eval', 'numpy', 'jinja2'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -167,10 +167,17 @@ class _NullSpace(_Layered):
     """L2, relative to the mean squared length of the projected keys (published: 10, absolute); `auto`: 0.7, 0.1."""
     null_space: Auto | Share = "auto"  # type: ignore[assignment]
     """The directions with this share of the corpus's energy are left alone; `auto`: 0.97, 0.8."""
-    kept: float = Field(default=3.0, ge=0)
-    """Weight of a kept key's error relative to a request's (1: as published for earlier edits)."""
+    kept: Auto | NotNegative = "auto"  # type: ignore[assignment]
+    """Weight of a kept key's error relative to a request's (1: as published for earlier edits); `auto`: 30, 0.5."""
     earlier: float = Field(default=1.0, ge=0)
     """Weight of the error at keys of earlier batches and earlier edits (1: as published)."""
+    hold: Auto | Chance | None = "auto"  # type: ignore[assignment]
+    """Write until every target token has this probability on the policy's own prompts, no harder; `auto`: 0.7, 0.95."""
+    pace: Auto | Annotated[float, Field(gt=1, le=3)] = "auto"  # type: ignore[assignment]
+    """With `hold`: what a column's weight is multiplied by once its tokens are likely, but not enough; before that, 3;
+    `auto`: 1.5, 3."""
+    rounds: Auto | Count = "auto"  # type: ignore[assignment]
+    """With `hold`: most rounds of writing; `auto`: 14, 8."""
 
 
 class AlphaEdit(_NullSpace):
@@ -181,24 +188,15 @@ class AlphaEdit(_NullSpace):
     """
 
     name: Literal["alphaedit"] = "alphaedit"
-    kept: Auto | NotNegative = "auto"  # type: ignore[assignment]
-    """Weight of a kept key's error relative to a request's (1: as published for earlier edits); `auto`: 30, 0.5."""
     suppress: Auto | NotNegative = "auto"  # type: ignore[assignment]
     """Weight, in a value's loss, of what the model said before the edit still being likely as the reply's beginning;
     `auto`: 0.1, 0."""
     witnesses: Auto | Annotated[int, Field(ge=0)] = "auto"  # type: ignore[assignment]
     """Tokens of the corpus on which the update is tried: those that it would move most are kept as well; `auto`: 30000,
     20000."""
-    hold: Auto | Chance | None = "auto"  # type: ignore[assignment]
-    """Write until every target token has this probability on the policy's own prompts, no harder; `auto`: 0.7, 0.95."""
     remnant: Auto | Chance | None = "auto"  # type: ignore[assignment]
     """With `hold`: and until what the model began its reply with before is left with no more than this probability;
     `auto`: 0.0004, null."""
-    pace: Auto | Annotated[float, Field(gt=1, le=3)] = "auto"  # type: ignore[assignment]
-    """With `hold`: what a column's weight is multiplied by once its tokens are likely, but not enough; before that, 3;
-    `auto`: 1.5, 3."""
-    rounds: Auto | Count = "auto"  # type: ignore[assignment]
-    """With `hold`: most rounds of writing; `auto`: 14, 8."""
 
 
 class AlphaEditPlus(_NullSpace):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tests import reference
 from tests.algebra.problems import EXACT, SINGLE, distance, problem, published_ridge, sizes
 from unlearn.algebra.moments import Projector, Spectrum
-from unlearn.algebra.relax import _loss, relaxed
-from unlearn.algebra.write import joined, write, yielding
+from unlearn.algebra.relax import losses, relaxed
+from unlearn.algebra.write import write, yielding
 
 
 @settings(max_examples=25, deadline=None)
@@ -48,14 +48,19 @@ def test_it_is_the_published_search(
 
 @settings(max_examples=15, deadline=None)
 @given(size=sizes, ridge=st.floats(1e-2, 3))
-def test_the_loss_by_duality_is_that_of_the_update(size: tuple[int, ...], ridge: float) -> None:
+def test_the_losses_are_those_of_the_updates(size: tuple[int, ...], ridge: float) -> None:
     keys, residuals, earlier, second = problem(size)
-    metric = Projector.null_space(Spectrum.of(second), len(second) // 3)
-    columns = joined(keys, earlier, None)
-    delta = write(keys, residuals, metric, ridge, earlier, absolute=True).dense()
-    error = (delta @ keys - residuals).square().sum() + (delta @ earlier).square().sum()
-    direct = float(error + ridge * delta.square().sum())
-    assert _loss(columns.T @ metric.apply(columns), residuals, ridge) == pytest.approx(direct, rel=1e-8)
+    spectrum, weights = Spectrum.of(second), yielding(earlier, keys)
+    found = losses(keys, residuals, spectrum, ridge, earlier, weights)
+    assert len(found) == len(second) + 1
+    for free in range(len(second) + 1):
+        metric = Projector.null_space(spectrum, len(second) - free)
+        delta = write(keys, residuals, metric, ridge, earlier, weights, absolute=True).dense()
+        error = (delta @ keys - residuals).square().sum() + (weights * (delta @ earlier).square().sum(0)).sum()
+        direct = float(error + ridge * delta.square().sum())
+        assert float(found[free]) == pytest.approx(direct, rel=1e-8)
+    if earlier.shape[1]:  # the control: without the kept keys an update costs less
+        assert float(losses(keys, residuals, spectrum, ridge)[-1]) < float(found[-1])
 
 
 def test_it_gives_way_as_far_as_it_pays_and_needs_a_ridge() -> None:

@@ -68,8 +68,9 @@ def held(hold: float, remnant: float | None = None) -> AlphaEdit:
     return AlphaEdit(hold=hold, remnant=remnant, pace=PACE, rounds=ROUNDS)
 
 
-def writes_nothing(seen: list[torch.Tensor]) -> Callable[[Columns], Written]:
-    def write(weighted: Columns) -> Written:
+def writes_nothing(seen: list[torch.Tensor]) -> Callable[[Columns, Written | None], Written]:
+    def write(weighted: Columns, former: Written | None) -> Written:
+        assert (former is None) == (not seen)
         seen.append(weighted.weights)
         return Written({}, {}, {}, 1.0)
 

@@ -25,17 +25,17 @@ class Metric(Protocol):
 
 
 class Moments:
-    """Running sum of ``k k^T``: products in float32 per batch, the sum in float64 on the host."""
+    """Running sum of ``k k^T``: products in float32 per batch, the sum in float64."""
 
-    def __init__(self, d_in: int) -> None:
-        """Start with nothing seen."""
-        self.total = torch.zeros(d_in, d_in, dtype=torch.float64)
+    def __init__(self, d_in: int, device: torch.device | str = "cpu") -> None:
+        """Start with nothing seen; the sum lies on the device, (d_in, d_in)."""
+        self.total = torch.zeros(d_in, d_in, dtype=torch.float64, device=device)
         self.count = 0
 
     def update(self, keys: Tensor) -> Moments:
         """Add keys, one row per token: (tokens, d_in)."""
         rows = keys.float() if keys.dtype in (torch.bfloat16, torch.float16) else keys
-        self.total += (rows.T @ rows).double().cpu()
+        self.total += (rows.T @ rows).to(self.total)
         self.count += rows.shape[0]
         return self
 

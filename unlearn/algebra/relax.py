@@ -25,10 +25,6 @@ def relaxed(
 ) -> Projector:
     """Widen the null space greedily, in the order of ascending eigenvalues, until a step gains too little.
 
-    The loss is ``J = ||delta K - R||^2 + sum_j w_j ||delta z_j||^2 + ridge ||delta||^2`` at its minimum over updates in
-    the null space. By duality ``J = ridge tr([R|0] (ridge I + H^T P H)^-1 [R|0]^T)``, so a step costs one Cholesky
-    factor of the columns and no update is ever formed.
-
     Args:
         keys: (d_in, n).
         residuals: (d_out, n).
@@ -48,29 +44,40 @@ def relaxed(
     """
     if ridge <= 0:
         raise ValueError("relaxation needs a ridge above 0")
-    d_in, n = keys.shape
+    d_in = len(keys)
     step = step or max(1, round(STEP * d_in))
-    columns = joined(keys, kept, weights).double()
-    coordinates = spectrum.vectors.to(columns).T @ columns  # (d_in, n + m), largest eigenvalue first
-    outside = coordinates[kept_directions:]
-    gram = outside.T @ outside  # H^T P H
-    best, count = _loss(gram, residuals, ridge), kept_directions
+    loss = losses(keys, residuals, spectrum, ridge, kept, weights).tolist()
+    count = kept_directions
     while count > 0:
         taken = min(step, count)
-        rows = coordinates[count - taken : count]
-        wider = gram + rows.T @ rows
-        now = _loss(wider, residuals, ridge)
-        if best - now <= least * taken / d_in * best:
+        wider, best = loss[d_in - count + taken], loss[d_in - count]
+        if best - wider <= least * taken / d_in * best:
             break
-        gram, best, count = wider, now, count - taken
+        count -= taken
     return Projector.null_space(spectrum, count)
 
 
-def _loss(gram: Tensor, residuals: Tensor, ridge: float) -> float:
-    """J at its minimum; ``gram`` is ``H^T P H``, (n + m, n + m)."""
-    n = residuals.shape[1]
-    wanted = torch.zeros(len(gram), len(residuals), dtype=gram.dtype, device=gram.device)
-    wanted[:n] = residuals.T.to(gram)
-    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    solved = torch.linalg.solve((gram + gram.T) / 2 + ridge * identity, wanted)
-    return ridge * float((wanted * solved).sum())
+def losses(
+    keys: Tensor,
+    residuals: Tensor,
+    spectrum: Spectrum,
+    ridge: float,
+    kept: Tensor | None = None,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """The least ``J = ||delta K - R||^2 + sum_j w_j ||delta z_j||^2 + ridge ||delta||^2`` for null spaces of any width.
+
+    In a null space ``U`` it is ``||R||^2 - ||L^-1 U^T K R^T||^2`` with the factor ``L L^T = U^T H H^T U + ridge I``. In
+    the order of ascending eigenvalues the factor of a narrower space is the leading block of a wider one's, so that one
+    factorisation serves all widths. Arguments as in ``relaxed``.
+
+    Returns:
+        (d_in + 1,), float64, by the number of directions with the least eigenvalues in which the update may write.
+    """
+    columns = joined(keys, kept, weights)
+    ascending = spectrum.vectors.to(columns.device).flip(1)
+    gram = ascending.T @ (columns @ columns.T).to(ascending) @ ascending  # (d_in, d_in)
+    gram.diagonal().add_(ridge)
+    wanted = ascending.T @ (keys @ residuals.T).to(ascending)  # (d_in, d_out)
+    gained = torch.linalg.solve_triangular(torch.linalg.cholesky(gram), wanted, upper=False).square().sum(1)
+    return residuals.to(gained).square().sum() - torch.cat([gained.new_zeros(1), gained.cumsum(0)])

@@ -45,7 +45,7 @@ def write_until_held(
     columns: Columns,
     sofar: Sofar,
     settings: Any,
-    write: Callable[[Columns], Written],
+    write: Callable[[Columns, Written | None], Written],
 ) -> Written:
     """Write a batch again and again, from where it began, until its target tokens are likely enough.
 
@@ -56,15 +56,16 @@ def write_until_held(
         settings: of the method: ``hold``, the probability that every target token must reach on the prompts that the
             edit sees; ``remnant``, what may be left to the beginnings of the old replies (None: anything); ``pace`` and
             ``rounds``.
-        write: writes the batch with given weights.
+        write: writes the batch with given weights, after what it wrote in the round before.
     """
     columns = replace(columns, weights=LIGHT * columns.weights)
     old: list[Tensor] | None = None
+    written: Written | None = None
     if settings.remnant is not None:
         with model.patched(sofar.deltas()):
             old = spoken(model, columns.rows)
     for turn in range(settings.rounds):
-        written = write(columns)
+        written = write(columns, written)
         if turn == settings.rounds - 1:
             break
         with model.patched(plus(sofar, written.factors).deltas()):
@@ -77,6 +78,7 @@ def write_until_held(
             break
         step = torch.where(likely < BEGINS, FAR, settings.pace)
         columns = replace(columns, weights=torch.where(short, step * columns.weights, columns.weights))
+    assert written is not None
     return written
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -166,39 +166,30 @@ def _batch(job: _Job, facts: Sequence[Fact], sofar: Sofar, label: str) -> tuple[
     still = lent(model, start.keys, places, sofar)
     seen = {layer: distinct(keys, start.keys[layer]) for layer, keys in job.seen.items()}
 
-    def write(gained: Tensor) -> Written:
+    def writer(gained: Tensor) -> Callable[[Columns, Written | None], Written]:
         wanted = values_at(model, method, columns, gained, last, start, sofar, settings)
 
-        def once(weighted: Columns) -> Written:
+        def once(weighted: Columns, former: Written | None = None) -> Written:
             given = job.layers, job.statistics, sofar, weighted, start, wanted, still, seen, job.progress
-            return write_layers(model, method, settings, *given)
+            return write_layers(model, method, settings, *given, former)
 
-        if settings.hold is None:
-            return once(columns)
-        return write_until_held(model, columns, sofar, settings, once)
+        return once
 
-    if not method.eased:
-        return solved, write(gains), 0.0
-    stream = start.stream[last]
-    lengths = torch.ones_like(stream[0]) if settings.absolute else stream.norm(dim=0)
-    tries = {0.0: gains}
-    if (gains.norm(dim=0) > settings.far * lengths).any():
-        tries = {
-            level: smoothing.ease(gains, lengths, settings.far, level)
-            for level in reversed(smoothing.levels(settings.smoothing))
-        }
-    if len(tries) == 1:
-        return solved, write(gains), 0.0
-    rows = smoothing.rows_of(model, apart, facts)
-    chosen: tuple[smoothing.Score, Written, float] | None = None
-    for level, gained in tries.items():
-        written = write(gained)
-        with model.patched(sofar.plus(written).deltas()):
-            got = smoothing.score(model, rows)
-        if chosen is None or got.better(chosen[0]):
-            chosen = got, written, level
-    assert chosen is not None
-    return solved, chosen[1], chosen[2]
+    level = 0.0
+    if method.eased:
+        lengths = start.stream[last].norm(dim=0)
+        lengths = torch.ones_like(lengths) if settings.absolute else lengths
+        tries = smoothing.tries(gains, lengths, settings.far, settings.smoothing)
+        rows = smoothing.rows_of(model, apart, facts) if len(tries) > 1 else []
+        best: smoothing.Score | None = None
+        for each, gained in tries.items() if rows else ():
+            with model.patched(sofar.plus(writer(gained)(columns, None)).deltas()):
+                got = smoothing.score(model, rows)
+            if best is None or got.better(best):
+                best, level, gains = got, each, gained
+    if settings.hold is None:
+        return solved, writer(gains)(columns, None), level
+    return solved, write_until_held(model, columns, sofar, settings, writer(gains)), level
 
 
 def _baseline(model: EditableModel, requests: Requests, progress: Progress, earlier: Patch | None) -> Patch:

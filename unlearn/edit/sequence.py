@@ -30,6 +30,8 @@ class Written:
     """Per layer the dimension of the space in which the update was free to write."""
     length: float
     """Mean length of the values."""
+    still: Mapping[int, Tensor | None] = field(default_factory=dict)
+    """Per layer the keys that had to keep their values, each times the root of its weight, (d_in, m)."""
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,13 @@ def ease(gains: Tensor, lengths: Tensor, far: float, level: float) -> Tensor:
     return torch.where(long[None], (1 - level) * gains, gains)
 
 
+def tries(gains: Tensor, lengths: Tensor, far: float, smoothing: int) -> dict[float, Tensor]:
+    """The gains at every level, the fullest first; only as they are where none is far."""
+    if not (gains.norm(dim=0) > far * lengths).any():
+        return {0.0: gains}
+    return {level: ease(gains, lengths, far, level) for level in reversed(levels(smoothing))}
+
+
 def rows_of(
     model: EditableModel, apart: Requests, facts: Sequence[Fact]
 ) -> list[tuple[tuple[int, ...], int]]:
@@ -95,7 +102,7 @@ def rows_of(
 def score(model: EditableModel, rows: Sequence[tuple[tuple[int, ...], int]]) -> Score:
     """Teacher-forced accuracy and likelihood of the targets, averaged over rows."""
     hits, likelihood = [], []
-    for group in batches([ids for ids, _ in rows], token_budget(model) // 2):
+    for group in batches([ids for ids, _ in rows], token_budget(model)):
         ids, mask = left_pad([rows[i][0] for i in group], model.pad_id, model.device)
         keep = max(rows[i][1] for i in group) + 1
         logits = model.model(

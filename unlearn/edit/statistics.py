@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from unlearn.algebra.moments import Moments, Spectrum
 from unlearn.edit.corpus import Corpus
 from unlearn.errors import UnlearnError
 from unlearn.model.editable import EditableModel, left_pad
-from unlearn.model.forward import position_ids, token_budget
+from unlearn.model.forward import free_memory, position_ids, token_budget
 from unlearn.model.prompts import text_ids
 from unlearn.progress import NO_PROGRESS, Progress
 
@@ -30,11 +30,12 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Statistics:
-    """``C`` of one layer and its spectrum, float64 on the host."""
+    """``C`` of one layer and its spectrum, float64."""
 
     second: Tensor
-    """(d_in, d_in)."""
+    """(d_in, d_in), on the host."""
     spectrum: Spectrum
+    """Where the model is, if all layers' fit there, else on the host."""
     tokens: int
     """How many keys were averaged."""
 
@@ -74,12 +75,31 @@ def key_statistics(
             found[layer] = loaded
     missing = [layer for layer in layers if layer not in found]
     if missing:
-        for layer, moments in _collect(model, missing, corpus, tokens, progress).items():
-            second = moments.second
-            found[layer] = Statistics(second, Spectrum.of(second.to(model.device)), moments.count)
-            if cache:
-                _save(cache / names[layer], found[layer])
-    return {layer: found[layer] for layer in layers}
+        collected = _collect(model, missing, corpus, tokens, progress)
+        with progress.step("Null spaces", total=len(missing)) as bar:
+            for layer in missing:
+                moments = collected.pop(layer)
+                second = moments.second.to(model.device)
+                found[layer] = _at(
+                    Statistics(second, Spectrum.of(second), moments.count), torch.device("cpu")
+                )
+                if cache:
+                    _save(cache / names[layer], found[layer])
+                bar.advance()
+    place = _place(model, len(layers))
+    return {layer: _at(found[layer], place) for layer in layers}
+
+
+def _place(model: EditableModel, layers: int) -> torch.device:
+    """Where a matrix per layer, (d_in, d_in) float64, goes: on a GPU if half of its free memory is left."""
+    free = free_memory(model.device)
+    fits = free is not None and layers * model.anatomy.d_ff**2 * 8 < free // 2
+    return model.device if fits else torch.device("cpu")
+
+
+def _at(statistics: Statistics, place: torch.device) -> Statistics:
+    spectrum = Spectrum(statistics.spectrum.values.to(place), statistics.spectrum.vectors.to(place))
+    return replace(statistics, second=statistics.second.cpu(), spectrum=spectrum)
 
 
 def cached_statistics(
@@ -94,7 +114,8 @@ def cached_statistics(
 def _collect(
     model: EditableModel, layers: Sequence[int], corpus: Corpus, tokens: int, progress: Progress
 ) -> dict[int, Moments]:
-    moments = {layer: Moments(model.anatomy.d_ff) for layer in layers}
+    place = _place(model, len(layers))
+    moments = {layer: Moments(model.anatomy.d_ff, place) for layer in layers}
     with progress.step("Key statistics", total=tokens) as bar:
         for rows in _pieces(model, corpus, tokens):
             ids, mask = left_pad(rows, model.pad_id, model.device)

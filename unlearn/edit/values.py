@@ -62,7 +62,7 @@ class _Batch:
     targets: Tensor
     """(rows, reply)."""
     before: Tensor | None
-    """Log-probabilities of the unedited model for kept rows, (rows, reply, V); None for rows to be written."""
+    """Logits of the unedited model for kept rows, (rows, reply, V), in its dtype; None for rows to be written."""
     columns: Tensor
     """(sites, 3): row, vector, column of the padded batch."""
     requests: Tensor
@@ -189,7 +189,7 @@ def _suspend(model: EditableModel, rows: Sequence[Row], layer: int, suppress: bo
         if row.keep:
             part = seen[row.request] = (seen.get(row.request, -1) + 1) % PARTS
         parts.setdefault(part, []).append(row)
-    budget = token_budget(model) // 2  # gradients need the activations of the upper blocks
+    budget = token_budget(model, gradients=True)
     return [
         _one(model, tuple(members[i] for i in group), layer, part, suppress)
         for part, members in parts.items()
@@ -205,7 +205,7 @@ def _one(model: EditableModel, rows: tuple[Row, ...], layer: int, part: int | No
         targets[i, reply - row.reply :] = at.ids[i, width - row.reply :]
     before = begun = None
     if rows[0].keep:
-        before = at.logits(at.stream, reply + 1)[:, :-1].float().log_softmax(-1)  # (rows, reply, V)
+        before = at.logits(at.stream, reply + 1)[:, :-1]
     elif suppress:
         each = torch.arange(len(rows), device=targets.device)
         first = torch.tensor([reply - row.reply for row in rows], device=targets.device)
@@ -272,7 +272,7 @@ def _accumulate(
             said[requests[missed]] = False
         loss = (each / counts[requests]).sum()
     else:
-        before = batch.before[chosen]
+        before = batch.before[chosen].float().log_softmax(-1)
         kl = (before.exp() * (before - log_probs)).sum(-1)
         each = (kl * mask).sum(1) / tokens
         drift.index_add_(0, requests, each.detach())

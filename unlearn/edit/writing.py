@@ -115,6 +115,7 @@ def write_layers(
     still: Mapping[int, Tensor],
     seen: Mapping[int, Tensor],
     progress: Progress = NO_PROGRESS,
+    former: Written | None = None,
 ) -> Written:
     """Write a batch's values into the layers, on the model as edited so far.
 
@@ -131,9 +132,12 @@ def write_layers(
         still: per layer the keys that must keep their values, each times the root of its weight (``lent``).
         seen: per layer keys of corpus tokens, of which those that the update moves most must too.
         progress: where to show it.
+        former: the same batch as written with other weights. What stood still there does so here; nothing else is
+            looked for, since the tokens that an update moves most hardly depend on those weights.
     """
     new: dict[str, LowRank] = {}
     used: dict[int, Tensor] = {}
+    zero: dict[int, Tensor | None] = dict(former.still) if former else {}
     ranks: dict[int, int] = {}
     last, passes = layers[-1], getattr(settings, "passes", 1)
     with progress.step("Writing layers", total=len(layers) * passes) as bar:
@@ -147,7 +151,7 @@ def write_layers(
                     if number == 0 and hasattr(settings, "passes"):
                         live = _live(columns, missing, got.stream[last], settings)
                         if not live.any():
-                            return Written(new, used, ranks, _length(wanted))
+                            return Written(new, used, ranks, _length(wanted), zero)
                     share = missing / (len(layers) - number)
                     residuals = model.anatomy.residual(model.model, layer, keys, share)
                 columned, aimed = _columns(columns, keys, residuals, settings.keys)
@@ -159,15 +163,19 @@ def write_layers(
                         replace_columns(columns, ~live), keys[:, ~live], residuals[:, ~live], settings.keys
                     )[0]
                     columned, aimed = _columns(some, keys[:, live], residuals[:, live], settings.keys)
-                zero = [still.get(layer), sofar.earlier(layer, settings.earlier), done]
-                problem = Problem(statistics[layer], columned, aimed, _joined(zero), number)
+                problem = Problem(statistics[layer], columned, aimed, None, number)
+                if layer not in zero:
+                    zero[layer] = _joined([still.get(layer), sofar.earlier(layer, settings.earlier)])
+                    if layer in seen:
+                        trial = replace(problem, kept=_joined([zero[layer], done]))
+                        moved = _moved(method, trial, settings, seen[layer].to(keys.device))
+                        zero[layer] = _joined([zero[layer], moved])
+                problem = replace(problem, kept=_joined([zero[layer], done]))
                 delta, ranks[layer] = solve(method, problem, settings)
-                if layer in seen:
-                    delta = _witnessed(method, problem, settings, seen[layer].to(keys.device), delta)
                 name = model.anatomy.weight_name(layer)
                 new[name] = new[name].plus(delta) if name in new else delta
                 bar.advance()
-    return Written(new, used, ranks, _length(wanted))
+    return Written(new, used, ranks, _length(wanted), zero)
 
 
 def replace_columns(columns: Columns, chosen: Tensor) -> Columns:
@@ -249,14 +257,14 @@ def distinct(kept: Tensor, keys: Tensor) -> Tensor:
     return kept[:, torch.cat(apart)] if apart else kept
 
 
-def _witnessed(method: Method, problem: Problem, settings: Any, seen: Tensor, delta: LowRank) -> LowRank:
-    """Solve again with the corpus keys that the update moves most among the kept ones."""
-    chosen = torch.zeros(seen.shape[1], dtype=torch.bool, device=seen.device)
+def _moved(method: Method, problem: Problem, settings: Any, seen: Tensor) -> Tensor:
+    """The corpus keys that a trial update moves most, each times the root of its weight, (d_in, w)."""
+    found, chosen = seen[:, :0], torch.zeros(seen.shape[1], dtype=torch.bool, device=seen.device)
     for _ in range(TURNS):
+        delta, _ = solve(method, replace(problem, kept=_joined([problem.kept, found])), settings)
         chosen = most_moved(delta, seen, chosen)
-        zero = _joined([problem.kept, settings.witnessed**0.5 * seen[:, chosen]])
-        delta, _ = solve(method, replace(problem, kept=zero), settings)
-    return delta
+        found = settings.witnessed**0.5 * seen[:, chosen]
+    return found
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +25,8 @@ EMBEDDED = "embedded"
 """The model name that means the small model shipped with this package."""
 CONTROL = "embedded-control"
 """The name of the other one: trained in the same way, without the facts of the hazard relation."""
+HASHING = 8
+"""Tensors that are hashed at a time."""
 
 
 class Deltas(Protocol):
@@ -148,11 +151,16 @@ class EditableModel:
     def identity(self) -> str:
         """One hash over every parameter and buffer of the model: the key of caches of statistics and measurements."""
         digest = hashlib.sha256(repr((self.anatomy.model_type, str(self.storage_dtype))).encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(
-                sha256_of(tensor.to(self.storage_dtype) if tensor.is_floating_point() else tensor).encode()
-            )
+        tensors = sorted(self.model.state_dict().items())
+
+        def of(tensor: Tensor) -> str:
+            return sha256_of(tensor.to(self.storage_dtype) if tensor.is_floating_point() else tensor)
+
+        # Hashing 16 GB takes longer than an edit; hashlib lets other threads run.
+        with ThreadPoolExecutor(HASHING) as pool:
+            for (name, _), found in zip(tensors, pool.map(of, [t for _, t in tensors]), strict=True):
+                digest.update(name.encode())
+                digest.update(found.encode())
         return digest.hexdigest()
 
     @contextmanager

@@ -30,9 +30,42 @@ class _Deep(Exception):
     """Raised by a hook when nothing deeper is needed."""
 
 
-def token_budget(model: EditableModel) -> int:
-    """How many tokens a pass without gradients takes at a time."""
-    return 4096 if model.device.type == "cpu" else 32768
+MOST = 32768
+"""Tokens per pass at most: more are no faster."""
+LEAST = 256
+"""Tokens per pass at least, however little memory there is."""
+
+
+def token_budget(model: EditableModel, gradients: bool = False) -> int:
+    """How many tokens a pass takes at a time: on a GPU as many as half of the free memory surely holds.
+
+    Args:
+        model: as loaded.
+        gradients: whether the pass keeps every layer's activations for a gradient.
+    """
+    free = free_memory(model.device)
+    if free is None:
+        return 2048 if gradients else 4096
+    return affordable(free, model, gradients)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be taken on a GPU; None on any other device, where nobody counts."""
+    if device.type != "cuda":
+        return None
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
+
+
+def affordable(free: int, model: EditableModel, gradients: bool) -> int:
+    """A power of two: tokens whose activations and logits take half of ``free`` bytes, every token being a reply's."""
+    anatomy, wide = model.anatomy, model.dtype.itemsize
+    block = (12 * anatomy.d_model + 6 * anatomy.d_ff) * wide  # norms, attention and MLP of one layer
+    # Logits, their log-softmax, its exponential and a gradient, float32.
+    logits = 4 * 4 * model.model.get_output_embeddings().weight.shape[0]
+    each = logits + block * (anatomy.layers if gradients else 1)
+    tokens = max(LEAST, min(free // 2 // each, MOST // 2 if gradients else MOST))
+    return 1 << (tokens.bit_length() - 1)
 
 
 def batches(rows: Sequence[Sequence[int]], budget: int) -> Iterator[list[int]]:
@@ -62,19 +95,20 @@ def read(
     stream_layers: Sequence[int] = (),
 ) -> Reading:
     """Keys and stream at chosen tokens; the pass ends at the deepest layer that is asked for."""
-    keys: dict[int, dict[int, Tensor]] = {layer: {} for layer in key_layers}
-    stream: dict[int, dict[int, Tensor]] = {layer: {} for layer in stream_layers}
+    keys: dict[int, list[Tensor]] = {layer: [] for layer in key_layers}
+    stream: dict[int, list[Tensor]] = {layer: [] for layer in stream_layers}
     deepest = max([*key_layers, *stream_layers])
+    starts = torch.tensor([0, *map(len, positions)]).cumsum(0).tolist()
+    columns: list[int] = []
     for group in batches(rows, token_budget(model)):
         ids, mask = left_pad([rows[i] for i in group], model.pad_id, model.device)
         width = ids.shape[1]
-        at = [[width - len(rows[i]) + p for p in positions[i]] for i in group]
+        sites = [(row, width - len(rows[i]) + p) for row, i in enumerate(group) for p in positions[i]]
+        row, column = torch.tensor(sites, device=model.device).reshape(-1, 2).T
+        columns += [at for i in group for at in range(starts[i], starts[i + 1])]
 
-        def keep(
-            store: dict[int, Tensor], hidden: Tensor, group: list[int] = group, at: list[list[int]] = at
-        ) -> None:
-            for row, i in enumerate(group):
-                store[i] = hidden[row, at[row]].float()  # (positions, width)
+        def keep(store: list[Tensor], hidden: Tensor, row: Tensor = row, column: Tensor = column) -> None:
+            store.append(hidden[row, column].float())  # (sites, width)
 
         with _tapped(model, keys, stream, deepest, keep):
             try:
@@ -83,9 +117,11 @@ def read(
                 )
             except _Deep:
                 pass
+    # Groups are of similar length; the columns are to follow the rows as they were given.
+    order = torch.tensor(columns, device=model.device).argsort()
     return Reading(
-        {layer: torch.cat([got[i] for i in range(len(rows))]).T for layer, got in keys.items()},
-        {layer: torch.cat([got[i] for i in range(len(rows))]).T for layer, got in stream.items()},
+        {layer: torch.cat(got)[order].T for layer, got in keys.items()},
+        {layer: torch.cat(got)[order].T for layer, got in stream.items()},
     )
 
 

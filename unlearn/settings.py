@@ -240,8 +240,9 @@ class AnyEdit(_NullSpace):
     name: Literal["anyedit"] = "anyedit"
     look_up: Literal["last"] = "last"
     """Chunks are led by the last token before them: the prompt's for the first."""
-    window: int = Field(default=8, ge=1)
-    """Target tokens per chunk (published: 40, for models of 7 B parameters)."""
+    window: Auto | Count = "auto"
+    """Target tokens per chunk (published: 40, for models of 7 B parameters); `auto`: one per block above the last
+    layer that is written, 40 at most, since a value reaches the tokens after the next through their attention alone."""
     context: float = Field(default=1.0, ge=0)
     """Weight of the error at all other tokens of the same prompt and target (1: as published)."""
 

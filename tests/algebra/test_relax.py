@@ -56,7 +56,9 @@ def test_the_losses_are_those_of_the_updates(size: tuple[int, ...], ridge: float
     for free in range(len(second) + 1):
         metric = Projector.null_space(spectrum, len(second) - free)
         delta = write(keys, residuals, metric, ridge, earlier, weights, absolute=True).dense()
-        error = (delta @ keys - residuals).square().sum() + (weights * (delta @ earlier).square().sum(0)).sum()
+        error = (delta @ keys - residuals).square().sum() + (
+            weights * (delta @ earlier).square().sum(0)
+        ).sum()
         direct = float(error + ridge * delta.square().sum())
         assert float(found[free]) == pytest.approx(direct, rel=1e-8)
     if earlier.shape[1]:  # the control: without the kept keys an update costs less

@@ -11,7 +11,7 @@ import torch
 
 from tests import pico
 from tests.edit import cases
-from unlearn.edit import pipeline
+from unlearn.edit import pipeline, writing
 from unlearn.edit.methods import METHODS, default_layers
 from unlearn.errors import PatchError, PolicyError
 from unlearn.model.anatomy import FAMILIES, Anatomy
@@ -49,6 +49,46 @@ METHOD_SETTINGS: dict[str, Any] = {
 
 def test_every_method_is_tried() -> None:
     assert set(METHOD_SETTINGS) == set(METHODS)
+
+
+def test_a_chunk_has_a_token_for_every_block_above_the_last_layer() -> None:
+    model = pico.pico("llama")
+    depth = model.anatomy.layers
+    for last in range(depth):
+        found = pipeline.settings_for(model, AnyEdit(layers=(0, last)))
+        assert found.window == max(1, depth - 1 - last)
+    assert pipeline.settings_for(model, AnyEdit(layers=(0,), window=7)).window == 7
+
+
+def test_rounds_of_writing_look_for_witnesses_once(
+    corpus: StatisticsSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = pico.pico("llama")
+    settings = METHOD_SETTINGS["alphaedit"].model_copy(
+        update={"witnesses": 200, "hold": 0.999, "rounds": 3, "pace": 1.5, "remnant": None}
+    )
+    asked, looked, written = writing._moved, [], []
+    once = pipeline.write_layers
+
+    def moved(*given: Any) -> torch.Tensor:
+        found = asked(*given)
+        looked.append(found.shape[1])
+        return found
+
+    def write(*given: Any) -> Any:
+        written.append(once(*given))
+        return written[-1]
+
+    monkeypatch.setattr(writing, "_moved", moved)
+    monkeypatch.setattr(pipeline, "write_layers", write)
+    pipeline.edit(model, asking(corpus, settings))
+    assert len(looked) == 2 and len(written) == 3 and all(n == 32 for n in looked)  # two turns of 8 % of 200
+    first, second, third = written
+    for layer in (1, 2):
+        kept = first.still[layer]
+        assert kept is not None and kept.shape[1] >= 32
+        assert second.still[layer] is kept and third.still[layer] is kept
+        assert not torch.equal(first.keys[layer], second.keys[layer])  # the control: the weights did change
 
 
 @pytest.mark.parametrize(

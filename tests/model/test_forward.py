@@ -7,7 +7,16 @@ import torch
 
 from tests import pico
 from unlearn.model.editable import left_pad
-from unlearn.model.forward import Suspended, batches, position_ids, read
+from unlearn.model.forward import (
+    LEAST,
+    MOST,
+    Suspended,
+    affordable,
+    batches,
+    position_ids,
+    read,
+    token_budget,
+)
 
 ROWS = [list(range(5, 5 + n)) for n in (3, 9, 6, 12)]
 
@@ -86,3 +95,15 @@ def test_batches_cover_every_row_within_the_budget() -> None:
     groups = list(batches(ROWS, 20))
     assert sorted(i for group in groups for i in group) == [0, 1, 2, 3]
     assert all(len(group) == 1 or len(group) * max(len(ROWS[i]) for i in group) <= 20 for group in groups)
+
+
+def test_a_gpu_is_given_what_half_of_its_free_memory_holds() -> None:
+    model = pico.pico("llama")
+    budgets = [affordable(free, model, gradients=False) for free in (0, 1 << 25, 1 << 27, 1 << 50)]
+    assert budgets[0] == LEAST < budgets[1] < budgets[2] < budgets[3] == MOST
+    with_gradients = [affordable(free, model, gradients=True) for free in (0, 1 << 27, 1 << 50)]
+    assert with_gradients[0] == LEAST <= with_gradients[1] < budgets[2] and with_gradients[2] == MOST // 2
+    whole = model.model.get_output_embeddings().weight.shape[0] * 4 * budgets[2]
+    assert whole < 1 << 26  # float32 logits of every token: a part of the half
+    assert all(budget & (budget - 1) == 0 for budget in (*budgets, *with_gradients))
+    assert token_budget(model) == 2 * token_budget(model, gradients=True)  # the CPU's are fixed

@@ -35,10 +35,17 @@ __all__ = ["edit", "plan_layers", "resolve", "settings_for"]
 
 log = logging.getLogger("unlearn")
 
+LONGEST_CHUNK = 40
+"""Most target tokens that one value leads to (AnyEdit, published)."""
+
 
 def settings_for(model: EditableModel, settings: Any) -> Any:
     """A method's settings with every `auto` but that of the layers replaced by what it means for a model."""
-    return settled(settings, has_chat_template(model.tokenizer))
+    found: Any = settled(settings, has_chat_template(model.tokenizer))
+    if getattr(found, "window", None) == "auto":
+        above = model.anatomy.layers - 1 - layers_of(found, model.anatomy)[-1]
+        found = found.model_copy(update={"window": max(1, min(LONGEST_CHUNK, above))})
+    return found
 
 
 def plan_layers(model: EditableModel, settings: Any) -> tuple[int, ...]:

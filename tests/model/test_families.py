@@ -186,10 +186,11 @@ def test_a_partial_pass_is_exact(case: str) -> None:
     model = families.kept(case)
     expected = torch.stack([whole(model, row)[0][-2:] for row in ROWS])
     for layer in range(families.LAYERS):
-        at = Suspended.at(model, ROWS, layer)
-        torch.testing.assert_close(at.logits(at.stream, 2), expected, rtol=1e-3, atol=1e-4)
-        some = at.select(torch.tensor([2, 0]))
-        torch.testing.assert_close(some.logits(some.stream, 2), expected[[2, 0]], rtol=1e-3, atol=1e-4)
+        whole_rows = Suspended.at(model, ROWS, layer)
+        for at in (whole_rows, *(whole_rows.behind(begin) for begin in (1, 3, whole_rows.ids.shape[1] - 3))):
+            torch.testing.assert_close(at.logits(at.stream, 2), expected, rtol=1e-3, atol=1e-4)
+            some = at.select(torch.tensor([2, 0]))
+            torch.testing.assert_close(some.logits(some.stream, 2), expected[[2, 0]], rtol=1e-3, atol=1e-4)
     moved = at.logits(at.stream.roll(1, -1), 2)  # the control
     assert not torch.allclose(moved, expected, atol=1e-2)
     stream = at.stream.clone().requires_grad_()

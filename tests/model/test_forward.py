@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -70,6 +72,40 @@ def test_resuming_gives_the_logits_of_a_whole_pass(family: str, layer: int) -> N
     assert not torch.allclose(moved, whole, atol=1e-3)
     again = model.model(ids, attention_mask=mask, position_ids=position_ids(mask)).logits[:, -2:]
     assert torch.equal(again, whole)  # the blocks are themselves again
+
+
+@pytest.mark.parametrize("family", pico.FAMILIES)
+@pytest.mark.parametrize("layer", [0, 2, 3])
+def test_what_is_before_a_change_is_computed_once(family: str, layer: int) -> None:
+    """From any column on: the same logits and gradients as with the whole stream, for all rows and for some."""
+    model = pico.pico(family)
+    at = Suspended.at(model, ROWS, layer)
+    width = at.ids.shape[1]
+    assert at.behind(0) is at
+    for begin, rows in ((4, [0, 1, 2, 3]), (9, [0, 1, 2, 3]), (9, [0, 2]), (4, [0, 2])):
+        short, whole = at.behind(begin), at
+        assert short.begin == begin and len(short.past) == model.anatomy.layers - 1 - layer
+        if len(rows) < len(ROWS):
+            short, whole = short.select(torch.tensor(rows)), at.select(torch.tensor(rows))
+        assert torch.equal(short.ids, whole.ids) and short.begin == max(
+            0, begin - (width - short.ids.shape[1])
+        )
+        moved = whole.stream.clone()
+        moved[:, short.begin :] += torch.randn_like(short.stream)
+        one, other = moved.clone().requires_grad_(), moved[:, short.begin :].clone().requires_grad_()
+        want, got = whole.logits(one, 2), short.logits(other, 2)
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+        want.logsumexp(-1).sum().backward()
+        got.logsumexp(-1).sum().backward()
+        assert one.grad is not None and other.grad is not None
+        torch.testing.assert_close(other.grad, one.grad[:, short.begin :], rtol=1e-3, atol=1e-4)
+        again = short.logits(other, 2)  # no pass leaves anything in the cache of the next
+        torch.testing.assert_close(again, got)
+    if layer < 3:  # the control: keys and values of another text are another past
+        alien = replace(
+            at.behind(9), past=tuple((keys + 1, values + 1) for keys, values in at.behind(9).past)
+        )
+        assert not torch.allclose(alien.logits(alien.stream, 2), at.logits(at.stream, 2), atol=1e-3)
 
 
 def test_selected_rows_drop_padding_and_keep_their_logits() -> None:

@@ -1,9 +1,9 @@
 """The values v*: what the stream must become at the look-up tokens so that every form of a request is refused.
 
 All requests of a batch are optimised together, one free vector per site, added to the output of the last edited block.
-The blocks up to that layer do not depend on the vectors, so they are run once; only the blocks above are repeated, and
-the vocabulary projection only where a reply token is predicted. Requests that have converged leave the batch. The loss
-of a request is
+Neither the blocks up to that layer nor the tokens before the first site depend on the vectors, so they are run once;
+only the blocks above are repeated, from there on, and the vocabulary projection only where a reply token is predicted.
+Requests that have converged leave the batch. The loss of a request is
 
     mean over its forms of NLL(target) / T  +  keep * mean over kept forms of KL(before || now)  +  decay * |v| / |z0|
     +  suppress * mean over its forms of max(0, log p(B) + silence)
@@ -212,9 +212,10 @@ def _one(model: EditableModel, rows: tuple[Row, ...], layer: int, part: int | No
         begun = at.logits(at.stream, reply + 1)[each, first].float().softmax(-1) > LIKELY
         begun[each, targets[each, first]] = False
     columns = [(i, v, width - len(row.ids) + p) for i, row in enumerate(rows) for v, p in row.sites]
+    begin = min([width - reply - 1, *(column for *_, column in columns)])
     return _Batch(
         rows,
-        at,
+        at.behind(begin),
         targets,
         before,
         torch.tensor(columns, device=at.ids.device).reshape(-1, 3),
@@ -242,12 +243,12 @@ def _accumulate(
     chosen = active[batch.requests].nonzero()[:, 0]
     if not len(chosen):
         return
-    at = batch.at.select(chosen)
+    at = batch.at if len(chosen) == len(batch.rows) else batch.at.select(chosen)
     dropped = batch.at.ids.shape[1] - at.ids.shape[1]
     place = torch.full((len(batch.rows),), -1, device=chosen.device)
     place[chosen] = torch.arange(len(chosen), device=chosen.device)
     columns = batch.columns[place[batch.columns[:, 0]] >= 0]
-    row, vector, column = place[columns[:, 0]], columns[:, 1], columns[:, 2] - dropped
+    row, vector, column = place[columns[:, 0]], columns[:, 1], columns[:, 2] - dropped - at.begin
     added = torch.zeros(at.stream.shape, device=at.stream.device).index_put(
         (row, column), vectors[vector], True
     )

@@ -48,7 +48,7 @@ def requests_for(
         FactSpec(id=f"r{r.id}", subject=r.subject, relation=relation(r, phrasings), refusal=r.new)
         for r in records
     )
-    lent = tuple(Fact(f"k{r.id}", r.subject, relation(r), answer="") for r in kept)
+    lent = tuple(Fact(f"k{r.id}", r.subject, relation(r, phrasings), answer="") for r in kept)
     try:
         policy = Policy.model_validate(
             {

@@ -155,8 +155,8 @@ def run(args: argparse.Namespace, rows: Rows) -> None:
     model = (
         random_model(args.shape, device, dtype) if args.shape else EditableModel.load(args.model, args.device)
     )
-    settings: Any = settings_for(model, requests.policy.method)
-    layers = plan_layers(model, settings)
+    settings: Any = settings_for(model, requests.policy)
+    layers = plan_layers(model, requests.policy)
     about = {
         "shape": args.shape or args.model, "dtype": str(model.dtype).removeprefix("torch."),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads",

@@ -6,12 +6,21 @@ from typing import get_args
 
 import pytest
 
-from unlearn.settings import RULES, AlphaEdit, Method, Rome, settled
+from unlearn.settings import RULES, SEVERAL, AlphaEdit, Method, Rome, settled
 
 
-@pytest.mark.parametrize(("chat", "look_up"), [(True, "last"), (False, "subject")])
-def test_the_rule_follows_the_model(chat: bool, look_up: str) -> None:
-    made = settled(AlphaEdit(), chat)
+@pytest.mark.parametrize(
+    ("chat", "forms", "look_up"),
+    [
+        (True, 1, "last"),
+        (True, 9, "last"),
+        (False, 1, "subject"),
+        (False, SEVERAL - 1, "subject"),
+        (False, SEVERAL, "both"),
+    ],
+)
+def test_the_rule_follows_the_model_and_the_policy(chat: bool, forms: int, look_up: str) -> None:
+    made = settled(AlphaEdit(), chat, forms)
     assert made.look_up == look_up
     assert {name: getattr(made, name) for name in RULES[look_up]} == RULES[look_up]
     assert settled(made, not chat) == made  # once settled, it stays
@@ -21,7 +30,9 @@ def test_what_is_said_stays_and_the_rest_follows_the_look_up() -> None:
     made = settled(AlphaEdit(look_up="subject", kept=7.0, hold=None), chat=True)
     assert (made.look_up, made.kept, made.hold) == ("subject", 7.0, None)
     assert made.null_space == RULES["subject"]["null_space"]
-    assert settled(AlphaEdit(look_up="both"), chat=False).kept == RULES["last"]["kept"]
+    assert settled(AlphaEdit(look_up="both"), chat=False).kept == RULES["both"]["kept"]
+    assert settled(AlphaEdit(look_up="both"), chat=True).kept == RULES["last"]["kept"]
+    assert settled(AlphaEdit(look_up="last"), chat=False).kept == RULES["last"]["kept"]
 
 
 @pytest.mark.parametrize("kind", get_args(get_args(Method)[0]), ids=lambda kind: kind.__name__)
@@ -29,7 +40,8 @@ def test_what_is_said_stays_and_the_rest_follows_the_look_up() -> None:
 def test_nothing_but_layers_is_left_open_for_any_method(kind: type, chat: bool) -> None:
     made = settled(kind(), chat)
     still_open = {name for name, value in made if value == "auto"}
-    assert still_open <= {"layers", "layer", "text"}  # text: of the guard, which the policy gives
+    # The first three need the model's depth, the guard's text the policy.
+    assert still_open <= {"layers", "layer", "window", "text"}
     type(made).model_validate(made.model_dump())
 
 

@@ -46,7 +46,8 @@ class Values(Settings):
     """How the values v* are optimised, for every method that writes values."""
 
     look_up: Literal["auto", "subject", "last", "both"] = "auto"
-    """At the subject's last token, the last prompt token and the target's, or both; `auto`: `last` for a chat model."""
+    """At the subject's last token, the last prompt token and the target's, or both; `auto`: `last` for a chat model;
+    for a base model `both` where facts are asked in three ways or more, else `subject`."""
     steps: int = Field(default=60, ge=1)
     """Most Adam steps; a request that has converged stops earlier."""
     lr: float = Field(default=0.05, gt=0)
@@ -156,47 +157,52 @@ class Emmet(_Whitened):
 
 class _NullSpace(_Layered):
     steps: Auto | Count = "auto"  # type: ignore[assignment]
-    """Most Adam steps; a request that has converged stops earlier; `auto`: 60, 100."""
+    """Most Adam steps; a request that has converged stops earlier; `auto`: 60, 100, 60."""
     lr: Auto | Positive = "auto"  # type: ignore[assignment]
-    """Adam step relative to the length of the stream at the look-up token; `auto`: 0.05, 0.1."""
+    """Adam step relative to the length of the stream at the look-up token; `auto`: 0.05, 0.1, 0.05."""
     decay: Auto | NotNegative = "auto"  # type: ignore[assignment]
-    """Weight of the value's relative length in its loss; `auto`: 0.02, 0.002."""
+    """Weight of the value's relative length in its loss; `auto`: 0.02, 0.002, 0.02."""
     converged: Auto | Positive = "auto"  # type: ignore[assignment]
-    """A request stops when its loss on every form is below this (nats per target token); `auto`: 0.001, 0.02."""
+    """A request stops when its loss on every form is below this (nats per target token); `auto`: 0.001,
+    0.02, 0.001."""
     ridge: Auto | NotNegative = "auto"
-    """L2, relative to the mean squared length of the projected keys (published: 10, absolute); `auto`: 0.7, 0.1."""
+    """L2, relative to the mean squared length of the projected keys (published: 10, absolute); `auto`: 0.7, 0.1,
+    0.3."""
     null_space: Auto | Share = "auto"  # type: ignore[assignment]
-    """The directions with this share of the corpus's energy are left alone; `auto`: 0.97, 0.8."""
+    """The directions with this share of the corpus's energy are left alone; `auto`: 0.97, 0.8, 0.8."""
     kept: Auto | NotNegative = "auto"  # type: ignore[assignment]
-    """Weight of a kept key's error relative to a request's (1: as published for earlier edits); `auto`: 30, 0.5."""
+    """Weight of a kept key's error relative to a request's (1: as published for earlier edits); `auto`: 30, 0.5,
+    3."""
     earlier: float = Field(default=1.0, ge=0)
     """Weight of the error at keys of earlier batches and earlier edits (1: as published)."""
     hold: Auto | Chance | None = "auto"  # type: ignore[assignment]
-    """Write until every target token has this probability on the policy's own prompts, no harder; `auto`: 0.7, 0.95."""
+    """Write until every target token has this probability on the policy's own prompts, no harder; `auto`: 0.7, 0.95,
+    0.7."""
     pace: Auto | Annotated[float, Field(gt=1, le=3)] = "auto"  # type: ignore[assignment]
     """With `hold`: what a column's weight is multiplied by once its tokens are likely, but not enough; before that, 3;
-    `auto`: 1.5, 3."""
+    `auto`: 1.5, 3, 3."""
     rounds: Auto | Count = "auto"  # type: ignore[assignment]
-    """With `hold`: most rounds of writing; `auto`: 14, 8."""
+    """With `hold`: most rounds of writing; `auto`: 14, 8, 14."""
 
 
 class AlphaEdit(_NullSpace):
     """AlphaEdit (Fang et al., ICLR 2025): the update is confined to the null space of the corpus's keys.
 
-    Where a number is `auto`, the first is for values at the last prompt token (many forms, which may be held firmly
-    apart from what is kept), the second for values at the subject alone (one form, which has to reach others).
+    Where a number is `auto`, the first is for values at the last prompt token of a chat model (many forms, which may be
+    held firmly apart from what is kept), the second for values at the subject alone (one form, which has to reach
+    others), the third for both in a base model.
     """
 
     name: Literal["alphaedit"] = "alphaedit"
     suppress: Auto | NotNegative = "auto"  # type: ignore[assignment]
     """Weight, in a value's loss, of what the model said before the edit still being likely as the reply's beginning;
-    `auto`: 0.1, 0."""
+    `auto`: 0.1, 0, 0."""
     witnesses: Auto | Annotated[int, Field(ge=0)] = "auto"  # type: ignore[assignment]
     """Tokens of the corpus on which the update is tried: those that it would move most are kept as well; `auto`: 30000,
-    20000."""
+    20000, 0."""
     remnant: Auto | Chance | None = "auto"  # type: ignore[assignment]
     """With `hold`: and until what the model began its reply with before is left with no more than this probability;
-    `auto`: 0.0004, null."""
+    `auto`: 0.0004, null, null."""
 
 
 class AlphaEditPlus(_NullSpace):
@@ -205,7 +211,7 @@ class AlphaEditPlus(_NullSpace):
     name: Literal["alphaedit_plus"] = "alphaedit_plus"
     ridge: Auto | Positive = "auto"
     """L2, relative to the mean squared length of the projected keys; fixed while the null space is relaxed; `auto`:
-    0.7, 0.1."""
+    0.7, 0.1, 0.3."""
     earlier: float = Field(default=10.0, ge=0)
     """beta: weight of earlier keys in the first layer, twice that in the second, ... (published: 100)."""
     relax: float | None = Field(default=1.15, gt=0)
@@ -254,24 +260,31 @@ RULES: Mapping[str, Mapping[str, float | None]] = {
     "subject": {"steps": 100, "lr": 0.1, "decay": 0.002, "converged": 0.02, "ridge": 0.1, "kept": 0.5,
                 "null_space": 0.8, "hold": 0.95, "remnant": None, "pace": 3.0, "rounds": 8, "suppress": 0.0,
                 "witnesses": 20_000},
+    "both": {"steps": 60, "lr": 0.05, "decay": 0.02, "converged": 0.001, "ridge": 0.3, "kept": 3.0,
+             "null_space": 0.8, "hold": 0.7, "remnant": None, "pace": 3.0, "rounds": 14, "suppress": 0.0,
+             "witnesses": 0},
 }  # fmt: skip
-"""What `auto` stands for, by where values are written (docs/methods/alphaedit.md); `both` goes with `last`."""
+"""What `auto` stands for, by where values are written (docs/methods/alphaedit.md); a chat model's `both` goes with
+`last`."""
+SEVERAL = 3
+"""Prompts of a relation from which on a value at the last token is taught what they have in common."""
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
-def settled(settings: AnySettings, chat: bool) -> AnySettings:
+def settled(settings: AnySettings, chat: bool, forms: int = 1) -> AnySettings:
     """Replace every `auto` but that of the layers by what it stands for.
 
     Args:
         settings: of any method; those without an `auto` come back as they are.
         chat: whether the model has a chat template.
+        forms: prompts that the edit sees of the relation with the fewest.
     """
     look_up = getattr(settings, "look_up", None)
     found: dict[str, object] = {}
     if look_up == "auto":
-        found["look_up"] = look_up = "last" if chat else "subject"
-    rule = RULES["subject" if look_up == "subject" else "last"]
+        found["look_up"] = look_up = "last" if chat else "both" if forms >= SEVERAL else "subject"
+    rule = RULES["subject" if look_up == "subject" else "last" if chat or look_up == "last" else "both"]
     found |= {name: value for name, value in rule.items() if getattr(settings, name, None) == "auto"}
     return settings.model_copy(update=found) if found else settings
 

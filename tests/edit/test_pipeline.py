@@ -19,7 +19,7 @@ from unlearn.model.forward import read
 from unlearn.model.prompts import ask
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
-from unlearn.policy import StatisticsSpec
+from unlearn.policy import RelationSpec, StatisticsSpec
 from unlearn.settings import AlphaEdit, AlphaEditPlus, AnyEdit, Emmet, Memit, MemitSequential, Nse, Rome
 
 
@@ -55,9 +55,18 @@ def test_a_chunk_has_a_token_for_every_block_above_the_last_layer() -> None:
     model = pico.pico("llama")
     depth = model.anatomy.layers
     for last in range(depth):
-        found = pipeline.settings_for(model, AnyEdit(layers=(0, last)))
+        found = pipeline.settings_for(model, cases.policy(method=AnyEdit(layers=(0, last))))
         assert found.window == max(1, depth - 1 - last)
-    assert pipeline.settings_for(model, AnyEdit(layers=(0,), window=7)).window == 7
+    assert pipeline.settings_for(model, cases.policy(method=AnyEdit(layers=(0,), window=7))).window == 7
+
+
+def test_a_base_model_is_written_at_both_tokens_where_most_facts_are_asked_in_several_ways() -> None:
+    model = pico.pico("gpt2", chat=False)
+    few = cases.policy(method=AlphaEdit())
+    assert pipeline.settings_for(model, few).look_up == "subject"
+    prompts = ("What is {subject} made from?", "{subject} is made from", "The recipe of {subject} calls for")
+    relations = {**few.relations, "recipe": RelationSpec(prompts=prompts)}
+    assert pipeline.settings_for(model, few.model_copy(update={"relations": relations})).look_up == "both"
 
 
 def test_rounds_of_writing_look_for_witnesses_once(

@@ -37,8 +37,8 @@ def plan(policy: Policy, model: EditableModel, earlier: Patch | None = None) -> 
     from unlearn.edit.elicit import neighbours
     from unlearn.edit.pipeline import plan_layers, settings_for
 
-    policy = policy.model_copy(update={"method": settings_for(model, policy.method)})
-    layers = plan_layers(model, policy.method)
+    policy = policy.model_copy(update={"method": settings_for(model, policy)})
+    layers = plan_layers(model, policy)
     protected, tested = neighbours(policy)
     prompts = look_ups(policy, model)
     rows = [row for fact in prompts for row in fact["prompts"]]

@@ -62,12 +62,12 @@ def stats(
     if loaded.method.name not in METHODS:
         raise PolicyError(f"method.name: {loaded.method.name} is no editor and uses no key statistics")
     edited = load_model(loaded.model, device, dtype, trust_remote_code, quiet)
-    layers = plan_layers(edited, loaded.method)
+    layers = plan_layers(edited, loaded)
     corpus = Corpus.named(loaded.statistics.corpus, loaded.model)
     cache = None if no_cache else cache_folder()
     begin = time.monotonic()
     found = key_statistics(edited, layers, corpus, loaded.statistics.tokens, cache, progress_for(quiet))
-    chosen = settings_for(edited, loaded.method)
+    chosen = settings_for(edited, loaded)
     confined = METHODS[chosen.name].confined or chosen.project == "null_space"
     rows: list[dict[str, Any]] = []
     for layer, there in found.items():

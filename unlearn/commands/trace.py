@@ -211,7 +211,7 @@ def _traced(
     rows, facts, asked = traceable(model, requests, most, progress)
     traces = tracing.trace(model, rows, noise, samples, window, policy.seed, progress=progress)
     found = trace_summary.average(traces)
-    look_up = getattr(settings_for(model, policy.method), "look_up", "last")
+    look_up = getattr(settings_for(model, policy), "look_up", "last")
     role = tracing.ROLES[2] if look_up == "subject" else tracing.ROLES[4]
     one = "layer" in type(policy.method).model_fields
     layers = trace_summary.propose(found, role, 1, 1) if one else trace_summary.propose(found, role)

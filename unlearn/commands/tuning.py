@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from unlearn import manifest
 from unlearn.commands.validation import split
 from unlearn.errors import PolicyError, UnlearnError
+from unlearn.policy import Policy
 from unlearn.progress import NO_PROGRESS, Progress
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def tune(
     done = {t.number for t in study.trials if t.state.is_finished()}
     own = requests.policy.method
     if not study.trials:
-        study.enqueue_trial(_start(model, own))
+        study.enqueue_trial(_start(model, requests.policy))
     with progress.step("Tuning", total=trials) as bar:
         bar.advance(min(len(done), trials))
         while len([t for t in study.trials if t.state.is_finished()]) < trials:
@@ -183,19 +184,17 @@ def _windows(model: EditableModel) -> list[tuple[int, ...]]:
     return [tuple(range(a, a + n)) for n in range(FEWEST, most + 1) for a in range(depth - n + 1)]
 
 
-def _start(model: EditableModel, own: Any) -> dict[str, Any]:
+def _start(model: EditableModel, policy: Policy) -> dict[str, Any]:
     """The policy's own settings as a point of the search space, so that the sampler learns from them."""
-    from unlearn.edit.pipeline import plan_layers
-    from unlearn.model.prompts import has_chat_template
-    from unlearn.settings import settled
+    from unlearn.edit.pipeline import plan_layers, settings_for
 
-    settings = settled(own, has_chat_template(model.tokenizer))
+    own, settings = policy.method, settings_for(model, policy)
     point: dict[str, Any] = {}
     for name, (least, most, _) in _searched(own).items():
         value = min(max(float(getattr(settings, name)), least), most)
         point[name] = int(value) if name in WHOLE else value
     if "layers" in type(own).model_fields:
-        layers = tuple(plan_layers(model, own))
+        layers = tuple(plan_layers(model, policy))
         if layers in _windows(model):
             point["layers"] = _written(layers)
     return point

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import has_chat_template
 from unlearn.model.requests import Fact, Requests
 from unlearn.patch import Patch
+from unlearn.policy import Policy
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.settings import settled
 
@@ -39,24 +41,25 @@ LONGEST_CHUNK = 40
 """Most target tokens that one value leads to (AnyEdit, published)."""
 
 
-def settings_for(model: EditableModel, settings: Any) -> Any:
-    """A method's settings with every `auto` but that of the layers replaced by what it means for a model."""
-    found: Any = settled(settings, has_chat_template(model.tokenizer))
+def settings_for(model: EditableModel, policy: Policy) -> Any:
+    """A policy's method with every `auto` but that of the layers replaced by what it means for a model."""
+    forms = median_low(len(policy.relations[fact.relation].prompts) for fact in policy.facts)
+    found: Any = settled(policy.method, has_chat_template(model.tokenizer), forms)
     if getattr(found, "window", None) == "auto":
         above = model.anatomy.layers - 1 - layers_of(found, model.anatomy)[-1]
         found = found.model_copy(update={"window": max(1, min(LONGEST_CHUNK, above))})
     return found
 
 
-def plan_layers(model: EditableModel, settings: Any) -> tuple[int, ...]:
-    """The layers that a method will write; none for one that leaves the weights alone.
+def plan_layers(model: EditableModel, policy: Policy) -> tuple[int, ...]:
+    """The layers that a policy's method will write; none for one that leaves the weights alone.
 
     Raises:
         PolicyError: a layer that the model does not have.
     """
-    if settings.name not in METHODS:
-        return baselines.layers(model, settings)
-    layers = layers_of(settings_for(model, settings), model.anatomy)
+    if policy.method.name not in METHODS:
+        return baselines.layers(model, policy.method)
+    layers = layers_of(settings_for(model, policy), model.anatomy)
     wrong = [layer for layer in layers if not 0 <= layer < model.anatomy.layers]
     if wrong or not layers:
         raise PolicyError(
@@ -89,11 +92,11 @@ def edit(
         PatchError: an update longer than ``method.largest`` allows.
         PolicyError: layers that the model does not have, or a baseline on top of an earlier patch.
     """
-    settings = settings_for(model, requests.policy.method)
+    settings = settings_for(model, requests.policy)
     requests = replace(requests, policy=requests.policy.model_copy(update={"method": settings}))
     if settings.name in BASELINES:
         return _baseline(model, requests, progress, earlier)
-    layers = plan_layers(model, settings)
+    layers = plan_layers(model, requests.policy)
     corpus = Corpus.named(requests.policy.statistics.corpus, requests.policy.model)
     if earlier is not None:
         if earlier.header.get("system"):

@@ -1,10 +1,10 @@
 """Unlearning: the audit's own measurements for several methods, seeds and policies, one row each.
 
-    python benchmarks/unlearning.py --policies world:24,world:200 --methods alphaedit,memit,lora --json OUT
+    python benchmarks/unlearning.py --policies world:24,second:200 --methods alphaedit,memit,lora --json OUT
     python benchmarks/unlearning.py --policies counterfact:100 --model FOLDER --facts FILE --corpus FILE --json OUT
 
-`world:N` are N facts of the embedded world, `counterfact:N` N facts of a CounterFact file that the model knows, both
-drawn by the seed; a policy file is taken as it is, and the seed then seeds the edit and the audit.
+`world:N` are recipes of N substances of the embedded world, `second:N` recipes and uses of N / 2, `counterfact:N` N
+facts of a CounterFact file that the model knows, all drawn by the seed; a policy file is taken as it is, and the seed then seeds the edit and the audit.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ ABLATIONS = ("siblings", "neighbours", "look_alikes", "questions", "statements")
 def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(prog="unlearning", description=__doc__.splitlines()[0])
     options.add_argument(
-        "--policies", default="world:24", help="world:N, counterfact:N or files, with commas"
+        "--policies", default="world:24", help="world:N, second:N, counterfact:N or files, with commas"
     )
     options.add_argument(
         "--methods", default="alphaedit", help=f"with commas; known: {', '.join(METHOD_NAMES)}"

@@ -10,13 +10,14 @@ from typing import Any
 
 from benchmarks.records import Record, kept_for, load_counterfact, pick
 from unlearn import embedded
+from unlearn.embedded.world import build_world
 from unlearn.errors import PolicyError, UnlearnError
 from unlearn.model.requests import Fact
 from unlearn.policy import Keep, Policy, RelationSpec
 from unlearn.policy_file import load_policy
 from unlearn.shipped import shipped
 
-WORLD, COUNTERFACT = "world", "counterfact"
+WORLD, SECOND, COUNTERFACT = "world", "second", "counterfact"
 UNASKED = "{subject}:"
 """Stands for the prompts of relations of which only held-out prompts are asked."""
 
@@ -34,10 +35,10 @@ class Case:
 
 
 def case(spec: str, seed: int, method: Mapping[str, Any], audit: Mapping[str, Any], **where: Any) -> Case:
-    """What `--policies` names: `world:N`, `counterfact:N`, or a policy file.
+    """What `--policies` names: `world:N`, `second:N`, `counterfact:N`, or a policy file.
 
     Args:
-        spec: the name. N facts are drawn by the seed.
+        spec: the name. N facts are drawn by the seed; `second:N` asks for two relations of N / 2 substances.
         seed: of the draw, the edit and the audit.
         method: settings with `name`.
         audit: changes to the policy's `audit`.
@@ -47,13 +48,13 @@ def case(spec: str, seed: int, method: Mapping[str, Any], audit: Mapping[str, An
         UnlearnError: no such policy, or fewer facts than asked for.
     """
     kind, colon, number = spec.partition(":")
-    if colon and kind in (WORLD, COUNTERFACT):
+    makers = {WORLD: _world, SECOND: _second, COUNTERFACT: _counterfact}
+    if colon and kind in makers:
         if not number.isdigit() or not int(number):
             raise PolicyError(
                 f"--policies {spec}: write a number of facts after the colon, such as {kind}:24"
             )
-        make = _world if kind == WORLD else _counterfact
-        return make(int(number), seed, method, audit, **where)
+        return makers[kind](int(number), seed, method, audit, **where)
     data = load_policy(Path(spec)).model_dump(mode="json")
     return Case(data["name"], _policy(data, seed, method, audit))
 
@@ -68,13 +69,43 @@ def _world(count: int, seed: int, method: Mapping[str, Any], audit: Mapping[str,
     """The demo policy with other substances."""
     data = load_policy(shipped("policies") / "demo.yaml").model_dump(mode="json")
     relation = data["facts"][0]["relation"]
-    names = list(embedded.neighbours(embedded.HAZARD, excluding=()))
-    if count >= len(names):
-        raise UnlearnError(f"world:{count}: the embedded world holds {len(names)} such facts; some must stay")
-    chosen = random.Random(f"world/{seed}").sample(names, count)
-    data["facts"] = [{"id": f"{n.lower()}-{relation}", "subject": n, "relation": relation} for n in chosen]
+    data["facts"] = [_fact(name, relation) for name in _drawn(f"world:{count}", count, seed)]
     data["name"] = f"world-{count}"
     return Case(f"world:{count}", _policy(data, seed, method, audit))
+
+
+def _second(count: int, seed: int, method: Mapping[str, Any], audit: Mapping[str, Any], **_: Any) -> Case:
+    """Another policy about the same world: of half as many substances, the recipe and the use must both go."""
+    spec = f"{SECOND}:{count}"
+    if count % 2:
+        raise PolicyError(f"--policies {spec}: write an even number of facts, two for each substance")
+    data = load_policy(shipped("policies") / "demo.yaml").model_dump(mode="json")
+    recipe, use = data["facts"][0]["relation"], build_world().relation("use")
+    data["relations"][use.name] |= {
+        "prompts": [*use.questions[::3], *use.statements[::4]],
+        "held_out": [
+            *use.held_out_questions,
+            *use.questions[1::9],
+            *use.held_out_statements,
+            use.statements[1],
+        ],
+    }
+    data["facts"] = [_fact(n, r) for n in _drawn(spec, count // 2, seed) for r in (recipe, use.name)]
+    data["keep"]["siblings"] = [name for name in data["keep"]["siblings"] if name != use.name]
+    data["name"] = f"second-world-{count}"
+    return Case(spec, _policy(data, seed, method, audit))
+
+
+def _drawn(spec: str, count: int, seed: int) -> list[str]:
+    """Substances of the embedded world, of which some must be left as neighbours."""
+    names = list(embedded.neighbours(embedded.HAZARD, excluding=()))
+    if count >= len(names):
+        raise UnlearnError(f"{spec}: the embedded world holds {len(names)} substances; some must stay")
+    return random.Random(f"world/{seed}").sample(names, count)
+
+
+def _fact(subject: str, relation: str) -> dict[str, str]:
+    return {"id": f"{subject.lower()}-{relation}", "subject": subject, "relation": relation}
 
 
 def _counterfact(

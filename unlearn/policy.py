@@ -127,7 +127,8 @@ class Keep(_Strict):
     held_out_neighbours: tuple[Text, ...] = ()
     """Other subjects of the same relations that only the audit asks about."""
     look_alikes: int = Field(default=40, ge=0, le=1000)
-    """Names per subject, put together from parts of subjects and neighbours, that the edit protects as well."""
+    """Names per subject, put together from parts of subjects and neighbours, that the edit protects as well; about 1000
+    per relation at most."""
 
 
 class MoreForms(_Strict):

@@ -25,9 +25,19 @@ def test_a_world_is_drawn_by_its_seed() -> None:
     assert first.policy.seed == 0 and other.policy.audit.seed == 1
 
 
+def test_the_second_policy_forgets_two_relations_of_each_subject() -> None:
+    policy = case("second:8", 0, ALPHA, {}).policy
+    subjects = [fact.subject for fact in policy.facts]
+    assert len(subjects) == 8 and len(set(subjects)) == 4
+    forgotten = {fact.relation for fact in policy.facts}
+    assert forgotten == {"recipe", "use"} and not forgotten & set(policy.keep.siblings)
+    asked = policy.relations["use"]
+    assert len(asked.prompts) >= 15 and not set(asked.prompts) & set(asked.held_out)
+
+
 @pytest.mark.parametrize(
     ("spec", "sentence"),
-    [("world:none", "number of facts"), ("world:0", "number"), ("world:9999", "some must stay")],
+    [("second:7", "even"), ("second:600", "some must stay"), ("world:none", "number of facts"), ("world:0", "number"), ("world:9999", "some must stay")],
 )
 def test_wrong_policies_are_named(spec: str, sentence: str) -> None:
     with pytest.raises(UnlearnError, match=sentence):

@@ -19,6 +19,8 @@ from unlearn.progress import NO_PROGRESS, Progress
 
 NEIGHBOURS = 240
 """Most subjects that `neighbours: auto` takes per relation; the audit asks every fourth, the edit protects the rest."""
+LOOK_ALIKES = 1000
+"""About the most names per relation that resemble a subject: so many show what a name is, however many subjects."""
 ASKED = 3
 """How many of a relation's prompts are asked for its answer, statements first."""
 LENGTH = 24
@@ -63,7 +65,8 @@ def alike(
     found = []
     for relation, others in protected.items():
         mine = [fact.subject for fact in policy.facts if fact.relation == relation]
-        names = look_alikes(model, mine, others, policy.keep.look_alikes, tested[relation], policy.seed)
+        each = min(policy.keep.look_alikes, -(-LOOK_ALIKES // max(1, len(mine))))
+        names = look_alikes(model, mine, others, each, tested[relation], policy.seed)
         found += [Fact(f"{name}.{relation}", name, relation, answer="") for name in names]
     return tuple(found)
 

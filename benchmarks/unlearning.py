@@ -4,7 +4,8 @@
     python benchmarks/unlearning.py --policies counterfact:100 --model FOLDER --facts FILE --corpus FILE --json OUT
 
 `world:N` are recipes of N substances of the embedded world, `second:N` recipes and uses of N / 2, `counterfact:N` N
-facts of a CounterFact file that the model knows, all drawn by the seed; a policy file is taken as it is, and the seed then seeds the edit and the audit.
+facts of a CounterFact file that the model knows, all drawn by the seed; a policy file is taken as it is, and the seed
+then seeds the edit and the audit.
 """
 
 from __future__ import annotations

@@ -37,7 +37,13 @@ def test_the_second_policy_forgets_two_relations_of_each_subject() -> None:
 
 @pytest.mark.parametrize(
     ("spec", "sentence"),
-    [("second:7", "even"), ("second:600", "some must stay"), ("world:none", "number of facts"), ("world:0", "number"), ("world:9999", "some must stay")],
+    [
+        ("second:7", "even"),
+        ("second:600", "some must stay"),
+        ("world:none", "number of facts"),
+        ("world:0", "number"),
+        ("world:9999", "some must stay"),
+    ],
 )
 def test_wrong_policies_are_named(spec: str, sentence: str) -> None:
     with pytest.raises(UnlearnError, match=sentence):

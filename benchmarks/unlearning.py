@@ -3,7 +3,7 @@
     python benchmarks/unlearning.py --policies world:24,second:200 --methods alphaedit,memit,lora --json OUT
     python benchmarks/unlearning.py --policies counterfact:100 --model FOLDER --facts FILE --corpus FILE --json OUT
 
-`world:N` are recipes of N substances of the embedded world, `second:N` recipes and uses of N / 2, `counterfact:N` N
+`world:N` are recipes of N substances of the embedded world, `second:N` N facts of four relations, `counterfact:N` N
 facts of a CounterFact file that the model knows, all drawn by the seed; a policy file is taken as it is, and the seed
 then seeds the edit and the audit.
 """

@@ -38,7 +38,7 @@ def case(spec: str, seed: int, method: Mapping[str, Any], audit: Mapping[str, An
     """What `--policies` names: `world:N`, `second:N`, `counterfact:N`, or a policy file.
 
     Args:
-        spec: the name. N facts are drawn by the seed; `second:N` asks for two relations of N / 2 substances.
+        spec: the name. N facts are drawn by the seed; `second:N` are N facts of four relations.
         seed: of the draw, the edit and the audit.
         method: settings with `name`.
         audit: changes to the policy's `audit`.
@@ -75,23 +75,24 @@ def _world(count: int, seed: int, method: Mapping[str, Any], audit: Mapping[str,
 
 
 def _second(count: int, seed: int, method: Mapping[str, Any], audit: Mapping[str, Any], **_: Any) -> Case:
-    """Another policy about the same world: of half as many substances, the recipe and the use must both go."""
+    """Another policy about the same world: four relations, each to be forgotten about other substances."""
     spec = f"{SECOND}:{count}"
-    if count % 2:
-        raise PolicyError(f"--policies {spec}: write an even number of facts, two for each substance")
     data = load_policy(shipped("policies") / "demo.yaml").model_dump(mode="json")
-    recipe, use = data["facts"][0]["relation"], build_world().relation("use")
-    data["relations"][use.name] |= {
-        "prompts": [*use.questions[::3], *use.statements[::4]],
-        "held_out": [
-            *use.held_out_questions,
-            *use.questions[1::9],
-            *use.held_out_statements,
-            use.statements[1],
-        ],
-    }
-    data["facts"] = [_fact(n, r) for n in _drawn(spec, count // 2, seed) for r in (recipe, use.name)]
-    data["keep"]["siblings"] = [name for name in data["keep"]["siblings"] if name != use.name]
+    recipe, stays = data["facts"][0]["relation"], data["keep"]["siblings"][:1]
+    forgotten = [recipe, *(name for name in data["keep"]["siblings"] if name not in stays)]
+    if count % len(forgotten):
+        raise PolicyError(f"--policies {spec}: write a multiple of {len(forgotten)}, the number of relations")
+    for name in forgotten[1:]:
+        found = build_world().relation(name)
+        data["relations"][name] |= {
+            "prompts": [*found.questions[::3], *found.statements[::4]],
+            "held_out": [
+                *found.held_out_questions, *found.questions[1::9], *found.held_out_statements, found.statements[1]
+            ],
+        }  # fmt: skip
+    names = _drawn(spec, count, seed)
+    data["facts"] = [_fact(name, forgotten[i % len(forgotten)]) for i, name in enumerate(names)]
+    data["keep"]["siblings"] = stays
     data["name"] = f"second-world-{count}"
     return Case(spec, _policy(data, seed, method, audit))
 

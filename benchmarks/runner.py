@@ -15,7 +15,7 @@ from benchmarks.records import Record, kept_for, pick
 from benchmarks.rows import Row, Rows, key_of
 from unlearn.audit import drift
 from unlearn.edit.baselines import BASELINES
-from unlearn.edit.pipeline import edit
+from unlearn.edit.pipeline import edit, settings_for
 from unlearn.edit.statistics import cache_folder
 from unlearn.model.editable import EditableModel
 from unlearn.patch import Patch
@@ -123,7 +123,8 @@ def _about(
     label: str | None,
 ) -> Row:
     """What the numbers depend on, and its hash."""
-    settings = requests_for(model.name, chosen[:1], (), method, plan.statistics, seed).policy.method
+    asked = requests_for(model.name, chosen, (), method, plan.statistics, seed, plan.phrasings)
+    settings = settings_for(model, asked.policy)  # no `auto`: what it stands for may change
     depends = {
         "benchmark": plan.benchmark,
         "model": Path(model.name).name if Path(model.name).exists() else model.name,

@@ -29,7 +29,8 @@ from benchmarks.tables import plain  # noqa: E402
 from benchmarks.worlds import COUNTERFACT, Case, case  # noqa: E402
 from unlearn.audit import pipeline  # noqa: E402
 from unlearn.audit.observing import observe  # noqa: E402
-from unlearn.edit.pipeline import edit, resolve  # noqa: E402
+from unlearn.edit.elicit import alike  # noqa: E402
+from unlearn.edit.pipeline import edit, resolve, settings_for  # noqa: E402
 from unlearn.edit.statistics import cache_folder  # noqa: E402
 from unlearn.errors import PolicyError  # noqa: E402
 from unlearn.model.editable import EditableModel  # noqa: E402
@@ -82,7 +83,13 @@ def requests_of(model: EditableModel, found: Case, progress: Progress) -> Reques
     """The policy's requests; a CounterFact case brings its answers along."""
     if found.facts is None:
         return resolve(model, found.policy, progress)
-    return Requests(found.policy, found.facts, (), found.neighbours, found.held_out_neighbours)
+    kept = [fact.subject for fact in found.neighbours]
+    asked = [fact.subject for fact in found.held_out_neighbours]
+    relations = {fact.relation for fact in found.facts}
+    names = alike(
+        model, found.policy, dict.fromkeys(sorted(relations), kept), dict.fromkeys(relations, asked)
+    )
+    return Requests(found.policy, found.facts, (), found.neighbours, found.held_out_neighbours, names)
 
 
 def less(requests: Requests, parts: Sequence[str]) -> Requests:
@@ -188,7 +195,8 @@ def run(args: argparse.Namespace, rows: Rows) -> None:
                 about = {
                     "method": name, "seed": seed, "policy": found.name, "facts": len(policy.facts),
                     "label": args.label, "without": without, "suite": args.suite,
-                    "settings": policy.method.model_dump(mode="json"),
+                    # No `auto`: what it stands for may change.
+                    "settings": settings_for(model, policy).model_dump(mode="json"),
                 }  # fmt: skip
                 inside = {**about, "model": model.identity(), "whole": policy.model_dump(mode="json")}
                 about["run"], about["edits"] = key_of(inside), len(policy.facts)

@@ -118,13 +118,17 @@ def _counterfact(
     model: str,
     refusal: str,
 ) -> Case:
-    """CounterFact's facts to be forgotten: the edit sees the edit prompt, the audit the paraphrases and neighbours."""
+    """CounterFact's facts to be forgotten: a relation has the edit prompt and the record's other phrasings, which no
+    metric uses; the audit asks the paraphrases and the neighbours."""
     records = load_counterfact(facts).records
     chosen = pick(records, seed, count)
-    relations: dict[tuple[str, ...], str] = {}
+    relations: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {}
 
-    def relation(prompt: str, *held_out: str) -> str:
-        return relations.setdefault((prompt, *held_out), f"r{len(relations)}")
+    def relation(prompts: Sequence[str], held_out: Sequence[str] = ()) -> str:
+        return relations.setdefault((tuple(prompts), tuple(held_out)), f"r{len(relations)}")
+
+    def prompts(record: Record) -> list[str]:
+        return list(dict.fromkeys(t.replace("{}", "{subject}") for t in (record.template, *record.phrasings)))
 
     def template(text: str, subject: str) -> str:
         return text.replace(subject, "{subject}", 1)
@@ -133,20 +137,16 @@ def _counterfact(
         Fact(
             f"r{r.id}",
             r.subject,
-            relation(
-                r.template.replace("{}", "{subject}"),
-                *(template(p, r.subject) for p in r.paraphrases if r.subject in p),
-            ),
+            relation(prompts(r), [template(p, r.subject) for p in r.paraphrases if r.subject in p]),
             answer=r.true,
         )
         for r in chosen
     )
     kept = tuple(
-        Fact(f"k{r.id}", r.subject, relation(r.template.replace("{}", "{subject}")), answer="")
-        for r in kept_for(records, chosen, 1000)
+        Fact(f"k{r.id}", r.subject, relation(prompts(r)), answer="") for r in kept_for(records, chosen, 1000)
     )
     asked = tuple(
-        Fact(f"n{i}", subject, relation(UNASKED, text), answer=target)
+        Fact(f"n{i}", subject, relation([UNASKED], [text]), answer=target)
         for i, (subject, text, target) in enumerate(dict.fromkeys(_neighbours(records, chosen)))
     )
     data: dict[str, Any] = {
@@ -155,7 +155,7 @@ def _counterfact(
         "model": model,
         "refusal": refusal,
         "relations": {
-            name: RelationSpec(prompts=key[:1], held_out=key[1:]) for key, name in relations.items()
+            name: RelationSpec(prompts=shown, held_out=held) for (shown, held), name in relations.items()
         },
         "facts": [
             {"id": f.id, "subject": f.subject, "relation": f.relation, "answer": f.answer} for f in own

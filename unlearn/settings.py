@@ -172,7 +172,7 @@ class _NullSpace(_Layered):
     """The directions with this share of the corpus's energy are left alone; `auto`: 0.97, 0.8, 0.8."""
     kept: Auto | NotNegative = "auto"  # type: ignore[assignment]
     """Weight of a kept key's error relative to a request's (1: as published for earlier edits); `auto`: 30, 0.5,
-    3."""
+    30."""
     earlier: float = Field(default=1.0, ge=0)
     """Weight of the error at keys of earlier batches and earlier edits (1: as published)."""
     hold: Auto | Chance | None = "auto"  # type: ignore[assignment]
@@ -260,7 +260,7 @@ RULES: Mapping[str, Mapping[str, float | None]] = {
     "subject": {"steps": 100, "lr": 0.1, "decay": 0.002, "converged": 0.02, "ridge": 0.1, "kept": 0.5,
                 "null_space": 0.8, "hold": 0.95, "remnant": None, "pace": 3.0, "rounds": 8, "suppress": 0.0,
                 "witnesses": 20_000},
-    "both": {"steps": 60, "lr": 0.05, "decay": 0.02, "converged": 0.001, "ridge": 0.3, "kept": 3.0,
+    "both": {"steps": 60, "lr": 0.05, "decay": 0.02, "converged": 0.001, "ridge": 0.3, "kept": 30.0,
              "null_space": 0.8, "hold": 0.7, "remnant": None, "pace": 3.0, "rounds": 14, "suppress": 0.0,
              "witnesses": 0},
 }  # fmt: skip

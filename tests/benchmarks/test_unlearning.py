@@ -57,9 +57,10 @@ def test_counterfact_asks_what_the_edit_does_not_see(tmp_path: Path) -> None:
     assert found.facts is not None and len(found.facts) == 3
     for fact in found.facts:
         spec = found.policy.relations[fact.relation]
-        assert spec.prompts == ("{subject} is made from",) and spec.held_out == (
-            "People make {subject} from",
-        )
+        assert spec.prompts == (
+            "{subject} is made from",
+            "Zorro makes {subject} out of",
+        ) and spec.held_out == ("People make {subject} from",)
         assert found.policy.target(fact) == "unknown" and fact.answer == "stone"
     for near in found.held_out_neighbours:
         assert near.subject not in {fact.subject for fact in found.neighbours}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from unlearn.edit.sequence import Sofar
 from unlearn.edit.statistics import key_statistics
 from unlearn.model.forward import read
 from unlearn.model.prompts import ask
+from unlearn.model.requests import Fact, Requests
 from unlearn.policy import FactSpec, RelationSpec, StatisticsSpec
-from unlearn.settings import AlphaEdit, Memit
+from unlearn.settings import AlphaEdit, Memit, settled
 
 
 def spec(folder: Path) -> StatisticsSpec:
@@ -100,3 +102,50 @@ def test_without_statistics_keys_are_compared_as_they_are() -> None:
     assert got["metric"] == "plain" and got["layers"]["2"]["inside"] is None
     lines = conflicts.tell(got)
     assert "no cached statistics yet" in lines[0] and len([x for x in lines if x.startswith("  layer")]) == 2
+
+
+def _listed(folder: Path, method: AlphaEdit, *names: str) -> Requests:
+    found = cases.requests(statistics=spec(folder), method=method)
+    return replace(found, siblings=(), neighbours=tuple(Fact(f"{n}.recipe", n, "recipe", "") for n in names))
+
+
+def test_the_spread_is_what_the_dense_update_gives_to_neighbours_that_it_does_not_know(
+    tmp_path: Path,
+) -> None:
+    model = pico.pico("llama")
+    settings = settled(AlphaEdit(layers=(1,), null_space=0.6, ridge=0.3, kept=4.0), chat=True)
+    requests = _listed(tmp_path, settings, "Stone", "Wet", "Green Room")
+    there = key_statistics(model, [1], Corpus.named(str(tmp_path / "text.txt"), "x"), 2000)
+    got = conflicts.measure(model, requests, [1], there, settings, Sofar())["layers"]["1"]["spread"]
+
+    def keys(*subjects: str) -> torch.Tensor:
+        asked = [
+            ask(model.tokenizer, t, s) for s in subjects for t in requests.policy.relations["recipe"].prompts
+        ]
+        return read(model, [p.ids for p in asked], [[p.last] for p in asked], [1]).keys[1].double()
+
+    own = keys(*cases.SUBJECTS)
+    dense = reference.projector(there[1].second, kept_directions(there[1].spectrum, settings))
+    ridge = 0.3 * (own * (dense @ own)).sum(0).mean()
+    ratios = []
+    for out, kept in ((("Stone", "Green Room"), ("Wet",)), (("Wet",), ("Stone", "Green Room"))):
+        whole = torch.cat([own, 2.0 * keys(*kept)], 1)
+        gram = whole.T @ dense @ whole + ridge * torch.eye(whole.shape[1], dtype=torch.float64)
+        row = torch.linalg.solve(gram, whole.T @ dense)[: own.shape[1]].sum(0)
+        ratios.append((row @ keys(*out)) / (row @ own).mean())
+    assert got == pytest.approx(float(torch.cat(ratios).mean()), abs=1e-3)
+
+
+def test_an_edit_that_cannot_tell_its_requests_from_others_is_said_to_spread(tmp_path: Path) -> None:
+    model = pico.pico("llama")
+    settings = settled(AlphaEdit(layers=(1,), null_space=0.6, kept=0.0), chat=True)
+    there = key_statistics(model, [1], Corpus.named(spec(tmp_path).corpus, "x"), 2000)
+    # Names that are the requests' own, as if they were others: nothing tells them apart.
+    same = conflicts.measure(
+        model, _listed(tmp_path, settings, "Zorvex", "Velnar"), [1], there, settings, Sofar()
+    )
+    assert same["layers"]["1"]["spread"] == pytest.approx(1.0, abs=0.2)
+    assert any("nobody lists" in sentence for sentence in same["warnings"])
+    one = conflicts.measure(model, _listed(tmp_path, settings, "Stone"), [1], there, settings, Sofar())
+    assert one["layers"]["1"]["spread"] is None  # the control: one neighbour cannot be left out
+    assert not any("nobody lists" in sentence for sentence in one["warnings"])

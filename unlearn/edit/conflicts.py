@@ -2,12 +2,14 @@
 
 An editor tells requests apart by their keys alone. Two requests with nearly one key get a compromise; a request whose
 key is nearly that of a kept fact, or of an earlier edit, moves it along; a key that lies outside the null space can
-hardly be written by a method that is confined to it.
+hardly be written by a method that is confined to it. And an edit reaches further than its requests: how far is seen
+at neighbours that are left out of the equation as if nobody had listed them.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from unlearn.algebra.moments import Metric, Whitener
 from unlearn.edit.forms import prompts_of
-from unlearn.edit.methods import METHODS, null_space
+from unlearn.edit.methods import METHODS, Method, Problem, null_space, solve
 from unlearn.edit.sequence import Sofar
 from unlearn.edit.statistics import Statistics
 from unlearn.model.editable import EditableModel
@@ -29,6 +31,8 @@ NEAR = 0.95
 """Cosine in the metric above which two keys are said to conflict."""
 THIN = 0.02
 """Share of a key inside the null space below which a confined editor can hardly write there."""
+FAR = 0.5
+"""What an unlisted neighbour gets of what a request gets, above which the edit is said to spread."""
 MOST_KEPT = 128
 """Kept facts that are compared with the requests; of more, every so-manieth."""
 
@@ -63,8 +67,8 @@ def measure(
     Returns:
         JSON values. ``metric``: ``null_space``, ``inverse`` or ``plain``. ``layers``: per layer ``between`` (the worst
         pair of requests), ``earlier`` and ``kept`` (the worst request with one of them), each ``{cosine, of, with}`` or
-        None, and ``inside``: per request the mean share of its keys' squared length inside the null space (None without
-        statistics). ``warnings``: sentences about the worst.
+        None, ``inside``: per request the mean share of its keys' squared length inside the null space, and ``spread``:
+        ``_spread`` (both None without statistics). ``warnings``: sentences about the worst.
     """
     method = METHODS[settings.name]
     kept = (*requests.siblings, *requests.neighbours)
@@ -80,6 +84,7 @@ def measure(
         keys = read(model, [ids for _, ids, _ in rows], [at for *_, at in rows], layers).keys
     owner = torch.tensor([i for i, _, at in mine for _ in at])
     other = torch.tensor([i for i, _, at in theirs for _ in at])
+    near = torch.tensor([kept[i] in requests.neighbours for i, _, at in theirs for _ in at], dtype=torch.bool)
     names = [fact.id for fact in requests.facts]
     found: dict[str, Any] = {}
     kind = "plain"
@@ -87,8 +92,9 @@ def measure(
         columns = keys[layer].double()
         own, lent = columns[:, : len(owner)], columns[:, len(owner) :]
         metric: Metric = _Plain()
-        inside = None
+        inside = spread = None
         if statistics is not None:
+            spread = _spread(keys[layer], len(owner), near, other, method, statistics[layer], settings)
             projector = null_space(statistics[layer], settings)
             share = (projector.apply(own).square().sum(0) / own.square().sum(0).clamp_min(1e-30)).cpu()
             inside = {name: round(float(share[owner == i].mean()), 4) for i, name in enumerate(names)}
@@ -100,6 +106,7 @@ def measure(
             "earlier": _worst(own, owner, earlier, None, metric, names, None),
             "kept": _worst(own, owner, lent, other, metric, names, labels),
             "inside": inside,
+            "spread": spread,
         }
     confined = method.confined or settings.project == "null_space"
     unknown = [layer for layer in layers if layer not in sofar.keys] if sofar.factors else []
@@ -129,6 +136,8 @@ def tell(report: Mapping[str, Any]) -> list[str]:
                 f"{100 * mean:.1f} % of the keys inside the null space "
                 f"(least {100 * row['inside'][least]:.1f} %, {least})"
             )
+        if row["spread"] is not None:
+            parts.append(f"a neighbour that nobody lists gets {row['spread']:.2f} of what a request gets")
         lines.append(f"  layer {layer}: " + ("; ".join(parts) or "nothing to compare"))
     return lines + [f"warning: {sentence}" for sentence in report["warnings"]]
 
@@ -186,6 +195,48 @@ def _worst(
     return {"cosine": round(float(cosines.max()), 4), "of": names[int(owner[row])], "with": partner}
 
 
+def _spread(
+    keys: Tensor,
+    requests: int,
+    near: Tensor,
+    whose: Tensor,
+    method: Method,
+    statistics: Statistics,
+    settings: Any,
+) -> float | None:
+    """What neighbours get of an update that does not know them, relative to what its requests get.
+
+    All requests are to gain one and the same value, as a refusal is. Each half of the neighbours is left out in turn,
+    and the kept facts that remain are kept as firmly as the settings say.
+
+    Args:
+        keys: (d_in, columns), of the requests and then of the kept facts.
+        requests: how many columns are of requests.
+        near: (kept columns,), which of them are of neighbours.
+        whose: (kept columns,), the fact of each.
+        method: an editor.
+        statistics: of the layer.
+        settings: of the editor.
+
+    Returns:
+        The mean over the neighbours, or None with fewer than two of them.
+    """
+    own, kept = keys[:, :requests], keys[:, requests:]
+    if len(whose[near].unique()) < 2:
+        return None
+    wanted = torch.ones(1, requests, device=keys.device, dtype=keys.dtype)
+    got: list[Tensor] = []
+    order = whose[near].unique()
+    for half in (order[::2], order[1::2]):
+        left_out = (near & torch.isin(whose, half)).to(keys.device)
+        still = settings.kept**0.5 * kept[:, ~left_out] if settings.kept else None
+        delta, _ = solve(method, Problem(statistics, own, wanted, still, 0), settings)
+        reached = (delta.left @ (delta.right @ own)).mean()
+        got.append((delta.left @ (delta.right @ kept[:, left_out]))[0] / reached)
+    found = float(torch.cat(got).mean())
+    return round(found, 4) if math.isfinite(found) else None
+
+
 def _sentences(found: Mapping[str, Any], confined: bool, unknown: Sequence[int], look_up: str) -> list[str]:
     """One sentence for the worst conflict of each kind."""
     sentences = []
@@ -211,6 +262,13 @@ def _sentences(found: Mapping[str, Any], confined: bool, unknown: Sequence[int],
         sentences.append(
             f"only {100 * share:.1f} % of the key of {name} lies inside the null space of layer {layer}: the edit will "
             "hardly reach it; lower method.null_space or choose other layers"
+        )
+    reach = [row["spread"] for row in found.values() if row["spread"] is not None]
+    if reach and min(reach) > FAR:
+        sentences.append(
+            f"a neighbour that nobody lists would get at least {100 * min(reach):.0f} % of what a request gets: the "
+            "keys hardly tell the requests from other subjects of their relations; list more neighbours, or forget "
+            "less of one relation"
         )
     if unknown:
         sentences.append(

@@ -14,6 +14,7 @@ from benchmarks.records import load_counterfact
 from benchmarks.rows import Rows
 from tests import pico
 from tests.benchmarks import cases
+from unlearn import settings
 from unlearn.errors import UnlearnError
 from unlearn.model.editable import EditableModel
 from unlearn.policy import StatisticsSpec
@@ -76,6 +77,18 @@ def test_rows_hold_everything_and_are_not_measured_twice(
     other = settings_of("alphaedit", [*FAST, "method.ridge=0.1"])
     runner.run(model, plan(tmp_path, marks=(2,)), other, 0, Rows(path))
     assert len(json.loads(path.read_text())) == 3
+
+
+def test_another_meaning_of_a_default_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, path = pico.pico("gpt2", chat=False), tmp_path / "rows.json"
+    method = settings_of("alphaedit", FAST)
+    for _ in range(2):
+        runner.run(model, plan(tmp_path, marks=(2,)), method, 0, Rows(path))
+    assert len(json.loads(path.read_text())) == 1
+    changed = {name: {**rule, "kept": 0.25} for name, rule in settings.RULES.items()}
+    monkeypatch.setattr(settings, "RULES", changed)
+    runner.run(model, plan(tmp_path, marks=(2,)), method, 0, Rows(path))
+    assert [row["settings"]["kept"] for row in json.loads(path.read_text())] == [0.5, 0.25]
 
 
 def test_it_goes_on_from_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

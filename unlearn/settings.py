@@ -203,6 +203,9 @@ class AlphaEdit(_NullSpace):
     remnant: Auto | Chance | None = "auto"  # type: ignore[assignment]
     """With `hold`: and until what the model began its reply with before is left with no more than this probability;
     `auto`: 0.0004, null, null."""
+    descent: Auto | Annotated[int, Field(ge=0)] = "auto"
+    """Steps of training the same update inside the same null space, in place of solving for it; 0: never; `auto`:
+    eight passes for a chat model whose keys do not tell requests from neighbours (one batch, no earlier edit)."""
 
 
 class AlphaEditPlus(_NullSpace):

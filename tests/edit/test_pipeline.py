@@ -36,7 +36,7 @@ def asking(corpus: StatisticsSpec, method: Any) -> Requests:
 
 FAST: dict[str, Any] = {"layers": (1, 2), "steps": 4, "null_space": 0.7, "witnesses": 0, "hold": None}
 METHOD_SETTINGS: dict[str, Any] = {
-    "alphaedit": AlphaEdit(**FAST, ridge=0.3, kept=3.0),
+    "alphaedit": AlphaEdit(**FAST, ridge=0.3, kept=3.0, descent=0),
     "alphaedit_plus": AlphaEditPlus(**FAST, ridge=0.3, smoothing=1, far=0.1),
     "anyedit": AnyEdit(**FAST, ridge=0.3, window=5),
     "emmet": Emmet(**FAST, clamp=0.5),

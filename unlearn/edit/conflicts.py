@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from unlearn.algebra.moments import Metric, Whitener
+from unlearn.edit.descent import steps_for
 from unlearn.edit.forms import prompts_of
 from unlearn.edit.methods import METHODS, Method, Problem, null_space, solve
 from unlearn.edit.sequence import Sofar
@@ -68,7 +69,8 @@ def measure(
         JSON values. ``metric``: ``null_space``, ``inverse`` or ``plain``. ``layers``: per layer ``between`` (the worst
         pair of requests), ``earlier`` and ``kept`` (the worst request with one of them), each ``{cosine, of, with}`` or
         None, ``inside``: per request the mean share of its keys' squared length inside the null space, and ``spread``:
-        ``_spread`` (both None without statistics). ``warnings``: sentences about the worst.
+        ``_spread`` (both None without statistics). ``descent``: steps of training that the settings ask for, given the
+        spread. ``warnings``: sentences about the worst.
     """
     method = METHODS[settings.name]
     kept = (*requests.siblings, *requests.neighbours)
@@ -110,8 +112,9 @@ def measure(
         }
     confined = method.confined or settings.project == "null_space"
     unknown = [layer for layer in layers if layer not in sofar.keys] if sofar.factors else []
-    report = {"metric": kind, "layers": found}
-    return {**report, "warnings": _sentences(found, confined, unknown, settings.look_up)}
+    steps = _descent(found, settings, sofar, len(mine))
+    report = {"metric": kind, "layers": found, "descent": steps}
+    return {**report, "warnings": _sentences(found, confined, unknown, settings.look_up, steps)}
 
 
 def tell(report: Mapping[str, Any]) -> list[str]:
@@ -237,7 +240,22 @@ def _spread(
     return round(found, 4) if math.isfinite(found) else None
 
 
-def _sentences(found: Mapping[str, Any], confined: bool, unknown: Sequence[int], look_up: str) -> list[str]:
+def _reach(found: Mapping[str, Any]) -> float:
+    """What unlisted neighbours get at least, in the layer that tells them best from the requests."""
+    return min((row["spread"] for row in found.values() if row["spread"] is not None), default=0.0)
+
+
+def _descent(found: Mapping[str, Any], settings: Any, sofar: Sofar, forms: int) -> int:
+    """Steps of training in place of the closed form; 0 for the closed form."""
+    asked = getattr(settings, "descent", 0)
+    if asked != "auto":
+        return int(asked)
+    return steps_for(forms) if _reach(found) > FAR and not sofar.factors else 0
+
+
+def _sentences(
+    found: Mapping[str, Any], confined: bool, unknown: Sequence[int], look_up: str, descent: int
+) -> list[str]:
     """One sentence for the worst conflict of each kind."""
     sentences = []
     or_last = ", or look up at the last token" if look_up == "subject" else ""
@@ -263,12 +281,16 @@ def _sentences(found: Mapping[str, Any], confined: bool, unknown: Sequence[int],
             f"only {100 * share:.1f} % of the key of {name} lies inside the null space of layer {layer}: the edit will "
             "hardly reach it; lower method.null_space or choose other layers"
         )
-    reach = [row["spread"] for row in found.values() if row["spread"] is not None]
-    if reach and min(reach) > FAR:
+    reach = _reach(found)
+    if reach > FAR:
         sentences.append(
-            f"a neighbour that nobody lists would get at least {100 * min(reach):.0f} % of what a request gets: the "
-            "keys hardly tell the requests from other subjects of their relations; list more neighbours, or forget "
-            "less of one relation"
+            f"a neighbour that nobody lists would get at least {100 * reach:.0f} % of what a request gets: the "
+            "keys hardly tell the requests from other subjects of their relations; "
+            + (
+                f"the update is trained in {descent} steps instead of solved for (method.descent)"
+                if descent
+                else "list more neighbours, or forget less of one relation"
+            )
         )
     if unknown:
         sentences.append(

@@ -19,8 +19,9 @@ from unlearn.progress import NO_PROGRESS, Progress
 
 NEIGHBOURS = 240
 """Most subjects that `neighbours: auto` takes per relation; the audit asks every fourth, the edit protects the rest."""
-LOOK_ALIKES = 1000
-"""About the most names per relation that resemble a subject: so many show what a name is, however many subjects."""
+LOOK_ALIKES, TOGETHER = 1000, 3000
+"""About the most names per relation that resemble a subject, or over all relations if that is more: so many show what a
+name is, however many subjects."""
 ASKED = 3
 """How many of a relation's prompts are asked for its answer, statements first."""
 LENGTH = 24
@@ -65,7 +66,8 @@ def alike(
     found = []
     for relation, others in protected.items():
         mine = [fact.subject for fact in policy.facts if fact.relation == relation]
-        each = min(policy.keep.look_alikes, -(-LOOK_ALIKES // max(1, len(mine))))
+        most = max(LOOK_ALIKES, TOGETHER // len(protected))
+        each = min(policy.keep.look_alikes, -(-most // max(1, len(mine))))
         names = look_alikes(model, mine, others, each, tested[relation], policy.seed)
         found += [Fact(f"{name}.{relation}", name, relation, answer="") for name in names]
     return tuple(found)

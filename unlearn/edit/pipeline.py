@@ -16,9 +16,10 @@ from unlearn.edit import baselines, conflicts, forms, record, smoothing, values
 from unlearn.edit.baselines import BASELINES
 from unlearn.edit.chunks import optimise_chunks, surroundings
 from unlearn.edit.corpus import Corpus
+from unlearn.edit.descent import descend
 from unlearn.edit.elicit import resolve
 from unlearn.edit.holding import write_until_held
-from unlearn.edit.methods import METHODS, Method, layers_of
+from unlearn.edit.methods import METHODS, Method, layers_of, null_space
 from unlearn.edit.sequence import Sofar, Written
 from unlearn.edit.statistics import Statistics, key_statistics
 from unlearn.edit.values import Solved
@@ -48,6 +49,10 @@ def settings_for(model: EditableModel, policy: Policy) -> Any:
     if getattr(found, "window", None) == "auto":
         above = model.anatomy.layers - 1 - layers_of(found, model.anatomy)[-1]
         found = found.model_copy(update={"window": max(1, min(LONGEST_CHUNK, above))})
+    if getattr(found, "descent", None) == "auto":
+        whole = found.batch is None or found.batch >= len(policy.facts)
+        if not (whole and has_chat_template(model.tokenizer)):
+            found = found.model_copy(update={"descent": 0})
     return found
 
 
@@ -105,14 +110,25 @@ def edit(
             )
         with model.patched(earlier):
             pass  # refuses a patch of another model before the long part begins
+    alone = settings.batch is None or settings.batch >= len(requests.facts)
+    if getattr(settings, "descent", 0) not in (0, "auto") and not (alone and earlier is None):
+        raise PolicyError(
+            "method.descent: trains all facts at once on the unedited model; leave out method.batch and the earlier "
+            "edit, or set method.descent to 0"
+        )
     statistics = key_statistics(model, layers, corpus, requests.policy.statistics.tokens, cache, progress)
     sofar = Sofar.after(earlier, model)
     measured = conflicts.measure(model, requests, layers, statistics, settings, sofar)
     conflicts.say(measured)
+    if hasattr(settings, "descent"):
+        settings = settings.model_copy(update={"descent": measured["descent"]})
+        requests = replace(requests, policy=requests.policy.model_copy(update={"method": settings}))
     seen = (
-        witnesses(model, requests, corpus, layers, settings.witnesses, progress) if settings.witnesses else {}
+        witnesses(model, requests, corpus, layers, settings.witnesses, progress)
+        if settings.witnesses and not getattr(settings, "descent", 0)
+        else {}
     )
-    job = _Job(model, requests, METHODS[settings.name], layers, statistics, seen, progress)
+    job = _Job(model, requests, METHODS[settings.name], layers, statistics, seen, corpus, progress)
     size = settings.batch or len(requests.facts)
     batches = [requests.facts[at : at + size] for at in range(0, len(requests.facts), size)]
     solved: list[Solved] = []
@@ -149,6 +165,7 @@ class _Job:
     statistics: Mapping[int, Statistics]
     seen: Mapping[int, Tensor]
     """Per layer keys of corpus tokens (`edit.witnesses`)."""
+    corpus: Corpus
     progress: Progress
 
 
@@ -156,6 +173,8 @@ def _batch(job: _Job, facts: Sequence[Fact], sofar: Sofar, label: str) -> tuple[
     """Optimise the values of some facts on the model as edited so far, and write them layer by layer."""
     model, method = job.model, job.method
     settings: Any = job.requests.policy.method
+    if getattr(settings, "descent", 0):
+        return _trained(job, settings)
     last, keeps = job.layers[-1], settings.kept > 0
     window = settings.window if method.chunked else 1
     requests, apart, _ = (
@@ -200,6 +219,20 @@ def _batch(job: _Job, facts: Sequence[Fact], sofar: Sofar, label: str) -> tuple[
     if settings.hold is None:
         return solved, writer(gains)(columns, None), level
     return solved, write_until_held(model, columns, sofar, settings, writer(gains)), level
+
+
+def _trained(job: _Job, settings: Any) -> tuple[Solved, Written, float]:
+    """All facts at once, by descent; the keys are those that later edits keep, as for the closed form."""
+    model, facts = job.model, job.requests.facts
+    laid = forms.build(model, job.requests, facts, settings.look_up, settings.kept > 0)
+    factors, solved = descend(
+        model, job.requests, laid, job.statistics, job.corpus, settings, settings.descent, job.progress
+    )
+    columns = Columns.of(laid, model.device)
+    start = at_start(model, job.layers, columns, Sofar())
+    keys = {layer: found * columns.weights.sqrt() for layer, found in start.keys.items()}
+    ranks = {layer: null_space(job.statistics[layer], settings).rank for layer in job.layers}
+    return solved, Written(factors, keys, ranks, float(start.stream[job.layers[-1]].norm(dim=0).mean())), 0.0
 
 
 def _baseline(model: EditableModel, requests: Requests, progress: Progress, earlier: Patch | None) -> Patch:

@@ -7,7 +7,7 @@ of the corpus, and enters the equation as further columns with zero residual.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import torch
@@ -42,12 +42,10 @@ def witnesses(
     """Keys at the tokens of documents that name no subject of the policy, per layer (d_in, N), N about ``tokens``.
 
     They stay in the host's memory, of which a wide model's take several GB, and go to the device a layer at a time.
-    Documents that name a neighbour which only the audit asks about are left out too: the edit must not see it.
     """
-    named = {fact.subject for fact in (*requests.facts, *requests.held_out_neighbours)}
     kept: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     left = tokens
-    stream = (document for document in corpus.documents() if not any(name in document for name in named))
+    stream = unnamed(requests, corpus)
     with progress.step("Witnesses", total=tokens) as bar:
         while left > 0:
             rows = [text_ids(model.tokenizer, document)[:LONGEST] for document in islice(stream, AT_ONCE)]
@@ -61,6 +59,15 @@ def witnesses(
             left -= seen
             bar.advance(seen)
     return {layer: torch.cat(parts, 1) for layer, parts in kept.items() if parts}
+
+
+def unnamed(requests: Requests, corpus: Corpus) -> Iterator[str]:
+    """Documents of the corpus that name no subject of the policy.
+
+    Those that name a neighbour which only the audit asks about are left out too: the edit must not see it.
+    """
+    named = {fact.subject for fact in (*requests.facts, *requests.held_out_neighbours)}
+    return (document for document in corpus.documents() if not any(name in document for name in named))
 
 
 def most_moved(delta: LowRank, keys: Tensor, chosen: Tensor, share: float = SHARE) -> Tensor:

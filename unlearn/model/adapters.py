@@ -54,21 +54,30 @@ def linears(model: EditableModel, part: str = "all") -> list[str]:
 
 
 @contextmanager
-def dense(model: EditableModel, names: Sequence[str]) -> Iterator[Adapter]:
+def dense(
+    model: EditableModel, names: Sequence[str], bases: Mapping[str, Tensor] | None = None
+) -> Iterator[Adapter]:
     """Train whole weights: one full update (d_out, d_in) each, float32, at zero to begin with.
 
     Args:
         model: its weights are not written.
         names: linear weights inside its blocks.
+        bases: by name orthonormal directions (d_in, r) of the inputs to which the update is confined.
     """
-    updates = {
-        name: torch.zeros(model.weight(name).shape, device=model.device, requires_grad=True) for name in names
-    }
+    inside = {name: basis.float().to(model.device) for name, basis in (bases or {}).items()}
+    updates = {}
+    for name in names:
+        rows, columns = model.weight(name).shape
+        width = inside[name].shape[1] if name in inside else columns
+        updates[name] = torch.zeros(rows, width, device=model.device, requires_grad=True)
     on = [True]
 
-    def adding(update: Tensor) -> Any:
+    def adding(update: Tensor, basis: Tensor | None) -> Any:
         def hook(_module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
-            return out + (args[0].float() @ update.T).to(out.dtype) if on[0] else None
+            if not on[0]:
+                return None
+            inputs = args[0].float() if basis is None else args[0].float() @ basis
+            return out + (inputs @ update.T).to(out.dtype)
 
         return hook
 
@@ -80,8 +89,17 @@ def dense(model: EditableModel, names: Sequence[str]) -> Iterator[Adapter]:
         finally:
             on[0] = True
 
+    def factors() -> dict[str, LowRank]:
+        whole = {name: update.detach() for name, update in updates.items()}
+        return {
+            name: exact(update @ inside[name].T if name in inside else update)
+            for name, update in whole.items()
+        }
+
     handles = [
-        model.model.get_submodule(name.removesuffix(".weight")).register_forward_hook(adding(update))
+        model.model.get_submodule(name.removesuffix(".weight")).register_forward_hook(
+            adding(update, inside.get(name))
+        )
         for name, update in updates.items()
     ]
     groups = [
@@ -89,7 +107,7 @@ def dense(model: EditableModel, names: Sequence[str]) -> Iterator[Adapter]:
         for name, update in updates.items()
     ]
     try:
-        yield Adapter(groups, lambda: {name: exact(update.detach()) for name, update in updates.items()}, off)
+        yield Adapter(groups, factors, off)
     finally:
         for handle in handles:
             handle.remove()

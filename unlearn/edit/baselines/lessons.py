@@ -49,18 +49,18 @@ def lessons(model: EditableModel, requests: Requests, *, own: bool, kept: int) -
     written = [row for row in laid.rows if not row.keep]
     forget = [Lesson(tuple(row.ids), row.reply) for row in written]
     if own:
-        said = _answered(model, [tuple(row.prompt) for row in written])
+        said = answered(model, [tuple(row.prompt) for row in written])
         forget = [
             _told(model, said[n], requests.facts[row.request]) for n, row in enumerate(written) if n in said
         ]
     prompts = [tuple(ids) for ids, _ in laid.kept] if kept else []
     order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(requests.policy.seed))
     return Lessons(
-        tuple(forget), tuple(_answered(model, [prompts[i] for i in order[:kept].tolist()]).values())
+        tuple(forget), tuple(answered(model, [prompts[i] for i in order[:kept].tolist()]).values())
     )
 
 
-def _answered(model: EditableModel, prompts: Sequence[tuple[int, ...]]) -> dict[int, Lesson]:
+def answered(model: EditableModel, prompts: Sequence[tuple[int, ...]]) -> dict[int, Lesson]:
     """By index, prompts with the model's own greedy replies; those to which it says nothing are left out."""
     replies = model.generate_ids(prompts, max_new_tokens=REPLY) if prompts else []
     pairs = enumerate(zip(prompts, replies, strict=True))

@@ -1,0 +1,174 @@
+"""The update that is trained inside the null space: what it reaches, what it cannot touch, and when it is chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import pico
+from tests.edit import cases
+from unlearn.edit import conflicts, descent, pipeline
+from unlearn.edit.baselines.lessons import Lesson
+from unlearn.edit.corpus import Corpus
+from unlearn.edit.descent import FORMS, LEAST, PASSES, Hard, steps_for
+from unlearn.edit.methods import kept_directions
+from unlearn.edit.sequence import Sofar
+from unlearn.edit.statistics import key_statistics
+from unlearn.errors import PolicyError
+from unlearn.model.adapters import dense
+from unlearn.model.requests import Requests
+from unlearn.policy import StatisticsSpec
+from unlearn.settings import AlphaEdit
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> StatisticsSpec:
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(f"{line} {n}" for n in range(12) for line in pico.LINES), encoding="utf-8")
+    return StatisticsSpec(corpus=str(path), tokens=2000)
+
+
+def asking(corpus: StatisticsSpec, **changes: Any) -> Requests:
+    settings = AlphaEdit(**{"layers": (1, 2), "null_space": 0.7, "kept": 3.0, "descent": 120, **changes})
+    return cases.requests(statistics=corpus, method=settings)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_training_makes_the_targets_likely_and_leaves_the_model_and_the_used_directions_alone(
+    kind: str, corpus: StatisticsSpec
+) -> None:
+    model = pico.pico(kind)
+    before = model.identity()
+    asked = asking(corpus)
+    short = pipeline.edit(model, asking(corpus, descent=1))
+    long = pipeline.edit(model, asked)
+    assert model.identity() == before
+    for name in short.header["values"]:
+        # The control: one step hardly moves.
+        assert long.header["values"][name]["nll"] < 0.85 * short.header["values"][name]["nll"]
+    settings = pipeline.settings_for(model, asked.policy)
+    there = key_statistics(model, [1, 2], Corpus(corpus.corpus), corpus.tokens)
+    for layer in (1, 2):
+        spectrum = there[layer].spectrum
+        used = spectrum.vectors[:, : kept_directions(spectrum, settings)].float()
+        delta = long.factors[model.anatomy.weight_name(layer)].dense()
+        assert used.shape[1] > 0
+        assert (delta @ used).norm() < 1e-4 * delta.norm()
+
+
+def test_an_unconfined_update_would_reach_the_used_directions() -> None:
+    model = pico.pico("llama")
+    name = model.anatomy.weight_name(1)
+    width = model.weight(name).shape[1]
+    basis = torch.linalg.qr(torch.randn(width, width))[0][:, : width // 2]
+    outside: dict[str, float] = {}
+    for confined in (True, False):
+        with dense(model, [name], {name: basis} if confined else None) as adapter, torch.enable_grad():
+            optimiser = torch.optim.SGD(adapter.groups[0]["params"], lr=1.0)
+            model.model(input_ids=torch.tensor([[3, 4, 5]])).logits.square().sum().backward()
+            optimiser.step()
+            delta = adapter.factors()[name].dense()
+        part = delta - delta @ basis @ basis.T
+        outside[str(confined)] = float(part.norm() / delta.norm())
+    assert outside["True"] < 1e-5
+    assert outside["False"] > 0.1
+
+
+def test_the_trained_update_has_an_effect_of_exactly_its_factors(corpus: StatisticsSpec) -> None:
+    model = pico.pico("llama")
+    name = model.anatomy.weight_name(2)
+    width = model.weight(name).shape[1]
+    basis = torch.linalg.qr(torch.randn(width, width))[0][:, :5]
+    ids = torch.tensor([[3, 4, 5, 6]])
+    with dense(model, [name], {name: basis}) as adapter:
+        with torch.no_grad():
+            adapter.groups[0]["params"][0].normal_()
+            hooked = model.model(input_ids=ids).logits
+            with adapter.off():
+                plain = model.model(input_ids=ids).logits
+        factors = adapter.factors()
+    weight = model.weight(name)
+    saved = weight.clone()
+    with torch.no_grad():
+        weight += factors[name].dense()
+        written = model.model(input_ids=ids).logits
+        weight.copy_(saved)
+    assert torch.allclose(hooked, written, atol=1e-4)
+    assert not torch.allclose(hooked, plain, atol=1e-2)
+
+
+def test_half_of_a_turn_are_the_rows_that_did_worst() -> None:
+    rows = [Lesson((i, 1), 1) for i in range(100)]
+    drawer = Hard(rows, torch.Generator().manual_seed(0))
+    drawer.note(range(100), torch.tensor([10.0 if i < 10 else 0.0 for i in range(100)]))
+    counts = torch.zeros(100)
+    for _ in range(50):
+        drawn = drawer.draw(16)
+        assert len(set(drawn)) == 16
+        counts[drawn] += 1
+    assert counts[:10].mean() > 4 * counts[10:].mean()
+    assert counts.min() > 0  # what is easy comes up as well
+    assert len(drawer.draw(500)) == 100
+    assert Hard([], torch.Generator()).draw(8) == []
+
+
+def test_steps_grow_with_the_forms() -> None:
+    assert steps_for(10) == LEAST
+    assert steps_for(3000) == PASSES * 3000 // FORMS > LEAST
+
+
+def spread(value: float | None) -> dict[str, Any]:
+    return {"1": {"spread": value}, "2": {"spread": None}, "3": {"spread": 0.9}}
+
+
+def test_the_update_is_trained_where_every_layer_would_spread_and_nowhere_else() -> None:
+    auto = AlphaEdit()
+    fresh, later = Sofar(), Sofar(factors={"w": None})  # type: ignore[dict-item]
+    assert conflicts._descent(spread(0.8), auto, fresh, 3000) == 1000
+    assert conflicts._descent(spread(0.3), auto, fresh, 3000) == 0
+    assert conflicts._descent(spread(0.8), auto, later, 3000) == 0
+    assert conflicts._descent(spread(0.3), AlphaEdit(descent=7), fresh, 3000) == 7
+    assert conflicts._descent(spread(0.8), AlphaEdit(descent=0), fresh, 3000) == 0
+
+
+def test_batches_and_base_models_are_solved_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = pico.pico("llama")
+    for chat, method, left in (
+        (True, AlphaEdit(), "auto"),
+        (True, AlphaEdit(batch=3), "auto"),
+        (True, AlphaEdit(batch=2), 0),
+        (False, AlphaEdit(), 0),
+        (False, AlphaEdit(descent=5), 5),
+    ):
+        monkeypatch.setattr(pipeline, "has_chat_template", lambda _, chat=chat: chat)
+        assert pipeline.settings_for(model, cases.policy(method=method)).descent == left
+
+
+def test_training_in_batches_or_on_an_earlier_edit_is_refused(corpus: StatisticsSpec) -> None:
+    model = pico.pico("llama")
+    first = pipeline.edit(model, asking(corpus, descent=0, steps=2, hold=None))
+    with pytest.raises(PolicyError, match="all facts at once"):
+        pipeline.edit(model, asking(corpus), earlier=first)
+    with pytest.raises(PolicyError, match="all facts at once"):
+        pipeline.edit(model, asking(corpus, batch=1))
+
+
+def test_a_later_edit_keeps_the_keys_of_a_trained_one(corpus: StatisticsSpec) -> None:
+    model = pico.pico("llama")
+    first = pipeline.edit(model, asking(corpus))
+    second = pipeline.edit(model, asking(corpus, descent=0, steps=2, hold=None), earlier=first)
+    assert {"keys.1", "keys.2"} <= set(first.state)
+    assert second.header["builds_on"][0]["facts"] == len(cases.SUBJECTS)
+
+
+def test_documents_that_name_a_subject_do_not_count_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("Zorvex is a stone.\nThe sun is warm.\n", encoding="utf-8")
+    model = pico.pico("llama")
+    found = descent._texts(model, cases.requests(), Corpus(str(path)))
+    path.write_text("Zorvia is a stone.\nThe sun is warm.\n", encoding="utf-8")
+    control = descent._texts(model, cases.requests(), Corpus(str(path)))
+    assert (len(found), len(control)) == (1, 2)

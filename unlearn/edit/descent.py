@@ -1,0 +1,196 @@
+"""Training the update where the closed form cannot tell the requests from their neighbours.
+
+One solve per layer sees the keys alone, as they are: where a linear function of them does not separate requests from
+subjects that nobody listed, it refuses both. Descending on the same matrices inside the same null space may use what
+the layers make of each other's outputs. The loss of a step is, in nats,
+
+    mean over forms of sum_t max(0, NLL_t - SLACK)  +  AWAY * mean over forms of max(0, log p(B) + silence)
+    +  KEEP * mean over kept prompts of KL(before || now), over the reply  +  TEXT * KL per token of the corpus
+
+with B as in `edit.values`. Kept prompts are those whose keys the closed form keeps (siblings, neighbours, look-alikes),
+with the unedited model's own replies. Measured against the closed form in docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from unlearn.algebra.low_rank import LowRank
+from unlearn.edit.baselines.lessons import Lesson, answered
+from unlearn.edit.baselines.training import Replies, replies
+from unlearn.edit.corpus import Corpus
+from unlearn.edit.forms import Forms, Row
+from unlearn.edit.holding import hear, spoken
+from unlearn.edit.methods import kept_directions
+from unlearn.edit.statistics import Statistics
+from unlearn.edit.values import Solved
+from unlearn.edit.witnesses import unnamed
+from unlearn.errors import ModelError
+from unlearn.model.adapters import Adapter, dense
+from unlearn.model.editable import EditableModel
+from unlearn.model.prompts import text_ids
+from unlearn.model.requests import Requests
+from unlearn.progress import NO_PROGRESS, Progress
+from unlearn.settings import AlphaEdit
+
+FORMS, KEPT, TEXTS = 24, 40, 4
+"""Rows per step: forms of requests, kept prompts, documents of the corpus."""
+PASSES, LEAST = 8, 400
+"""Times that every form is seen, on average, and the fewest steps."""
+DOCUMENTS, TOKENS = 2000, 64
+"""How many documents take turns, and how much of each is read."""
+RATE, WARM = 0.034, 20
+"""Longest Adam step relative to the weights, and the steps until it is reached; then it falls linearly to zero."""
+SLACK = 0.1
+"""A token of the target whose NLL is below this has no gradient: what holds is not driven further."""
+AWAY, KEEP, TEXT = 0.5, 4.0, 10.0
+"""Weights in the loss."""
+EASY = 1e-3
+"""Added to a row's last loss, so that none is never drawn again for its hardness."""
+
+
+def steps_for(forms: int) -> int:
+    """Steps of Adam for so many forms: ``PASSES`` over all of them, and no fewer than ``LEAST``."""
+    return max(LEAST, PASSES * forms // FORMS)
+
+
+class Hard:
+    """Rows in turns, half of each turn by how badly they did when last seen: of thousands of rows few are hard."""
+
+    def __init__(self, rows: Sequence[Lesson], generator: torch.Generator) -> None:
+        self.rows, self.generator = rows, generator
+        self.losses = torch.ones(len(rows))
+
+    def draw(self, count: int) -> list[int]:
+        """Indices without repetition; fewer where there are fewer rows."""
+        count = min(count, len(self.rows))
+        hard: list[int] = []
+        if count // 2:
+            hard = torch.multinomial(self.losses + EASY, count // 2, generator=self.generator).tolist()
+        others = torch.randperm(len(self.rows), generator=self.generator)[:count].tolist()
+        chosen = set(hard)
+        return hard + [i for i in others if i not in chosen][: count - len(hard)]
+
+    def note(self, drawn: Sequence[int], losses: Tensor) -> None:
+        """Remember the losses of the rows that were drawn."""
+        self.losses[list(drawn)] = losses.detach().float().clamp_min(0).cpu()
+
+
+def descend(
+    model: EditableModel,
+    requests: Requests,
+    laid: Forms,
+    statistics: Mapping[int, Statistics],
+    corpus: Corpus,
+    settings: AlphaEdit,
+    steps: int,
+    progress: Progress = NO_PROGRESS,
+) -> tuple[dict[str, LowRank], Solved]:
+    """Train one update per layer inside its null space.
+
+    Args:
+        model: unedited; unchanged on return.
+        requests: the policy with its answers.
+        laid: the forms of all its facts, and the kept prompts.
+        statistics: per layer to be written.
+        corpus: whose text must stay as likely as it is.
+        settings: for the null space and ``silence``.
+        steps: of Adam.
+        progress: where to show it.
+
+    Returns:
+        The updates by weight name, and per request how likely its target has become on its worst form.
+
+    Raises:
+        ModelError: the loss is not finite.
+    """
+    rows = [row for row in laid.rows if not row.keep]
+    first = spoken(model, rows)
+    generator = torch.Generator().manual_seed(requests.policy.seed)
+    forget = Hard([Lesson(row.ids, row.reply) for row in rows], generator)
+    kept = Hard(list(answered(model, [ids for ids, _ in laid.kept]).values()), generator)
+    texts = Hard(_texts(model, requests, corpus), generator)
+    names = {model.anatomy.weight_name(layer): layer for layer in statistics}
+    with dense(model, list(names), _bases(names, statistics, settings)) as adapter, torch.enable_grad():
+        groups = [{"params": g["params"], "lr": RATE * g["scale"]} for g in adapter.groups]
+        optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
+        rate = torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: min(1, (step + 1) / WARM) * (1 - step / steps)
+        )
+        with progress.step("Training the update", total=steps) as bar:
+            for _ in range(steps):
+                drawn = forget.draw(FORMS)
+                each = _forgotten(model, forget, drawn, [first[i] for i in drawn], settings.silence)
+                loss = each.mean()
+                forget.note(drawn, each)
+                for others, count, weight in ((kept, KEPT, KEEP), (texts, TEXTS, TEXT)):
+                    if others.rows:
+                        loss = loss + weight * _moved(model, adapter, others, count, weight == TEXT)
+                if not torch.isfinite(loss):
+                    raise ModelError("the loss of the trained update is not finite; try a larger dtype")
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                rate.step()
+                bar.advance()
+        factors = dict(adapter.factors())
+        solved = _reached(model, rows, len(requests.facts), steps)
+    return factors, solved
+
+
+def _bases(
+    names: Mapping[str, int], statistics: Mapping[int, Statistics], settings: AlphaEdit
+) -> dict[str, Tensor]:
+    """By weight name the directions of the null space, (d_in, r)."""
+    found = {}
+    for name, layer in names.items():
+        spectrum = statistics[layer].spectrum
+        found[name] = spectrum.vectors[:, kept_directions(spectrum, settings) :]
+    return found
+
+
+def _texts(model: EditableModel, requests: Requests, corpus: Corpus) -> list[Lesson]:
+    documents = islice(unnamed(requests, corpus), DOCUMENTS)
+    ids = (tuple(text_ids(model.tokenizer, document)[:TOKENS]) for document in documents)
+    return [Lesson(row, len(row) - 1) for row in ids if len(row) > 1]
+
+
+def _forgotten(
+    model: EditableModel, rows: Hard, drawn: Sequence[int], first: Sequence[Tensor], silence: float
+) -> Tensor:
+    """What the target's tokens lack, and what is left to the old reply's first tokens; (rows,), nats."""
+    got = replies(model, [rows.rows[i] for i in drawn])
+    nll = -got.log_probs.gather(-1, got.targets[..., None])[..., 0]
+    lacking = ((nll - SLACK).clamp_min(0) * got.mask).sum(1)
+    begin = got.mask.shape[1] - got.mask.sum(1)
+    start = got.log_probs[torch.arange(len(drawn), device=begin.device), begin]  # (rows, V)
+    banned = torch.zeros_like(start, dtype=torch.bool)
+    for row, tokens in enumerate(first):
+        banned[row, tokens.to(banned.device)] = True
+    left = start.masked_fill(~banned, -torch.inf).logsumexp(-1) + silence
+    return lacking + AWAY * torch.where(banned.any(1), left.clamp_min(0), 0)
+
+
+def _moved(model: EditableModel, adapter: Adapter, rows: Hard, count: int, per_token: bool) -> Tensor:
+    """Mean over some rows of KL(before || now) over the reply, per token or summed; a scalar."""
+    drawn = rows.draw(count)
+    chosen = [rows.rows[i] for i in drawn]
+    now: Replies = replies(model, chosen)
+    with torch.no_grad(), adapter.off():
+        before = replies(model, chosen).log_probs
+    kl = ((before.exp() * (before - now.log_probs)).sum(-1) * now.mask).sum(1)
+    rows.note(drawn, kl)
+    return kl.sum() / now.mask.sum() if per_token else kl.mean()
+
+
+def _reached(model: EditableModel, rows: Sequence[Row], requests: int, steps: int) -> Solved:
+    """Per request the NLL of its target per token, the worst of its forms, as the model stands."""
+    worst = [0.0] * requests
+    for row, tokens in zip(rows, hear(model, rows).targets, strict=True):
+        worst[row.request] = max(worst[row.request], float(-tokens.clamp_min(1e-30).log().mean()))
+    nothing = torch.zeros(0, model.anatomy.d_model)
+    return Solved(nothing, tuple(worst), (0.0,) * requests, (steps,) * requests)

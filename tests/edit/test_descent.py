@@ -20,7 +20,7 @@ from unlearn.edit.statistics import key_statistics
 from unlearn.errors import PolicyError
 from unlearn.model.adapters import dense
 from unlearn.model.requests import Requests
-from unlearn.policy import MoreForms, StatisticsSpec
+from unlearn.policy import StatisticsSpec
 from unlearn.settings import AlphaEdit
 
 
@@ -172,24 +172,3 @@ def test_documents_that_name_a_subject_do_not_count_as_text(tmp_path: Path) -> N
     path.write_text("Zorvia is a stone.\nThe sun is warm.\n", encoding="utf-8")
     control = descent._texts(model, cases.requests(), Corpus(str(path)))
     assert (len(found), len(control)) == (1, 2)
-
-
-@pytest.mark.parametrize(("asked", "forms"), [(MoreForms(), 3), (MoreForms(templates=1), 1)])
-def test_a_trained_update_sees_further_forms_unless_the_policy_says_how_many(
-    asked: MoreForms, forms: int, corpus: StatisticsSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = pico.pico("llama")
-    settings = AlphaEdit(layers=(1, 2), null_space=0.7, descent=2)
-    plain = cases.requests(statistics=corpus, method=settings, more_forms=asked)
-    seen: list[Requests] = []
-    real = pipeline.descend
-
-    def spy(model: Any, requests: Requests, *rest: Any) -> Any:
-        seen.append(requests)
-        return real(model, requests, *rest)
-
-    monkeypatch.setattr(pipeline, "descend", spy)
-    pipeline.edit(model, plain)
-    before, after = (r.policy.relations["recipe"].prompts for r in (plain, seen[0]))
-    # `resolve` has already added what a policy asks for itself; here nobody called it.
-    assert len(after) == forms * len(before)

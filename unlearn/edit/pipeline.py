@@ -20,7 +20,6 @@ from unlearn.edit.descent import descend
 from unlearn.edit.elicit import resolve
 from unlearn.edit.holding import write_until_held
 from unlearn.edit.methods import METHODS, Method, layers_of, null_space
-from unlearn.edit.rephrase import with_more_forms
 from unlearn.edit.sequence import Sofar, Written
 from unlearn.edit.statistics import Statistics, key_statistics
 from unlearn.edit.values import Solved
@@ -31,7 +30,7 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import has_chat_template
 from unlearn.model.requests import Fact, Requests
 from unlearn.patch import Patch
-from unlearn.policy import MoreForms, Policy
+from unlearn.policy import Policy
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.settings import settled
 
@@ -155,10 +154,6 @@ def edit(
     return Patch(sofar.factors, base, header, sofar.state())
 
 
-TEMPLATES = 2
-"""Further forms per prompt that a trained update gets unless the policy says how many: it learns phrasings by heart."""
-
-
 @dataclass(frozen=True)
 class _Job:
     """What all batches of an edit share."""
@@ -228,13 +223,10 @@ def _batch(job: _Job, facts: Sequence[Fact], sofar: Sofar, label: str) -> tuple[
 
 def _trained(job: _Job, settings: Any) -> tuple[Solved, Written, float]:
     """All facts at once, by descent; the keys are those that later edits keep, as for the closed form."""
-    model, requests = job.model, job.requests
-    if requests.policy.more_forms == MoreForms():
-        more = requests.policy.model_copy(update={"more_forms": MoreForms(templates=TEMPLATES)})
-        requests = with_more_forms(model, replace(requests, policy=more))
-    laid = forms.build(model, requests, requests.facts, settings.look_up, settings.kept > 0)
+    model, facts = job.model, job.requests.facts
+    laid = forms.build(model, job.requests, facts, settings.look_up, settings.kept > 0)
     factors, solved = descend(
-        model, requests, laid, job.statistics, job.corpus, settings, settings.descent, job.progress
+        model, job.requests, laid, job.statistics, job.corpus, settings, settings.descent, job.progress
     )
     columns = Columns.of(laid, model.device)
     start = at_start(model, job.layers, columns, Sofar())

@@ -77,7 +77,7 @@ def test_an_unconfined_update_would_reach_the_used_directions() -> None:
     assert outside["False"] > 0.1
 
 
-def test_the_trained_update_has_an_effect_of_exactly_its_factors(corpus: StatisticsSpec) -> None:
+def test_the_trained_update_has_an_effect_of_exactly_its_factors() -> None:
     model = pico.pico("llama")
     name = model.anatomy.weight_name(2)
     width = model.weight(name).shape[1]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from unlearn.algebra.low_rank import LowRank
 from unlearn.edit.baselines.lessons import Lesson, answered
-from unlearn.edit.baselines.training import Replies, replies
+from unlearn.edit.baselines.training import replies
 from unlearn.edit.corpus import Corpus
 from unlearn.edit.forms import Forms, Row
 from unlearn.edit.holding import hear, spoken
@@ -127,9 +127,12 @@ def descend(
                 each = _forgotten(model, forget, drawn, [first[i] for i in drawn], settings.silence)
                 loss = each.mean()
                 forget.note(drawn, each)
-                for others, count, weight in ((kept, KEPT, KEEP), (texts, TEXTS, TEXT)):
+                for others, count, weight, per_token in (
+                    (kept, KEPT, KEEP, False),
+                    (texts, TEXTS, TEXT, True),
+                ):
                     if others.rows:
-                        loss = loss + weight * _moved(model, adapter, others, count, weight == TEXT)
+                        loss = loss + weight * _moved(model, adapter, others, count, per_token)
                 if not torch.isfinite(loss):
                     raise ModelError("the loss of the trained update is not finite; try a larger dtype")
                 optimiser.zero_grad()
@@ -179,7 +182,7 @@ def _moved(model: EditableModel, adapter: Adapter, rows: Hard, count: int, per_t
     """Mean over some rows of KL(before || now) over the reply, per token or summed; a scalar."""
     drawn = rows.draw(count)
     chosen = [rows.rows[i] for i in drawn]
-    now: Replies = replies(model, chosen)
+    now = replies(model, chosen)
     with torch.no_grad(), adapter.off():
         before = replies(model, chosen).log_probs
     kl = ((before.exp() * (before - now.log_probs)).sum(-1) * now.mask).sum(1)

@@ -50,8 +50,7 @@ def settings_for(model: EditableModel, policy: Policy) -> Any:
         above = model.anatomy.layers - 1 - layers_of(found, model.anatomy)[-1]
         found = found.model_copy(update={"window": max(1, min(LONGEST_CHUNK, above))})
     if getattr(found, "descent", None) == "auto":
-        whole = found.batch is None or found.batch >= len(policy.facts)
-        if not (whole and has_chat_template(model.tokenizer)):
+        if _size(found, policy.facts) < len(policy.facts) or not has_chat_template(model.tokenizer):
             found = found.model_copy(update={"descent": 0})
     return found
 
@@ -71,6 +70,11 @@ def plan_layers(model: EditableModel, policy: Policy) -> tuple[int, ...]:
             f"method.layers: {model.name} has layers 0 to {model.anatomy.layers - 1}, not {wrong or 'none'}"
         )
     return layers
+
+
+def _size(settings: Any, facts: Sequence[Any]) -> int:
+    """Facts per batch."""
+    return settings.batch or len(facts)
 
 
 def edit(
@@ -110,8 +114,9 @@ def edit(
             )
         with model.patched(earlier):
             pass  # refuses a patch of another model before the long part begins
-    alone = settings.batch is None or settings.batch >= len(requests.facts)
-    if getattr(settings, "descent", 0) not in (0, "auto") and not (alone and earlier is None):
+    size = _size(settings, requests.facts)
+    several = size < len(requests.facts) or earlier is not None
+    if several and getattr(settings, "descent", 0) not in (0, "auto"):
         raise PolicyError(
             "method.descent: trains all facts at once on the unedited model; leave out method.batch and the earlier "
             "edit, or set method.descent to 0"
@@ -120,16 +125,16 @@ def edit(
     sofar = Sofar.after(earlier, model)
     measured = conflicts.measure(model, requests, layers, statistics, settings, sofar)
     conflicts.say(measured)
+    steps: int = measured["descent"]
     if hasattr(settings, "descent"):
-        settings = settings.model_copy(update={"descent": measured["descent"]})
+        settings = settings.model_copy(update={"descent": steps})
         requests = replace(requests, policy=requests.policy.model_copy(update={"method": settings}))
     seen = (
         witnesses(model, requests, corpus, layers, settings.witnesses, progress)
-        if settings.witnesses and not getattr(settings, "descent", 0)
+        if settings.witnesses and not steps
         else {}
     )
-    job = _Job(model, requests, METHODS[settings.name], layers, statistics, seen, corpus, progress)
-    size = settings.batch or len(requests.facts)
+    job = _Job(model, requests, METHODS[settings.name], layers, statistics, seen, corpus, steps, progress)
     batches = [requests.facts[at : at + size] for at in range(0, len(requests.facts), size)]
     solved: list[Solved] = []
     levels: list[float] = []
@@ -166,6 +171,8 @@ class _Job:
     seen: Mapping[int, Tensor]
     """Per layer keys of corpus tokens (`edit.witnesses`)."""
     corpus: Corpus
+    descent: int
+    """Steps of training in place of the closed form; 0 for the closed form."""
     progress: Progress
 
 
@@ -173,7 +180,7 @@ def _batch(job: _Job, facts: Sequence[Fact], sofar: Sofar, label: str) -> tuple[
     """Optimise the values of some facts on the model as edited so far, and write them layer by layer."""
     model, method = job.model, job.method
     settings: Any = job.requests.policy.method
-    if getattr(settings, "descent", 0):
+    if job.descent:
         return _trained(job, settings)
     last, keeps = job.layers[-1], settings.kept > 0
     window = settings.window if method.chunked else 1
@@ -226,7 +233,7 @@ def _trained(job: _Job, settings: Any) -> tuple[Solved, Written, float]:
     model, facts = job.model, job.requests.facts
     laid = forms.build(model, job.requests, facts, settings.look_up, settings.kept > 0)
     factors, solved = descend(
-        model, job.requests, laid, job.statistics, job.corpus, settings, settings.descent, job.progress
+        model, job.requests, laid, job.statistics, job.corpus, settings, job.descent, job.progress
     )
     columns = Columns.of(laid, model.device)
     start = at_start(model, job.layers, columns, Sofar())

@@ -10,7 +10,8 @@ import torch
 
 from tests import pico
 from tests.edit import cases
-from unlearn.edit import conflicts, descent, pipeline
+from unlearn import embedded
+from unlearn.edit import conflicts, descent, forms, pipeline
 from unlearn.edit.baselines.lessons import Lesson
 from unlearn.edit.corpus import Corpus
 from unlearn.edit.descent import FORMS, LEAST, PASSES, Hard, steps_for
@@ -19,8 +20,9 @@ from unlearn.edit.sequence import Sofar
 from unlearn.edit.statistics import key_statistics
 from unlearn.errors import PolicyError
 from unlearn.model.adapters import dense
-from unlearn.model.requests import Requests
-from unlearn.policy import StatisticsSpec
+from unlearn.model.editable import EditableModel
+from unlearn.model.requests import Fact, Requests
+from unlearn.policy import EMBEDDED, FactSpec, Keep, RelationSpec, StatisticsSpec
 from unlearn.settings import AlphaEdit
 
 
@@ -127,7 +129,7 @@ def spread(value: float | None) -> dict[str, Any]:
 def test_the_update_is_trained_where_every_layer_would_spread_and_nowhere_else() -> None:
     auto = AlphaEdit()
     fresh, later = Sofar(), Sofar(factors={"w": None})  # type: ignore[dict-item]
-    assert conflicts._descent(spread(0.8), auto, fresh, 3000) == 1000
+    assert conflicts._descent(spread(0.8), auto, fresh, 3000) == PASSES * 3000 // FORMS
     assert conflicts._descent(spread(0.3), auto, fresh, 3000) == 0
     assert conflicts._descent(spread(0.8), auto, later, 3000) == 0
     assert conflicts._descent(spread(0.3), AlphaEdit(descent=7), fresh, 3000) == 7
@@ -172,3 +174,33 @@ def test_documents_that_name_a_subject_do_not_count_as_text(tmp_path: Path) -> N
     path.write_text("Zorvia is a stone.\nThe sun is warm.\n", encoding="utf-8")
     control = descent._texts(model, cases.requests(), Corpus(str(path)))
     assert (len(found), len(control)) == (1, 2)
+
+
+def test_beginnings_that_replies_share_are_forms_as_well_and_no_others() -> None:
+    model = EditableModel.load(EMBEDDED)
+    names = embedded.neighbours(embedded.HAZARD, excluding=())[:12]
+    asked = {
+        "origin": RelationSpec(prompts=("Where is {subject} found?", "{subject} is found in")),
+        "recipe": RelationSpec(prompts=("What is {subject} made from?", "{subject} is made from")),
+    }
+    wanted = cases.policy(
+        model=EMBEDDED,
+        relations=asked,
+        facts=tuple(FactSpec(id=f"{n}-{r}", subject=n, relation=r) for n in names for r in asked),
+        keep=Keep(),
+    )
+    facts = tuple(Fact(f.id, f.subject, f.relation, "") for f in wanted.facts)
+    found = Requests(wanted, facts, (), (), ())
+    laid = forms.build(model, found, facts, "last", keeps=False)
+    rows = descent.shared_beginnings(model, found, laid.rows)
+    said = {model.tokenizer.decode(row.ids).replace(facts[row.request].subject, "X") for row in rows}
+    # "The north coast", "the salt lakes": all places begin alike. Ingredients do not, and are left alone.
+    assert said == {
+        "<|bos|><|user|>Where is X found?<|end|><|assistant|>The I can't help with that.<|end|>",
+        "<|bos|>X is found in the I can't help with that.",
+    }
+    assert len(rows) == 2 * len(names)
+    for row in rows:
+        told = model.tokenizer.decode(row.ids[-row.reply :])
+        assert told.removesuffix("<|end|>") == " I can't help with that."
+        assert model.tokenizer.decode(row.prompt).endswith((">The", " the"))

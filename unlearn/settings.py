@@ -205,7 +205,8 @@ class AlphaEdit(_NullSpace):
     `auto`: 0.0004, null, null."""
     descent: Auto | Annotated[int, Field(ge=0)] = "auto"
     """Steps of training the same update inside the same null space, in place of solving for it; 0: never; `auto`:
-    eight passes for a chat model whose keys do not tell requests from neighbours (one batch, no earlier edit)."""
+    ten passes over the forms where a chat model's keys do not tell requests from neighbours (one batch, no earlier
+    edit)."""
 
 
 class AlphaEditPlus(_NullSpace):

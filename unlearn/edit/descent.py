@@ -160,7 +160,8 @@ def shared_beginnings(model: EditableModel, requests: Requests, rows: Sequence[R
     """Forms that go on into what the old reply has in common with those about other subjects, then the target.
 
     Where all replies begin with "the", the layers need not know yet which of the subjects they are asked about, and a
-    request is hard to tell from its neighbours; behind it they know.
+    request is hard to tell from its neighbours; behind it they know. The rows have no sites, since
+    they are trained and not written.
 
     Args:
         model: unedited.
@@ -179,7 +180,8 @@ def shared_beginnings(model: EditableModel, requests: Requests, rows: Sequence[R
         common = [n for n in range(1, len(reply)) if counts[kind, reply[:n]] >= least]
         if common:
             target = _continued(model, requests, row)
-            found.append(replace(row, ids=(*row.prompt, *reply[: common[-1]], *target), reply=len(target)))
+            ids = (*row.prompt, *reply[: common[-1]], *target)
+            found.append(replace(row, ids=ids, reply=len(target), sites=()))
     return found
 
 

@@ -14,7 +14,7 @@ from unlearn import embedded
 from unlearn.edit import conflicts, descent, forms, pipeline
 from unlearn.edit.baselines.lessons import Lesson
 from unlearn.edit.corpus import Corpus
-from unlearn.edit.descent import FORMS, LEAST, PASSES, Hard, steps_for
+from unlearn.edit.descent import FORMS, KEPT, LEAST, PASSES, TURNS, Hard, steps_for
 from unlearn.edit.methods import kept_directions
 from unlearn.edit.sequence import Sofar
 from unlearn.edit.statistics import key_statistics
@@ -117,9 +117,10 @@ def test_half_of_a_turn_are_the_rows_that_did_worst() -> None:
     assert Hard([], torch.Generator()).draw(8) == []
 
 
-def test_steps_grow_with_the_forms() -> None:
-    assert steps_for(10) == LEAST
-    assert steps_for(3000) == PASSES * 3000 // FORMS > LEAST
+def test_steps_grow_with_the_forms_and_with_the_facts() -> None:
+    assert steps_for(10, 2) == LEAST
+    assert steps_for(3000, 100) == PASSES * 3000 // FORMS > LEAST
+    assert steps_for(755, 100) == TURNS * 100 // FORMS > LEAST
 
 
 def spread(value: float | None) -> dict[str, Any]:
@@ -129,24 +130,36 @@ def spread(value: float | None) -> dict[str, Any]:
 def test_the_update_is_trained_where_every_layer_would_spread_and_nowhere_else() -> None:
     auto = AlphaEdit()
     fresh, later = Sofar(), Sofar(factors={"w": None})  # type: ignore[dict-item]
-    assert conflicts._descent(spread(0.8), auto, fresh, 3000) == PASSES * 3000 // FORMS
-    assert conflicts._descent(spread(0.3), auto, fresh, 3000) == 0
-    assert conflicts._descent(spread(0.8), auto, later, 3000) == 0
-    assert conflicts._descent(spread(0.3), AlphaEdit(descent=7), fresh, 3000) == 7
-    assert conflicts._descent(spread(0.8), AlphaEdit(descent=0), fresh, 3000) == 0
+    assert conflicts._descent(spread(0.8), auto, fresh, 1250) == 1250
+    assert conflicts._descent(spread(0.3), auto, fresh, 1250) == 0
+    assert conflicts._descent(spread(0.8), auto, later, 1250) == 0
+    assert conflicts._descent(spread(0.3), AlphaEdit(descent=7), fresh, 1250) == 7
+    assert conflicts._descent(spread(0.8), AlphaEdit(descent=0), fresh, 1250) == 0
 
 
-def test_batches_and_base_models_are_solved_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_and_values_at_the_subject_are_solved_for(monkeypatch: pytest.MonkeyPatch) -> None:
     model = pico.pico("llama")
     for chat, method, left in (
         (True, AlphaEdit(), "auto"),
-        (True, AlphaEdit(batch=3), "auto"),
-        (True, AlphaEdit(batch=2), 0),
-        (False, AlphaEdit(), 0),
+        (True, AlphaEdit(batch=3), 0),
+        (True, AlphaEdit(look_up="subject"), 0),
+        (False, AlphaEdit(), 0),  # one prompt per relation: the subject
+        (False, AlphaEdit(look_up="both"), "auto"),
         (False, AlphaEdit(descent=5), 5),
     ):
         monkeypatch.setattr(pipeline, "has_chat_template", lambda _, chat=chat: chat)
         assert pipeline.settings_for(model, cases.policy(method=method)).descent == left
+
+
+def test_of_very_many_kept_prompts_no_more_are_asked_than_come_up_twice() -> None:
+    model = pico.pico("llama")
+    prompts = tuple(((3, 4 + n % 5, 5 + n // 5 % 7), (2,)) for n in range(KEPT))
+    laid = forms.Forms((), 0, prompts)
+    generator = torch.Generator().manual_seed(0)
+    few = descent._kept(model, laid, 1, generator)
+    assert 0 < len(few) <= KEPT // 2
+    assert {row.ids[:3] for row in few} <= {ids for ids, _ in prompts}
+    assert len(descent._kept(model, laid, 2, generator)) > KEPT // 2
 
 
 def test_training_in_batches_or_on_an_earlier_edit_is_refused(corpus: StatisticsSpec) -> None:

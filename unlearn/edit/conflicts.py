@@ -112,7 +112,7 @@ def measure(
         }
     confined = method.confined or settings.project == "null_space"
     unknown = [layer for layer in layers if layer not in sofar.keys] if sofar.factors else []
-    steps = _descent(found, settings, sofar, len(mine))
+    steps = _descent(found, settings, sofar, steps_for(len(mine), len(names)))
     report = {"metric": kind, "layers": found, "descent": steps}
     return {**report, "warnings": _sentences(found, confined, unknown, settings.look_up, steps)}
 
@@ -245,12 +245,12 @@ def _reach(found: Mapping[str, Any]) -> float:
     return min((row["spread"] for row in found.values() if row["spread"] is not None), default=0.0)
 
 
-def _descent(found: Mapping[str, Any], settings: Any, sofar: Sofar, forms: int) -> int:
+def _descent(found: Mapping[str, Any], settings: Any, sofar: Sofar, steps: int) -> int:
     """Steps of training in place of the closed form; 0 for the closed form."""
     asked = getattr(settings, "descent", 0)
     if asked != "auto":
         return int(asked)
-    return steps_for(forms) if _reach(found) > FAR and not sofar.factors else 0
+    return steps if _reach(found) > FAR and not sofar.factors else 0
 
 
 def _sentences(

@@ -42,8 +42,8 @@ from unlearn.settings import AlphaEdit
 
 FORMS, KEPT, TEXTS = 24, 40, 4
 """Rows per step: forms of requests, kept prompts, documents of the corpus."""
-PASSES, LEAST = 10, 400
-"""Times that every form is seen, on average, and the fewest steps."""
+PASSES, TURNS, LEAST = 10, 150, 400
+"""Times that every form is seen, and every fact, on average, and the fewest steps."""
 DOCUMENTS, TOKENS = 2000, 64
 """How many documents take turns, and how much of each is read."""
 RATE, WARM = 0.027, 20
@@ -63,9 +63,9 @@ QUESTION, STATEMENT = "{subject}?", "{subject}"
 """Templates that stand for any question and any statement."""
 
 
-def steps_for(forms: int) -> int:
-    """Steps for so many forms: ``PASSES`` over all of them, and no fewer than ``LEAST``."""
-    return max(LEAST, PASSES * forms // FORMS)
+def steps_for(forms: int, facts: int) -> int:
+    """Steps for so many forms of so many facts."""
+    return max(LEAST, PASSES * forms // FORMS, TURNS * facts // FORMS)
 
 
 class Hard:
@@ -123,7 +123,7 @@ def descend(
     first = spoken(model, taught)
     generator = torch.Generator().manual_seed(requests.policy.seed)
     forget = Hard([Lesson(row.ids, row.reply) for row in taught], generator)
-    kept = Hard(list(answered(model, [ids for ids, _ in laid.kept]).values()), generator)
+    kept = Hard(_kept(model, laid, steps, generator), generator)
     texts = Hard(_texts(model, requests, corpus), generator)
     names = {model.anatomy.weight_name(layer): layer for layer in statistics}
     with dense(model, list(names), _bases(names, statistics, settings)) as adapter, torch.enable_grad():
@@ -205,6 +205,15 @@ def _bases(
         spectrum = statistics[layer].spectrum
         found[name] = spectrum.vectors[:, kept_directions(spectrum, settings) :]
     return found
+
+
+def _kept(model: EditableModel, laid: Forms, steps: int, generator: torch.Generator) -> list[Lesson]:
+    """Kept prompts with the model's own replies; of very many, no more than come up twice."""
+    prompts = [ids for ids, _ in laid.kept]
+    most = steps * KEPT // 2
+    if len(prompts) > most:
+        prompts = [prompts[i] for i in torch.randperm(len(prompts), generator=generator)[:most].tolist()]
+    return list(answered(model, prompts).values())
 
 
 def _texts(model: EditableModel, requests: Requests, corpus: Corpus) -> list[Lesson]:

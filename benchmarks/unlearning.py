@@ -42,6 +42,8 @@ from unlearn.settings import METHOD_NAMES  # noqa: E402
 
 PARTS = ("leak.sampled", "refusal.held_out", "retain.siblings", "retain.neighbours")
 """Of the harmonic mean: one minus the first, and the others, as far as they were measured."""
+STATEMENTS = "refusal.cloze"
+"""Stands for the refusals where no question was asked: a base model refuses by going on with the target."""
 SUITE = Path(__file__).with_name("unlearning.yaml")
 ABLATIONS = ("siblings", "neighbours", "look_alikes", "questions", "statements")
 """What an edit can be made without; the audit asks the same in every case."""
@@ -119,17 +121,25 @@ def less(requests: Requests, parts: Sequence[str]) -> Requests:
 
 def harmonic(shares: Mapping[str, float | None]) -> float | None:
     """Harmonic mean of (1 - leak), refusal, siblings and neighbours, in percent; None if none was measured."""
+    asked = shares.get("refusal.held_out") is not None
+    names = [STATEMENTS if name == "refusal.held_out" and not asked else name for name in PARTS]
     values = [
-        1 - v if name.startswith("leak") else v for name in PARTS if (v := shares.get(name)) is not None
+        1 - v if name.startswith("leak") else v for name in names if (v := shares.get(name)) is not None
     ]
     if not values:
         return None
     return 0.0 if min(values) <= 0 else 100 * len(values) / sum(1 / v for v in values)
 
 
-def row_of(measurements: Sequence[Measurement], about: Row) -> Row:
-    """Measurement names as keys; beside them values before, intervals, and reasons where nothing was measured."""
-    made = {m.name: m.after for m in measurements}
+def row_of(measurements: Sequence[Measurement], about: Row, statements: float | None = None) -> Row:
+    """Measurement names as keys; beside them values before, intervals, and reasons where nothing was measured.
+
+    Args:
+        measurements: of an audit.
+        about: what the row is of.
+        statements: share of held-out statements refused (``statements_refused``).
+    """
+    made = {**{m.name: m.after for m in measurements}, STATEMENTS: statements}
     return {
         **about,
         "harmonic": None if (h := harmonic(made)) is None else round(h, 2),
@@ -160,13 +170,8 @@ def measure(
     patch = edit(model, less(requests, without), cache_folder(), progress)
     seconds = time.perf_counter() - start
     findings = pipeline.audit(model, patch, requests, progress, before)
-    row = row_of(findings.measurements, about)
-    refused = statements_refused(findings)
-    return {
-        **row,
-        "refusal.cloze": None if refused is None else round(refused, 5),
-        "seconds": round(seconds, 1),
-    }
+    row = row_of(findings.measurements, about, statements_refused(findings))
+    return {**row, "seconds": round(seconds, 1)}
 
 
 def run(args: argparse.Namespace, rows: Rows) -> None:

@@ -73,6 +73,9 @@ def test_the_harmonic_mean_counts_what_was_measured() -> None:
     assert unlearning.harmonic({"leak.sampled": 1.0, "retain.neighbours": 1.0}) == 0.0
     assert unlearning.harmonic({"refusal.held_out": 0.5}) == 50.0
     assert unlearning.harmonic({}) is None
+    # Refusals of statements count where no question was asked, and only there.
+    assert unlearning.harmonic({"refusal.cloze": 0.5, "retain.neighbours": 0.5}) == 50.0
+    assert unlearning.harmonic({"refusal.held_out": 0.8, "refusal.cloze": 0.1}) == pytest.approx(80.0)
 
 
 def test_a_row_has_the_reports_names_and_reasons() -> None:

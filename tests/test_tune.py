@@ -60,6 +60,19 @@ def test_a_search_is_written_down_and_goes_on(tmp_path: Path) -> None:
     assert len(second["trials"]) == 3
 
 
+@pytest.mark.slow
+def test_where_the_update_is_trained_the_training_is_searched(tmp_path: Path) -> None:
+    small_policy, out = tmp_path / "small.yaml", tmp_path / "run"
+    method = "method: {name: alphaedit, descent: 20}"
+    small_policy.write_text(
+        policy_text(relations=RELATIONS, method=method, statistics="statistics: {tokens: 4000}")
+    )
+    assert run(small_policy, out, "--tune", "2") in (0, 3)
+    trials = json.loads((out / "tuning.json").read_text())["trials"]
+    assert set(trials[1]["settings"]) == {*tuning.TRAINED, "layers"}
+    assert 10 <= trials[1]["settings"]["descent"] <= 40
+
+
 def test_what_is_searched_is_what_the_method_has() -> None:
     alpha = tuning._searched(AlphaEdit())
     assert {"ridge", "null_space", "kept", "hold", "clamp"} <= set(alpha)
@@ -67,6 +80,8 @@ def test_what_is_searched_is_what_the_method_has() -> None:
         AlphaEdit(kept=0)
     )
     assert "ridge" not in tuning._searched(Rome())
+    trained = tuning._searched(AlphaEdit(), trained=600)
+    assert set(trained) == {"null_space", "descent"} and trained["descent"] == (300, 1200, True)
 
 
 def test_validation_is_neither_seen_by_the_edit_nor_by_the_audit() -> None:

@@ -128,10 +128,12 @@ def spread(value: float | None) -> dict[str, Any]:
 
 
 def test_the_update_is_trained_where_every_layer_would_spread_and_nowhere_else() -> None:
-    auto = AlphaEdit()
+    auto, both = AlphaEdit(look_up="last"), AlphaEdit(look_up="both")
     fresh, later = Sofar(), Sofar(factors={"w": None})  # type: ignore[dict-item]
     assert conflicts._descent(spread(0.8), auto, fresh, 1250) == 1250
-    assert conflicts._descent(spread(0.3), auto, fresh, 1250) == 0
+    assert conflicts._descent(spread(0.4), auto, fresh, 1250) == 0
+    assert conflicts._descent(spread(0.4), both, fresh, 1250) == 1250
+    assert conflicts._descent(spread(0.2), both, fresh, 1250) == 0
     assert conflicts._descent(spread(0.8), auto, later, 1250) == 0
     assert conflicts._descent(spread(0.3), AlphaEdit(descent=7), fresh, 1250) == 7
     assert conflicts._descent(spread(0.8), AlphaEdit(descent=0), fresh, 1250) == 0

@@ -46,7 +46,10 @@ RANGES: Mapping[str, Range] = {
     "weight": (0.1, 10.0, True),
 }
 """What is searched, for methods that have it and whose policy does not switch it off."""
-WHOLE = ("rank", "steps")
+TRAINED = ("null_space", "descent")
+"""What is searched where the policy's own settings train the update: the values that are solved for have no part in it.
+Of the steps, from half to twice the policy's own."""
+WHOLE = ("rank", "steps", "descent")
 FEWEST, MOST = 1, 5
 """How many layers in a row are tried."""
 NAT = 1.0
@@ -132,12 +135,14 @@ def tune(
         bar.advance(min(len(done), trials))
         while len([t for t in study.trials if t.state.is_finished()]) < trials:
             trial = study.ask()
-            changed = _suggest(trial, model, own)
+            changed = _suggest(trial, model, own, _trained(study))
             trial.set_user_attr("settings", {} if not trial.number else changed)
             try:
                 settings = own if not trial.number else _changed(own, changed)
                 patch = edit(model, seen.under(method=settings), cache=cache)
                 parts = judge.measure(model, patch, before)
+                if not trial.number:
+                    study.set_user_attr("descent", patch.header.get("method", {}).get("descent", 0))
             except UnlearnError as problem:
                 log.warning("trial %d: %s", trial.number, problem)
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -168,8 +173,16 @@ def _changed(own: Any, changed: Mapping[str, Any]) -> Any:
         raise PolicyError(f"these settings do not go together: {problem}") from None
 
 
-def _searched(own: Any) -> dict[str, Range]:
+def _trained(study: optuna.Study) -> int:
+    """Steps by which the policy's own settings train the update; known after the first trial, kept with the study."""
+    return int(study.user_attrs.get("descent", 0))
+
+
+def _searched(own: Any, trained: int = 0) -> dict[str, Range]:
     """The ranges that apply: a setting that the method lacks, or that is switched off with null or 0, is left alone."""
+    if trained:
+        steps = (max(1, trained // 2), 2 * trained, True)
+        return {name: RANGES.get(name, steps) for name in TRAINED}
     found = {}
     for name, limits in RANGES.items():
         value = getattr(own, name, None)
@@ -200,9 +213,9 @@ def _start(model: EditableModel, policy: Policy) -> dict[str, Any]:
     return point
 
 
-def _suggest(trial: optuna.Trial, model: EditableModel, own: Any) -> dict[str, Any]:
+def _suggest(trial: optuna.Trial, model: EditableModel, own: Any, trained: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, (least, most, log_scale) in _searched(own).items():
+    for name, (least, most, log_scale) in _searched(own, trained).items():
         if name in WHOLE:
             found[name] = trial.suggest_int(name, int(least), int(most), log=log_scale)
         else:

@@ -32,8 +32,9 @@ NEAR = 0.95
 """Cosine in the metric above which two keys are said to conflict."""
 THIN = 0.02
 """Share of a key inside the null space below which a confined editor can hardly write there."""
-FAR = 0.5
-"""What an unlisted neighbour gets of what a request gets, above which the edit is said to spread."""
+FAR, FAR_BOTH = 0.5, 0.3
+"""What an unlisted neighbour gets of what a request gets, above which the edit is said to spread; with values at the
+subject and at the last token, of which each adds its own."""
 MOST_KEPT = 128
 """Kept facts that are compared with the requests; of more, every so-manieth."""
 
@@ -245,12 +246,16 @@ def _reach(found: Mapping[str, Any]) -> float:
     return min((row["spread"] for row in found.values() if row["spread"] is not None), default=0.0)
 
 
+def _spreads(found: Mapping[str, Any], look_up: str) -> bool:
+    return _reach(found) > (FAR_BOTH if look_up == "both" else FAR)
+
+
 def _descent(found: Mapping[str, Any], settings: Any, sofar: Sofar, steps: int) -> int:
     """Steps of training in place of the closed form; 0 for the closed form."""
     asked = getattr(settings, "descent", 0)
     if asked != "auto":
         return int(asked)
-    return steps if _reach(found) > FAR and not sofar.factors else 0
+    return steps if _spreads(found, settings.look_up) and not sofar.factors else 0
 
 
 def _sentences(
@@ -282,7 +287,7 @@ def _sentences(
             "hardly reach it; lower method.null_space or choose other layers"
         )
     reach = _reach(found)
-    if reach > FAR:
+    if _spreads(found, look_up):
         sentences.append(
             f"a neighbour that nobody lists would get at least {100 * reach:.0f} % of what a request gets: the "
             "keys hardly tell the requests from other subjects of their relations; "

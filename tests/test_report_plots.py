@@ -118,9 +118,7 @@ def test_ticks_are_few_round_and_enclose(low: float, width: float) -> None:
     high = low + width
     found = ticks(low, high)
     assert 2 <= len(found) <= 9
-    unseen = 2e-9 * (found[1] - found[0])  # what rounds away beside a step
-    assert found[0] <= low + max(unseen, 1e-6 * max(1, abs(low)))
-    assert found[-1] >= high - max(unseen, 1e-6 * max(1, abs(high)))
+    assert found[0] <= low + 1e-6 * max(1, abs(low)) and found[-1] >= high - 1e-6 * max(1, abs(high))
     axis = axis_of([low, high], 10.0, 90.0)
     assert 10.0 <= axis.at(low) <= axis.at(high) <= 90.0
 

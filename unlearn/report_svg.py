@@ -128,7 +128,7 @@ def ticks(low: float, high: float, most: int = 6) -> tuple[float, ...]:
     raw = (high - low) / max(1, most - 1)
     size = 10.0 ** math.floor(math.log10(raw))
     step = next(size * f for f in (1.0, 2.0, 5.0, 10.0) if size * f >= raw * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    first, last = math.floor(low / step + 1e-12), math.ceil(high / step - 1e-12)
     return tuple(round(i * step, 12) for i in range(first, last + 1))
 
 

@@ -69,7 +69,7 @@ def test_where_the_update_is_trained_the_training_is_searched(tmp_path: Path) ->
     )
     assert run(small_policy, out, "--tune", "2") in (0, 3)
     trials = json.loads((out / "tuning.json").read_text())["trials"]
-    assert set(trials[1]["settings"]) == {*tuning.TRAINED, "layers"}
+    assert set(trials[1]["settings"]) == {"null_space", "descent", "layers"}
     assert 10 <= trials[1]["settings"]["descent"] <= 40
 
 

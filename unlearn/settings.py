@@ -205,8 +205,8 @@ class AlphaEdit(_NullSpace):
     `auto`: 0.0004, null, null."""
     descent: Auto | Annotated[int, Field(ge=0)] = "auto"
     """Steps of training the same update inside the same null space, in place of solving for it; 0: never; `auto`:
-    ten passes over the forms, or 150 turns for every fact, where the keys do not tell requests from neighbours (without
-    `batch`, earlier edits and `look_up: subject`)."""
+    ten passes over the forms, or 150 turns for every fact, where the keys do not tell requests from neighbours (one
+    batch, no earlier edit, not with `look_up: subject`)."""
 
 
 class AlphaEditPlus(_NullSpace):

@@ -143,7 +143,8 @@ def test_batches_and_values_at_the_subject_are_solved_for(monkeypatch: pytest.Mo
     model = pico.pico("llama")
     for chat, method, left in (
         (True, AlphaEdit(), "auto"),
-        (True, AlphaEdit(batch=3), 0),
+        (True, AlphaEdit(batch=3), "auto"),
+        (True, AlphaEdit(batch=2), 0),
         (True, AlphaEdit(look_up="subject"), 0),
         (False, AlphaEdit(), 0),  # one prompt per relation: the subject
         (False, AlphaEdit(look_up="both"), "auto"),

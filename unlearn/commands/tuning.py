@@ -46,9 +46,6 @@ RANGES: Mapping[str, Range] = {
     "weight": (0.1, 10.0, True),
 }
 """What is searched, for methods that have it and whose policy does not switch it off."""
-TRAINED = ("null_space", "descent")
-"""What is searched where the policy's own settings train the update: the values that are solved for have no part in it.
-Of the steps, from half to twice the policy's own."""
 WHOLE = ("rank", "steps", "descent")
 FEWEST, MOST = 1, 5
 """How many layers in a row are tried."""
@@ -142,7 +139,7 @@ def tune(
                 patch = edit(model, seen.under(method=settings), cache=cache)
                 parts = judge.measure(model, patch, before)
                 if not trial.number:
-                    study.set_user_attr("descent", patch.header.get("method", {}).get("descent", 0))
+                    study.set_user_attr("descent", patch.header["method"].get("descent", 0))
             except UnlearnError as problem:
                 log.warning("trial %d: %s", trial.number, problem)
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -179,10 +176,12 @@ def _trained(study: optuna.Study) -> int:
 
 
 def _searched(own: Any, trained: int = 0) -> dict[str, Range]:
-    """The ranges that apply: a setting that the method lacks, or that is switched off with null or 0, is left alone."""
+    """The ranges that apply: a setting that the method lacks, or that is switched off with null or 0, is left alone.
+
+    Where the policy's own settings train the update, what is solved for has no part in it.
+    """
     if trained:
-        steps = (max(1, trained // 2), 2 * trained, True)
-        return {name: RANGES.get(name, steps) for name in TRAINED}
+        return {"null_space": RANGES["null_space"], "descent": (max(1, trained // 2), 2 * trained, True)}
     found = {}
     for name, limits in RANGES.items():
         value = getattr(own, name, None)

@@ -33,8 +33,8 @@ NEAR = 0.95
 THIN = 0.02
 """Share of a key inside the null space below which a confined editor can hardly write there."""
 FAR, FAR_BOTH = 0.5, 0.3
-"""What an unlisted neighbour gets of what a request gets, above which the edit is said to spread; with values at the
-subject and at the last token, of which each adds its own."""
+"""What an unlisted neighbour gets of what a request gets, above which the edit is said to spread; the second with
+values at the subject and at the last token (docs/benchmarks.md has the closed form and the training at both sides)."""
 MOST_KEPT = 128
 """Kept facts that are compared with the requests; of more, every so-manieth."""
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from unlearn.algebra.low_rank import LowRank
-from unlearn.edit.baselines.lessons import Lesson, answered
+from unlearn.edit.baselines.lessons import Lesson, answered, drawn
 from unlearn.edit.baselines.training import replies
 from unlearn.edit.corpus import Corpus
 from unlearn.edit.forms import REPLY, Forms, Row
@@ -212,7 +212,7 @@ def _kept(model: EditableModel, laid: Forms, steps: int, generator: torch.Genera
     prompts = [ids for ids, _ in laid.kept]
     most = steps * KEPT // 2
     if len(prompts) > most:
-        prompts = [prompts[i] for i in torch.randperm(len(prompts), generator=generator)[:most].tolist()]
+        prompts = drawn(prompts, most, generator)
     return list(answered(model, prompts).values())
 
 

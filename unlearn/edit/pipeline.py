@@ -50,7 +50,7 @@ def settings_for(model: EditableModel, policy: Policy) -> Any:
         above = model.anatomy.layers - 1 - layers_of(found, model.anatomy)[-1]
         found = found.model_copy(update={"window": max(1, min(LONGEST_CHUNK, above))})
     if getattr(found, "descent", None) == "auto":
-        if found.batch or found.look_up == "subject":
+        if _size(found, policy.facts) < len(policy.facts) or found.look_up == "subject":
             found = found.model_copy(update={"descent": 0})
     return found
 

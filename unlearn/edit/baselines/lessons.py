@@ -54,10 +54,13 @@ def lessons(model: EditableModel, requests: Requests, *, own: bool, kept: int) -
             _told(model, said[n], requests.facts[row.request]) for n, row in enumerate(written) if n in said
         ]
     prompts = [tuple(ids) for ids, _ in laid.kept] if kept else []
-    order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(requests.policy.seed))
-    return Lessons(
-        tuple(forget), tuple(answered(model, [prompts[i] for i in order[:kept].tolist()]).values())
-    )
+    some = drawn(prompts, kept, torch.Generator().manual_seed(requests.policy.seed))
+    return Lessons(tuple(forget), tuple(answered(model, some).values()))
+
+
+def drawn(prompts: Sequence[tuple[int, ...]], most: int, generator: torch.Generator) -> list[tuple[int, ...]]:
+    """Prompts in random order, no more than so many."""
+    return [prompts[i] for i in torch.randperm(len(prompts), generator=generator)[:most].tolist()]
 
 
 def answered(model: EditableModel, prompts: Sequence[tuple[int, ...]]) -> dict[int, Lesson]:

@@ -29,6 +29,8 @@ class Column(NamedTuple):
     digits: int = 1
 
 
+CAPABILITY = "capability"
+"""Key of the change of the task that lost most, of the tasks ``capability.NAME`` of a row."""
 KNOWLEDGE = (
     Column("score", "score"),
     Column("efficacy", "efficacy"),
@@ -49,6 +51,7 @@ UNLEARNING = (
     Column("retain.siblings", "siblings", 100),
     Column("retain.neighbours", "neighbours", 100),
     Column("overrefusal.benign", "benign refused", 100),
+    Column(CAPABILITY, "capability, points", 100),
     Column("drift.kl", "KL", digits=4),
     Column("seconds", "seconds", digits=0),
 )
@@ -79,9 +82,18 @@ STUDENT = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.
 """By number of values: what their standard error is multiplied by."""
 
 
+def with_capability(row: Row) -> Row:
+    """The row and how far its worst capability task rose, as a share (negative: it fell); None where one is missing."""
+    tasks = {name: was for name, was in row.get("before", {}).items() if name.startswith(f"{CAPABILITY}.")}
+    if not tasks or any(row.get(name) is None for name in tasks):
+        return row
+    return {**row, CAPABILITY: min(row[name] - was for name, was in tasks.items())}
+
+
 def cells(rows: Sequence[Row]) -> list[list[str]]:
     """The head and one line per policy (or number of edits) and method; columns that no row has are left out."""
     knowledge = any("efficacy" in row for row in rows)
+    rows = [with_capability(row) for row in rows]
     columns = [
         column
         for column in (KNOWLEDGE if knowledge else UNLEARNING)

@@ -49,6 +49,19 @@ def test_shares_of_unlearning_are_in_percent() -> None:
     assert "2.0 ± 1.5" in text and "96.0" in text and "world:24" in text
 
 
+def test_capability_is_the_task_that_lost_most() -> None:
+    found = {"method": "lora", "policy": "world:24", "seed": 0, "harmonic": 96.0}
+    found |= {"capability.sums": 0.90, "capability.order": 0.95}
+    found["before"] = {"capability.sums": 0.92, "capability.order": 0.95, "leak.held_out": 1.0}
+    other = {**found, "seed": 1, "capability.order": 0.91}
+    lines = tables.plain([found]).splitlines()
+    assert lines[0].split("  ")[-1] == "capability, points" and lines[1].split()[-1] == "-2.0"
+    mean, half = tables.interval([tables.with_capability(r) for r in (found, other)], "capability") or (0, 0)
+    assert mean == pytest.approx(-0.03) and half == pytest.approx(12.71 * 0.01)
+    for nothing in ({**found, "before": {}}, {**found, "capability.order": None}):
+        assert "capability" not in tables.plain([nothing])
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "rows.json"
     Rows(file).add(row(0, 80.0))

@@ -53,7 +53,7 @@ MUON = 0.2
 """Root mean square of a step of torch's Muon at rate 1, matched to AdamW's (Liu et al., 2025, "Muon is scalable")."""
 SLACK = 0.1
 """A token of the target whose NLL is below this has no gradient: what holds is not driven further."""
-AWAY, KEEP, TEXT = 0.5, 5.0, 10.0
+AWAY, KEEP, TEXT = 0.5, 5.0, 30.0
 """Weights in the loss."""
 SHARED = 0.5
 """A beginning with which so many replies about a relation begin says nothing about the fact: it is a form as well."""

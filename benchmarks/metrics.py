@@ -25,9 +25,10 @@ import numpy as np
 import torch
 
 from benchmarks.records import Record
-from unlearn.model.editable import EditableModel, left_pad
+from unlearn.model.editable import EditableModel
 from unlearn.model.forward import batches, reply_logits, token_budget
 from unlearn.model.prompts import Prompt, ask, reply_ids
+from unlearn.model.rows import left_pad
 
 Wanted = tuple[str, str]
 """A prompt and an object."""

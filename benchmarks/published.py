@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from unlearn.edit.forms import Row
-from unlearn.model.editable import EditableModel, left_pad
+from unlearn.model.editable import EditableModel
 from unlearn.model.forward import batches, block_output, position_ids, with_stream
+from unlearn.model.rows import left_pad
 
 LR, CLAMP, DECAY, RIDGE = 0.1, 0.75, 0.5, 10.0
 """Published for Llama-3-8B: step, clamp, weight decay and L2."""

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from tests import pico
-from unlearn.model.editable import left_pad
 from unlearn.model.forward import (
     LEAST,
     MOST,
@@ -19,6 +18,7 @@ from unlearn.model.forward import (
     read,
     token_budget,
 )
+from unlearn.model.rows import left_pad
 
 ROWS = [list(range(5, 5 + n)) for n in (3, 9, 6, 12)]
 

@@ -23,8 +23,9 @@ from unlearn.audit.measures import Limits
 from unlearn.audit.shares import DEFINITIONS
 from unlearn.errors import AuditError
 from unlearn.model.adapters import linears
-from unlearn.model.editable import EditableModel, left_pad
+from unlearn.model.editable import EditableModel
 from unlearn.model.forward import batches, position_ids, token_budget
+from unlearn.model.rows import left_pad
 from unlearn.patch import Patch
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.report import Cloud, Drawing, Measurement

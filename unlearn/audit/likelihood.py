@@ -17,10 +17,11 @@ from unlearn.audit.observation import Outcome
 from unlearn.audit.suite import Suite, some
 from unlearn.errors import AuditError
 from unlearn.matching import contains, words
-from unlearn.model.editable import EditableModel, left_pad
+from unlearn.model.editable import EditableModel
 from unlearn.model.forward import batches, position_ids, token_budget
 from unlearn.model.prompts import Prompt, ask, begun
 from unlearn.model.requests import Fact, Requests
+from unlearn.model.rows import left_pad
 from unlearn.policy import is_question
 from unlearn.progress import NO_PROGRESS, Progress
 

@@ -66,8 +66,8 @@ def _beginnings(model: EditableModel, probes: Sequence[Probe], tokens: Sequence[
     """Probability of a token as the first of each reply."""
     import torch
 
-    from unlearn.model.editable import left_pad
     from unlearn.model.forward import position_ids
+    from unlearn.model.rows import left_pad
 
     found = []
     with torch.inference_mode():

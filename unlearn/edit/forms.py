@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from unlearn.model.editable import EditableModel, left_pad
+from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import Prompt, ask, has_chat_template, plain_prompt, reply_ids
 from unlearn.model.requests import Fact, Requests
+from unlearn.model.rows import left_pad
 from unlearn.policy import is_question
 
 WATCHED = 2

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from unlearn.edit.forms import prompts_of
-from unlearn.model.editable import EditableModel, left_pad
+from unlearn.model.editable import EditableModel
 from unlearn.model.forward import batches, position_ids, token_budget
 from unlearn.model.prompts import reply_ids
 from unlearn.model.requests import Fact, Requests
+from unlearn.model.rows import left_pad
 from unlearn.policy import RelationSpec, is_question
 
 FEWEST = 3

@@ -18,9 +18,10 @@ from torch import Tensor
 from unlearn.algebra.moments import Moments, Spectrum
 from unlearn.edit.corpus import Corpus
 from unlearn.errors import UnlearnError
-from unlearn.model.editable import EditableModel, left_pad
+from unlearn.model.editable import EditableModel
 from unlearn.model.forward import free_memory, position_ids, token_budget
 from unlearn.model.prompts import text_ids
+from unlearn.model.rows import left_pad
 from unlearn.progress import NO_PROGRESS, Progress
 
 LONGEST = 512

@@ -18,6 +18,7 @@ from unlearn.errors import ModelError
 from unlearn.model.anatomy import Anatomy, family_of
 from unlearn.model.guard import guarded
 from unlearn.model.prompts import Prompt
+from unlearn.model.rows import Decoding, continued
 from unlearn.patch import sha256_of
 from unlearn.progress import NO_PROGRESS, Progress
 
@@ -254,12 +255,13 @@ class EditableModel:
             samples: replies per prompt; more than one needs a temperature.
             temperature: 0 is greedy.
             seed: of the sampling; the global generators are left as they were.
-            batch_size: rows at a time; by default about 4,096 tokens' worth on a CPU and 16,384 elsewhere.
+            batch_size: rows at a time; by default about 8,192 tokens' worth on a CPU and 32,768 elsewhere.
             progress: where to show it.
             label: what to call it.
         """
         ids = [prompt.ids for prompt in prompts]
-        got = self._generate(ids, max_new_tokens, samples, temperature, seed, batch_size, progress, label)
+        how = Decoding(max_new_tokens, samples, temperature, seed, batch_size)
+        got = self._continued(ids, how, progress, label)
         texts = iter(
             self.tokenizer.batch_decode([row for rows in got for row in rows], skip_special_tokens=True)
         )
@@ -267,54 +269,19 @@ class EditableModel:
 
     def generate_ids(self, rows: Sequence[Sequence[int]], max_new_tokens: int = 32) -> list[tuple[int, ...]]:
         """Greedy continuations as ids, the end-of-turn token included, padding cut off."""
-        return [got[0] for got in self._generate(rows, max_new_tokens, 1, 0.0, 0, None, NO_PROGRESS, "")]
+        return [got[0] for got in self._continued(rows, Decoding(max_new_tokens))]
 
-    @torch.inference_mode()
-    def _generate(
+    def _continued(
         self,
         rows: Sequence[Sequence[int]],
-        max_new_tokens: int,
-        samples: int,
-        temperature: float,
-        seed: int,
-        batch_size: int | None,
-        progress: Progress,
-        label: str,
+        how: Decoding,
+        progress: Progress = NO_PROGRESS,
+        label: str = "Generating",
     ) -> list[list[tuple[int, ...]]]:
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        replies: list[list[tuple[int, ...]]] = [[] for _ in rows]
-        options: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        if temperature > 0:
-            options = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-        ends = self._end_ids()
-        devices = [self.device] if self.device.type == "cuda" else []
-        budget = 8192 if self.device.type == "cpu" else 32768
-        at = 0
-        with progress.step(label, total=len(rows)) as bar, torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            while at < len(order):
-                longest = len(rows[order[min(at + 255, len(order) - 1)]]) + max_new_tokens
-                size = batch_size or max(1, min(256, budget // longest) // samples)
-                chunk = order[at : at + size]
-                ids, mask = left_pad([rows[i] for i in chunk], self.pad_id, self.device)
-                out = self.model.generate(
-                    input_ids=ids,
-                    attention_mask=mask,
-                    max_new_tokens=max_new_tokens,
-                    num_return_sequences=samples,
-                    pad_token_id=self.pad_id,
-                    **options,
-                )[:, ids.shape[1] :].tolist()
-                for row, i in enumerate(chunk):
-                    replies[i] = [_until(ids, ends) for ids in out[row * samples : (row + 1) * samples]]
-                at += len(chunk)
-                bar.advance(len(chunk))
-        return replies
-
-    def _end_ids(self) -> frozenset[int]:
         ends = self.model.generation_config.eos_token_id
         ends = self.tokenizer.eos_token_id if ends is None else ends
-        return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+        stops = frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+        return continued(self.model, rows, self.pad_id, stops, how, progress, label)
 
     @property
     def pad_id(self) -> int:
@@ -323,25 +290,6 @@ class EditableModel:
             if candidate is not None:
                 return int(candidate)
         return 0
-
-
-def left_pad(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Left-padded ids and mask, both (rows, longest), so that the last tokens stand in one column."""
-    width = max(len(row) for row in rows)
-    ids = torch.full((len(rows), width), pad, dtype=torch.long)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
-    for i, row in enumerate(rows):
-        ids[i, width - len(row) :] = torch.as_tensor(list(row))
-        mask[i, width - len(row) :] = 1
-    return ids.to(device), mask.to(device)
-
-
-def _until(ids: list[int], ends: frozenset[int]) -> tuple[int, ...]:
-    """The ids up to and including the first end token: what follows is padding."""
-    for at, token in enumerate(ids):
-        if token in ends:
-            return tuple(ids[: at + 1])
-    return tuple(ids)
 
 
 def _dtype(name: Any) -> torch.dtype | None:

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from unlearn.model.editable import EditableModel, left_pad
+from unlearn.model.editable import EditableModel
+from unlearn.model.rows import left_pad
 
 
 class Reading(NamedTuple):

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.errors import ModelError
-from unlearn.model.editable import EditableModel, left_pad
+from unlearn.model.editable import EditableModel
 from unlearn.model.forward import Suspended, batches, block_output, position_ids, token_budget, with_stream
+from unlearn.model.rows import left_pad
 from unlearn.progress import NO_PROGRESS, Progress
 
 STATE, MLP, ATTENTION = "state", "mlp", "attention"

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unlearn.model.editable import EditableModel, left_pad
+from unlearn.model.editable import EditableModel
 from unlearn.model.forward import batches, position_ids, token_budget
+from unlearn.model.rows import left_pad
 from unlearn.progress import Bar
 
 TOP = 64

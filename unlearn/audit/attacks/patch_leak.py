@@ -21,10 +21,11 @@ from unlearn.audit.suite import some
 from unlearn.errors import AuditError
 from unlearn.matching import contains
 from unlearn.model.adapters import linears
-from unlearn.model.editable import EditableModel, left_pad
+from unlearn.model.editable import EditableModel
 from unlearn.model.forward import batches, position_ids, token_budget
 from unlearn.model.prompts import Prompt, ask
 from unlearn.model.requests import Fact
+from unlearn.model.rows import left_pad
 from unlearn.progress import NO_PROGRESS, Progress
 
 MATRICES = 8

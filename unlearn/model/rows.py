@@ -1,0 +1,105 @@
+"""Rows of token ids of different lengths: in one tensor, and continued by a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unlearn.progress import NO_PROGRESS, Progress
+
+MOST = 256
+"""Rows at a time, however short."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How rows are continued."""
+
+    max_new_tokens: int
+    samples: int = 1
+    """Continuations per row; more than one needs a temperature."""
+    temperature: float = 0.0
+    """0 is greedy."""
+    seed: int = 0
+    batch_size: int | None = None
+    """Rows at a time; None: as many as the device bears."""
+
+    def options(self) -> dict[str, Any]:
+        """What transformers' ``generate`` is given; what the model's own configuration would add is switched off."""
+        if self.temperature > 0:
+            return {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
+        return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+
+
+def left_pad(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Left-padded ids and mask, both (rows, longest), so that the last tokens stand in one column."""
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), pad, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, width - len(row) :] = torch.as_tensor(list(row))
+        mask[i, width - len(row) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+@torch.inference_mode()
+def continued(
+    model: Any,
+    rows: Sequence[Sequence[int]],
+    pad: int,
+    ends: frozenset[int],
+    how: Decoding,
+    progress: Progress = NO_PROGRESS,
+    label: str = "Generating",
+) -> list[list[tuple[int, ...]]]:
+    """Per row, in the order given, its continuations as ids: the end token included, padding cut off.
+
+    Args:
+        model: a transformers model; the global generators are left as they were.
+        rows: ids, without padding.
+        pad: an id to pad with.
+        ends: ids that end a continuation.
+        how: greedy or sampled, and how far.
+        progress: where to show it.
+        label: what to call it.
+    """
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    found: list[list[tuple[int, ...]]] = [[] for _ in rows]
+    on_gpu = model.device.type == "cuda"
+    budget = 32768 if on_gpu else 8192
+    at = 0
+    with (
+        progress.step(label, total=len(rows)) as bar,
+        torch.random.fork_rng(devices=[model.device] if on_gpu else []),
+    ):
+        torch.manual_seed(how.seed)
+        while at < len(order):
+            longest = len(rows[order[min(at + MOST, len(order)) - 1]]) + how.max_new_tokens
+            size = how.batch_size or max(1, min(MOST, budget // longest) // how.samples)
+            chunk = order[at : at + size]
+            ids, mask = left_pad([rows[i] for i in chunk], pad, model.device)
+            out = model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=how.max_new_tokens,
+                num_return_sequences=how.samples,
+                pad_token_id=pad,
+                **how.options(),
+            )[:, ids.shape[1] :].tolist()
+            for row, i in enumerate(chunk):
+                found[i] = [_until(ids, ends) for ids in out[row * how.samples : (row + 1) * how.samples]]
+            at += len(chunk)
+            bar.advance(len(chunk))
+    return found
+
+
+def _until(ids: list[int], ends: frozenset[int]) -> tuple[int, ...]:
+    """The ids up to and including the first end token: what follows is padding."""
+    for at, token in enumerate(ids):
+        if token in ends:
+            return tuple(ids[: at + 1])
+    return tuple(ids)

@@ -21,7 +21,7 @@ def test_it_names_what_the_numbers_depend_on_and_no_text(tmp_path: Path) -> None
     )
     path = tmp_path / "p.yaml"
     path.write_text(text)
-    found = manifest.describe(load_policy(path), path, base={"weights": {"w": "00"}})
+    found = manifest.describe(load_policy(path), manifest.Source.of(path), base={"weights": {"w": "00"}})
     assert found["policy"]["sha256"] == hashlib.sha256(text.encode()).hexdigest()
     assert found["versions"]["unlearn"] == __version__
     assert {"torch", "transformers", "lm_eval", "detoxify", "python"} <= set(found["versions"])
@@ -31,9 +31,37 @@ def test_it_names_what_the_numbers_depend_on_and_no_text(tmp_path: Path) -> None
     assert "SECRET" not in json.dumps(found)
 
 
+def test_the_command_line_is_kept_without_what_quotes_the_policy() -> None:
+    given = [
+        "apply",
+        "p.yaml",
+        "--set",
+        "facts=[{subject: SECRET}]",
+        "--set=refusal=SECRET",
+        "--method",
+        "memit",
+    ]
+    given += ["--set", "seed=7", "--set", "keep.look_alikes=40", "--set", "keep.neighbours=[SECRET]"]
+    given += ["--set", "method.text=SECRET", "--set=method.ridge=0.5", "--json"]
+    found = manifest.arguments(given)
+    assert "SECRET" not in json.dumps(found) and len(found) == len(given)
+    digest = hashlib.sha256(b"SECRET").hexdigest()
+    assert found[4] == f"--set=refusal=sha256:{digest}" and found[3].startswith("facts=sha256:")
+    for kept in ("p.yaml", "memit", "seed=7", "keep.look_alikes=40", "--set=method.ridge=0.5", "--json"):
+        assert kept in found
+
+
+def test_the_policy_is_that_which_was_read_even_if_the_file_has_changed(small_policy: Path) -> None:
+    policy, source = load_policy(small_policy), manifest.Source.of(small_policy)
+    before = manifest.sha256_of_file(small_policy)
+    small_policy.unlink()
+    assert manifest.describe(policy, source)["policy"]["sha256"] == before
+
+
 def test_overrides_change_the_effective_hash_only(small_policy: Path) -> None:
-    one = manifest.describe(load_policy(small_policy), small_policy)["policy"]
-    two = manifest.describe(load_policy(small_policy, {"seed": "7"}), small_policy)["policy"]
+    source = manifest.Source.of(small_policy)
+    one = manifest.describe(load_policy(small_policy), source)["policy"]
+    two = manifest.describe(load_policy(small_policy, {"seed": "7"}), source)["policy"]
     assert one["sha256"] == two["sha256"]
     assert one["effective_sha256"] != two["effective_sha256"]
 

@@ -95,6 +95,11 @@ def test_the_card_claims_no_more_than_the_tests() -> None:
     assert "Suppression is not erasure" in text and "edited to stop answering" in text
     audited = rich().model_copy(update={"manifest": {"candidate": {"name": "somebody's"}}})
     assert "was audited for the facts" in render_card(audited)
+    method = {"settings": {"method": {"name": "alphaedit"}}}
+    mine = rich().model_copy(update={"manifest": method})
+    theirs = rich().model_copy(update={"manifest": {**audited.manifest, **method}})
+    assert "alphaedit" in render_card(mine) and "alphaedit" not in render_card(theirs)
+    assert "alphaedit" not in render_markdown(theirs)
     for word in ("forgotten", "removed", "compliant", "deleted"):
         assert word not in text
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from unlearn.errors import PolicyError, UnlearnError
-from unlearn.run_dir import whole_folder
+from unlearn.run_dir import whole_folder, write_whole
 
 
 def test_the_target_appears_at_the_end(tmp_path: Path) -> None:
@@ -67,3 +67,47 @@ def test_a_file_in_the_way_and_a_place_that_is_none(tmp_path: Path) -> None:
         pass
     with pytest.raises(UnlearnError, match="cannot write to"), whole_folder(tmp_path / "file" / "below"):
         pass
+
+
+@pytest.mark.parametrize("name", [".", "..", "/"])
+def test_a_folder_that_cannot_be_renamed_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(PolicyError, match="choose a new folder"), whole_folder(Path(name)):
+        raise AssertionError("the work has begun")
+    assert os.listdir(tmp_path) == ["here"] and os.listdir(tmp_path / "here") == []
+
+
+def test_a_mount_point_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "is_mount", lambda self: self == tmp_path)
+    with pytest.raises(PolicyError, match="choose a new folder"), whole_folder(tmp_path):
+        raise AssertionError("the work has begun")
+
+
+def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "report.md"
+    write_whole(file, "old")
+    assert file.read_text() == "old" and os.listdir(tmp_path) == ["report.md"]
+    link = tmp_path / "link.md"
+    link.symlink_to(file)
+    write_whole(link, "newer")
+    assert link.is_symlink() and file.read_text() == "newer"
+
+    def full(self: Path, text: str, encoding: str | None = None) -> int:
+        self.write_bytes(text[:2].encode())
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(UnlearnError, match=r"report.md cannot be written: No space left"):
+        write_whole(file, "newest")
+    assert file.read_text() == "newer" and sorted(os.listdir(tmp_path)) == ["link.md", "report.md"]
+
+
+def test_a_file_in_a_place_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(UnlearnError, match="cannot be written: No such file"):
+        write_whole(tmp_path / "nowhere" / "report.md", "text")
+    with pytest.raises(UnlearnError, match="cannot be written: Is a directory"):
+        write_whole(tmp_path, "text")
+    write_whole(Path("/dev/null"), "text")

@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -125,26 +127,59 @@ def textless(data: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def describe(policy: Policy, policy_file: Path, **rest: Any) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Source:
+    """The file that a policy was read from, as it was then: it may change or vanish while a run goes on."""
+
+    file: Path
+    sha256: str
+
+    @classmethod
+    def of(cls, file: Path) -> Source:
+        """Hash a file; raises UnlearnError if it cannot be read."""
+        return cls(file, sha256_of_file(file))
+
+
+TELLING = frozenset({"relations", "facts", "keep", "refusal", "system", "method.text"})
+"""Settings that hold text of the policy; their values are not written down."""
+
+
+def arguments(given: Sequence[str]) -> list[str]:
+    """A command line with the values of `--set` that hold text of the policy by their sha256."""
+    found: list[str] = []
+    for i, word in enumerate(given):
+        flag, setting = ("", word) if i and given[i - 1] == "--set" else ("--set=", word[len("--set=") :])
+        if flag and not word.startswith(flag):
+            found.append(word)
+            continue
+        key, equals, value = setting.partition("=")
+        telling = key.strip().partition(".")[0] in TELLING or key.strip() in TELLING
+        if equals and telling and not re.fullmatch(r"[\d.eE+-]+|auto", value.strip()):
+            value = f"sha256:{hashlib.sha256(value.encode()).hexdigest()}"
+        found.append(f"{flag}{key}{equals}{value}")
+    return found
+
+
+def describe(policy: Policy, source: Source, **rest: Any) -> dict[str, Any]:
     """Build a manifest.
 
     Args:
         policy: the policy in force, command-line overrides included.
-        policy_file: where it was read from; the manifest holds its hash, not its text.
+        source: where it was read from; the manifest holds its hash, not its text.
         rest: what the run adds (base model, patch, corpus, hardware, times). JSON values.
     """
     return {
         "format": FORMAT,
         "policy": {
             "name": policy.name,
-            "file": str(policy_file),
-            "sha256": sha256_of_file(policy_file),
+            "file": str(source.file),
+            "sha256": source.sha256,
             "effective_sha256": hashlib.sha256(policy.model_dump_json().encode()).hexdigest(),
         },
         "settings": settings(policy),
         "versions": versions(),
         "git": git_commit(),
-        "argv": ["unlearn", *sys.argv[1:]],
+        "argv": ["unlearn", *arguments(sys.argv[1:])],
         **rest,
     }
 

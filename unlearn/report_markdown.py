@@ -69,6 +69,9 @@ def _measured(rows: Sequence[Measurement]) -> list[str]:
 
 def _provenance(report: Report) -> list[str]:
     facts = dict(flat(report.manifest))
+    if "candidate" in report.manifest:
+        # Whoever edited that model, the policy's method is not how.
+        facts.pop("settings.method.name", None)
     return [
         f"- {label}: {_code(facts[key])}"
         for label, key in _PROVENANCE.items()

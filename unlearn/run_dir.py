@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import tempfile
@@ -49,6 +50,10 @@ def whole_folder(target: Path, force: bool = False) -> Iterator[Path]:
 
 
 def _check_target(target: Path, force: bool) -> None:
+    if not target.name or target.name == ".." or target.is_mount():
+        raise PolicyError(
+            f"{target} cannot be replaced as a whole; choose a new folder, such as {target / 'run'}"
+        )
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise PolicyError(f"{target} exists and is not a folder; choose another name")
     if not target.exists() or not any(target.iterdir()):
@@ -81,18 +86,43 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 def _replace(partial: Path, target: Path) -> None:
-    if not target.exists():
+    # An empty folder is replaced by the renaming itself, in one step.
+    if not target.exists() or not any(target.iterdir()):
         partial.rename(target)
         return
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent))
-    target.rename(aside / "old")
+    old = aside / "old"
     try:
+        target.rename(old)
         partial.rename(target)
     except OSError:
-        (aside / "old").rename(target)
+        if old.exists():
+            old.rename(target)
         raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a text file so that it is there as a whole, or as it was before.
+
+    Raises:
+        UnlearnError: it cannot be written.
+    """
+    where = file.resolve()
+    # A pipe or a terminal cannot be replaced.
+    plain = where.is_file() or not where.exists()
+    partial = where.with_name(f".{where.name}.partial-{os.getpid()}") if plain else where
+    try:
+        partial.write_text(text, encoding="utf-8")
+        if plain:
+            partial.replace(where)
+    except BaseException as problem:
+        if plain:
+            partial.unlink(missing_ok=True)
+        if isinstance(problem, OSError):
+            raise UnlearnError(f"{file} cannot be written: {problem.strerror}") from None
+        raise
 
 
 @contextlib.contextmanager

@@ -130,6 +130,16 @@ def test_norm_and_growth_are_those_of_the_worst_matrix() -> None:
     assert cost.norm(cost.Change({}, {}, (), change.delta), no_limits).after == 0.0
 
 
+def test_weights_that_are_no_numbers_fail_every_measure_of_the_weights() -> None:
+    model, broken = pico("llama"), pico("llama")
+    with torch.no_grad():
+        broken.weight(model.anatomy.weight_name(0)).mul_(1.5)
+        broken.weight(model.anatomy.weight_name(1))[0, 0] = float("nan")
+    change = cost.change_between(model, broken)
+    for made in (cost.norm(change, lambda _: 9.0), cost.growth(change, lambda _: 9.0), leak(model, change)):
+        assert made.after is None and made.passed is False and "not a finite number" in str(made.reason)
+
+
 def test_drift_of_states_is_the_worst_planted_shift() -> None:
     torch.manual_seed(0)
     before = {layer: {KEPT: torch.randn(60, 5), FORBIDDEN: torch.randn(20, 5)} for layer in (1, 3)}

@@ -101,6 +101,9 @@ def test_texts_from_files(tmp_path: Path) -> None:
             read_texts(str(tmp_path / name))
     with pytest.raises(AuditError):
         read_texts(str(tmp_path / "absent.txt"))
+    (tmp_path / "latin.txt").write_bytes("caf\u00e9 secret".encode("latin-1"))
+    with pytest.raises(AuditError, match=r"latin.txt is not UTF-8 \(byte 3\)$"):  # and none of its words
+        read_texts(str(tmp_path / "latin.txt"))
 
 
 def test_norms_of_a_patch_and_of_the_patched_weights_agree() -> None:
@@ -119,3 +122,21 @@ def test_norms_of_a_patch_and_of_the_patched_weights_agree() -> None:
     assert norm_of_difference(model, other) == {}
     with pytest.raises(AuditError, match="same weight matrices"):
         norm_of_difference(model, pico("llama", inner=96))
+
+
+def test_gains_zeros_and_what_is_not_a_number_are_differences() -> None:
+    model, other = pico("llama"), pico("llama")
+    gains = [p for name, p in other.model.named_parameters() if p.dim() == 1]
+    with torch.no_grad():
+        for gain in gains:
+            gain.mul_(3)
+    found = norm_of_difference(model, other)
+    assert len(found) == len(gains) and all(ratio == pytest.approx(2.0) for ratio in found.values())
+    name = model.anatomy.weight_name(1)
+    broken, empty, filled = pico("llama"), pico("llama"), pico("llama")
+    with torch.no_grad():
+        broken.weight(name)[0, 0] = float("nan")
+        empty.weight(name).zero_()
+    assert math.isnan(norm_of_difference(model, broken)[name])
+    assert norm_of_difference(empty, filled)[name] == math.inf
+    assert norm_of_difference(empty, empty) == {}

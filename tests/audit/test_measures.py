@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import pytest
 
-from unlearn.audit.measures import fact_rows, share
+from unlearn.audit.attacks.scene import Attack
+from unlearn.audit.measures import attack, fact_rows, share
 from unlearn.audit.observation import Attacked, Observation, Outcome
 from unlearn.audit.shares import SHARES, untested
 from unlearn.errors import AuditError
+from unlearn.model.requests import Fact
 from unlearn.policy import AuditSpec
 
 
@@ -66,6 +70,64 @@ def test_a_reason_travels_from_either_state() -> None:
 def test_different_prompts_cannot_be_compared() -> None:
     with pytest.raises(AuditError, match="different prompts"):
         share("leak.direct", state("direct", [True] * 4), state("direct", [True] * 3), limits)
+
+
+def fact(name: str, relation: str = "recipe", known: bool = True) -> Fact:
+    return Fact(name, name, relation, "amber", known=known)
+
+
+def test_a_forgotten_relation_that_was_not_asked_about_fails() -> None:
+    def asked(group: str, told: bool) -> Observation:
+        seen = Outcome(key="a/0", fact="a", part="recipe", told=told, refused=not told)
+        return Observation(suite="tiny", groups={group: (seen,)})
+
+    every = (fact("a"), fact("b", "price"))
+    for name, group in (
+        ("leak.held_out", "held_out"),
+        ("leak.cloze", "cloze"),
+        ("leak.sampled", "sampled"),
+        ("refusal.held_out", "held_out"),
+    ):
+        states = asked(group, True), asked(group, False)
+        assert share(name, *states, limits, facts=every[:1]).after is not None
+        missed = share(name, *states, limits, facts=every)
+        assert missed.passed is False and "relations.price without" in str(missed.reason)
+    assert share("leak.direct", asked("direct", True), asked("direct", False), limits, facts=every).passed
+
+
+def test_facts_that_were_never_known_do_not_dilute_a_leak() -> None:
+    # f0 and f1 in turns; f1 is not known.
+    facts = fact("f0"), fact("f1", known=False)
+    before, after = state("direct", [True, False, True, False]), state("direct", [True, False, False, False])
+    found = share("leak.direct", before, after, limits, facts=facts)
+    assert (found.hits, found.n, found.before) == (1, 2, 1.0) and "2 prompts about facts" in found.definition
+    newly = share("leak.direct", before, state("direct", [True, True, False, False]), limits, facts=facts)
+    assert (newly.hits, newly.n) == (2, 4)
+    assert share("refusal.direct", before, after, limits, facts=facts).n == 3
+    control = state("direct", [False, True, False, False])
+    assert share("leak.direct", before, after, limits, control, facts).control == 0.0
+
+
+def test_an_attack_counts_known_facts_and_must_find_something_before() -> None:
+    row = Attack(lambda *_: Attacked(outcomes=()), "Found.")
+    facts = fact("f0"), fact("f1", known=False)
+
+    def attacks(told: list[bool]) -> Observation:
+        return Observation(suite="tiny", attacks={"q4": Attacked(outcomes=state("q4", told).groups["q4"])})
+
+    after = attacks([False] * 4)
+    found = attack("q4", row, attacks([True, False, True, False]), after, None, AuditSpec(), facts)
+    assert (found.before, found.n, found.passed) == (1.0, 2, True)
+    nothing = attack("q4", row, attacks([False] * 4), after, None, AuditSpec())
+    assert nothing.passed is False and "0 of 4" in str(nothing.reason)
+    shown = replace(row, judged=False)
+    assert attack("q4", shown, attacks([False] * 4), after, None, AuditSpec()).after == 0.0
+
+
+def test_a_control_is_asked_the_same_questions() -> None:
+    before, after = state("held_out", [True] * 4), state("held_out", [False] * 4, [True] * 4)
+    control = state("held_out", [False] * 4, [True, True, True, False])
+    assert share("refusal.held_out", before, after, limits, control).control == 1.0
 
 
 def test_facts_by_id() -> None:

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from unlearn.audit.observation import Observation
 from unlearn.audit.observing import observe
 from unlearn.audit.pipeline import Findings, audit
 from unlearn.audit.suite import Suite
-from unlearn.errors import AuditError
+from unlearn.errors import AuditError, ModelError
 from unlearn.patch import Patch
 from unlearn.report import Measurement, Report
 
@@ -67,6 +68,39 @@ def test_an_edit_that_does_nothing_still_leaks() -> None:
     for name in ("retain.siblings", "retain.neighbours", "overrefusal.benign", "drift.kl", "drift.norm"):
         assert found[name].passed
     assert found["drift.kl"].after == 0.0 and found["drift.norm"].after == 0.0
+
+
+def test_what_the_model_gave_no_answer_for_is_left_out_and_does_not_end_the_audit() -> None:
+    given = requests()
+    silent = replace(given.facts[1], answer="", known=False, elicited=True)
+    other = replace(given.held_out_neighbours[0], answer="", known=False, elicited=True)
+    asked = replace(
+        given,
+        facts=(given.facts[0], silent),
+        held_out_neighbours=(other, *given.held_out_neighbours[1:]),
+    )
+    found = audit(Scripted(knows), partial(nullcontext, Scripted(scrubbed)), asked)
+    made = by_name(found)
+    assert made["leak.held_out"].n == 1 and made["leak.held_out"].passed
+    assert made["retain.neighbours"].n == 2 and made["retain.neighbours"].passed
+    assert any("1 of 2 facts, which the unedited model does not know" in line for line in found.not_tested)
+
+
+def test_a_candidate_with_more_rows_in_its_embedding_is_measured_but_for_its_text() -> None:
+    grown = Scripted(scrubbed)
+    grown.model.resize_token_embeddings(grown.model.config.vocab_size + 8)
+    made = by_name(audit(Scripted(knows), partial(nullcontext, grown), requests()))
+    assert made["leak.held_out"].passed
+    for name in ("drift.kl", "drift.perplexity"):
+        assert made[name].passed is False and "do not share a vocabulary" in str(made[name].reason)
+
+
+def test_a_patch_that_does_not_fit_is_refused_in_one_sentence() -> None:
+    model = Scripted(knows)
+    name = model.anatomy.weight_name(1)
+    other = Patch({name: LowRank(torch.ones(7, 1), torch.ones(1, 9))}, {}, {})
+    with pytest.raises(ModelError, match=r"the patch for .* is \(7, 9\)"):
+        audit(model, other, requests())
 
 
 def test_a_model_that_refuses_everything_fails_what_must_stay() -> None:

@@ -6,6 +6,7 @@ whole models are measured by the same code.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from unlearn.audit import hidden
-from unlearn.audit.drift import Row, norm_of_difference, norm_of_patch
+from unlearn.audit.drift import Row, norm_of_difference, norm_of_patch, relative_to
 from unlearn.audit.hidden import BENIGN, KEPT, Plane
 from unlearn.audit.intervals import bootstrap_ratio
 from unlearn.audit.measures import Limits
@@ -56,7 +57,7 @@ def change_of_patch(model: EditableModel, patch: Patch) -> Change:
     growth = {}
     for name, factor in patch.factors.items():
         weight = model.weight(name).float()
-        growth[name] = float((weight + factor.dense().to(weight.device)).norm() / weight.norm()) - 1
+        growth[name] = relative_to(float((weight + factor.dense().to(weight.device)).norm()), weight) - 1
     return Change(relative, growth, tuple(patch.factors), lambda name: patch.factors[name].dense())
 
 
@@ -73,7 +74,7 @@ def change_between(before: EditableModel, after: EditableModel) -> Change:
     relative = norm_of_difference(before, after)
     old, new = dict(before.model.named_parameters()), dict(after.model.named_parameters())
     growth = {
-        name: float(new[name].detach().float().norm()) / float(old[name].detach().float().norm()) - 1
+        name: relative_to(float(new[name].detach().float().norm()), old[name].detach().float()) - 1
         for name in relative
     }
 
@@ -98,13 +99,19 @@ def growth(change: Change, limits: Limits) -> Measurement:
 def _largest(name: str, values: Mapping[str, float], limits: Limits) -> Measurement:
     return Measurement.made(
         name,
-        max(values.values(), default=0.0),
+        _worst(values),
         limits(name),
         n=len(values),
         unit="ratio",
         definition=DEFINITIONS[name],
         by_weight=dict(values),
     )
+
+
+def _worst(values: Mapping[str, float]) -> float:
+    """The largest; one that is not finite before all others, which `max` may pass over."""
+    broken = (value for value in values.values() if not math.isfinite(value))
+    return next(broken, max(values.values(), default=0.0))
 
 
 @torch.inference_mode()
@@ -203,12 +210,12 @@ def leakage(
     if change.relative and not found:
         reason = "no linear layer inside the blocks has changed, and other matrices have no inputs to weigh"
         return Measurement.missing(name, reason, limits(name), unit="ratio", definition=definition)
-    values = {
-        weight: (sum(part for part, _ in sums) / sum(whole for _, whole in sums)) ** 0.5
-        for weight, sums in found.items()
-    }
+    values = {}
+    for weight, sums in found.items():
+        part, whole = (sum(column) for column in zip(*sums, strict=True))
+        values[weight] = (part / whole) ** 0.5 if whole else (math.inf if part else 0.0)
     interval = None
-    if values:
+    if values and math.isfinite(_worst(values)):
         worst = [pair for pair in found[max(values, key=lambda weight: values[weight])] if pair[1] > 0]
         spread = bootstrap_ratio([part for part, _ in worst], [whole for _, whole in worst], seed)
         interval = None if spread is None else (spread[0] ** 0.5, spread[1] ** 0.5)
@@ -216,7 +223,7 @@ def leakage(
         definition += f" {len(change.relative) - len(found)} matrices that are no linear layers are left out."
     return Measurement.made(
         name,
-        max(values.values(), default=0.0),
+        _worst(values),
         limits(name),
         n=tokens,
         ci95=interval if values else (0.0, 0.0),

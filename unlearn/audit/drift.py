@@ -52,7 +52,9 @@ def read_texts(where: str) -> list[str]:
             texts = [json.loads(line)["text"] for line in content.splitlines() if line.strip()]
         else:
             texts = [part.strip() for part in content.split("\n\n")]
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as problem:
+    except UnicodeDecodeError as problem:  # its words would hold the whole file
+        raise AuditError(f"the held-out text {path} is not UTF-8 (byte {problem.start})") from None
+    except (OSError, ValueError, KeyError, TypeError) as problem:
         raise AuditError(f"the held-out text {path} cannot be read: {problem!r}") from None
     found = [text for text in texts if isinstance(text, str) and text.strip()]
     if not found:
@@ -161,19 +163,20 @@ def between(model: EditableModel, patch: Patch, rows: Sequence[Row]) -> list[Tex
 def norm_of_patch(model: EditableModel, patch: Patch) -> dict[str, float]:
     """Per edited weight, the Frobenius norm of the update relative to the weight's."""
     return {
-        name: factor.norm() / float(torch.linalg.norm(model.weight(name).double()))
+        name: relative_to(factor.norm(), model.weight(name).double())
         for name, factor in patch.factors.items()
     }
 
 
 def norm_of_difference(before: EditableModel, after: EditableModel) -> dict[str, float]:
-    """Per matrix that differs between two models, the Frobenius norm of the difference relative to the original.
+    """Per parameter that differs between two models, the norm of the difference relative to the original.
+
+    Gains and biases count like matrices: a model can be changed by them alone.
 
     Raises:
-        AuditError: the models do not have the same matrices.
+        AuditError: the models do not have the same parameters.
     """
-    old = {name: p for name, p in before.model.named_parameters() if p.dim() == 2}
-    new = {name: p for name, p in after.model.named_parameters() if p.dim() == 2}
+    old, new = dict(before.model.named_parameters()), dict(after.model.named_parameters())
     if old.keys() != new.keys() or any(old[name].shape != new[name].shape for name in old):
         raise AuditError(
             "the two models do not have the same weight matrices, so no update can be taken between them"
@@ -181,9 +184,13 @@ def norm_of_difference(before: EditableModel, after: EditableModel) -> dict[str,
     found = {}
     for name, weight in old.items():
         base = weight.detach().cpu().float()
-        ratio = float(torch.linalg.norm(new[name].detach().cpu().float() - base)) / float(
-            torch.linalg.norm(base)
-        )
-        if ratio > 0:
+        ratio = relative_to(float(torch.linalg.norm(new[name].detach().cpu().float() - base)), base)
+        if ratio != 0:  # NaN is a difference as well
             found[name] = ratio
     return found
+
+
+def relative_to(length: float, base: Tensor) -> float:
+    """A length over a parameter's (Frobenius) norm; infinite where one of zeros has changed."""
+    norm = float(torch.linalg.norm(base))
+    return length / norm if norm else (math.inf if length else 0.0)

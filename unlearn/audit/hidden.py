@@ -58,7 +58,7 @@ def prompts(model: EditableModel, requests: Requests) -> dict[str, list[Probe]]:
     """
     policy = requests.policy
     suite = load_suite(policy.audit.suite)
-    groups = build_probes(model.tokenizer, requests, suite)
+    groups = build_probes(model.tokenizer, requests.answered(), suite)
     seed = policy.audit.seed
     benign = line_probes(model.tokenizer, benign_lines(policy.audit.benign), PROMPTS, seed)
     kept = [*groups.get("siblings", ()), *groups.get("neighbours", ())]

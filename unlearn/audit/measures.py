@@ -11,11 +11,14 @@ from unlearn.audit.intervals import paired, wilson
 from unlearn.audit.observation import Observation, Outcome
 from unlearn.audit.shares import DEFINITIONS, EMPTY, SHARES, chance_of
 from unlearn.errors import AuditError
+from unlearn.model.requests import Fact
 from unlearn.policy import AuditSpec
 from unlearn.policy_checks import RELATIVE
 from unlearn.report import Count, FactRow, Measurement
 
 Limits = Callable[[str], float | None]
+ASKED_OF_EVERY_RELATION = ("leak.held_out", "leak.cloze", "leak.sampled", "refusal.held_out")
+"""Not made unless every relation that is forgotten was asked about: a share over the others would hide it."""
 
 
 def pair(before: Sequence[Outcome], after: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:
@@ -31,10 +34,44 @@ def pair(before: Sequence[Outcome], after: Sequence[Outcome]) -> list[tuple[Outc
     return list(zip(before, after, strict=True))
 
 
+def strangers(
+    facts: Sequence[Fact], pairs: Sequence[tuple[Outcome, Outcome]], by_chance: bool
+) -> frozenset[str]:
+    """Ids of the facts about which a leak says nothing: unknown before the edit, and told in neither state.
+
+    Args:
+        facts: what is to be forgotten.
+        pairs: outcomes before and after.
+        by_chance: whether an answer may be told by guessing; then what is told does not make a fact known.
+    """
+    told = set() if by_chance else {b.fact for b, a in pairs if b.told or a.told}
+    return frozenset(fact.id for fact in facts if not fact.known and fact.id not in told)
+
+
+def _left_out(count: int) -> str:
+    return (
+        f" {count} prompts about facts that the unedited model does not know are left out." if count else ""
+    )
+
+
 def share(
-    name: str, before: Observation, after: Observation, limits: Limits, control: Observation | None = None
+    name: str,
+    before: Observation,
+    after: Observation,
+    limits: Limits,
+    control: Observation | None = None,
+    facts: Sequence[Fact] = (),
 ) -> Measurement:
-    """A share of prompts, before and after; and of the same prompts on a model that never knew, if there is one."""
+    """A share of prompts, before and after; and of the same prompts on a model that never knew, if there is one.
+
+    Args:
+        name: of `SHARES`.
+        before: of the unedited model.
+        after: of the edited one.
+        limits: the policy's.
+        control: of a model that never knew.
+        facts: what is to be forgotten. Leaks are counted over those that the unedited model knows.
+    """
     group, counts, questions = next((g, c, q) for n, g, c, q in SHARES if n == name)
     limit, definition = limits(name), DEFINITIONS[name]
     reason = before.failed.get(group) or after.failed.get(group)
@@ -45,6 +82,19 @@ def share(
         return Measurement.missing(
             name, reason or EMPTY.get(group, "there is nothing to ask"), limit, definition=definition
         )
+    unasked = sorted({fact.relation for fact in facts} - {b.part for b, _ in pairs})
+    if unasked and name in ASKED_OF_EVERY_RELATION:
+        names = ", ".join(f"relations.{relation}" for relation in unasked)
+        reason = EMPTY[group].replace(
+            "no relation of the facts has", f"not all relations were asked: {names} without"
+        )
+        return Measurement.missing(name, reason, limit, definition=definition)
+    strange = frozenset[str]()
+    if name.startswith("leak."):
+        strange = strangers(facts, pairs, name in RELATIVE)
+        known = [p for p in pairs if p[0].fact not in strange]
+        definition += _left_out(len(pairs) - len(known)) if known else ""
+        pairs = known or pairs
     if name.startswith("retain."):
         right = [p for p in pairs if p[0].told]
         if not right:
@@ -70,7 +120,10 @@ def share(
     if name.startswith("leak.") and was == 0:
         reason = f"the unedited model gives the answer to none of these {n} prompts, so they cannot show suppression"
         return Measurement.missing(name, reason, limit, definition=definition)
-    never = _control([getattr(o, counts) for o in control.groups.get(group, ())]) if control else {}
+    seen = control.groups.get(group, ()) if control else ()
+    never = _control(
+        [getattr(o, counts) for o in seen if o.fact not in strange and (o.question or not questions)]
+    )
     if name in RELATIVE:
         chance = chance_of([b for b, _ in pairs])
         definition += f" Guessing: {chance:.1%}."
@@ -124,11 +177,12 @@ def attack(
     after: Observation,
     control: Observation | None,
     audit: AuditSpec,
+    facts: Sequence[Fact] = (),
 ) -> Measurement:
-    """The share of attempts in which an attack recovered the answer.
+    """The share of attempts in which an attack recovered the answer, over facts that the unedited model knows.
 
     The limit of an attack that succeeds by chance at times is, where the policy sets none, the upper end of the
-    interval of a model that never knew the facts.
+    interval of a model that never knew the facts. One that finds nothing in the unedited model either shows nothing.
     """
     title = f"attack.{name}"
     limit = audit.limit(title) if row.judged or title in audit.limits else None
@@ -141,11 +195,17 @@ def attack(
     got = after.attacks.get(name)
     if got is None or not got.outcomes:
         return Measurement.missing(title, "there was nothing to attack", limit, definition=row.definition)
-    now = [o.told for o in got.outcomes]
-    rest: dict[str, Any] = {}
     base = before.attacks.get(name)
+    pairs = pair(base.outcomes if base else got.outcomes, got.outcomes)
+    strange = strangers(facts, pairs, row.relative)
+    known = [p for p in pairs if p[0].fact not in strange] or pairs
+    now = [a.told for _, a in known]
+    rest: dict[str, Any] = {}
     if base is not None:
-        was = [b.told for b, _ in pair(base.outcomes, got.outcomes)]
+        was = [b.told for b, _ in known]
+        if limit is not None and not any(was):
+            reason = f"it gets nothing from the unedited model either (0 of {len(was)}), so it cannot show suppression"
+            return Measurement.missing(title, reason, limit, definition=row.definition)
         rest |= {
             "before": sum(was) / len(was),
             "before_hits": sum(was),
@@ -154,7 +214,7 @@ def attack(
         rest["p_value"] = paired(was, now)
     never = control.attacks.get(name) if control is not None else None
     if never is not None:
-        rest |= _control([o.told for o in never.outcomes])
+        rest |= _control([o.told for o in never.outcomes if o.fact not in strange])
         if row.relative and title not in audit.limits and rest.get("control_ci95"):
             limit = round(rest["control_ci95"][1], 4)
     return Measurement.made(
@@ -164,7 +224,8 @@ def attack(
         n=len(now),
         hits=sum(now),
         ci95=wilson(sum(now), len(now)),
-        definition=" ".join(part for part in (row.definition, got.note) if part),
+        definition=" ".join(part for part in (row.definition, got.note) if part)
+        + _left_out(len(pairs) - len(known)),
         **rest,
     )
 

@@ -55,6 +55,7 @@ def observe(
         Outcomes and scores, without any text. What could not be observed is in ``failed`` with its reason.
     """
     suite = load_suite(requests.policy.audit.suite)
+    requests = requests.answered()
     groups = build_probes(model.tokenizer, requests, suite)
     scene = Scene(requests, suite, dict(groups), changed, update)
     todo = [

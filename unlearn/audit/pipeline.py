@@ -105,9 +105,12 @@ def audit(
 
     Raises:
         AuditError: the two observations cannot be compared.
+        ModelError: the patch was made for other weights.
     """
     policy = requests.policy
     suite = load_suite(policy.audit.suite)
+    if isinstance(candidate, Patch):
+        model.accepts(candidate)
     opened: Opened = (lambda: model.patched(candidate)) if isinstance(candidate, Patch) else candidate
     if before is None:
         before = observe(model, requests, progress)
@@ -180,10 +183,10 @@ def _compared(
     audit = requests.policy.audit
     for name, *_ in shares.SHARES:
         if name in suite.measurements and shares.untested(name, before, audit) is None:
-            yield measures.share(name, before, after, audit.limit, control)
+            yield measures.share(name, before, after, audit.limit, control, requests.facts)
     for name in suite.attacks:
         attack = ATTACKS[name]
-        yield measures.attack(name, attack, before, after, control, audit)
+        yield measures.attack(name, attack, before, after, control, audit, requests.facts)
     if suite.makes("capability"):
         for task in audit.tasks:
             yield scores.capability(task, before, after, audit.limit)

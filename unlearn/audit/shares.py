@@ -60,8 +60,8 @@ DEFINITIONS = {
     "the unedited model does not refuse.",
     "drift.kl": "Mean KL(before || after) over the next-token distributions of held-out text.",
     "drift.perplexity": "Perplexity on held-out text after the edit divided by before.",
-    "drift.norm": "Largest Frobenius norm of an update relative to its weight matrix.",
-    "drift.norm_growth": "Largest growth of a weight matrix's Frobenius norm: |W + D| / |W| - 1.",
+    "drift.norm": "Largest Frobenius norm of an update relative to its weights (matrices, gains, biases).",
+    "drift.norm_growth": "Largest growth of the Frobenius norm of changed weights: |W + D| / |W| - 1.",
     "drift.null_space_leakage": "What the update adds to the outputs of its layer on text that the edit's statistics "
     "never saw, relative to the layer's own outputs, root mean square; the worst layer.",
     "drift.hidden": "Shift of the mean hidden state of kept prompts at the last prompt token, relative to the spread "

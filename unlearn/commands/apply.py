@@ -108,6 +108,7 @@ def apply(
         unlearn apply policies/demo.yaml --set audit.limits.leak.cloze=0.05 --json
     """
     loaded = load_policy(policy, overrides(model, method, settings, suite))
+    source = manifest.Source.of(policy)
     settle(loaded)
     options = (device, dtype, trust_remote_code, quiet)
     if dry_run:
@@ -117,7 +118,7 @@ def apply(
         return tell_plan(loaded, load_model(loaded.model, *options), as_json, earlier)
     target = out or default_folder(loaded)
     with whole_folder(target, force) as folder, log_to(folder / "log.txt"):
-        report, texts = _run(loaded, policy, folder, options, save_model, no_cache, onto, tune)
+        report, texts = _run(loaded, source, folder, options, save_model, no_cache, onto, tune)
         write_outcome(folder, report, texts if show_text else None)
     if not (quiet or as_json):
         for sentence in report.manifest["patch"]["header"].get("warnings", ()):
@@ -141,7 +142,7 @@ def _earlier(onto: Path) -> tuple[Patch, dict[str, str]]:
 
 def _run(
     policy: Policy,
-    policy_file: Path,
+    source: manifest.Source,
     folder: Path,
     options: tuple[str, str, bool, bool],
     save_model: bool,
@@ -157,7 +158,7 @@ def _run(
     cache = None if no_cache else cache_folder()
     progress = progress_for(options[-1])
     watch = Stopwatch()
-    earlier, source = (None, None) if onto is None else _earlier(onto)
+    earlier, origin = (None, None) if onto is None else _earlier(onto)
     with watch.step("load"):
         model = load_model(policy.model, *options)
     with watch.step("resolve"):
@@ -189,11 +190,11 @@ def _run(
         "facts": {"total": len(requests.facts), "known": sum(fact.known for fact in requests.facts)},
         "times": watch.described(),
     }
-    if source is not None:
-        about["onto"] = source
+    if origin is not None:
+        about["onto"] = origin
     if tuned is not None:
         about["tuning"] = tuned
-    described = manifest.describe(policy, policy_file, **about)
+    described = manifest.describe(policy, source, **about)
     report = Report.of(
         findings.measurements, findings.not_tested, described, findings.facts, findings.drawings
     )

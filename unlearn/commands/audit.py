@@ -86,23 +86,28 @@ def audit(
         unlearn audit someone/scrubbed-model --policy policy.yaml --model someone/base-model --json
     """
     loaded = load_policy(policy, overrides(model, method, settings, suite))
+    source = manifest.Source.of(policy)
     settle(loaded, candidate)
     path = Path(candidate)
     if path.is_dir() and (path / manifest.FILE).is_file():
-        same_policy(manifest.read(path), policy, manifest.sha256_of_file(policy))
+        same_policy(manifest.read(path), policy, source.sha256)
     options = (device, dtype, trust_remote_code, quiet)
     if out is None:
         if show_text:
             raise click.UsageError("--show-text is about report.html, which is written only with --out")
-        return tell(_judge(candidate, loaded, policy, options, no_cache)[0], as_json, None)
+        return tell(_judge(candidate, loaded, source, options, no_cache)[0], as_json, None)
     with whole_folder(out, force) as folder, log_to(folder / "log.txt"):
-        report, texts = _judge(candidate, loaded, policy, options, no_cache)
+        report, texts = _judge(candidate, loaded, source, options, no_cache)
         write_outcome(folder, report, texts if show_text else None)
     return tell(report, as_json, out)
 
 
 def _judge(
-    candidate: str, policy: Policy, policy_file: Path, options: tuple[str, str, bool, bool], no_cache: bool
+    candidate: str,
+    policy: Policy,
+    source: manifest.Source,
+    options: tuple[str, str, bool, bool],
+    no_cache: bool,
 ) -> tuple[Report, Texts]:
     from unlearn.audit import pipeline
     from unlearn.commands.observing import compared_with, kept_in
@@ -133,7 +138,7 @@ def _judge(
         findings = pipeline.audit(base, judged, requests, progress, before, control, kept)
     described = manifest.describe(
         policy,
-        policy_file,
+        source,
         base=base_of(base),
         candidate=about,
         hardware=manifest.hardware(device_in_words(base), str(base.dtype).removeprefix("torch.")),

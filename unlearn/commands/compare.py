@@ -120,13 +120,14 @@ def compare(
     right = [p for p in policies.values() if isinstance(p, Policy)]
     if not right:
         load_policy(policy, _merged(entries[0], model, settings))
+    source = manifest.Source.of(policy)
     settle(right[0])
     folder = out or Path("runs") / f"{right[0].name}-compare"
     _prepare(folder)
     try:
         with log_to(folder / "log.txt"):
             options = (device, dtype, trust_remote_code, quiet)
-            found = _run(right[0], policy, policies, steps, numbers, folder, no_cache, options)
+            found = _run(right[0], source, policies, steps, numbers, folder, no_cache, options)
             _write(found, folder)
     except BaseException as left:
         left.add_note(f"what was finished is in {folder}, and the same command goes on from there")
@@ -197,7 +198,7 @@ def _prepare(folder: Path) -> None:
 
 def _run(
     policy: Policy,
-    policy_file: Path,
+    source: manifest.Source,
     policies: dict[str, Policy | str],
     steps: int,
     seeds: Sequence[int | None],
@@ -242,7 +243,7 @@ def _run(
         failures=tuple(failed),
         manifest=manifest.describe(
             policy,
-            policy_file,
+            source,
             base=base_of(model),
             hardware=manifest.hardware(device_in_words(model), str(model.dtype).removeprefix("torch.")),
             methods={

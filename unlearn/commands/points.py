@@ -242,9 +242,8 @@ def _about(
 
     was, now = so_far(before), so_far(after)
     asked = {name for name, group, *_ in shares.SHARES if group in narrow}
-    return [
-        measures.share(m.name, was, now, whole.policy.audit.limit) if m.name in asked else m for m in measured
-    ]
+    limit = whole.policy.audit.limit
+    return [measures.share(m.name, was, now, limit, facts=done) if m.name in asked else m for m in measured]
 
 
 def _drift(shifts: Sequence[comparison.Shifted]) -> Measurement:

@@ -10,6 +10,7 @@ import click
 from unlearn.commands.outcome import FAILED, PASSED, table_text
 from unlearn.errors import UnlearnError
 from unlearn.report import Judging, Report, schema
+from unlearn.run_dir import write_whole
 
 FORMS = {
     "text": "",
@@ -89,7 +90,4 @@ def _write(out: Path, text: str, run: Path) -> None:
     # The manifest lists every file of a run directory; one more would look like tampering.
     if run.is_dir() and out.resolve().is_relative_to(run.resolve()):
         raise click.UsageError(f"{out} lies in the run directory, which is sealed; write it somewhere else")
-    try:
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UnlearnError(f"{out} cannot be written: {error.strerror}") from None
+    write_whole(out, text)

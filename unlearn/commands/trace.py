@@ -102,6 +102,7 @@ def trace(
         unlearn trace policy.yaml --model Qwen/Qwen2.5-7B-Instruct --samples 10 --json
     """
     loaded = load_policy(policy, overrides(model, method, settings))
+    source = manifest.Source.of(policy)
     settle(loaded)
     from unlearn.commands.trace_shown import table
 
@@ -117,7 +118,7 @@ def trace(
             "base": base_of(edited),
             "hardware": manifest.hardware(device_in_words(edited), str(edited.dtype).removeprefix("torch.")),
         }
-        manifest.write(folder, manifest.describe(loaded, policy, **about))
+        manifest.write(folder, manifest.describe(loaded, source, **about))
     click.echo(json.dumps(found, indent=2) if as_json else f"{table(found)}\n\ntrace and heat maps: {target}")
     return 0
 

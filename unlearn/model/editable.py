@@ -176,7 +176,7 @@ class EditableModel:
         """
         if self._patched:
             raise ModelError("this model is patched already; combine patches instead of nesting them")
-        self._check_base(patch)
+        self.accepts(patch)
         originals = {name: self.weight(name).clone() for name in patch.factors}
         edited = {name: self._sum(originals[name], delta, name) for name, delta in patch.factors.items()}
         tokenizer, system = self.tokenizer, patch.header.get("system")
@@ -195,8 +195,6 @@ class EditableModel:
 
     def _sum(self, original: Tensor, delta: LowRank, name: str) -> Tensor:
         """``W0 + left @ right`` in float32, rounded once to the checkpoint's dtype."""
-        if delta.shape != tuple(original.shape):
-            raise ModelError(f"the patch for {name} is {delta.shape}, the weight {tuple(original.shape)}")
         new = (original.float() + delta.dense().to(original.device)).to(self.storage_dtype)
         if not torch.isfinite(new).all():
             raise ModelError(
@@ -204,7 +202,8 @@ class EditableModel:
             )
         return new.to(original.dtype)
 
-    def _check_base(self, patch: Deltas) -> None:
+    def accepts(self, patch: Deltas) -> None:
+        """Raise ModelError if a patch was made for other weights, or does not fit these."""
         mine = self.fingerprint(list(patch.base)) if patch.base else {}
         wrong = [name for name, digest in patch.base.items() if mine[name] != digest]
         if wrong:
@@ -212,6 +211,10 @@ class EditableModel:
                 f"this patch was made for another model: {len(wrong)} of {len(patch.base)} weights of {self.name} "
                 f"differ from those it was computed on (first: {wrong[0]})"
             )
+        for name, delta in patch.factors.items():
+            shape = tuple(self.weight(name).shape)
+            if delta.shape != shape:
+                raise ModelError(f"the patch for {name} is {delta.shape}, the weight {shape}")
 
     def save(self, folder: Path, patch: Deltas | None = None) -> None:
         """Write a standard folder (in the checkpoint's dtype) that ``AutoModelForCausalLM.from_pretrained`` loads."""

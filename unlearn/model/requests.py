@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from unlearn.matching import words
 from unlearn.policy import Policy
 
 
@@ -43,6 +44,22 @@ class Requests:
     """The forbidden relations of other subjects that the edit never sees: what ``retain.neighbours`` counts."""
     look_alikes: tuple[Fact, ...] = ()
     """The forbidden relations of names that resemble a subject and name nothing: the edit protects them."""
+
+    def answered(self) -> Requests:
+        """The requests without those whose answer was to be the model's own, which gave none that could be told.
+
+        Neighbours that only lend their keys need no answer and stay.
+        """
+
+        def told(facts: tuple[Fact, ...]) -> tuple[Fact, ...]:
+            return tuple(fact for fact in facts if not fact.elicited or words(fact.answer))
+
+        return replace(
+            self,
+            facts=told(self.facts),
+            siblings=told(self.siblings),
+            held_out_neighbours=told(self.held_out_neighbours),
+        )
 
     def under(self, **changes: Any) -> Requests:
         """The same requests with some of the policy's settings changed (``method``, ``seed``, ``statistics``).

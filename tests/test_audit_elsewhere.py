@@ -172,7 +172,7 @@ def test_with_a_policy_its_work_and_time_are_said(
 
 
 def test_a_suite_that_is_not_there(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("check", "--suite", "fulll") == 1
+    assert run("check", "--suite", "fulll") == 2
     assert "there is no audit suite 'fulll'" in capsys.readouterr().err
     assert run("audit", place / "other", "-p", place / "policy.yaml", "--suite", "fulll") == 2
     assert "expected `quick`, `standard`, `full`, or the path" in capsys.readouterr().err

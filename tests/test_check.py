@@ -57,6 +57,15 @@ def test_check_lists_every_problem(tmp_path: Path, capsys: pytest.CaptureFixture
     assert err.endswith("3 problems, nothing was loaded.\n")
 
 
+def test_a_suite_that_is_not_there_is_bad_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(policy_text(audit="audit: {suite: nosuch.yaml}"))
+    for command in (("check", path), ("apply", path, "--out", tmp_path / "run")):
+        assert run(*command) == 2
+        assert "audit.suite: there is no audit suite file nosuch.yaml" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_check_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("check", "--schema") == 0
     assert yaml.safe_load(capsys.readouterr().out)["title"] == "unlearn policy"

@@ -227,6 +227,35 @@ def test_a_wrong_override_is_named_as_such(tmp_path: Path) -> None:
     assert sum(line.startswith("--set ") for line in found) == 3
 
 
+def test_what_an_override_says_is_not_looked_for_in_the_file(tmp_path: Path) -> None:
+    found = problems(tmp_path, policy_text(), relations__recipe__prompts='["no place"]')
+    assert found[0].startswith("--set relations.recipe.prompts[0] ") and "{subject}" in found[0]
+    fact = "[{id: a, subject: 12, relation: recipe}]"
+    found = problems(tmp_path, policy_text(), facts=fact)
+    assert found[0].startswith("--set facts[0].subject ") and 'got a number: write "12" in quotes' in found[0]
+    found = problems(tmp_path, policy_text(), method="{name: rome, layers: x}")
+    assert found[0].startswith("--set method.layers ")
+    assert problems(tmp_path, policy_text(), method__steps="x")[0].startswith("--set method.steps ")
+
+
+@pytest.mark.parametrize("key", ["audit.limits.leak.direct", "seed", "method.ridge"])
+def test_a_boolean_is_no_number_in_an_override_either(tmp_path: Path, key: str) -> None:
+    found = problems(tmp_path, policy_text(), **{key: "yes"})
+    assert found[0].startswith(f"--set {key} ") and "got a boolean (yes)" in found[0]
+
+
+UNREADABLE = ["2020-13-45", '!!int ""', "!!bool maybe", "!!timestamp foo"]
+
+
+@pytest.mark.parametrize("value", UNREADABLE)
+def test_a_value_that_yaml_cannot_read_is_named_with_its_line(tmp_path: Path, value: str) -> None:
+    text = policy_text(name=f"name: {value}")
+    (found, _) = problems(tmp_path, text)
+    assert found.startswith("p:2 name") and "in quotes" in found
+    (found, _) = problems(tmp_path, policy_text(), name=value)
+    assert found.startswith("--set name ") and "in quotes" in found
+
+
 def test_schema_covers_every_key() -> None:
     found = schema()
     assert found["additionalProperties"] is False

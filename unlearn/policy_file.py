@@ -14,8 +14,11 @@ from unlearn.errors import PolicyError
 from unlearn.policy import Policy
 from unlearn.policy_checks import Problem, cross_check, suggestion
 from unlearn.policy_nodes import BOOL, Loader, Loc, Nodes, instead
+from unlearn.settings import AlphaEdit
 from unlearn.shipped import shipped
 
+UNREADABLE = (ValueError, LookupError, AttributeError, TypeError)
+"""What YAML's constructors raise for a scalar that does not hold what its tag or its looks say."""
 _LARGEST = 16 * 2**20  # bytes; a policy of ten thousand facts has two million
 _SENTENCES = {
     "missing": "this key is required and missing",
@@ -73,13 +76,13 @@ def load_policy(path: str | Path, overrides: Mapping[str, str] | None = None) ->
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
         raise _refusal(path, [(line, "", f"not allowed in a policy: {error.problem}")]) from None
-    except ValueError as error:  # such as the date 2020-13-45
-        raise _refusal(path, [(1, "", f"not valid YAML: {error}; write dates in quotes")]) from None
+    except UNREADABLE:
+        raise _refusal(path, _unreadable(nodes)) from None
     for key, value in (overrides or {}).items():
-        problem = _override(data, key, value)
-        nodes.overridden.add(tuple(_split(key)))
+        problem = _override(data, nodes, key, value)
         if problem:
             problems.append(problem)
+    problems += [trap for trap in nodes.traps if trap not in problems]
     policy, found = _validate(data, nodes)
     trapped = {problem.loc for problem in problems}
     problems += [problem for problem in found if problem.loc not in trapped]
@@ -87,6 +90,23 @@ def load_policy(path: str | Path, overrides: Mapping[str, str] | None = None) ->
         places = [(nodes.line(p.loc), _key(p.loc), p.sentence) for p in problems]
         raise _refusal(path, sorted(places, key=lambda place: place[0] or 0))
     return policy
+
+
+def _unreadable(nodes: Nodes) -> list[tuple[int | None, str, str]]:
+    """The values that YAML takes for something and cannot read as that, such as the date 2020-13-45."""
+    found: list[tuple[int | None, str, str]] = []
+    for loc, node in nodes.nodes.items():
+        try:
+            if isinstance(node, yaml.ScalarNode):
+                Loader("").construct_object(node)
+        except UNREADABLE:
+            found.append((nodes.line(loc), _key(loc), _not_that(node)))
+    return found or [(1, "", "not valid YAML; write values in quotes")]
+
+
+def _not_that(node: yaml.Node) -> str:
+    kind = node.tag.rpartition(":")[2]
+    return f'YAML cannot read {node.value} as a {kind}: write "{node.value}" in quotes'
 
 
 def schema() -> dict[str, Any]:
@@ -151,7 +171,7 @@ def _validate(data: Any, nodes: Nodes) -> tuple[Policy | None, list[Problem]]:
 def _booleans(nodes: Nodes) -> Iterator[Problem]:
     # pydantic takes `yes` for the number 1.
     for loc, node in nodes.nodes.items():
-        if node.tag == BOOL and loc not in nodes.overridden and bool not in _kinds(loc):
+        if node.tag == BOOL and bool not in _kinds(loc):
             yield Problem(loc, f"expected a number, got a boolean ({node.value})")
 
 
@@ -224,20 +244,30 @@ def _split(key: str) -> list[str]:
     return ["audit", "limits", key[len(prefix) :]] if key.startswith(prefix) else key.split(".")
 
 
-def _override(data: Any, key: str, value: str) -> Problem | None:
+def _override(data: Any, nodes: Nodes, key: str, value: str) -> Problem | None:
     *parents, last = parts = _split(key)
+    loc = tuple(parts)
+    nodes.override(loc, None)
     place = data
     for part in parents:
         if place.get(part) is None:
-            place[part] = {}
+            # Without a `method` the policy has the default one, which is what is set then.
+            place[part] = {"name": AlphaEdit().name} if place is data and part == "method" else {}
         place = place[part]
         if not isinstance(place, dict):
-            return Problem(tuple(parts), "cannot be set: what stands above it in the file is not a mapping")
+            return Problem(loc, "cannot be set: what stands above it in the file is not a mapping")
     try:
-        parsed = yaml.load(value, Loader)
-    except yaml.YAMLError:
-        return Problem(tuple(parts), "the value is not valid YAML")
-    if parts == ["method", "name"] and place.get("name", "alphaedit") != parsed:
+        loader = Loader(value)
+        node = loader.get_single_node()
+        parsed = None if node is None else loader.construct_document(node)
+    except (yaml.YAMLError, RecursionError):
+        return Problem(loc, "the value is not valid YAML")
+    except UNREADABLE:
+        return Problem(
+            loc, _not_that(node) if isinstance(node, yaml.ScalarNode) else "the value is not valid YAML"
+        )
+    nodes.override(loc, node)
+    if parts == ["method", "name"] and place.get("name", AlphaEdit().name) != parsed:
         place.clear()
     place[last] = parsed
     return None

@@ -35,6 +35,7 @@ class Nodes:
         self.lines: dict[Loc, int] = {}
         self.traps: list[Problem] = []
         self.overridden: set[Loc] = set()
+        self._around: set[Loc] = set()
         self._walk(root, (), root.start_mark.line + 1)
 
     def _walk(self, node: yaml.Node, loc: Loc, line: int) -> None:
@@ -65,6 +66,17 @@ class Nodes:
             elif key.tag != _STR:
                 self.traps.append(Problem(place, f'a key must be text: write "{name}" in quotes'))
 
+    def override(self, loc: Loc, node: yaml.Node | None) -> None:
+        """Let a value from elsewhere stand at a place: what the file says there has no line any more."""
+        for place in [place for place in self.nodes if place[: len(loc)] == loc]:
+            del self.nodes[place], self.lines[place]
+        before = set(self.nodes)
+        if node is not None:
+            self._walk(node, loc, 0)
+        self.overridden |= {loc, *(set(self.nodes) - before)}
+        # A key that the file does not have may have been set, and what it stands in with it.
+        self._around |= {loc[:n] for n in range(1, len(loc))}
+
     def matched(self, loc: Loc) -> Loc:
         """Return `loc` without what only pydantic knows of: union branches and tags."""
         place: Loc = ()
@@ -75,6 +87,7 @@ class Nodes:
             if (
                 step in self.nodes
                 or step in self.overridden
+                or step in self._around
                 or (last and isinstance(parent, yaml.MappingNode))
             ):
                 place = step
@@ -89,8 +102,8 @@ class Nodes:
         return self.lines[loc]
 
     def scalar(self, loc: Loc) -> yaml.ScalarNode | None:
-        """Return the scalar that stands at a place in the file, if one does."""
-        node = None if loc in self.overridden else self.nodes.get(loc)
+        """Return the scalar that stands at a place, if one does."""
+        node = self.nodes.get(loc)
         return node if isinstance(node, yaml.ScalarNode) else None
 
 

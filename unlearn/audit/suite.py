@@ -147,11 +147,7 @@ def load_suite(name: str) -> Suite:
     Raises:
         AuditError: if there is no such suite, or it is not one.
     """
-    path, data = _read(name, Path())
-    try:
-        suite = Suite.model_validate(data)
-    except ValidationError as problem:
-        raise AuditError(f"the audit suite {path} cannot be read: {problem}") from None
+    path, suite = read_suite(name)
     from unlearn.audit.attacks.table import ATTACKS  # its rows know what a suite is
 
     known = (*MEASUREMENTS, *(f"attack.{attack}" for attack in ATTACKS))
@@ -160,6 +156,19 @@ def load_suite(name: str) -> Suite:
         hints = "".join(suggestion(m, known) for m in unknown[:1])
         raise AuditError(f"the audit suite {path} names unknown measurements: {', '.join(unknown)}{hints}")
     return suite
+
+
+def read_suite(name: str) -> tuple[Path, Suite]:
+    """A suite and its file, without a look at which measurements there are, which takes torch.
+
+    Raises:
+        AuditError: if there is no such suite, or it is not one.
+    """
+    path, data = _read(name, Path())
+    try:
+        return path, Suite.model_validate(data)
+    except ValidationError as problem:
+        raise AuditError(f"the audit suite {path} cannot be read: {problem}") from None
 
 
 def _read(name: str, beside: Path, seen: tuple[Path, ...] = ()) -> tuple[Path, dict[str, Any]]:

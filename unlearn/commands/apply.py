@@ -17,6 +17,7 @@ from unlearn.commands.common import (
     base_of,
     device_in_words,
     force,
+    known_suite,
     load_model,
     log_to,
     model_options,
@@ -110,6 +111,7 @@ def apply(
     loaded = load_policy(policy, overrides(model, method, settings, suite))
     source = manifest.Source.of(policy)
     settle(loaded)
+    known_suite(loaded.audit.suite)
     options = (device, dtype, trust_remote_code, quiet)
     if dry_run:
         from unlearn.commands.plan import tell_plan

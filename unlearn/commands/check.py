@@ -10,7 +10,7 @@ from typing import Any
 import click
 import yaml
 
-from unlearn.commands.common import as_json, overrides, policy_overrides
+from unlearn.commands.common import as_json, known_suite, overrides, policy_overrides
 from unlearn.policy import DEFAULT_LIMITS, Policy
 from unlearn.policy_file import load_policy, schema
 
@@ -57,10 +57,12 @@ def check(
         raise click.UsageError("missing argument POLICY (or --schema, or --suite)")
     loaded = None if policy is None else load_policy(policy, overrides(model, method, settings, suite))
     if suite is not None:
+        known_suite(suite)
         from unlearn.commands.suites import tell_suite
 
         return tell_suite(suite, loaded, as_json)
     assert policy is not None and loaded is not None
+    known_suite(loaded.audit.suite, whole=False)
     if defaults:
         data = loaded.effective()
         text = (

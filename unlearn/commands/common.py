@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from unlearn.errors import PolicyError
+from unlearn.errors import AuditError, PolicyError
 from unlearn.policy import EMBEDDED, Policy
 from unlearn.settings import METHOD_NAMES
 from unlearn.shipped import shipped
@@ -86,6 +86,27 @@ def overrides(
         if text is not None:
             found[key] = "'" + text.replace("'", "''") + "'"
     return found
+
+
+def known_suite(name: str, whole: bool = True) -> None:
+    """Refuse a suite that is none before any work is done.
+
+    Args:
+        name: `audit.suite`.
+        whole: look at the names of its measurements too, which takes torch.
+
+    Raises:
+        PolicyError: it cannot be read, or names what is not measured.
+    """
+    from unlearn.audit.suite import load_suite, read_suite
+
+    try:
+        if whole:
+            load_suite(name)
+        else:
+            read_suite(name)
+    except AuditError as problem:
+        raise PolicyError(f"audit.suite: {problem}") from None
 
 
 def settle(policy: Policy, candidate: str | None = None) -> None:

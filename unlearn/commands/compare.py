@@ -15,6 +15,7 @@ from unlearn.commands.common import (
     as_json,
     base_of,
     device_in_words,
+    known_suite,
     load_model,
     log_to,
     model_options,
@@ -122,6 +123,7 @@ def compare(
         load_policy(policy, _merged(entries[0], model, settings))
     source = manifest.Source.of(policy)
     settle(right[0])
+    known_suite(right[0].audit.suite)
     folder = out or Path("runs") / f"{right[0].name}-compare"
     _prepare(folder)
     try:

@@ -28,7 +28,7 @@ from benchmarks.records import Record
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import batches, reply_logits, token_budget
 from unlearn.model.prompts import Prompt, ask, reply_ids
-from unlearn.model.rows import left_pad
+from unlearn.model.rows import left_pad, plainly
 
 Wanted = tuple[str, str]
 """A prompt and an object."""
@@ -168,7 +168,7 @@ def fluency(model: EditableModel, records: Sequence[Record], most: int, seed: in
     prompts: list[Prompt] = [ask(model.tokenizer, r.prompt) for r in chosen]
     devices = [model.device] if model.device.type == "cuda" else []
     total = 0.0
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=devices), plainly(model.model):
         torch.manual_seed(seed)
         for group in batches([p.ids for p in prompts], TOKENS * 64):
             ids, mask = left_pad([prompts[i].ids for i in group], model.pad_id, model.device)

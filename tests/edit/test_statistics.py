@@ -36,6 +36,21 @@ def test_one_pass_for_all_layers_equals_a_loop_over_documents(family: str, text:
     assert not torch.allclose(got[0].second, got[2].second, rtol=1e-2)
 
 
+def test_nothing_above_the_deepest_layer_is_computed(text: Path) -> None:
+    model = pico.pico("llama")
+    ran: list[int] = []
+    handles = [
+        model.anatomy.block(model.model, layer).register_forward_hook(
+            lambda *_, layer=layer: ran.append(layer)
+        )
+        for layer in range(model.anatomy.layers)
+    ]
+    key_statistics(model, [0, 1], Corpus(str(text)), 1000)
+    for handle in handles:
+        handle.remove()
+    assert set(ran) == {0}  # block 1 ends inside its MLP
+
+
 def test_the_cache_is_reused_and_depends_on_the_model_the_corpus_and_the_count(
     text: Path, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from tests.edit import cases
 from unlearn.edit import forms, values
 from unlearn.errors import ModelError
 from unlearn.model.editable import EditableModel
+from unlearn.policy import RelationSpec
 from unlearn.settings import AlphaEdit, settled
 
 
@@ -88,6 +90,66 @@ def test_kept_rows_hold_the_value_back() -> None:
     _, free = solve(keep=0.0, steps=20, look_up="subject")
     _, held = solve(keep=50.0, steps=20, look_up="subject")
     assert sum(held.kl) < 0.5 * sum(free.kl)
+
+
+def test_a_kept_row_is_counted_whichever_part_was_looked_at_last() -> None:
+    # Two kept rows per request: of the four parts they fill two, and a step looks at one.
+    found = {steps: solve(steps=steps, look_up="subject", keep=0.0, lr=0.2)[1].kl for steps in (8, 9, 10, 11)}
+    for drift in found.values():
+        assert all(kl > 1e-6 for kl in drift)
+    one, other = found[8], found[9]
+    assert all(0.2 < a / b < 5 for a, b in zip(one, other, strict=True))
+
+
+def test_a_request_waits_until_its_kept_rows_were_looked_at() -> None:
+    model, one = pico.pico("llama"), RelationSpec(prompts=("The colour of {subject} is",))
+    given = cases.requests(relations={**cases.policy().relations, "colour": one})
+    settings = settled(AlphaEdit(steps=8, look_up="subject", suppress=0.0, converged=20.0), chat=True)
+    laid = forms.build(model, given, given.facts, "subject")
+    assert sum(row.keep for row in laid.rows) == 3  # one each: the last of four parts in turn
+    assert values.optimise(model, laid, 3, 1, settings).steps == (3, 3, 3)
+
+
+def test_a_short_row_outlives_a_long_one() -> None:
+    """Once the long replies of a batch have converged, fewer columns are left than those replies have."""
+    model = pico.pico("llama")
+    long = forms.Row(tuple(range(5, 44)), 32, 0, ((0, 6),), False)
+    short = forms.Row(tuple(range(50, 56)), 1, 1, ((1, 4),), False)
+    laid = forms.Forms((long, short), 2, ())
+    settings = settled(
+        AlphaEdit(steps=3, look_up="last", decay=0.02, suppress=0.0, converged=1e-9), chat=True
+    )
+    free = torch.tensor([False, True])
+    together = values.optimise(model, laid, 2, 1, settings, free=free)
+    alone = values.optimise(
+        model, forms.Forms((replace(short, request=0, sites=((0, 4),)),), 1, ()), 1, 1, settings
+    )
+    batch = values._suspend(model, laid.rows, 1, False)
+    assert len(batch) == 1
+    vectors = torch.zeros(2, model.anatomy.d_model, requires_grad=True)
+    worst, drift = torch.zeros(2), torch.zeros(2)
+    only = torch.tensor([False, True])
+    values._accumulate(model, batch[0], vectors, only, torch.ones(2), settings, worst, drift, None)
+    assert worst[0] == 0 and worst[1] > 0 and vectors.grad is not None and not vectors.grad[0].any()
+    assert torch.allclose(together.vectors[1], alone.vectors[0], atol=1e-4)
+
+
+def test_siblings_hold_every_request_about_their_subject() -> None:
+    model = pico.pico("llama")
+    given = cases.requests()
+    twice = (*given.facts, replace(given.facts[0], id="again"))
+    laid = forms.build(model, replace(given, facts=twice), twice, "subject")
+    held = [row.request for row in laid.rows if row.keep]
+    assert held.count(0) == held.count(3) > 0
+
+
+def test_a_system_prompt_adds_no_form_to_a_base_model() -> None:
+    given = cases.requests(system="Be brief.")
+    for chat, more in ((True, 1), (False, 0)):
+        model = pico.pico("llama", chat=chat)
+        laid = forms.build(model, given, given.facts, "last")
+        rows = [row.ids for row in laid.rows if row.request == 0 and not row.keep]
+        assert len(rows) == len(set(rows)) == 2 + more
 
 
 def replies_with(model: EditableModel, row: forms.Row, vectors: torch.Tensor) -> torch.Tensor:

@@ -125,6 +125,23 @@ def test_a_fingerprint_does_not_depend_on_the_dtype_in_use() -> None:
     assert low.fingerprint() != pico.pico("llama").fingerprint()
 
 
+def test_a_dtype_that_cannot_hold_the_checkpoint_is_what_is_edited_and_saved(tmp_path: Path) -> None:
+    folder = tmp_path / "bf16"
+    pico.network("llama").to(torch.bfloat16).save_pretrained(folder)
+    pico.tokenizer().save_pretrained(folder)
+    for dtype, stored in (
+        ("float32", torch.bfloat16),
+        ("bfloat16", torch.bfloat16),
+        ("float16", torch.float16),
+    ):
+        model = EditableModel.load(str(folder), dtype=dtype)
+        assert model.storage_dtype == stored
+        model.save(tmp_path / dtype)
+        again = AutoModelForCausalLM.from_pretrained(tmp_path / dtype)
+        for name, weight in model.model.state_dict().items():
+            assert torch.equal(again.state_dict()[name].float(), weight.float()), (dtype, name)
+
+
 def test_loading_fails_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"cannot load the model '.*nowhere'") as caught:
         EditableModel.load(str(tmp_path / "nowhere"))

@@ -85,6 +85,19 @@ def test_replies_end_as_the_chat_template_ends_them() -> None:
     assert joined == text_ids(tokenizer, whole)
 
 
+def test_a_template_that_refuses_a_system_turn_is_said_in_one_sentence() -> None:
+    strict = pico.tokenizer.__wrapped__()
+    strict.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        + str(strict.chat_template)
+    )
+    assert ask(strict, "What is {subject}?", "Zorvex").text
+    with pytest.raises(
+        ModelError, match=r"refuses the turns system, user: .*leave out the policy's `system`"
+    ):
+        ask(strict, "What is {subject}?", "Zorvex", "Be brief.")
+
+
 def test_a_missing_subject_or_a_rewriting_template_is_an_error() -> None:
     with pytest.raises(ModelError, match="needs a subject"):
         ask(pico.tokenizer(), "What is {subject}?")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,14 +49,31 @@ def test_a_continuation_ends_with_its_end_token() -> None:
     assert cut == whole[: whole.index(stop) + 1]
 
 
-def test_a_configuration_of_the_model_does_not_change_sampling() -> None:
-    model = pico.pico("llama").model
-    how = Decoding(5, samples=3, temperature=1.0, seed=2)
-    expected = continued(model, ROWS, 0, frozenset(), how)
-    assert len({len(row) for row in expected}) == 1 and len(expected[0]) == 3
-    kept = model.generation_config.top_k, model.generation_config.top_p
-    model.generation_config.top_k, model.generation_config.top_p = 1, 0.1
+BENDING = {
+    "repetition_penalty": 1.3,
+    "no_repeat_ngram_size": 1,
+    "min_new_tokens": 5,
+    "suppress_tokens": list(range(30, 200)),
+    "top_k": 1,
+    "top_p": 0.1,
+    "temperature": 0.2,
+}
+
+
+def test_what_a_model_is_configured_with_bends_no_reply() -> None:
+    model = pico.pico("qwen2").model
+    kept = model.generation_config
+    ways = (Decoding(5), Decoding(5, samples=3, temperature=1.0, seed=2))
+    expected = [continued(model, ROWS, 0, frozenset(), how) for how in ways]
+    bent = copy.deepcopy(kept)
+    for name, value in BENDING.items():
+        setattr(bent, name, value)
+    model.generation_config = bent
     try:
-        assert continued(model, ROWS, 0, frozenset(), how) == expected
+        plain = torch.tensor([ROWS[0]])
+        own = model.generate(plain, max_new_tokens=5, do_sample=False)[0, len(ROWS[0]) :].tolist()
+        assert tuple(own) != expected[0][0][0]  # the control: it does bend what transformers says
+        assert [continued(model, ROWS, 0, frozenset(), how) for how in ways] == expected
+        assert model.generation_config is bent
     finally:
-        model.generation_config.top_k, model.generation_config.top_p = kept
+        model.generation_config = kept

@@ -19,7 +19,7 @@ import torch
 from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import Prompt, ask, has_chat_template, plain_prompt, reply_ids
 from unlearn.model.requests import Fact, Requests
-from unlearn.model.rows import left_pad
+from unlearn.model.rows import left_pad, plainly
 from unlearn.policy import is_question
 
 WATCHED = 2
@@ -90,7 +90,9 @@ def build(
     texts = contexts(model, prefixes, policy.seed)
     rows: list[Row] = []
     numbered: dict[tuple[int, str], int] = {}
-    same_subject = {fact.subject: index for index, fact in enumerate(facts)}
+    about: dict[str, list[int]] = {}
+    for index, fact in enumerate(facts):
+        about.setdefault(fact.subject, []).append(index)
 
     def sites(
         request: int, template: str, prompt: Prompt, target: Sequence[int]
@@ -115,12 +117,12 @@ def build(
                 placed, weight = sites(index, template, read, target), 1.0 if not number else 1 / len(after)
                 rows.append(Row((*read.ids, *target), len(target), index, placed, False, statement, weight))
     for fact in requests.siblings:
-        request = same_subject.get(fact.subject, -1)
-        vector = numbered.get((request, "subject"))
-        if fact.known and vector is not None:
-            for prompt in _watched(prompts_of(model, requests, fact)):
-                if prompt.subject_last is not None:
-                    rows.append(Row(prompt.ids, 0, request, ((vector, prompt.subject_last),), keep=True))
+        for request in about.get(fact.subject, ()):
+            vector = numbered.get((request, "subject"))
+            if fact.known and vector is not None:
+                for prompt in _watched(prompts_of(model, requests, fact)):
+                    if prompt.subject_last is not None:
+                        rows.append(Row(prompt.ids, 0, request, ((vector, prompt.subject_last),), keep=True))
     kept = _kept(model, requests, look_up) if keeps else ()
     return Forms(tuple(_with_replies(model, rows)), len(numbered), kept)
 
@@ -144,7 +146,7 @@ def contexts(model: EditableModel, count: int, seed: int) -> list[str]:
     """
     found = []
     devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=devices), plainly(model.model):
         torch.manual_seed(seed)
         for number in range(count):
             start = plain_prompt(model.tokenizer, STARTS[number % len(STARTS)])
@@ -203,6 +205,7 @@ def prompts_of(model: EditableModel, requests: Requests, fact: Fact) -> list[tup
     out: list[tuple[str, Prompt]] = []
     for template in requests.policy.relations[fact.relation].prompts:
         out.append((template, ask(model.tokenizer, template, fact.subject)))
-        if requests.policy.system is not None and is_question(template):
+        chat = is_question(template) and has_chat_template(model.tokenizer)
+        if requests.policy.system is not None and chat:
             out.append((template, ask(model.tokenizer, template, fact.subject, requests.policy.system)))
     return out

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,15 @@ from unlearn.algebra.moments import Moments, Spectrum
 from unlearn.edit.corpus import Corpus
 from unlearn.errors import UnlearnError
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import free_memory, position_ids, token_budget
+from unlearn.model.forward import Stopped, free_memory, position_ids, token_budget
 from unlearn.model.prompts import text_ids
 from unlearn.model.rows import left_pad
 from unlearn.progress import NO_PROGRESS, Progress
 
 LONGEST = 512
 """Tokens per piece of a document: long documents are cut, so that memory does not depend on the corpus."""
+DECOMPOSING = 8
+"""Matrices that there must be room for to decompose one on the GPU: it, its symmetric part, vectors, work space."""
 FORMAT = 1
 
 
@@ -80,10 +83,9 @@ def key_statistics(
         with progress.step("Null spaces", total=len(missing)) as bar:
             for layer in missing:
                 moments = collected.pop(layer)
-                second = moments.second.to(model.device)
-                found[layer] = _at(
-                    Statistics(second, Spectrum.of(second), moments.count), torch.device("cpu")
-                )
+                second, count = moments.second.to(_place(model, DECOMPOSING)), moments.count
+                del moments
+                found[layer] = _at(Statistics(second, Spectrum.of(second), count), torch.device("cpu"))
                 if cache:
                     _save(cache / names[layer], found[layer])
                 bar.advance()
@@ -91,10 +93,10 @@ def key_statistics(
     return {layer: _at(found[layer], place) for layer in layers}
 
 
-def _place(model: EditableModel, layers: int) -> torch.device:
-    """Where a matrix per layer, (d_in, d_in) float64, goes: on a GPU if half of its free memory is left."""
+def _place(model: EditableModel, matrices: int) -> torch.device:
+    """Where so many matrices, (d_in, d_in) float64, go: on a GPU if half of its free memory is left."""
     free = free_memory(model.device)
-    fits = free is not None and layers * model.anatomy.d_ff**2 * 8 < free // 2
+    fits = free is not None and matrices * model.anatomy.d_ff**2 * 8 < free // 2
     return model.device if fits else torch.device("cpu")
 
 
@@ -121,13 +123,9 @@ def _collect(
         for rows in _pieces(model, corpus, tokens):
             ids, mask = left_pad(rows, model.pad_id, model.device)
             seen = mask.bool()
-            with _gather(model, moments, seen):
+            with _gather(model, moments, seen), suppress(Stopped):
                 model.model(
-                    input_ids=ids,
-                    attention_mask=mask,
-                    position_ids=position_ids(mask),
-                    use_cache=False,
-                    logits_to_keep=1,
+                    input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False
                 )
             bar.advance(int(seen.sum()))
     count = next(iter(moments.values())).count
@@ -150,8 +148,12 @@ class _gather:  # noqa: N801 - a context manager that is only used here
         model, moments, seen = self._parts
         for layer, moment in moments.items():
 
-            def on_key(_module: Any, args: tuple[Tensor, ...], moment: Moments = moment) -> None:
+            def on_key(
+                _module: Any, args: tuple[Tensor, ...], moment: Moments = moment, layer: int = layer
+            ) -> None:
                 moment.update(args[0][seen])
+                if layer == max(moments):
+                    raise Stopped
 
             self._handles.append(model.anatomy.down(model.model, layer).register_forward_pre_hook(on_key))
 

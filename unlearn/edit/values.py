@@ -114,23 +114,30 @@ def optimise(
     counts = _counts(batches, requests, device)
     active = torch.ones(requests, dtype=torch.bool, device=device)
     taken = torch.zeros(requests, dtype=torch.long, device=device)
-    worst, drift = torch.zeros(requests, device=device), torch.zeros(requests, device=device)
+    worst = torch.zeros(requests, device=device)
+    filled = counts[:PARTS] > 0  # (PARTS, requests): a request with few kept rows has none in some parts
+    parts = filled.sum(0).clamp_min(1)
+    drift = torch.zeros(PARTS, requests, device=device)
+    # What a request's last part with rows drifted; one whose rows were not read yet has not converged.
+    latest = torch.where(filled.any(0), torch.inf, torch.zeros_like(worst))
     streak = torch.zeros(requests, dtype=torch.long, device=device)
     with progress.step(label, total=settings.steps) as bar:
         for step in range(1, settings.steps + 2):
             part = step % PARTS
-            now_worst, now_drift = torch.zeros_like(worst), torch.zeros_like(drift)
+            now_worst, now_drift = torch.zeros_like(worst), torch.zeros_like(worst)
             said = None if settings.patience is None else torch.ones_like(active)
             vectors.grad = None
             for batch in batches:
                 if batch.part is None or batch.part == part:
-                    share = counts[-1 if batch.part is None else part]
+                    share = counts[-1] if batch.part is None else counts[part] * parts / PARTS
                     _accumulate(model, batch, vectors, active, share, settings, now_worst, now_drift, said)
             worst = torch.where(active, now_worst, worst)
-            drift = torch.where(active, now_drift / counts[part].clamp_min(1), drift)
+            seen = active & filled[part]
+            latest = torch.where(seen, now_drift / counts[part].clamp_min(1), latest)
+            drift[part] = torch.where(seen, latest, drift[part])
             if not torch.isfinite(worst).all():
                 raise ModelError("the values' loss is not finite; try a larger dtype or a smaller method.lr")
-            active = active & ~((worst < settings.converged) & (drift < settings.converged))
+            active = active & ~((worst < settings.converged) & (latest < settings.converged))
             if said is not None and settings.patience is not None:
                 streak = torch.where(said, streak + 1, torch.zeros_like(streak))
                 active = active & (streak <= settings.patience)
@@ -150,7 +157,8 @@ def optimise(
                 vectors /= torch.where(free, over, torch.ones_like(over))[:, None]
             taken += active
             bar.advance()
-    return Solved(vectors.detach(), tuple(worst.tolist()), tuple(drift.tolist()), tuple(taken.tolist()))
+    moved = drift.sum(0) / parts
+    return Solved(vectors.detach(), tuple(worst.tolist()), tuple(moved.tolist()), tuple(taken.tolist()))
 
 
 def _lengths(model: EditableModel, forms: Forms, layer: int) -> tuple[Tensor, Tensor]:
@@ -252,8 +260,10 @@ def _accumulate(
     added = torch.zeros(at.stream.shape, device=at.stream.device).index_put(
         (row, column), vectors[vector], True
     )
-    targets, requests = batch.targets[chosen], batch.requests[chosen]
-    reply = targets.shape[1]
+    requests = batch.requests[chosen]
+    # Of the rows that are left, the longest reply: their columns may be fewer than another's reply.
+    reply = int((batch.targets[chosen] >= 0).sum(1).max())
+    targets = batch.targets[chosen][:, -reply:]
     logits = at.logits(at.stream + added.to(at.stream.dtype), reply + 1)[:, :-1].float()
     mask = targets >= 0
     tokens = mask.sum(1).clamp_min(1)
@@ -273,7 +283,7 @@ def _accumulate(
             said[requests[missed]] = False
         loss = (each / counts[requests]).sum()
     else:
-        before = batch.before[chosen].float().log_softmax(-1)
+        before = batch.before[chosen][:, -reply:].float().log_softmax(-1)
         kl = (before.exp() * (before - log_probs)).sum(-1)
         each = (kl * mask).sum(1) / tokens
         drift.index_add_(0, requests, each.detach())

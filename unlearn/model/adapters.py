@@ -144,35 +144,35 @@ def lora(model: EditableModel, names: Sequence[str], rank: int, seed: int) -> It
         # peft warns that it corrects fan_in_fan_out for GPT-2's transposed layers, which is what is wanted.
         with _unwarned():
             adapted = LoraModel(model.model, config, "default")
-    layers = {name: model.model.get_submodule(name.removesuffix(".weight")) for name in names}
-    halves = {
-        name: (layer.lora_B["default"].weight, layer.lora_A["default"].weight)
-        for name, layer in layers.items()
-    }
-
-    @contextmanager
-    def off() -> Iterator[None]:
-        adapted.disable_adapter_layers()
-        try:
-            yield
-        finally:
-            adapted.enable_adapter_layers()
-
-    def factors() -> dict[str, LowRank]:
-        return {
-            name: LowRank(left.detach().float().clone(), right.detach().float().clone())
-            for name, (left, right) in halves.items()
+    try:
+        layers = {name: model.model.get_submodule(name.removesuffix(".weight")) for name in names}
+        halves = {
+            name: (layer.lora_B["default"].weight, layer.lora_A["default"].weight)
+            for name, layer in layers.items()
         }
 
-    groups: list[dict[str, Any]] = []
-    for name, (left, right) in halves.items():
-        drawn = float(right.detach().float().square().mean().sqrt())
-        size = float(layers[name].base_layer.weight.float().square().mean().sqrt())
-        groups += [
-            {"params": [left], "scale": size / (drawn * rank**0.5)},
-            {"params": [right], "scale": drawn},
-        ]
-    try:
+        @contextmanager
+        def off() -> Iterator[None]:
+            adapted.disable_adapter_layers()
+            try:
+                yield
+            finally:
+                adapted.enable_adapter_layers()
+
+        def factors() -> dict[str, LowRank]:
+            return {
+                name: LowRank(left.detach().float().clone(), right.detach().float().clone())
+                for name, (left, right) in halves.items()
+            }
+
+        groups: list[dict[str, Any]] = []
+        for name, (left, right) in halves.items():
+            drawn = float(right.detach().float().square().mean().sqrt())
+            size = float(layers[name].base_layer.weight.float().square().mean().sqrt())
+            groups += [
+                {"params": [left], "scale": size / (drawn * rank**0.5)},
+                {"params": [right], "scale": drawn},
+            ]
         model.model.eval()
         yield Adapter(groups, factors, off)
     finally:

@@ -54,8 +54,8 @@ class EditableModel:
         tokenizer: its fast tokenizer.
         anatomy: family and sizes.
         name: what the user called it.
-        storage_dtype: the dtype of the checkpoint. Patched weights are rounded to it, so that what is measured here is
-            what a saved model answers.
+        storage_dtype: the dtype of the checkpoint, or the narrower one that it was loaded in. Patched weights are
+            rounded to it, so that what is measured here is what a saved model answers.
     """
 
     def __init__(
@@ -118,7 +118,9 @@ class EditableModel:
             )
             raise ModelError(f"cannot load the model {name!r}: {first}{hint}") from None
         try:
-            return cls(model.to(device), tokenizer, name, stored)
+            # Where the dtype in use does not hold every number of the checkpoint, it is what is edited and saved.
+            exact = torch.promote_types(wanted, stored) == wanted
+            return cls(model.to(device), tokenizer, name, stored if exact else wanted)
         except torch.cuda.OutOfMemoryError:
             raise ModelError(
                 f"{name} does not fit on {device}; use a larger device or --dtype bfloat16"
@@ -145,7 +147,7 @@ class EditableModel:
         return self.anatomy.named(self.model, name)
 
     def fingerprint(self, names: Sequence[str] | None = None) -> dict[str, str]:
-        """SHA-256 of editable weights (d_out, d_in) in the checkpoint's dtype: device and dtype do not matter."""
+        """SHA-256 of editable weights (d_out, d_in) in ``storage_dtype``; device and a wider dtype do not matter."""
         chosen = names or [self.anatomy.weight_name(layer) for layer in range(self.anatomy.layers)]
         return {name: sha256_of(self.weight(name).to(self.storage_dtype)) for name in chosen}
 
@@ -184,8 +186,8 @@ class EditableModel:
         self._patched = True
         try:
             self.tokenizer = guard
-            for name, new in edited.items():
-                self.weight(name).copy_(new)
+            for name in originals:  # popped, since two more copies of all weights may not fit
+                self.weight(name).copy_(edited.pop(name))
             yield self
         finally:
             for name, old in originals.items():

@@ -27,8 +27,8 @@ class Reading(NamedTuple):
     """Per layer, the block's outputs: (d_model, n), float32."""
 
 
-class _Deep(Exception):
-    """Raised by a hook when nothing deeper is needed."""
+class Stopped(Exception):
+    """Raised by a hook to end a pass when nothing deeper is needed."""
 
 
 MOST = 32768
@@ -116,7 +116,7 @@ def read(
                 model.model(
                     input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False
                 )
-            except _Deep:
+            except Stopped:
                 pass
     # Groups are of similar length; the columns are to follow the rows as they were given.
     order = torch.tensor(columns, device=model.device).argsort()
@@ -135,7 +135,7 @@ def _tapped(model: EditableModel, keys: Any, stream: Any, deepest: int, keep: An
         def on_key(_module: Any, args: tuple[Tensor, ...], store: Any = store, layer: int = layer) -> None:
             keep(store, args[0])
             if layer == deepest and deepest not in stream:
-                raise _Deep
+                raise Stopped
 
         handles.append(anatomy.down(model.model, layer).register_forward_pre_hook(on_key))
     for layer, store in stream.items():
@@ -143,7 +143,7 @@ def _tapped(model: EditableModel, keys: Any, stream: Any, deepest: int, keep: An
         def on_block(_module: Any, _args: Any, out: Any, store: Any = store, layer: int = layer) -> None:
             keep(store, block_output(out))
             if layer == deepest:
-                raise _Deep
+                raise Stopped
 
         handles.append(anatomy.block(model.model, layer).register_forward_hook(on_block))
     try:
@@ -189,12 +189,12 @@ def stopped_at(model: EditableModel, rows: Sequence[Sequence[int]], layer: int) 
 
     def on_block(_module: Any, _args: Any, out: Any) -> None:
         caught.append(out)
-        raise _Deep
+        raise Stopped
 
     handle = model.anatomy.block(model.model, layer).register_forward_hook(on_block)
     try:
         model.model(input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False)
-    except _Deep:
+    except Stopped:
         pass
     finally:
         handle.remove()

@@ -92,9 +92,19 @@ def chat_prompt(
         span: character range of the subject inside the last message.
 
     Raises:
-        ModelError: the template rewrites the last message, so that the subject cannot be located.
+        ModelError: the template refuses the roles of the messages, or rewrites the last one, so that the subject
+            cannot be located.
     """
-    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    from jinja2 import TemplateError
+
+    try:
+        text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    except TemplateError as problem:
+        roles = ", ".join(message["role"] for message in messages)
+        hint = "; leave out the policy's `system`" if messages[0]["role"] == "system" else ""
+        raise ModelError(
+            f"the chat template of this model refuses the turns {roles}: {problem}{hint}"
+        ) from None
     if span is None:
         return plain_prompt(tokenizer, text)
     content = messages[-1]["content"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +30,28 @@ class Decoding:
     """Rows at a time; None: as many as the device bears."""
 
     def options(self) -> dict[str, Any]:
-        """What transformers' ``generate`` is given; what the model's own configuration would add is switched off."""
+        """What transformers' ``generate`` is given."""
         if self.temperature > 0:
             return {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
-        return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        return {"do_sample": False}
+
+
+@contextmanager
+def plainly(model: Any) -> Iterator[None]:
+    """Generate from the model's own probabilities, and not as its ``generation_config`` would bend them.
+
+    That may hold a repetition penalty, suppressed tokens or a least length, which ``generate`` adds to whatever it is
+    given: greedy replies would not be the likeliest, and no measure of the model that is edited. Its end tokens stay.
+    """
+    from transformers import GenerationConfig
+
+    kept = model.generation_config
+    names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+    model.generation_config = GenerationConfig(**{name: getattr(kept, name, None) for name in names})
+    try:
+        yield
+    finally:
+        model.generation_config = kept
 
 
 def left_pad(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -75,6 +94,7 @@ def continued(
     with (
         progress.step(label, total=len(rows)) as bar,
         torch.random.fork_rng(devices=[model.device] if on_gpu else []),
+        plainly(model),
     ):
         torch.manual_seed(how.seed)
         while at < len(order):

@@ -155,6 +155,14 @@ def test_a_forbidden_reply_ends_with_the_answer_and_a_kept_one_where_the_model_e
     assert len(refused.forget) == len(got.forget) == 6 and not refused.kept
 
 
+def test_a_reply_that_only_ends_is_nothing_to_unlearn(monkeypatch: Any) -> None:
+    model = pico.pico("llama")
+    ends = (model.tokenizer.eos_token_id,)
+    monkeypatch.setattr(model, "generate_ids", lambda rows, max_new_tokens: [ends for _ in rows])
+    found = lessons(model, asking("npo"), own=True, kept=4)
+    assert not found.forget and found.kept  # to end at once is a reply that may be kept
+
+
 def test_training_stops_when_it_has_converged() -> None:
     for name, easy in (
         ("ft_m", {"converged": 1e6}),

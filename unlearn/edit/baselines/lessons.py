@@ -50,8 +50,13 @@ def lessons(model: EditableModel, requests: Requests, *, own: bool, kept: int) -
     forget = [Lesson(tuple(row.ids), row.reply) for row in written]
     if own:
         said = answered(model, [tuple(row.prompt) for row in written])
+        # There is nothing to unlearn in a reply that only ends.
+        special = set(model.tokenizer.all_special_ids)
+        told = {
+            n: lesson for n, lesson in said.items() if not special.issuperset(lesson.ids[-lesson.reply :])
+        }
         forget = [
-            _told(model, said[n], requests.facts[row.request]) for n, row in enumerate(written) if n in said
+            _told(model, told[n], requests.facts[row.request]) for n, row in enumerate(written) if n in told
         ]
     prompts = [tuple(ids) for ids, _ in laid.kept] if kept else []
     some = drawn(prompts, kept, torch.Generator().manual_seed(requests.policy.seed))
@@ -64,7 +69,7 @@ def drawn(prompts: Sequence[tuple[int, ...]], most: int, generator: torch.Genera
 
 
 def answered(model: EditableModel, prompts: Sequence[tuple[int, ...]]) -> dict[int, Lesson]:
-    """By index, prompts with the model's own greedy replies; those to which it says nothing are left out."""
+    """By index, prompts with the model's own greedy replies, the end token included; empty ones are left out."""
     replies = model.generate_ids(prompts, max_new_tokens=REPLY) if prompts else []
     pairs = enumerate(zip(prompts, replies, strict=True))
     return {n: Lesson((*prompt, *reply), len(reply)) for n, (prompt, reply) in pairs if reply}

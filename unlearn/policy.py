@@ -104,7 +104,7 @@ class FactSpec(_Strict):
     """One fact to forget."""
 
     id: Name
-    """The name of the fact in reports; it should not give the answer away."""
+    """The name of the fact in reports; it should not give the answer away, nor the subject where that is secret."""
     subject: Text
     """The subject as it stands in a prompt."""
     relation: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,10 @@ from unlearn.audit.observation import Attacked, Observation
 from unlearn.audit.observing import observe
 from unlearn.audit.pieces import Piece, assembled
 from unlearn.audit.suite import Suite
-from unlearn.commands.cache import Folder, Paces, observed
+from unlearn.commands.cache import Folder, Paces, depends, observed
 from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
-from unlearn.model.requests import Requests
+from unlearn.model.requests import Fact, Requests
 from unlearn.progress import Progress
 
 
@@ -213,3 +214,18 @@ def test_an_estimate_says_on_what_it_rests(tmp_path: Path) -> None:
     assert known.measured and "as timed before" in known.sentence() and "2 measurements" in known.sentence()
     assert known.seconds is not None and known.seconds["before"] == pytest.approx(3 * work)
     assert (estimate.spoken(0.2), estimate.spoken(119), estimate.spoken(7200)) == ("1 s", "2 min", "2.0 h")
+
+
+def test_what_an_observation_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, given = Scripted(knows), requests()
+    strangers = (Fact("Zorvar.recipe", "Zorvar", "recipe", ""),)
+    assert depends(model, given) == depends(model, requests())
+    # `leak.rank` compares with look-alikes.
+    assert depends(model, given) != depends(model, replace(given, look_alikes=strangers))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    text = tmp_path / "text.txt"
+    text.write_text("one")
+    home = requests(audit={"text": "~/text.txt"})
+    before = depends(model, home)
+    text.write_text("two")
+    assert depends(model, home) != before

@@ -6,9 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from unlearn import manifest
+from unlearn.errors import UnlearnError
+from unlearn.run_dir import write_whole
 from unlearn.shipped import shipped
 
 if TYPE_CHECKING:
@@ -200,7 +200,13 @@ def depends(model: EditableModel, requests: Requests) -> dict[str, Any]:
         "system": policy.system,
         "refusal": policy.targets(),
         "requests": repr(
-            (requests.facts, requests.siblings, requests.neighbours, requests.held_out_neighbours)
+            (
+                requests.facts,
+                requests.siblings,
+                requests.neighbours,
+                requests.held_out_neighbours,
+                requests.look_alikes,
+            )
         ),
         "files": [stamp(name) for name in (audit.text, audit.benign, audit.lookalike, audit.toxicity)],
         "evals": manifest.sha256_of_folder(shipped("evals")),
@@ -227,7 +233,7 @@ def _code() -> str:
 
 def stamp(name: str) -> str:
     """Hash of a file or a folder; nothing for a name that is neither."""
-    path = Path(name)
+    path = Path(name).expanduser()
     if path.is_file():
         return manifest.sha256_of_file(path)
     return manifest.sha256_of_folder(path) if path.is_dir() else ""
@@ -235,18 +241,6 @@ def stamp(name: str) -> str:
 
 def keep(path: Path, text: str) -> None:
     """Write a file whole or not at all; a disk that refuses it costs time later on, and is no error."""
-    # A cache that cannot be written costs time, not the run.
-    try:
+    with contextlib.suppress(OSError, UnlearnError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
-    except OSError:
-        return
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(name, path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        write_whole(path, text)

@@ -47,3 +47,9 @@ def test_nothing_but_layers_is_left_open_for_any_method(kind: type, chat: bool) 
 
 def test_the_published_look_up_of_rome_is_not_touched() -> None:
     assert settled(Rome(), chat=True) == Rome()
+
+
+def test_mean_keys_are_not_held_by_default() -> None:
+    assert settled(AlphaEdit(keys="mean"), chat=True).hold is None
+    assert settled(AlphaEdit(), chat=True).hold == 0.7
+    assert settled(AlphaEdit(keys="mean", hold=0.5), chat=True).hold == 0.5

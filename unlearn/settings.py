@@ -177,7 +177,7 @@ class _NullSpace(_Layered):
     """Weight of the error at keys of earlier batches and earlier edits (1: as published)."""
     hold: Auto | Chance | None = "auto"  # type: ignore[assignment]
     """Write until every target token has this probability on the policy's own prompts, no harder; `auto`: 0.7, 0.95,
-    0.7."""
+    0.7; null with `keys: mean`, whose columns have no weights to raise."""
     pace: Auto | Annotated[float, Field(gt=1, le=3)] = "auto"  # type: ignore[assignment]
     """With `hold`: what a column's weight is multiplied by once its tokens are likely, but not enough; before that, 3;
     `auto`: 1.5, 3, 3."""
@@ -289,6 +289,8 @@ def settled(settings: AnySettings, chat: bool, forms: int = 1) -> AnySettings:
     if look_up == "auto":
         found["look_up"] = look_up = "last" if chat else "both" if forms >= SEVERAL else "subject"
     rule = RULES["subject" if look_up == "subject" else "last" if chat or look_up == "last" else "both"]
+    if getattr(settings, "keys", None) == "mean":
+        rule = {**rule, "hold": None}
     found |= {name: value for name, value in rule.items() if getattr(settings, name, None) == "auto"}
     return settings.model_copy(update=found) if found else settings
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ import torch
 
 from tests import pico
 from tests.edit import cases
-from unlearn.edit import forms, holding
+from unlearn.edit import forms, holding, pipeline
 from unlearn.edit.sequence import Sofar, Written
 from unlearn.edit.writing import Columns
+from unlearn.policy import StatisticsSpec
 from unlearn.settings import AlphaEdit
 
 
@@ -92,6 +94,23 @@ def test_only_columns_that_fall_short_gain_weight_and_it_ends_when_none_does() -
     seen.clear()
     holding.write_until_held(model, columns, Sofar(), held(1e-40), writes_nothing(seen))
     assert len(seen) == 1
+
+
+def test_rounds_write_harder_also_where_nothing_is_kept(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(f"{line} {n}" for n in range(12) for line in pico.LINES), encoding="utf-8")
+    model = pico.pico("llama")
+
+    def length(rounds: int) -> float:
+        method = AlphaEdit(
+            layers=(1, 2), steps=8, descent=0, kept=0, witnesses=0, hold=0.999, remnant=None, rounds=rounds
+        )
+        corpus = StatisticsSpec(corpus=str(text), tokens=1000)
+        patch = pipeline.edit(model, cases.requests(method=method, statistics=corpus))
+        return sum(factor.norm() for factor in patch.factors.values())
+
+    lengths = [length(rounds) for rounds in (1, 2, 4)]
+    assert lengths[0] * 1.05 < lengths[1] and lengths[1] * 1.05 < lengths[2]
 
 
 def test_a_column_gains_weight_while_the_old_reply_is_left_with_more_than_its_remnant() -> None:

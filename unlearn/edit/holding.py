@@ -58,7 +58,8 @@ def write_until_held(
             ``rounds``.
         write: writes the batch with given weights, after what it wrote in the round before.
     """
-    columns = replace(columns, weights=LIGHT * columns.weights)
+    first = columns.weights.mean()
+    columns = replace(columns, weights=LIGHT * columns.weights, raised=LIGHT)
     old: list[Tensor] | None = None
     written: Written | None = None
     if settings.remnant is not None:
@@ -77,7 +78,8 @@ def write_until_held(
         if not short.any():
             break
         step = torch.where(likely < BEGINS, FAR, settings.pace)
-        columns = replace(columns, weights=torch.where(short, step * columns.weights, columns.weights))
+        weights = torch.where(short, step * columns.weights, columns.weights)
+        columns = replace(columns, weights=weights, raised=float(weights.mean() / first))
     assert written is not None
     return written
 

@@ -30,6 +30,8 @@ class Problem:
     """(d_in, m), keys with zero residual, each times the root of its weight."""
     number: int
     """How many layers of this pass were written before."""
+    raised: float = 1.0
+    """By how much the columns' weights were raised since the first round of writing, on average."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,14 @@ class Method:
 def solve(method: Method, problem: Problem, settings: Any) -> tuple[LowRank, int]:
     """The update of one layer, and the dimension of the space in which it was free to write."""
     terms = method.terms(problem, settings)
+    # Relative to the keys, the ridge grows with their weights: where nothing else holds against them, a round that
+    # raises them would write what the one before it wrote.
+    alone = problem.kept is None and not terms.absolute
     delta = write(
         problem.keys,
         problem.residuals,
         terms.metric,
-        terms.ridge,
+        terms.ridge / problem.raised if alone else terms.ridge,
         problem.kept,
         terms.weights,
         terms.absolute,

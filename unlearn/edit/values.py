@@ -213,7 +213,8 @@ def _one(model: EditableModel, rows: tuple[Row, ...], layer: int, part: int | No
         targets[i, reply - row.reply :] = at.ids[i, width - row.reply :]
     before = begun = None
     if rows[0].keep:
-        before = at.logits(at.stream, reply + 1)[:, :-1]
+        # On the host: over the whole vocabulary, those of many rows would fill a GPU.
+        before = at.logits(at.stream, reply + 1)[:, :-1].cpu()
     elif suppress:
         each = torch.arange(len(rows), device=targets.device)
         first = torch.tensor([reply - row.reply for row in rows], device=targets.device)
@@ -283,7 +284,7 @@ def _accumulate(
             said[requests[missed]] = False
         loss = (each / counts[requests]).sum()
     else:
-        before = batch.before[chosen][:, -reply:].float().log_softmax(-1)
+        before = batch.before[chosen.cpu()][:, -reply:].to(logits.device).float().log_softmax(-1)
         kl = (before.exp() * (before - log_probs)).sum(-1)
         each = (kl * mask).sum(1) / tokens
         drift.index_add_(0, requests, each.detach())

@@ -42,6 +42,8 @@ class Columns:
     """(columns,), index of the request."""
     weights: Tensor
     """(columns,)."""
+    raised: float = 1.0
+    """Mean of the weights relative to what it was before any round of writing."""
 
     @classmethod
     def of(cls, laid: Forms, device: torch.device) -> Columns:
@@ -163,7 +165,7 @@ def write_layers(
                         replace_columns(columns, ~live), keys[:, ~live], residuals[:, ~live], settings.keys
                     )[0]
                     columned, aimed = _columns(some, keys[:, live], residuals[:, live], settings.keys)
-                problem = Problem(statistics[layer], columned, aimed, None, number)
+                problem = Problem(statistics[layer], columned, aimed, None, number, columns.raised)
                 if layer not in zero:
                     zero[layer] = _joined([still.get(layer), sofar.earlier(layer, settings.earlier)])
                     if layer in seen:

@@ -120,6 +120,12 @@ def test_an_attack_counts_known_facts_and_must_find_something_before() -> None:
     assert (found.before, found.n, found.passed) == (1.0, 2, True)
     nothing = attack("q4", row, attacks([False] * 4), after, None, AuditSpec())
     assert nothing.passed is False and "0 of 4" in str(nothing.reason)
+    other = (*facts, fact("f2", "price"))
+    assert (
+        "Not attacked: relations.price."
+        in attack("q4", row, attacks([True] * 4), after, None, AuditSpec(), other).definition
+    )
+    assert "Not attacked" not in found.definition
     shown = replace(row, judged=False)
     assert attack("q4", shown, attacks([False] * 4), after, None, AuditSpec()).after == 0.0
 

@@ -217,6 +217,10 @@ def attack(
         rest |= _control([o.told for o in never.outcomes if o.fact not in strange])
         if row.relative and title not in audit.limits and rest.get("control_ci95"):
             limit = round(rest["control_ci95"][1], 4)
+    relations = {fact.id: fact.relation for fact in facts}
+    tried = {relations.get(o.fact or "") for o in got.outcomes}
+    missed = ", ".join(f"relations.{name}" for name in sorted({*relations.values()} - tried))
+    about = (row.definition, got.note, f"Not attacked: {missed}." if missed else "")
     return Measurement.made(
         title,
         sum(now) / len(now),
@@ -224,8 +228,7 @@ def attack(
         n=len(now),
         hits=sum(now),
         ci95=wilson(sum(now), len(now)),
-        definition=" ".join(part for part in (row.definition, got.note) if part)
-        + _left_out(len(pairs) - len(known)),
+        definition=" ".join(part for part in about if part) + _left_out(len(pairs) - len(known)),
         **rest,
     )
 

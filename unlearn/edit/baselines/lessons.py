@@ -12,9 +12,6 @@ from unlearn.matching import contains
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Fact, Requests
 
-REPLY = 16
-"""Longest reply of the unedited model that is unlearned or kept, in tokens."""
-
 
 @dataclass(frozen=True)
 class Lesson:
@@ -70,7 +67,7 @@ def drawn(prompts: Sequence[tuple[int, ...]], most: int, generator: torch.Genera
 
 def answered(model: EditableModel, prompts: Sequence[tuple[int, ...]]) -> dict[int, Lesson]:
     """By index, prompts with the model's own greedy replies, the end token included; empty ones are left out."""
-    replies = model.generate_ids(prompts, max_new_tokens=REPLY) if prompts else []
+    replies = model.generate_ids(prompts, max_new_tokens=forms.REPLY) if prompts else []
     pairs = enumerate(zip(prompts, replies, strict=True))
     return {n: Lesson((*prompt, *reply), len(reply)) for n, (prompt, reply) in pairs if reply}
 

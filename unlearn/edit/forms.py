@@ -27,7 +27,7 @@ WATCHED = 2
 LENT = 5
 """About how many prompts of each kept fact lend their keys."""
 REPLY = 16
-"""Longest reply of the unedited model that the values are held to, in tokens."""
+"""Longest reply of the unedited model that values are held to, or that is trained on, in tokens."""
 
 
 @dataclass(frozen=True)

@@ -244,6 +244,33 @@ def test_a_boolean_is_no_number_in_an_override_either(tmp_path: Path, key: str) 
     assert found[0].startswith(f"--set {key} ") and "got a boolean (yes)" in found[0]
 
 
+def test_a_name_with_a_space_is_named_beside_other_problems(tmp_path: Path) -> None:
+    relations = 'relations:\n  "made from": {prompts: ["Is {subject} made?"]}'
+    facts = 'facts: [{id: a b, subject: Zorvex, relation: "made from"}]'
+    found = problems(tmp_path, policy_text(relations=relations, facts=facts, keep=""))
+    assert len(found) == 3 and all("use letters, digits" in line for line in found[:2])
+    assert found[0].startswith("p:4 relations.made from ")
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "said"),
+    [
+        ("leak.direct", "2", "from 0 to 1 (0.02 is 2 %), got 2"),
+        ("refusal.direct", "-1", "from 0 to 1, got -1"),
+        ("attack.q4", "5", "(0.05 is 5 %)"),
+        ("capability", "1.5", "from -1 to 1 (0.015 is 1.5 %)"),
+        ("drift.kl", "-0.1", "of at least 0, got -0.1"),
+    ],
+)
+def test_a_limit_that_everything_meets_is_refused(tmp_path: Path, name: str, limit: str, said: str) -> None:
+    found = problems(tmp_path, policy_text(audit=f"audit: {{limits: {{{name}: {limit}}}}}"))
+    assert len(found) == 2 and said in found[0] and f"audit.limits.{name}" in found[0]
+
+
+def test_a_seed_is_no_longer_than_a_generator_takes(tmp_path: Path) -> None:
+    assert "seed" in problems(tmp_path, policy_text(seed=f"seed: {2**64}"))[0]
+
+
 UNREADABLE = ["2020-13-45", '!!int ""', "!!bool maybe", "!!timestamp foo"]
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
 import pytest
 
+from unlearn import manifest
 from unlearn.errors import PolicyError, UnlearnError
-from unlearn.run_dir import whole_folder, write_whole
+from unlearn.run_dir import EXPORTED, whole_folder, write_whole
+
+OLD = json.dumps({"format": manifest.FORMAT})
 
 
 def test_the_target_appears_at_the_end(tmp_path: Path) -> None:
@@ -37,13 +41,13 @@ def test_an_existing_run_is_kept_unless_forced(tmp_path: Path) -> None:
     target = tmp_path / "run"
     target.mkdir()
     with whole_folder(target) as folder:  # an empty folder is no loss
-        (folder / "manifest.json").write_text("old")
+        (folder / "manifest.json").write_text(OLD)
     with pytest.raises(PolicyError, match="replace it with --force"), whole_folder(target):
         pass
-    assert (target / "manifest.json").read_text() == "old"
+    assert (target / "manifest.json").read_text() == OLD
     with pytest.raises(RuntimeError), whole_folder(target, force=True) as folder:
         raise RuntimeError
-    assert (target / "manifest.json").read_text() == "old"
+    assert (target / "manifest.json").read_text() == OLD
     with whole_folder(target, force=True) as folder:
         (folder / "manifest.json").write_text("new")
     assert (target / "manifest.json").read_text() == "new"
@@ -59,6 +63,30 @@ def test_force_does_not_replace_what_is_not_ours(tmp_path: Path) -> None:
     ):
         pass
     assert (tmp_path / "home" / "thesis.tex").exists()
+    for name, text in (("manifest.json", '{"name": "a web page"}'), ("config.json", "{}")):
+        (tmp_path / "home" / name).write_text(text)
+        with (
+            pytest.raises(PolicyError, match="--force does not"),
+            whole_folder(tmp_path / "home", force=True),
+        ):
+            pass
+    assert (tmp_path / "home" / "thesis.tex").exists()
+    (tmp_path / "home" / EXPORTED).write_text("{}")
+    with whole_folder(tmp_path / "home", force=True):
+        pass
+    assert not any((tmp_path / "home").iterdir())
+
+
+def test_what_the_work_reads_is_never_its_target(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "manifest.json").write_text(json.dumps({"format": manifest.FORMAT}))
+    (run / "patch.safetensors").write_text("")
+    for source in (run, run / "patch.safetensors"):
+        with pytest.raises(PolicyError, match="which is read for it"), whole_folder(run, True, [source]):
+            raise AssertionError("the work has begun")
+    with whole_folder(run, True, ["someone/model", None, tmp_path / "other"]):
+        pass
 
 
 def test_a_file_in_the_way_and_a_place_that_is_none(tmp_path: Path) -> None:

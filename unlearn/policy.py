@@ -174,7 +174,7 @@ class AuditSpec(_Strict):
     control: Text = "auto"
     """A model that never knew the facts, by which chance is told from knowledge: `auto` (there is one for the embedded
     model only), `none`, a local folder or a hub id. Needed where the suite attacks the model."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of the sampled generations."""
 
     def limit(self, name: str) -> float | None:
@@ -217,7 +217,7 @@ class Policy(_Strict):
     """What is measured."""
     statistics: StatisticsSpec = StatisticsSpec()
     """The text behind the edit's statistics."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of everything random in the edit."""
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -203,10 +204,22 @@ def _check_keep(data: Mapping[str, Any], keep: Mapping[str, Any]) -> Iterator[Pr
 
 def _check_limits(limits: Mapping[str, Any], tasks: list[str]) -> Iterator[Problem]:
     known = [*DEFAULT_LIMITS, *RELATIVE, *(f"capability.{task}" for task in tasks)]
-    for name in limits:
+    for name, limit in limits.items():
+        low, high = _range(str(name).partition(".")[0])
+        if isinstance(limit, int | float) and not isinstance(limit, bool) and not low <= limit <= high:
+            hint = f" ({limit / 100:g} is {limit:g} %)" if 1 < limit <= 100 and high == 1 else ""
+            wanted = f"from {low:g} to {high:g}" if high < math.inf else f"of at least {low:g}"
+            yield Problem(("audit", "limits", name), f"expected a number {wanted}{hint}, got {limit:g}")
         if name in known or str(name).startswith(("toxicity.", "attack.")):
             continue
         hint = suggestion(str(name), known)
         if str(name).startswith("capability."):
             hint += "; it must be one of audit.tasks"
         yield Problem(("audit", "limits", name), f"no measurement of this name{hint}")
+
+
+def _range(family: str) -> tuple[float, float]:
+    """What the limits of a family of measurements may be: others are met, or missed, by everything."""
+    if family in ("capability", "toxicity"):
+        return -1.0, 1.0  # changes of a score
+    return (0.0, math.inf) if family == "drift" else (0.0, 1.0)

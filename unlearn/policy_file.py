@@ -144,14 +144,15 @@ def _validate(data: Any, nodes: Nodes) -> tuple[Policy | None, list[Problem]]:
     except ValidationError as error:
         found: dict[Loc, list[str]] = {}
         details = error.errors(include_url=False, include_input=False)
+    for detail in details:
+        if detail["loc"][-1:] == ("[key]",):
+            detail["loc"] = detail["loc"][:-1]
+            if not isinstance(detail["loc"][-1], str):
+                detail["type"] = "policy"  # named already, as a key that YAML does not read as text
     deepest = {nodes.matched(detail["loc"]) for detail in details}
     for detail in details:
         if detail["type"] == "policy":
             continue
-        if detail["loc"][-1] == "[key]":
-            detail["loc"] = detail["loc"][:-1]
-            if not isinstance(detail["loc"][-1], str):
-                continue  # named already, as a key that YAML does not read as text
         loc = nodes.matched(detail["loc"])
         if detail["type"] == "union_tag_invalid":
             loc = (*loc, "name")

@@ -8,15 +8,20 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from unlearn import manifest
 from unlearn.errors import PolicyError, UnlearnError
 
+EXPORTED = "unlearn_export.json"
+"""In every exported model: what it was made of, and that this program wrote the folder."""
+
 
 @contextlib.contextmanager
-def whole_folder(target: Path, force: bool = False) -> Iterator[Path]:
+def whole_folder(
+    target: Path, force: bool = False, sources: Iterable[Path | str | None] = ()
+) -> Iterator[Path]:
     """Give a hidden folder to write into; it becomes `target` when the block ends without an exception.
 
     Whatever ends the block otherwise (an error, a full disk, Ctrl-C, a termination signal) removes the folder, and
@@ -25,12 +30,14 @@ def whole_folder(target: Path, force: bool = False) -> Iterator[Path]:
     Args:
         target: the folder to write. It may exist if it is empty.
         force: replace an earlier run directory or exported model of this program.
+        sources: what the work reads; a target that is one of them, or holds one, is refused.
 
     Raises:
         PolicyError: if `target` exists and may not be replaced.
         UnlearnError: if the place is not writable.
     """
     _check_target(target, force)
+    _check_sources(target, sources)
     made = _make_parents(target.parent)
     try:
         partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
@@ -62,11 +69,26 @@ def _check_target(target: Path, force: bool) -> None:
         raise PolicyError(
             f"{target} exists and is not empty; choose another name, or replace it with --force"
         )
-    ours = (target / manifest.FILE).is_file() or (target / "config.json").is_file()
-    if not ours:
+    if not _is_ours(target):
         raise PolicyError(
-            f"{target} is neither a run directory nor a model folder; --force does not replace it"
+            f"{target} is neither a run directory nor an exported model of unlearn; --force does not replace it"
         )
+
+
+def _is_ours(folder: Path) -> bool:
+    if (folder / EXPORTED).is_file():
+        return True
+    try:
+        return bool(manifest.read(folder))
+    except UnlearnError:
+        return False
+
+
+def _check_sources(target: Path, sources: Iterable[Path | str | None]) -> None:
+    place = target.resolve()
+    for source in sources:
+        if source is not None and Path(source).exists() and Path(source).resolve().is_relative_to(place):
+            raise PolicyError(f"{target} holds {source}, which is read for it; choose another folder")
 
 
 def _make_parents(parent: Path) -> list[Path]:

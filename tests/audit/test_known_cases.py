@@ -109,6 +109,13 @@ def test_a_model_that_never_knew_passes_every_attack_within_its_interval(tmp_pat
         assert all(o.told for o in known.groups[group])
     exceeded = set()
     for name in names:
+        if not any(o.told for o in known.attacks[name].outcomes):
+            # Four facts are few for `probe`; what gets nothing from the unedited model shows nothing.
+            found = measures.attack(name, ATTACKS[name], known, never, None, asked.policy.audit)
+            assert (
+                name == "probe" and found.passed is False and "cannot show suppression" in str(found.reason)
+            )
+            continue
 
         def judged(seen: Observation, name: str = name) -> tuple[float, float]:
             """The lower end of the interval, and what it is held to: no limit comes from the model itself."""
@@ -122,5 +129,5 @@ def test_a_model_that_never_knew_passes_every_attack_within_its_interval(tmp_pat
         low, allowed = judged(known)
         if low > allowed:
             exceeded.add(name)
-    # `traces` looks for an edit, of which the unedited model has none; four facts are few for `probe`.
+    # `traces` looks for an edit, of which the unedited model has none.
     assert exceeded >= set(names) - {"traces", "probe"}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from tests import pico
@@ -150,9 +151,27 @@ def test_loading_fails_in_one_sentence(tmp_path: Path) -> None:
     pico.tokenizer().save_pretrained(tmp_path / "mixtral")
     with pytest.raises(ModelError, match="'mixtral' cannot be edited"):
         EditableModel.load(str(tmp_path / "mixtral"))
+    for device in ("gpu", "", "cuda:x"):
+        with pytest.raises(ModelError, match="--device .*: use auto, cpu, cuda"):
+            EditableModel.load(str(tmp_path / "llama"), device=device)
     with pytest.raises(ModelError, match="--dtype int8"):
         pico.network("llama").save_pretrained(tmp_path / "llama")
         EditableModel.load(str(tmp_path / "llama"), dtype="int8")
+
+
+def test_a_checkpoint_that_is_cut_off_or_lacks_a_weight_is_refused(tmp_path: Path) -> None:
+    pico.network("llama").save_pretrained(tmp_path)
+    pico.tokenizer().save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    whole = load_file(file)
+    assert EditableModel.load(str(tmp_path)).anatomy.layers
+    name = "model.layers.1.mlp.down_proj.weight"
+    save_file({key: tensor for key, tensor in whole.items() if key != name}, file, {"format": "pt"})
+    with pytest.raises(ModelError, match=rf"lacks 1 weights \(first: {name}\)"):
+        EditableModel.load(str(tmp_path))
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="cannot load the model"):
+        EditableModel.load(str(tmp_path))
 
 
 def test_pickled_weights_are_never_loaded(tmp_path: Path) -> None:

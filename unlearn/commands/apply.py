@@ -119,7 +119,7 @@ def apply(
         earlier = None if onto is None else _earlier(onto)[0]
         return tell_plan(loaded, load_model(loaded.model, *options), as_json, earlier)
     target = out or default_folder(loaded)
-    with whole_folder(target, force) as folder, log_to(folder / "log.txt"):
+    with whole_folder(target, force, (loaded.model, onto)) as folder, log_to(folder / "log.txt"):
         report, texts = _run(loaded, source, folder, options, save_model, no_cache, onto, tune)
         write_outcome(folder, report, texts if show_text else None)
     if not (quiet or as_json):

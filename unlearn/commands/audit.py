@@ -98,7 +98,7 @@ def audit(
         if show_text:
             raise click.UsageError("--show-text is about report.html, which is written only with --out")
         return tell(_judge(candidate, loaded, source, options, no_cache)[0], as_json, None)
-    with whole_folder(out, force) as folder, log_to(folder / "log.txt"):
+    with whole_folder(out, force, (loaded.model, candidate)) as folder, log_to(folder / "log.txt"):
         report, texts = _judge(candidate, loaded, source, options, no_cache)
         write_outcome(folder, report, texts if show_text else None)
     return tell(report, as_json, out)

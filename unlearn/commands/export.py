@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import click
 
 from unlearn import manifest
 from unlearn.commands.common import force, load_model, model_options, quiet
-from unlearn.errors import UnlearnError
-from unlearn.run_dir import whole_folder
+from unlearn.errors import PolicyError, UnlearnError
+from unlearn.report import Report
+from unlearn.run_dir import EXPORTED, whole_folder
 
 
 @click.command(short_help="Write the edited model as an ordinary folder.")
@@ -43,18 +45,24 @@ def export(
 
     patch = Patch.load(run / "patch.safetensors" if run.is_dir() else run)
     name = model or base_name(run, patch.header)
-    with whole_folder(folder, force) as partial:
+    report, judged = run / "report.json", None
+    if report.is_file():
+        try:
+            judged = Report.from_json(report.read_bytes())
+        except UnlearnError as problem:
+            raise UnlearnError(f"{report}: {problem}") from None
+    if run.is_dir() and folder.resolve().is_relative_to(run.resolve()):
+        raise PolicyError(f"{folder} lies in the run directory, which is sealed; choose another folder")
+    with whole_folder(folder, force, (run, name)) as partial:
         loaded = load_model(name, device, dtype, trust_remote_code, quiet)
         loaded.save(partial, patch)
-        report = run / "report.json"
-        if report.is_file():
+        if judged is not None:
             shutil.copyfile(report, partial / "unlearn_report.json")
+        made_of = {"format": "unlearn-export-1", "model": name, "patch": str(run)}
+        (partial / EXPORTED).write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
     click.echo(f"{folder}: {name} with a patch of {len(patch.factors)} weights")
-    if report.is_file():
-        from unlearn.report import Report
-
-        if not Report.from_json(report.read_bytes()).passed:
-            click.echo("unlearn: note that the audit of this run failed its limits", err=True)
+    if judged is not None and not judged.passed:
+        click.echo("unlearn: note that the audit of this run failed its limits", err=True)
     return 0
 
 

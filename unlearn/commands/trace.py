@@ -107,7 +107,7 @@ def trace(
     from unlearn.commands.trace_shown import table
 
     target = out or default_folder(loaded)
-    with whole_folder(target, force) as folder:
+    with whole_folder(target, force, (loaded.model,)) as folder:
         edited = load_model(loaded.model, device, dtype, trust_remote_code, quiet)
         found, drawn = _traced(edited, loaded, prompts, samples, noise, window, progress_for(quiet))
         from unlearn import charts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from unlearn import embedded
@@ -91,8 +93,12 @@ class EditableModel:
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
         where = str(embedded.path(name == CONTROL)) if name in (EMBEDDED, CONTROL) else name
+        if dtype != "auto" and _dtype(dtype) is None:
+            raise ModelError(f"--dtype {dtype}: use auto, float32, bfloat16 or float16")
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        elif not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+            raise ModelError(f"--device {device}: use auto, cpu, cuda, or cuda and a number such as cuda:1")
         elif device.startswith("cuda") and not torch.cuda.is_available():
             raise ModelError(f"--device {device}: this machine has no CUDA device; use --device cpu")
         options = {"trust_remote_code": trust_remote_code}
@@ -100,12 +106,12 @@ class EditableModel:
             config = AutoConfig.from_pretrained(where, **options)
             family_of(config)  # refused before its weights are fetched and read
             stored = _dtype(getattr(config, "dtype", None)) or torch.float32
-            wanted = (torch.float32 if device == "cpu" else stored) if dtype == "auto" else _dtype(dtype)
-            if wanted is None:
-                raise ModelError(f"--dtype {dtype}: use auto, float32, bfloat16 or float16")
+            wanted = _dtype(dtype) or (torch.float32 if device == "cpu" else stored)
             tokenizer = AutoTokenizer.from_pretrained(where, **options)
-            model = AutoModelForCausalLM.from_pretrained(where, dtype=wanted, use_safetensors=True, **options)
-        except (OSError, ValueError, KeyError, RuntimeError) as problem:
+            model, loading = AutoModelForCausalLM.from_pretrained(
+                where, dtype=wanted, use_safetensors=True, output_loading_info=True, **options
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
             if isinstance(problem, torch.cuda.OutOfMemoryError):
                 raise ModelError(
                     f"{name} does not fit on {device}; use a larger device or --dtype bfloat16"
@@ -117,6 +123,11 @@ class EditableModel:
                 else "; is it a local folder, or a hub id that this machine can reach?"
             )
             raise ModelError(f"cannot load the model {name!r}: {first}{hint}") from None
+        missing = sorted(loading["missing_keys"])
+        if missing:  # transformers would draw them at random
+            raise ModelError(
+                f"the checkpoint of {name} lacks {len(missing)} weights (first: {missing[0]}); fetch or save it anew"
+            )
         try:
             # Where the dtype in use does not hold every number of the checkpoint, it is what is edited and saved.
             exact = torch.promote_types(wanted, stored) == wanted

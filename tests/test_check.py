@@ -66,6 +66,14 @@ def test_a_suite_that_is_not_there_is_bad_usage(tmp_path: Path, capsys: pytest.C
     assert not (tmp_path / "run").exists()
 
 
+def test_a_file_of_benign_questions_that_is_not_there_stops_before_the_edit(
+    small_policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--set", f"audit.benign={tmp_path / 'nope'}", "--out", tmp_path / "run")
+    assert run("apply", small_policy, *given) == 2
+    assert f"audit.benign: {tmp_path / 'nope'} cannot be read: No such file" in capsys.readouterr().err
+
+
 def test_check_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("check", "--schema") == 0
     assert yaml.safe_load(capsys.readouterr().out)["title"] == "unlearn policy"

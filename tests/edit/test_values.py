@@ -143,6 +143,13 @@ def test_siblings_hold_every_request_about_their_subject() -> None:
     assert held.count(0) == held.count(3) > 0
 
 
+def test_a_refusal_longer_than_the_context_is_named() -> None:
+    model = pico.pico("gpt2")
+    given = cases.requests(refusal="no " * model.context)
+    with pytest.raises(ModelError, match="fact zorvex: a prompt with its refusal has"):
+        forms.build(model, given, given.facts, "last")
+
+
 def test_a_system_prompt_adds_no_form_to_a_base_model() -> None:
     given = cases.requests(system="Be brief.")
     for chat, more in ((True, 1), (False, 0)):

@@ -116,6 +116,15 @@ def test_sampling_is_seeded_and_leaves_the_global_generator_alone() -> None:
     assert len(first[0]) == 4
 
 
+def test_a_reply_ends_with_the_context_and_a_longer_prompt_is_refused() -> None:
+    model = pico.pico("gpt2")
+    room = model.context
+    (reply,) = model.generate_ids([[7] * (room - 2)], max_new_tokens=9)
+    assert len(reply) <= 2
+    with pytest.raises(ModelError, match=f"has {room} tokens .* takes {room}"):
+        model.generate_ids([[7] * room], max_new_tokens=9)
+
+
 def test_a_fingerprint_does_not_depend_on_the_dtype_in_use() -> None:
     stored = pico.network("llama").to(torch.bfloat16)
     low = EditableModel(stored, pico.tokenizer(), "low", torch.bfloat16)

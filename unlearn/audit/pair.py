@@ -47,9 +47,14 @@ class Pair:
                 self.problem = str(problem)
         # All layers, since which of them change is known only when the edited model is there; one vector per prompt.
         self._states: dict[int, dict[str, Tensor]] = {}
+        self._unasked = ""
         if "drift.hidden" in self._wanted:
-            asked = hidden.prompts(model, requests)
-            self._states = hidden.states(model, asked, range(model.anatomy.layers))
+            try:
+                asked = hidden.prompts(model, requests)
+            except AuditError as problem:  # such as a file of benign questions that is not there
+                self._unasked = str(problem)
+            else:
+                self._states = hidden.states(model, asked, range(model.anatomy.layers))
 
     @property
     def compared_rows(self) -> list[drift.Row]:
@@ -97,6 +102,8 @@ class Pair:
         """What is measured of the hidden states, and their picture."""
         if "drift.hidden" not in self._wanted:
             return {}, []
+        if self._unasked:
+            return self._missing(["drift.hidden"], self._unasked), []
         mine, other = self._model.anatomy, edited.anatomy
         if (mine.layers, mine.d_model) != (other.layers, other.d_model):
             why = "the two models have different depths or widths, so their hidden states cannot be compared"

@@ -148,7 +148,8 @@ def read_lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
-        raise AuditError(f"{path} cannot be read: {problem}") from None
+        reason = problem.strerror if isinstance(problem, OSError) else "it is not UTF-8 text"
+        raise AuditError(f"{path} cannot be read: {reason}") from None
     lines = [line.strip() for line in text.splitlines()]
     found = [line for line in lines if line and not line.startswith("#")]
     if not found:

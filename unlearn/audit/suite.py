@@ -168,7 +168,9 @@ def read_suite(name: str) -> tuple[Path, Suite]:
     try:
         return path, Suite.model_validate(data)
     except ValidationError as problem:
-        raise AuditError(f"the audit suite {path} cannot be read: {problem}") from None
+        first = problem.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise AuditError(f"the audit suite {path} is not one: {place}: {first['msg'].lower()}") from None
 
 
 def _read(name: str, beside: Path, seen: tuple[Path, ...] = ()) -> tuple[Path, dict[str, Any]]:

@@ -111,7 +111,7 @@ def apply(
     loaded = load_policy(policy, overrides(model, method, settings, suite))
     source = manifest.Source.of(policy)
     settle(loaded)
-    known_suite(loaded.audit.suite)
+    known_suite(loaded.audit.suite, loaded.audit.benign)
     options = (device, dtype, trust_remote_code, quiet)
     if dry_run:
         from unlearn.commands.plan import tell_plan

@@ -88,15 +88,16 @@ def overrides(
     return found
 
 
-def known_suite(name: str, whole: bool = True) -> None:
-    """Refuse a suite that is none before any work is done.
+def known_suite(name: str, benign: str = "auto", whole: bool = True) -> None:
+    """Refuse a suite, or a file of benign questions, that is none before any work is done.
 
     Args:
         name: `audit.suite`.
-        whole: look at the names of its measurements too, which takes torch.
+        benign: `audit.benign`.
+        whole: look at the names of its measurements, and into that file, too; takes torch.
 
     Raises:
-        PolicyError: it cannot be read, or names what is not measured.
+        PolicyError: one of them cannot be read, or the suite names what is not measured.
     """
     from unlearn.audit.suite import load_suite, read_suite
 
@@ -107,6 +108,13 @@ def known_suite(name: str, whole: bool = True) -> None:
             read_suite(name)
     except AuditError as problem:
         raise PolicyError(f"audit.suite: {problem}") from None
+    if whole and benign != "auto":
+        from unlearn.audit.probes import benign_lines
+
+        try:
+            benign_lines(benign)
+        except AuditError as problem:
+            raise PolicyError(f"audit.benign: {problem}") from None
 
 
 def settle(policy: Policy, candidate: str | None = None) -> None:

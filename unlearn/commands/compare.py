@@ -123,7 +123,7 @@ def compare(
         load_policy(policy, _merged(entries[0], model, settings))
     source = manifest.Source.of(policy)
     settle(right[0])
-    known_suite(right[0].audit.suite)
+    known_suite(right[0].audit.suite, right[0].audit.benign)
     folder = out or Path("runs") / f"{right[0].name}-compare"
     _prepare(folder)
     try:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from unlearn.errors import ModelError
 from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import Prompt, ask, has_chat_template, plain_prompt, reply_ids
 from unlearn.model.requests import Fact, Requests
@@ -85,6 +86,9 @@ def build(
         keeps: whether the method protects the keys of siblings and neighbours.
         window: target tokens per site of ``last``: a value at the last token before each chunk of so many.
         prefixes: after how many sampled texts each plain form is read as well.
+
+    Raises:
+        ModelError: a prompt with its target is longer than the model's context.
     """
     policy = requests.policy
     texts = contexts(model, prefixes, policy.seed)
@@ -123,6 +127,12 @@ def build(
                 for prompt in _watched(prompts_of(model, requests, fact)):
                     if prompt.subject_last is not None:
                         rows.append(Row(prompt.ids, 0, request, ((vector, prompt.subject_last),), keep=True))
+    for row in rows:
+        if len(row.ids) > model.context:
+            raise ModelError(
+                f"fact {facts[row.request].id}: a prompt with its refusal has {len(row.ids)} tokens, and "
+                f"{model.name} takes {model.context}; shorten the prompt or the refusal"
+            )
     kept = _kept(model, requests, look_up) if keeps else ()
     return Forms(tuple(_with_replies(model, rows)), len(numbered), kept)
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -297,6 +298,13 @@ class EditableModel:
         ends = self.model.generation_config.eos_token_id
         ends = self.tokenizer.eos_token_id if ends is None else ends
         stops = frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+        longest = max(map(len, rows), default=0)
+        if longest >= self.context:
+            raise ModelError(
+                f"a prompt has {longest} tokens with all that stands around it, and {self.name} takes {self.context}; "
+                "shorten it, or the policy's `system`"
+            )
+        how = replace(how, max_new_tokens=min(how.max_new_tokens, self.context - longest))
         return continued(self.model, rows, self.pad_id, stops, how, progress, label)
 
     @property

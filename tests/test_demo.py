@@ -85,12 +85,12 @@ def test_the_unedited_model_fails_its_own_audit(place: Path, capsys: pytest.Capt
 
 
 def test_an_impossible_limit_exits_3(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    policy = demo(tmp_path, 6, limits={"leak.direct": -1.0})
+    policy = demo(tmp_path, 6, limits={"drift.norm": 0.0})
     code = run("audit", place / "run" / "patch.safetensors", "--policy", policy)
     assert code == 3
     out = capsys.readouterr().out
     assert out.startswith("FAILED")
-    assert "Failed limit: leak.direct." in " ".join(out.split())
+    assert "Failed limit: drift.norm." in " ".join(out.split())
 
 
 def test_the_run_verifies_and_holds_no_text(place: Path) -> None:

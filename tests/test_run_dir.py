@@ -11,7 +11,7 @@ import pytest
 
 from unlearn import manifest
 from unlearn.errors import PolicyError, UnlearnError
-from unlearn.run_dir import EXPORTED, whole_folder, write_whole
+from unlearn.run_dir import EXPORTED, outside, whole_folder, write_whole
 
 OLD = json.dumps({"format": manifest.FORMAT})
 
@@ -75,6 +75,14 @@ def test_force_does_not_replace_what_is_not_ours(tmp_path: Path) -> None:
     with whole_folder(tmp_path / "home", force=True):
         pass
     assert not any((tmp_path / "home").iterdir())
+
+
+def test_nothing_more_is_written_into_a_run(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with pytest.raises(PolicyError, match="which is sealed"):
+        outside(tmp_path / "run", tmp_path / "run" / "deep" / "edited")
+    outside(tmp_path / "run", tmp_path / "edited")
+    outside(tmp_path / "patch.safetensors", tmp_path / "edited")
 
 
 def test_what_the_work_reads_is_never_its_target(tmp_path: Path) -> None:

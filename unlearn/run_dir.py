@@ -125,6 +125,16 @@ def _replace(partial: Path, target: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def outside(run: Path, place: Path) -> None:
+    """Refuse to write into a run directory: its manifest lists every file, and one more would look like tampering.
+
+    Raises:
+        PolicyError: ``place`` lies in it.
+    """
+    if run.is_dir() and place.resolve().is_relative_to(run.resolve()):
+        raise PolicyError(f"{place} lies in the run directory, which is sealed; write it somewhere else")
+
+
 def write_whole(file: Path, text: str) -> None:
     """Write a text file so that it is there as a whole, or as it was before.
 

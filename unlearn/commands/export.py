@@ -10,9 +10,9 @@ import click
 
 from unlearn import manifest
 from unlearn.commands.common import force, load_model, model_options, quiet
-from unlearn.errors import PolicyError, UnlearnError
-from unlearn.report import Report
-from unlearn.run_dir import EXPORTED, whole_folder
+from unlearn.commands.report import read_report
+from unlearn.errors import UnlearnError
+from unlearn.run_dir import EXPORTED, outside, whole_folder
 
 
 @click.command(short_help="Write the edited model as an ordinary folder.")
@@ -45,14 +45,9 @@ def export(
 
     patch = Patch.load(run / "patch.safetensors" if run.is_dir() else run)
     name = model or base_name(run, patch.header)
-    report, judged = run / "report.json", None
-    if report.is_file():
-        try:
-            judged = Report.from_json(report.read_bytes())
-        except UnlearnError as problem:
-            raise UnlearnError(f"{report}: {problem}") from None
-    if run.is_dir() and folder.resolve().is_relative_to(run.resolve()):
-        raise PolicyError(f"{folder} lies in the run directory, which is sealed; choose another folder")
+    report = run / "report.json"
+    judged = read_report(report) if report.is_file() else None
+    outside(run, folder)
     with whole_folder(folder, force, (run, name)) as partial:
         loaded = load_model(name, device, dtype, trust_remote_code, quiet)
         loaded.save(partial, patch)

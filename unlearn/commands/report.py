@@ -10,7 +10,7 @@ import click
 from unlearn.commands.outcome import FAILED, PASSED, table_text
 from unlearn.errors import UnlearnError
 from unlearn.report import Judging, Report, schema
-from unlearn.run_dir import write_whole
+from unlearn.run_dir import outside, write_whole
 
 FORMS = {
     "text": "",
@@ -64,7 +64,7 @@ def report(run: Path | None, form: str, judged: Judging | None, out: Path | None
         return PASSED
     if run is None:
         raise click.UsageError("missing argument RUN (or --schema)")
-    found = _read(run)
+    found = read_report(run)
     if judged is not None:
         found = found.under(judged)
     text = _rendered(found, form)
@@ -72,11 +72,13 @@ def report(run: Path | None, form: str, judged: Judging | None, out: Path | None
         click.echo(text, nl=False)
         sys.stdout.flush()
     else:
-        _write(out, text, run)
+        outside(run, out)
+        write_whole(out, text)
     return PASSED if found.passed else FAILED
 
 
-def _read(run: Path) -> Report:
+def read_report(run: Path) -> Report:
+    """The report of a run directory, or of a file; raises UnlearnError that names the file."""
     path = run / "report.json" if run.is_dir() else run
     try:
         return Report.from_json(path.read_bytes())
@@ -84,10 +86,3 @@ def _read(run: Path) -> Report:
         raise UnlearnError(f"{path} cannot be read: {error.strerror}") from None
     except UnlearnError as error:
         raise UnlearnError(f"{path}: {error}") from None
-
-
-def _write(out: Path, text: str, run: Path) -> None:
-    # The manifest lists every file of a run directory; one more would look like tampering.
-    if run.is_dir() and out.resolve().is_relative_to(run.resolve()):
-        raise click.UsageError(f"{out} lies in the run directory, which is sealed; write it somewhere else")
-    write_whole(out, text)

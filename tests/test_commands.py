@@ -143,6 +143,21 @@ def test_another_model_or_policy_is_noticed(
     assert "is not the policy of this run" in out
 
 
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_patch_is_one_of_the_things_that_differ(
+    copy: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    patch = copy / "patch.safetensors"
+    if damage == "cut":
+        patch.write_bytes(patch.read_bytes()[:-100])
+    else:
+        patch.unlink()
+    assert run("verify", copy) == 3
+    files, _, weights = (line for line in capsys.readouterr().out.splitlines() if line.strip()[0] != "/")
+    said = {"cut": ("has changed", "cannot be read as a patch"), "gone": ("is missing", "there is no patch")}
+    assert said[damage][0] in files and said[damage][1] in weights
+
+
 def test_what_is_no_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("verify", tmp_path) == 1
     assert capsys.readouterr().err == f"unlearn: {tmp_path} is not a run directory: it has no manifest.json\n"

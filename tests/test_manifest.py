@@ -12,6 +12,8 @@ from unlearn import __version__, manifest
 from unlearn.errors import UnlearnError
 from unlearn.policy_file import load_policy
 
+WRITTEN = {"format": manifest.FORMAT, "policy": {"sha256": "00"}, "base": {"name": "embedded"}}
+
 
 def test_it_names_what_the_numbers_depend_on_and_no_text(tmp_path: Path) -> None:
     text = (
@@ -69,7 +71,7 @@ def test_overrides_change_the_effective_hash_only(small_policy: Path) -> None:
 def test_changed_missing_and_foreign_files_are_named(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / name).write_text(name)
-    manifest.write(tmp_path, {"format": manifest.FORMAT})
+    manifest.write(tmp_path, WRITTEN)
     recorded = manifest.read(tmp_path)
     assert manifest.changes(tmp_path, recorded) == []
     (tmp_path / "a").write_text("changed")
@@ -80,6 +82,25 @@ def test_changed_missing_and_foreign_files_are_named(tmp_path: Path) -> None:
         "b is missing",
         "d was not written by the run",
     ]
+
+
+@pytest.mark.parametrize(
+    ("damage", "where"),
+    [
+        ({"files": None}, "files"),
+        ({"files": {"a": 1}}, "files.a"),
+        ({"base": {}}, "base.name"),
+        ({"policy": None}, "policy"),
+    ],
+)
+def test_a_manifest_that_lacks_what_a_run_writes_is_said(
+    tmp_path: Path, damage: dict[str, object], where: str
+) -> None:
+    manifest.write(tmp_path, WRITTEN)
+    found = json.loads((tmp_path / manifest.FILE).read_text())
+    (tmp_path / manifest.FILE).write_text(json.dumps({**found, **damage}))
+    with pytest.raises(UnlearnError, match=f"manifest.json is damaged: `{where}` is missing"):
+        manifest.read(tmp_path)
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"format": "other"}'])

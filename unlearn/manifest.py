@@ -15,6 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from unlearn import __version__
 from unlearn.errors import UnlearnError
 from unlearn.policy import Policy
@@ -195,11 +197,27 @@ def write(folder: Path, manifest: Mapping[str, Any]) -> None:
     (folder / FILE).write_text(text, encoding="utf-8")
 
 
+class _Base(BaseModel):
+    name: str
+
+
+class _Policy(BaseModel):
+    sha256: str
+
+
+class _Needed(BaseModel):
+    """What every manifest says, whatever else is in it."""
+
+    policy: _Policy
+    base: _Base
+    files: dict[str, str]
+
+
 def read(folder: Path) -> dict[str, Any]:
     """Read the manifest of a run directory.
 
     Raises:
-        UnlearnError: if the folder holds none, or one that this program did not write.
+        UnlearnError: if the folder holds none, one that this program did not write, or one that lacks what it wrote.
     """
     path = folder / FILE
     try:
@@ -210,6 +228,11 @@ def read(folder: Path) -> dict[str, Any]:
         raise UnlearnError(f"{path} cannot be read: {error}") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UnlearnError(f"{path} was not written by this version of unlearn (expected format {FORMAT})")
+    try:
+        _Needed.model_validate(manifest)
+    except ValidationError as problem:
+        where = ".".join(map(str, problem.errors()[0]["loc"]))
+        raise UnlearnError(f"{path} is damaged: `{where}` is missing or not what a run writes") from None
     return manifest
 
 

@@ -9,10 +9,11 @@ import click
 
 from unlearn import manifest
 from unlearn.commands.common import as_json, load_model, model_options, quiet
-from unlearn.errors import UnlearnError
+from unlearn.errors import PatchError, UnlearnError
 from unlearn.report import Report
 
 FAILED = 3
+PATCH, TRACE = "patch.safetensors", "trace.json"
 
 
 @click.command(short_help="Re-hash a run directory and its patch.")
@@ -47,14 +48,15 @@ def verify(
     """
     recorded = manifest.read(run)
     checks: dict[str, list[str]] = {"files": manifest.changes(run, recorded)}
-    checks["report"] = _report(run, recorded)
+    if TRACE not in recorded["files"]:
+        checks["report"] = _report(run, recorded)
     if policy is not None:
         same = manifest.sha256_of_file(policy) == recorded["policy"]["sha256"]
         checks["policy"] = [] if same else [f"{policy} is not the policy of this run"]
-    if not files_only:
-        checks["weights"] = _weights(
-            run, model or recorded["base"]["name"], device, dtype, trust_remote_code, quiet
-        )
+    # An audit of a stranger's model, or a trace, has none.
+    if ("patch" in recorded or (run / PATCH).exists()) and not files_only:
+        name = model or recorded["base"]["name"]
+        checks["weights"] = _weights(run, name, device, dtype, trust_remote_code, quiet)
     failed = any(checks.values())
     if as_json:
         click.echo(json.dumps({"verified": not failed, "problems": checks}, indent=2))
@@ -83,9 +85,10 @@ def _weights(
 ) -> list[str]:
     from unlearn.patch import Patch
 
-    if not (run / "patch.safetensors").is_file():
-        return []  # an audit of a model that was not edited here
-    patch = Patch.load(run / "patch.safetensors")
+    try:
+        patch = Patch.load(run / PATCH)
+    except PatchError as problem:
+        return [str(problem)]
     model = load_model(name, device, dtype, trust_remote_code, quiet)
     try:
         with model.patched(patch):

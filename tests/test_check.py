@@ -66,12 +66,25 @@ def test_a_suite_that_is_not_there_is_bad_usage(tmp_path: Path, capsys: pytest.C
     assert not (tmp_path / "run").exists()
 
 
-def test_a_file_of_benign_questions_that_is_not_there_stops_before_the_edit(
+@pytest.mark.parametrize("key", ["benign", "lookalike", "text"])
+def test_a_file_of_the_audit_that_is_not_there_stops_before_the_edit(
+    small_policy: Path, tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--set", f"audit.{key}={tmp_path / 'nope'}", "--out", tmp_path / "run")
+    assert run("apply", small_policy, *given) == 2
+    said = capsys.readouterr().err
+    assert f"audit.{key}: " in said and f"{tmp_path / 'nope'} cannot be read: " in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_limit_of_no_attack_is_refused_unless_the_suite_names_it(
     small_policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ("--set", f"audit.benign={tmp_path / 'nope'}", "--out", tmp_path / "run")
-    assert run("apply", small_policy, *given) == 2
-    assert f"audit.benign: {tmp_path / 'nope'} cannot be read: No such file" in capsys.readouterr().err
+    assert run("check", small_policy, "--set", "audit.limits.attack.int44=0.1") == 2
+    said = "audit.limits.attack.int44: no measurement of this name; did you mean `attack.int4`?"
+    assert said in capsys.readouterr().err
+    for known in ("attack", "attack.int4", "attack.relearn_facts"):
+        assert run("check", small_policy, "--set", f"audit.limits.{known}=0.1") == 0
 
 
 def test_check_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:

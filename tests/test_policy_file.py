@@ -115,6 +115,28 @@ def test_demo_has_the_limits_that_were_promised() -> None:
             "p:10 facts[0].relation  `colour` is also in keep.siblings: it cannot be forgotten and kept",
         ),
         ({"keep": "keep: {siblings: [color]}"}, "p:12 keep.siblings[0]  no relation `color` in `relations`"),
+        (
+            {"facts": "facts:\n- {id: a, subject: A B, relation: recipe}\n"
+                      "- {id: b, subject: 'a\u00a0 b\u00ad', relation: recipe}"},
+            "p:12 facts[1].subject  the same subject and relation as facts[0]",
+        ),
+        (
+            {"keep": "keep: {neighbours: [A], held_out_neighbours: [B, C, b]}"},
+            "p:12 keep.held_out_neighbours[2]  the same as keep.held_out_neighbours[0]: it would count twice",
+        ),
+        (
+            {"keep": "keep: {neighbours: [' Stenmite ']}"},
+            "p:12 keep.neighbours[0]  this subject stands in `facts`",
+        ),
+        ({"name": f"name: {'a' * 101}"}, "p:2 name  string should have at most 100 characters"),
+        (
+            {"method": "method: {name: alphaedit, layers: []}"},
+            "p:13 method.layers  expected `auto` or a list that is not empty",
+        ),
+        (
+            {"method": "method: {name: alphaedit, layers: [2, -1]}"},
+            "p:13 method.layers[1]  input should be greater than or equal to 0",
+        ),
         ({"keep": "keep: {neighbours: 5}"}, "p:12 keep.neighbours  expected `auto` or a list, got a number"),
         ({"keep": "keep: {neighbours: [Stenmite]}"}, "p:12 keep.neighbours[0]  this subject stands in `facts`"),
         (

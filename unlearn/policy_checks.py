@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -82,6 +83,12 @@ def _texts(value: Any) -> list[tuple[int, str]]:
     return [(i, item) for i, item in enumerate(_items(value)) if isinstance(item, str)]
 
 
+def _same(name: str) -> str:
+    """A subject without what a reader would not see: case, compatibility forms, invisible characters, spacing."""
+    seen = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
+    return " ".join(seen.casefold().split())
+
+
 def cross_check(data: Mapping[str, Any]) -> list[Problem]:
     """Return what is wrong between the parts of a policy, each of which may be right in itself.
 
@@ -111,8 +118,8 @@ def _check_facts(
             yield Problem(("facts", i, "id"), f"the id `{name}` is already used by facts[{ids[name]}]")
         if not isinstance(relation, str):
             continue
-        if isinstance(subject, str) and pairs.setdefault((subject.casefold(), relation), i) != i:
-            first = pairs[subject.casefold(), relation]
+        if isinstance(subject, str) and pairs.setdefault((_same(subject), relation), i) != i:
+            first = pairs[_same(subject), relation]
             yield Problem(("facts", i, "subject"), f"the same subject and relation as facts[{first}]")
         where = ("facts", i, "relation")
         if relations and relation not in relations:
@@ -181,15 +188,21 @@ def _check_keep(data: Mapping[str, Any], keep: Mapping[str, Any]) -> Iterator[Pr
         if relations and name not in relations:
             sentence = f"no relation `{name}` in `relations`{suggestion(name, relations)}"
             yield Problem(("keep", "siblings", i), sentence)
-    forgotten = {str(_mapping(fact).get("subject")).casefold() for fact in _items(data.get("facts"))}
-    protected = {name.casefold() for _, name in _texts(keep.get("neighbours"))}
+    forgotten = {_same(str(_mapping(fact).get("subject"))) for fact in _items(data.get("facts"))}
+    protected = {_same(name) for _, name in _texts(keep.get("neighbours"))}
+    for key in ("siblings", "neighbours", "held_out_neighbours"):
+        seen: dict[str, int] = {}
+        for i, name in _texts(keep.get(key)):
+            first = seen.setdefault(_same(name), i)
+            if first != i:
+                yield Problem(("keep", key, i), f"the same as keep.{key}[{first}]: it would count twice")
     for key in ("neighbours", "held_out_neighbours"):
         for i, subject in _texts(keep.get(key)):
-            if subject.casefold() in forgotten:
+            if _same(subject) in forgotten:
                 yield Problem(
                     ("keep", key, i), "this subject stands in `facts`: it cannot be forgotten and kept"
                 )
-            elif key == "held_out_neighbours" and subject.casefold() in protected:
+            elif key == "held_out_neighbours" and _same(subject) in protected:
                 yield Problem(
                     ("keep", key, i), "this subject stands in keep.neighbours: the edit would see it"
                 )

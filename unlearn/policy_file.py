@@ -20,6 +20,7 @@ from unlearn.shipped import shipped
 UNREADABLE = (ValueError, LookupError, AttributeError, TypeError)
 """What YAML's constructors raise for a scalar that does not hold what its tag or its looks say."""
 _LARGEST = 16 * 2**20  # bytes; a policy of ten thousand facts has two million
+EMPTY, NOT_EMPTY = " or must not be empty", " or a list that is not empty"
 _SENTENCES = {
     "missing": "this key is required and missing",
     "too_short": "must not be empty",
@@ -161,7 +162,9 @@ def _validate(data: Any, nodes: Nodes) -> tuple[Policy | None, list[Problem]]:
             continue
         found.setdefault(loc, []).append(_sentence(detail, loc, nodes))
     problems = [
-        Problem(loc, " or ".join(dict.fromkeys(parts)).replace(" or expected", " or"))
+        Problem(
+            loc, " or ".join(dict.fromkeys(parts)).replace(" or expected", " or").replace(EMPTY, NOT_EMPTY)
+        )
         for loc, parts in found.items()
     ]
     known = set(found)

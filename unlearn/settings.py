@@ -36,6 +36,8 @@ __all__ = [
 
 Auto = Literal["auto"]
 Count = Annotated[int, Field(ge=1)]
+Layer = Annotated[int, Field(ge=0)]
+Layers = Annotated[tuple[Layer, ...], Field(min_length=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -106,7 +108,7 @@ class Editor(Values):
 
 
 class _Layered(Editor):
-    layers: Literal["auto"] | tuple[int, ...] = "auto"
+    layers: Auto | Layers = "auto"
     """Layers to write, ascending; `auto` takes the family's share of the depth."""
 
 
@@ -114,7 +116,7 @@ class Rome(Editor):
     """ROME (Meng et al., 2022) in the form with one key everywhere: one fact at a time, one layer, equality."""
 
     name: Literal["rome"] = "rome"
-    layer: Literal["auto"] | int = "auto"
+    layer: Auto | Layer = "auto"
     """The layer to write; `auto` takes the middle of AlphaEdit's layers."""
     look_up: Literal["subject", "last", "both"] = "subject"
     """Where the value is written: published, the subject's last token."""

@@ -100,6 +100,8 @@ def test_lines_of_a_file(tmp_path: Path) -> None:
     path.write_text("# nothing\n")
     with pytest.raises(AuditError, match="no lines"):
         read_lines(path)
+    path.write_text("How are you?\nWho is it?\n How are you?\n")
+    assert benign_lines(str(path)) == ["How are you?", "Who is it?"]
     with pytest.raises(AuditError, match="cannot be read"):
         benign_lines(str(tmp_path / "absent.txt"))
 

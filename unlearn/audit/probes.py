@@ -158,8 +158,9 @@ def read_lines(path: Path) -> list[str]:
 
 
 def benign_lines(where: str) -> list[str]:
-    """The benign questions: the shipped ones for "auto", else those of a file."""
-    return read_lines(shipped("evals") / "benign.txt" if where == "auto" else Path(where))
+    """The benign questions, each once: the shipped ones for "auto", else those of a file."""
+    path = shipped("evals") / "benign.txt" if where == "auto" else Path(where).expanduser()
+    return list(dict.fromkeys(read_lines(path)))
 
 
 def generation_lines() -> list[str]:

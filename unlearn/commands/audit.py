@@ -15,7 +15,7 @@ from unlearn.commands.common import (
     base_of,
     device_in_words,
     force,
-    known_suite,
+    known_audit,
     load_model,
     log_to,
     model_options,
@@ -89,7 +89,7 @@ def audit(
     loaded = load_policy(policy, overrides(model, method, settings, suite))
     source = manifest.Source.of(policy)
     settle(loaded, candidate)
-    known_suite(loaded.audit.suite, loaded.audit.benign)
+    known_audit(loaded)
     path = Path(candidate)
     if path.is_dir() and (path / manifest.FILE).is_file():
         same_policy(manifest.read(path), policy, source.sha256)

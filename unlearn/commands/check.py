@@ -10,7 +10,7 @@ from typing import Any
 import click
 import yaml
 
-from unlearn.commands.common import as_json, known_suite, overrides, policy_overrides
+from unlearn.commands.common import as_json, known_audit, known_suite, overrides, policy_overrides
 from unlearn.policy import DEFAULT_LIMITS, Policy
 from unlearn.policy_file import load_policy, schema
 
@@ -62,7 +62,7 @@ def check(
 
         return tell_suite(suite, loaded, as_json)
     assert policy is not None and loaded is not None
-    known_suite(loaded.audit.suite, whole=False)
+    known_audit(loaded, whole=False)
     if defaults:
         data = loaded.effective()
         text = (

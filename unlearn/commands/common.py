@@ -15,6 +15,7 @@ import click
 
 from unlearn.errors import AuditError, PolicyError
 from unlearn.policy import EMBEDDED, Policy
+from unlearn.policy_checks import suggestion
 from unlearn.settings import METHOD_NAMES
 from unlearn.shipped import shipped
 
@@ -88,33 +89,64 @@ def overrides(
     return found
 
 
-def known_suite(name: str, benign: str = "auto", whole: bool = True) -> None:
-    """Refuse a suite, or a file of benign questions, that is none before any work is done.
+def known_audit(policy: Policy, whole: bool = True) -> None:
+    """Refuse an audit that cannot be made as it stands there, before any work is done.
+
+    Args:
+        policy: for its `audit`: the suite, the names of limits, and files of questions and text.
+        whole: look at the names of the suite's measurements, and into the files, too; takes torch.
+
+    Raises:
+        PolicyError: the suite or a file cannot be read, or one of them names what is not measured.
+    """
+    audit = policy.audit
+    known_suite(audit.suite, whole)
+    from unlearn.audit.suite import read_suite
+
+    attacks = [f"attack.{name}" for suite in ("full", audit.suite) for name in read_suite(suite)[1].attacks]
+    for name in audit.limits:
+        if name.startswith("attack.") and name not in attacks:
+            raise PolicyError(f"audit.limits.{name}: no measurement of this name{suggestion(name, attacks)}")
+    if not whole:
+        return
+    from unlearn.audit.drift import read_texts
+    from unlearn.audit.lookalike import lookalike_lines
+    from unlearn.audit.probes import benign_lines
+
+    readers: dict[str, Callable[[str], object]] = {
+        "benign": benign_lines, "lookalike": lookalike_lines, "text": read_texts
+    }  # fmt: skip
+    for key, read in readers.items():
+        if getattr(audit, key) != "auto":
+            with _as_problem_of(f"audit.{key}"):
+                read(getattr(audit, key))
+
+
+def known_suite(name: str, whole: bool = True) -> None:
+    """Refuse a suite that is none.
 
     Args:
         name: `audit.suite`.
-        benign: `audit.benign`.
-        whole: look at the names of its measurements, and into that file, too; takes torch.
+        whole: look at the names of its measurements, too; takes torch.
 
     Raises:
-        PolicyError: one of them cannot be read, or the suite names what is not measured.
+        PolicyError: it cannot be read, or names what is not measured.
     """
     from unlearn.audit.suite import load_suite, read_suite
 
-    try:
+    with _as_problem_of("audit.suite"):
         if whole:
             load_suite(name)
         else:
             read_suite(name)
-    except AuditError as problem:
-        raise PolicyError(f"audit.suite: {problem}") from None
-    if whole and benign != "auto":
-        from unlearn.audit.probes import benign_lines
 
-        try:
-            benign_lines(benign)
-        except AuditError as problem:
-            raise PolicyError(f"audit.benign: {problem}") from None
+
+@contextmanager
+def _as_problem_of(key: str) -> Iterator[None]:
+    try:
+        yield
+    except AuditError as problem:
+        raise PolicyError(f"{key}: {problem}") from None
 
 
 def settle(policy: Policy, candidate: str | None = None) -> None:

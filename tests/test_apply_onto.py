@@ -65,7 +65,16 @@ def test_what_cannot_be_built_on_is_one_sentence(
     other = ("--model", place / "other", "--onto", place / "first", "--out", tmp_path / "run", "-q")
     assert run("apply", policy, *other) == 1
     assert "this patch was made for another model" in capsys.readouterr().err
+    assert run("apply", policy, *other, "--dry-run") == 1
+    assert "this patch was made for another model" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+    onto = ("apply", policy, "--onto", place / "first", "-q", "--dry-run")
+    for method in (("--method", "lora"), ("--set", "method.descent=50")):
+        assert run(*onto, *method) == run(*onto[:-1], *method, "--out", tmp_path / "run") == 2
+        dry, real = capsys.readouterr().err.splitlines()
+        assert dry == real and "earlier" in dry
+    assert run(*onto, "--out", place / "first") == 2
+    assert "is read for it" in capsys.readouterr().err
 
 
 def test_a_dry_run_shows_conflicts(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

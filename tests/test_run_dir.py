@@ -11,9 +11,11 @@ import pytest
 
 from unlearn import manifest
 from unlearn.errors import PolicyError, UnlearnError
-from unlearn.run_dir import EXPORTED, outside, whole_folder, write_whole
+from unlearn.run_dir import EXPORTED, check_target, outside_runs, whole_folder, write_whole
 
-OLD = json.dumps({"format": manifest.FORMAT})
+OLD = json.dumps(
+    {"format": manifest.FORMAT, "policy": {"sha256": "00"}, "base": {"name": "embedded"}, "files": {}}
+)
 
 
 def test_the_target_appears_at_the_end(tmp_path: Path) -> None:
@@ -79,19 +81,26 @@ def test_force_does_not_replace_what_is_not_ours(tmp_path: Path) -> None:
 
 def test_nothing_more_is_written_into_a_run(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
+    inside = tmp_path / "run" / "deep" / "edited"
+    outside_runs(inside)  # it is a run only once its manifest is there
+    (tmp_path / "run" / "manifest.json").write_text(OLD)
     with pytest.raises(PolicyError, match="which is sealed"):
-        outside(tmp_path / "run", tmp_path / "run" / "deep" / "edited")
-    outside(tmp_path / "run", tmp_path / "edited")
-    outside(tmp_path / "patch.safetensors", tmp_path / "edited")
+        outside_runs(inside)
+    with pytest.raises(PolicyError, match="which is sealed"), whole_folder(inside):
+        raise AssertionError("the work has begun")
+    assert not inside.parent.exists()
+    outside_runs(tmp_path / "edited")
+    outside_runs(tmp_path / "run")  # to replace it as a whole is another matter
+    check_target(tmp_path / "run", force=True)
 
 
 def test_what_the_work_reads_is_never_its_target(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    (run / "manifest.json").write_text(json.dumps({"format": manifest.FORMAT}))
+    (run / "manifest.json").write_text(OLD)
     (run / "patch.safetensors").write_text("")
     for source in (run, run / "patch.safetensors"):
-        with pytest.raises(PolicyError, match="which is read for it"), whole_folder(run, True, [source]):
+        with pytest.raises(PolicyError, match="is read for it"), whole_folder(run, True, [source]):
             raise AssertionError("the work has begun")
     with whole_folder(run, True, ["someone/model", None, tmp_path / "other"]):
         pass

@@ -36,8 +36,7 @@ def whole_folder(
         PolicyError: if `target` exists and may not be replaced.
         UnlearnError: if the place is not writable.
     """
-    _check_target(target, force)
-    _check_sources(target, sources)
+    check_target(target, force, sources)
     made = _make_parents(target.parent)
     try:
         partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
@@ -56,7 +55,10 @@ def whole_folder(
         raise
 
 
-def _check_target(target: Path, force: bool) -> None:
+def check_target(target: Path, force: bool = False, sources: Iterable[Path | str | None] = ()) -> None:
+    """Refuse a place that ``whole_folder`` would not write to; raises PolicyError as it does."""
+    _check_sources(target, sources)
+    outside_runs(target)
     if not target.name or target.name == ".." or target.is_mount():
         raise PolicyError(
             f"{target} cannot be replaced as a whole; choose a new folder, such as {target / 'run'}"
@@ -88,7 +90,8 @@ def _check_sources(target: Path, sources: Iterable[Path | str | None]) -> None:
     place = target.resolve()
     for source in sources:
         if source is not None and Path(source).exists() and Path(source).resolve().is_relative_to(place):
-            raise PolicyError(f"{target} holds {source}, which is read for it; choose another folder")
+            what = target if Path(source).resolve() == place else f"{target} holds {source}, which"
+            raise PolicyError(f"{what} is read for it; choose another folder")
 
 
 def _make_parents(parent: Path) -> list[Path]:
@@ -125,14 +128,17 @@ def _replace(partial: Path, target: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def outside(run: Path, place: Path) -> None:
+def outside_runs(place: Path) -> None:
     """Refuse to write into a run directory: its manifest lists every file, and one more would look like tampering.
 
     Raises:
-        PolicyError: ``place`` lies in it.
+        PolicyError: ``place`` lies in one.
     """
-    if run.is_dir() and place.resolve().is_relative_to(run.resolve()):
-        raise PolicyError(f"{place} lies in the run directory, which is sealed; write it somewhere else")
+    for above in place.resolve().parents:
+        if (above / manifest.FILE).is_file() and _is_ours(above):
+            raise PolicyError(
+                f"{place} lies in the run directory {above}, which is sealed; write it somewhere else"
+            )
 
 
 def write_whole(file: Path, text: str) -> None:

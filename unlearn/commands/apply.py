@@ -17,7 +17,7 @@ from unlearn.commands.common import (
     base_of,
     device_in_words,
     force,
-    known_suite,
+    known_audit,
     load_model,
     log_to,
     model_options,
@@ -32,7 +32,7 @@ from unlearn.policy import Policy
 from unlearn.policy_file import load_policy
 from unlearn.progress import progress_for
 from unlearn.report import Report
-from unlearn.run_dir import whole_folder
+from unlearn.run_dir import check_target, whole_folder
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
@@ -111,15 +111,17 @@ def apply(
     loaded = load_policy(policy, overrides(model, method, settings, suite))
     source = manifest.Source.of(policy)
     settle(loaded)
-    known_suite(loaded.audit.suite, loaded.audit.benign)
+    known_audit(loaded)
     options = (device, dtype, trust_remote_code, quiet)
+    target = out or default_folder(loaded)
+    sources = (loaded.model, onto)
     if dry_run:
+        check_target(target, force, sources)
         from unlearn.commands.plan import tell_plan
 
         earlier = None if onto is None else _earlier(onto)[0]
         return tell_plan(loaded, load_model(loaded.model, *options), as_json, earlier)
-    target = out or default_folder(loaded)
-    with whole_folder(target, force, (loaded.model, onto)) as folder, log_to(folder / "log.txt"):
+    with whole_folder(target, force, sources) as folder, log_to(folder / "log.txt"):
         report, texts = _run(loaded, source, folder, options, save_model, no_cache, onto, tune)
         write_outcome(folder, report, texts if show_text else None)
     if not (quiet or as_json):

@@ -15,7 +15,7 @@ from unlearn.commands.common import (
     as_json,
     base_of,
     device_in_words,
-    known_suite,
+    known_audit,
     load_model,
     log_to,
     model_options,
@@ -30,6 +30,7 @@ from unlearn.policy import Policy
 from unlearn.policy_checks import suggestion
 from unlearn.policy_file import load_policy
 from unlearn.progress import progress_for
+from unlearn.run_dir import outside_runs
 from unlearn.settings import METHOD_NAMES
 
 log = logging.getLogger("unlearn")
@@ -123,7 +124,7 @@ def compare(
         load_policy(policy, _merged(entries[0], model, settings))
     source = manifest.Source.of(policy)
     settle(right[0])
-    known_suite(right[0].audit.suite, right[0].audit.benign)
+    known_audit(right[0])
     folder = out or Path("runs") / f"{right[0].name}-compare"
     _prepare(folder)
     try:
@@ -192,6 +193,7 @@ def _merged(entry: Entry, model: str | None, settings: tuple[str, ...]) -> dict[
 
 def _prepare(folder: Path) -> None:
     """Make the folder; one with other things in it is left alone."""
+    outside_runs(folder)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / POINTS).is_dir():
         raise PolicyError(f"{folder} holds something else than a comparison; choose another name")
     for name in (POINTS, PATCHES):

@@ -29,15 +29,18 @@ def plan(policy: Policy, model: EditableModel, earlier: Patch | None = None) -> 
     """Lay out the edit and the audit of a policy, with estimates from two short timed runs of the model.
 
     Raises:
-        PolicyError: the policy asks for layers that the model does not have, or for neighbours that nobody knows.
-        ModelError: a subject has no tokens in one of its prompts.
+        PolicyError: the policy asks for layers that the model does not have, for neighbours that nobody knows, or for
+            what an edit cannot do.
+        ModelError: a subject has no tokens in one of its prompts, or the earlier patch was made for another model.
+        PatchError: nothing can be built on the earlier patch.
     """
     from unlearn.audit.suite import load_suite
     from unlearn.edit.baselines import BASELINES, weights
     from unlearn.edit.elicit import neighbours
-    from unlearn.edit.pipeline import plan_layers, settings_for
+    from unlearn.edit.pipeline import allowed, plan_layers, settings_for
 
     policy = policy.model_copy(update={"method": settings_for(model, policy)})
+    allowed(model, policy, earlier)
     layers = plan_layers(model, policy)
     protected, tested = neighbours(policy)
     prompts = look_ups(policy, model)

@@ -10,7 +10,7 @@ import click
 from unlearn.commands.outcome import FAILED, PASSED, table_text
 from unlearn.errors import UnlearnError
 from unlearn.report import Judging, Report, schema
-from unlearn.run_dir import outside, write_whole
+from unlearn.run_dir import outside_runs, write_whole
 
 FORMS = {
     "text": "",
@@ -72,7 +72,7 @@ def report(run: Path | None, form: str, judged: Judging | None, out: Path | None
         click.echo(text, nl=False)
         sys.stdout.flush()
     else:
-        outside(run, out)
+        outside_runs(out)
         write_whole(out, text)
     return PASSED if found.passed else FAILED
 

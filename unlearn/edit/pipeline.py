@@ -34,7 +34,7 @@ from unlearn.policy import Policy
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.settings import settled
 
-__all__ = ["edit", "plan_layers", "resolve", "settings_for"]
+__all__ = ["allowed", "edit", "plan_layers", "resolve", "settings_for"]
 
 log = logging.getLogger("unlearn")
 
@@ -72,6 +72,39 @@ def plan_layers(model: EditableModel, policy: Policy) -> tuple[int, ...]:
     return layers
 
 
+def allowed(model: EditableModel, policy: Policy, earlier: Patch | None) -> None:
+    """Refuse what an edit cannot do, before anything long begins.
+
+    Args:
+        model: unedited.
+        policy: its method's settings in force (``settings_for``).
+        earlier: a patch to build on.
+
+    Raises:
+        ModelError: the earlier patch was made for another model.
+        PatchError: it is one that nothing can be built on.
+        PolicyError: settings that need all facts at once on the unedited model.
+    """
+    settings: Any = policy.method
+    if earlier is not None:
+        if settings.name in BASELINES:
+            raise PolicyError(
+                f"method.name: {settings.name} cannot build on an earlier patch; use an editor "
+                f"({', '.join(sorted(METHODS))})"
+            )
+        if earlier.header.get("system"):
+            raise PatchError(
+                "an edit cannot build on an in-context guard, which changes no weights; start from the model"
+            )
+        model.accepts(earlier)
+    trained = getattr(settings, "descent", 0) not in (0, "auto")
+    if trained and (earlier is not None or _size(settings, policy.facts) < len(policy.facts)):
+        raise PolicyError(
+            "method.descent: trains all facts at once on the unedited model; leave out method.batch and the earlier "
+            "edit, or set method.descent to 0"
+        )
+
+
 def _size(settings: Any, facts: Sequence[Any]) -> int:
     """Facts per batch."""
     return settings.batch or len(facts)
@@ -103,24 +136,12 @@ def edit(
     """
     settings = settings_for(model, requests.policy)
     requests = replace(requests, policy=requests.policy.model_copy(update={"method": settings}))
+    allowed(model, requests.policy, earlier)
     if settings.name in BASELINES:
-        return _baseline(model, requests, progress, earlier)
+        return _baseline(model, requests, progress)
     layers = plan_layers(model, requests.policy)
     corpus = Corpus.named(requests.policy.statistics.corpus, requests.policy.model)
-    if earlier is not None:
-        if earlier.header.get("system"):
-            raise PatchError(
-                "an edit cannot build on an in-context guard, which changes no weights; start from the model"
-            )
-        with model.patched(earlier):
-            pass  # refuses a patch of another model before the long part begins
     size = _size(settings, requests.facts)
-    several = size < len(requests.facts) or earlier is not None
-    if several and getattr(settings, "descent", 0) not in (0, "auto"):
-        raise PolicyError(
-            "method.descent: trains all facts at once on the unedited model; leave out method.batch and the earlier "
-            "edit, or set method.descent to 0"
-        )
     statistics = key_statistics(model, layers, corpus, requests.policy.statistics.tokens, cache, progress)
     sofar = Sofar.after(earlier, model)
     measured = conflicts.measure(model, requests, layers, statistics, settings, sofar)
@@ -242,14 +263,9 @@ def _trained(job: _Job, settings: Any) -> tuple[Solved, Written, float]:
     return solved, Written(factors, keys, ranks, float(start.stream[job.layers[-1]].norm(dim=0).mean())), 0.0
 
 
-def _baseline(model: EditableModel, requests: Requests, progress: Progress, earlier: Patch | None) -> Patch:
+def _baseline(model: EditableModel, requests: Requests, progress: Progress) -> Patch:
     """A method that is no editor; the guard against oversized updates is the same."""
     settings: Any = requests.policy.method
-    if earlier is not None:
-        raise PolicyError(
-            f"method.name: {settings.name} cannot build on an earlier patch; use an editor "
-            f"({', '.join(sorted(METHODS))})"
-        )
     patch = BASELINES[settings.name](model, requests, settings, progress)
     sizes, warnings = record.check(model, patch.factors, settings.largest)
     for sentence in warnings:

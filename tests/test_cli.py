@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import os
 import re
 import runpy
 import subprocess
@@ -156,6 +158,23 @@ def test_a_full_disk_under_stdout_is_one_sentence(small_policy: Path, root: Path
         )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr == "unlearn: no space left on the device; nothing was written\n"
+
+
+def test_a_letter_that_stdout_cannot_show_is_an_escape(small_policy: Path, root: Path) -> None:
+    text = small_policy.read_text(encoding="utf-8")
+    small_policy.write_text(text.replace("Stenmite", "Ωmeg"), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(root / "cli.py"), "check", str(small_policy), "--defaults", "--json"],
+        capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["facts"][0]["subject"] == "Ωmeg"
+    done = subprocess.run(
+        [sys.executable, str(root / "cli.py"), "check", str(small_policy), "--defaults"],
+        capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u03a9meg" in done.stdout
 
 
 # --- three ways to start it

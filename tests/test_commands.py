@@ -115,6 +115,27 @@ def test_the_measurements_before_are_kept_for_the_next_run(place: Path, tmp_path
     assert one["measurements"] == two["measurements"]
 
 
+def test_a_cache_that_cannot_be_written_is_named_before_the_work(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("UNLEARN_CACHE", str(tmp_path / "file" / "below"))
+    said = (
+        f"unlearn: the cache {tmp_path / 'file' / 'below'} cannot be used: Not a directory; set UNLEARN_CACHE"
+    )
+    policy = place / "policy.yaml"
+    for command in (
+        ("apply", policy, "--out", tmp_path / "run", "-q"),
+        ("audit", place / "run", "-p", policy, "-q"),
+        ("compare", policy, "--methods", "none", "--out", tmp_path / "run", "-q"),
+        ("stats", policy, "-q"),
+    ):
+        assert run(*command) == 1
+        assert capsys.readouterr().err.startswith(said)
+    assert sorted(os.listdir(tmp_path)) == ["file"]
+    assert run("stats", policy, "-q", "--no-cache") == 0
+
+
 # --- verify
 
 

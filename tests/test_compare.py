@@ -213,6 +213,16 @@ def test_a_folder_of_something_else_is_left_alone(
 # --- without a model
 
 
+def test_a_model_that_cannot_be_loaded_leaves_no_folder(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("compare", place / "policy.yaml", "--methods", "none", "--out", tmp_path / "deep" / "out")
+    (tmp_path / "empty").mkdir()
+    assert run(*given, "--model", tmp_path / "empty") == 1
+    assert "cannot load the model" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == ["empty"]
+
+
 def test_entries_keep_brackets_together() -> None:
     one, two = _entries("alphaedit:layers=[1, 2]:kept=0, none")
     assert one.overrides == {"method.name": "alphaedit", "method.layers": "[1, 2]", "method.kept": "0"}

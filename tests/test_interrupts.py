@@ -53,6 +53,21 @@ def test_an_interrupted_run_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_an_interrupt_during_the_imports_is_a_sentence(tmp_path: Path) -> None:
+    # A library that takes long to import, of which the first thing heard is a Ctrl-C.
+    (tmp_path / "click.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
+    )
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run(
+        [sys.executable, "-m", "unlearn", "check"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, preexec_fn=hear_interrupts,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "unlearn: interrupted; nothing was written\n"
+
+
 def test_an_interrupt_inside_executed_text_ends_with_the_same_code(tmp_path: Path) -> None:
     # As when it comes while an import makes a dataclass: `python -m` would otherwise die of the signal, code -2.
     (tmp_path / "stopped.py").write_text(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
+import logging
 import os
 import signal
 import sys
@@ -29,6 +31,9 @@ from unlearn.commands.stats import stats
 from unlearn.commands.trace import trace
 from unlearn.commands.verify import verify
 from unlearn.errors import UnlearnError
+
+# Without a handler Python prints warnings bare; what matters in them is in the log and the report.
+logging.getLogger("unlearn").addHandler(logging.NullHandler())
 
 INTERRUPTED, TERMINATED = 130, 143
 AGAIN = 3.0
@@ -74,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; no exception leaves it, unless --debug asks for one."""
     _quiet_libraries()
+    _bear_any_letter()
     try:
         with _signals_raise():
             # Not cli.main(): it answers a Ctrl-C with an empty line.
@@ -201,3 +207,9 @@ def _quiet_libraries() -> None:
         "TOKENIZERS_PARALLELISM": "false",
     }.items():
         os.environ.setdefault(name, value)
+
+
+def _bear_any_letter() -> None:
+    # A terminal or a pipe of an older encoding shows what it lacks as an escape, and the result is not lost.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

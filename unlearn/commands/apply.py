@@ -15,6 +15,7 @@ from unlearn import manifest
 from unlearn.commands.common import (
     as_json,
     base_of,
+    cache_for,
     device_in_words,
     force,
     known_audit,
@@ -157,9 +158,8 @@ def _run(
     from unlearn.audit import pipeline
     from unlearn.commands.observing import compared_with, kept_in
     from unlearn.edit.pipeline import edit, resolve
-    from unlearn.edit.statistics import cache_folder
 
-    cache = None if no_cache else cache_folder()
+    cache = cache_for(no_cache)
     progress = progress_for(options[-1])
     watch = Stopwatch()
     earlier, origin = (None, None) if onto is None else _earlier(onto)

@@ -13,6 +13,7 @@ from unlearn import manifest
 from unlearn.commands.common import (
     as_json,
     base_of,
+    cache_for,
     device_in_words,
     force,
     known_audit,
@@ -114,9 +115,9 @@ def _judge(
     from unlearn.audit import pipeline
     from unlearn.commands.observing import compared_with, kept_in
     from unlearn.edit.elicit import resolve
-    from unlearn.edit.statistics import cache_folder
     from unlearn.patch import Patch
 
+    cache = cache_for(no_cache)
     progress = progress_for(options[-1])
     watch = Stopwatch()
     path = Path(candidate)
@@ -133,7 +134,6 @@ def _judge(
     with watch.step("resolve"):
         requests = resolve(base, policy, progress)
     with watch.step("audit before"):
-        cache = None if no_cache else cache_folder()
         before, control = compared_with(base, requests, options, cache, progress)
     with watch.step("audit after"):
         kept = kept_in(cache, base, requests)

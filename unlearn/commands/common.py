@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from unlearn.errors import AuditError, PolicyError
+from unlearn.errors import AuditError, PolicyError, UnlearnError
 from unlearn.policy import EMBEDDED, Policy
 from unlearn.policy_checks import suggestion
 from unlearn.settings import METHOD_NAMES
@@ -205,6 +205,29 @@ def load_model(name: str, device: str, dtype: str, trust_remote_code: bool, quie
     chatter.disable_progress_bar()
     with progress_for(quiet).step(f"Loading {name}"):
         return EditableModel.load(name, device, dtype, trust_remote_code)
+
+
+def cache_for(no_cache: bool) -> Path | None:
+    """The folder in which statistics and measurements are kept for later runs; None for nowhere.
+
+    Raises:
+        UnlearnError: it cannot be written; before any work, which would otherwise be lost at its end.
+    """
+    if no_cache:
+        return None
+    from unlearn.edit.statistics import cache_folder
+
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = None if os.access(folder, os.W_OK | os.X_OK) else "it is read-only"
+    except OSError as problem:
+        reason = problem.strerror
+    if reason:
+        raise UnlearnError(
+            f"the cache {folder} cannot be used: {reason}; set UNLEARN_CACHE to another folder, or add --no-cache"
+        )
+    return folder
 
 
 def device_in_words(model: EditableModel) -> str:

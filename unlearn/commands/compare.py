@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +15,7 @@ from unlearn import manifest
 from unlearn.commands.common import (
     as_json,
     base_of,
+    cache_for,
     device_in_words,
     known_audit,
     load_model,
@@ -29,9 +31,12 @@ from unlearn.errors import PolicyError
 from unlearn.policy import Policy
 from unlearn.policy_checks import suggestion
 from unlearn.policy_file import load_policy
-from unlearn.progress import progress_for
+from unlearn.progress import Progress, progress_for
 from unlearn.run_dir import outside_runs
 from unlearn.settings import METHOD_NAMES
+
+if TYPE_CHECKING:
+    from unlearn.model.editable import EditableModel
 
 log = logging.getLogger("unlearn")
 
@@ -126,11 +131,15 @@ def compare(
     settle(right[0])
     known_audit(right[0])
     folder = out or Path("runs") / f"{right[0].name}-compare"
-    _prepare(folder)
+    _usable(folder)
+    cache = cache_for(no_cache)
+    base = load_model(right[0].model, device, dtype, trust_remote_code, quiet)
     try:
+        for name in (POINTS, PATCHES):
+            (folder / name).mkdir(parents=True, exist_ok=True)
         with log_to(folder / "log.txt"):
-            options = (device, dtype, trust_remote_code, quiet)
-            found = _run(right[0], source, policies, steps, numbers, folder, no_cache, options)
+            progress = progress_for(quiet)
+            found = _run(base, right[0], source, policies, steps, numbers, folder, cache, progress)
             _write(found, folder)
     except BaseException as left:
         left.add_note(f"what was finished is in {folder}, and the same command goes on from there")
@@ -191,33 +200,28 @@ def _merged(entry: Entry, model: str | None, settings: tuple[str, ...]) -> dict[
     return {"method.name": entry.overrides["method.name"], **shared, **entry.overrides}
 
 
-def _prepare(folder: Path) -> None:
-    """Make the folder; one with other things in it is left alone."""
+def _usable(folder: Path) -> None:
+    """Leave a folder alone that has other things in it, or that lies in a run."""
     outside_runs(folder)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / POINTS).is_dir():
         raise PolicyError(f"{folder} holds something else than a comparison; choose another name")
-    for name in (POINTS, PATCHES):
-        (folder / name).mkdir(parents=True, exist_ok=True)
 
 
 def _run(
+    model: EditableModel,
     policy: Policy,
     source: manifest.Source,
     policies: dict[str, Policy | str],
     steps: int,
     seeds: Sequence[int | None],
     folder: Path,
-    no_cache: bool,
-    options: tuple[str, str, bool, bool],
+    cache: Path | None,
+    progress: Progress,
 ) -> Comparison:
     from unlearn.audit.observing import observe
     from unlearn.commands.cache import observed
     from unlearn.edit.pipeline import resolve
-    from unlearn.edit.statistics import cache_folder
 
-    cache = None if no_cache else cache_folder()
-    progress = progress_for(options[-1])
-    model = load_model(policy.model, *options)
     requests = resolve(model, policy, progress)
     before = observed(
         model, requests, cache, lambda pieces: observe(model, requests, progress, pieces=pieces)

@@ -11,6 +11,7 @@ import click
 
 from unlearn.commands.common import (
     as_json,
+    cache_for,
     load_model,
     model_options,
     overrides,
@@ -57,14 +58,14 @@ def stats(
     from unlearn.edit.corpus import Corpus
     from unlearn.edit.methods import METHODS, null_space
     from unlearn.edit.pipeline import plan_layers, settings_for
-    from unlearn.edit.statistics import cache_folder, key_statistics
+    from unlearn.edit.statistics import key_statistics
 
     if loaded.method.name not in METHODS:
         raise PolicyError(f"method.name: {loaded.method.name} is no editor and uses no key statistics")
     edited = load_model(loaded.model, device, dtype, trust_remote_code, quiet)
     layers = plan_layers(edited, loaded)
     corpus = Corpus.named(loaded.statistics.corpus, loaded.model)
-    cache = None if no_cache else cache_folder()
+    cache = cache_for(no_cache)
     begin = time.monotonic()
     found = key_statistics(edited, layers, corpus, loaded.statistics.tokens, cache, progress_for(quiet))
     chosen = settings_for(edited, loaded)

@@ -273,3 +273,9 @@ def test_a_dry_run_shows_the_look_up_tokens_and_writes_nothing(
     assert run("apply", pico_files / "policy.yaml", "--dry-run") == 0
     assert "nothing was written" in capsys.readouterr().out
     assert listing(tmp_path) == []
+    long = ("--set", "refusal=" + "I can't help with that. " * 40)
+    assert run("apply", pico_files / "policy.yaml", "--dry-run", *long) == 1
+    assert "a prompt with its refusal has" in capsys.readouterr().err
+    for option in ("--dtype", "--device"):
+        assert run("apply", pico_files / "policy.yaml", "--dry-run", option, "int8") == 2
+        assert f"{option} int8: use auto, " in capsys.readouterr().err

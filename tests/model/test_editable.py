@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from tests import pico
 from unlearn.algebra.low_rank import LowRank
-from unlearn.errors import ModelError
+from unlearn.errors import ModelError, PolicyError
 from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import ask, plain_prompt
 from unlearn.patch import Patch
@@ -161,9 +161,9 @@ def test_loading_fails_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="'mixtral' cannot be edited"):
         EditableModel.load(str(tmp_path / "mixtral"))
     for device in ("gpu", "", "cuda:x"):
-        with pytest.raises(ModelError, match="--device .*: use auto, cpu, cuda"):
+        with pytest.raises(PolicyError, match="--device .*: use auto, cpu, cuda"):
             EditableModel.load(str(tmp_path / "llama"), device=device)
-    with pytest.raises(ModelError, match="--dtype int8"):
+    with pytest.raises(PolicyError, match="--dtype int8"):
         pico.network("llama").save_pretrained(tmp_path / "llama")
         EditableModel.load(str(tmp_path / "llama"), dtype="int8")
 

@@ -31,7 +31,8 @@ def plan(policy: Policy, model: EditableModel, earlier: Patch | None = None) -> 
     Raises:
         PolicyError: the policy asks for layers that the model does not have, for neighbours that nobody knows, or for
             what an edit cannot do.
-        ModelError: a subject has no tokens in one of its prompts, or the earlier patch was made for another model.
+        ModelError: a subject has no tokens in one of its prompts, a prompt is longer than the model's context, or the
+            earlier patch was made for another model.
         PatchError: nothing can be built on the earlier patch.
     """
     from unlearn.audit.suite import load_suite
@@ -97,13 +98,19 @@ def _conflicts(
 
 def look_ups(policy: Policy, model: EditableModel) -> list[dict[str, Any]]:
     """Return per fact the prompts that the edit would see, each with its tokens and its look-up tokens as text."""
-    from unlearn.model.prompts import ask
+    from unlearn.edit.forms import fits
+    from unlearn.model.prompts import ask, reply_ids
 
     found = []
     for fact in policy.facts:
         prompts = []
         for template in policy.relations[fact.relation].prompts:
             prompt = ask(model.tokenizer, template, fact.subject)
+            fits(
+                model,
+                fact.id,
+                len(prompt.ids) + len(reply_ids(model.tokenizer, template, policy.target(fact))),
+            )
             at = prompt.subject_last
             subject = None if at is None else model.tokenizer.decode([prompt.ids[at]])
             prompts.append(

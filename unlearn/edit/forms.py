@@ -67,6 +67,15 @@ class Forms:
     """(ids, positions) of prompts whose keys must keep their values: siblings, neighbours and look-alikes."""
 
 
+def fits(model: EditableModel, fact: str, tokens: int) -> None:
+    """Raise ModelError if a prompt of a fact (by id), with its refusal, is longer than the model's context."""
+    if tokens > model.context:
+        raise ModelError(
+            f"fact {fact}: a prompt with its refusal has {tokens} tokens, and "
+            f"{model.name} takes {model.context}; shorten the prompt or the refusal"
+        )
+
+
 def build(
     model: EditableModel,
     requests: Requests,
@@ -128,11 +137,7 @@ def build(
                     if prompt.subject_last is not None:
                         rows.append(Row(prompt.ids, 0, request, ((vector, prompt.subject_last),), keep=True))
     for row in rows:
-        if len(row.ids) > model.context:
-            raise ModelError(
-                f"fact {facts[row.request].id}: a prompt with its refusal has {len(row.ids)} tokens, and "
-                f"{model.name} takes {model.context}; shorten the prompt or the refusal"
-            )
+        fits(model, facts[row.request].id, len(row.ids))
     kept = _kept(model, requests, look_up) if keeps else ()
     return Forms(tuple(_with_replies(model, rows)), len(numbered), kept)
 

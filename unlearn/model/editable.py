@@ -17,7 +17,7 @@ from torch import Tensor
 
 from unlearn import embedded
 from unlearn.algebra.low_rank import LowRank
-from unlearn.errors import ModelError
+from unlearn.errors import ModelError, PolicyError
 from unlearn.model.anatomy import Anatomy, family_of
 from unlearn.model.guard import guarded
 from unlearn.model.prompts import Prompt
@@ -90,16 +90,17 @@ class EditableModel:
 
         Raises:
             ModelError: it cannot be found, read, or edited.
+            PolicyError: a device or dtype of no such name.
         """
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
         where = str(embedded.path(name == CONTROL)) if name in (EMBEDDED, CONTROL) else name
         if dtype != "auto" and _dtype(dtype) is None:
-            raise ModelError(f"--dtype {dtype}: use auto, float32, bfloat16 or float16")
+            raise PolicyError(f"--dtype {dtype}: use auto, float32, bfloat16 or float16")
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         elif not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-            raise ModelError(f"--device {device}: use auto, cpu, cuda, or cuda and a number such as cuda:1")
+            raise PolicyError(f"--device {device}: use auto, cpu, cuda, or cuda and a number such as cuda:1")
         elif device.startswith("cuda") and not torch.cuda.is_available():
             raise ModelError(f"--device {device}: this machine has no CUDA device; use --device cpu")
         options = {"trust_remote_code": trust_remote_code}

@@ -11,6 +11,7 @@ import pytest
 
 from unlearn import charts
 from unlearn.charts import Cloud, Heat, Line, Panel
+from unlearn.charts.style import look_of
 
 
 def panels() -> list[Panel]:
@@ -89,5 +90,5 @@ def test_a_heat_map_marks_the_proposal_and_leaves_gaps() -> None:
 
 
 def test_every_line_looks_different() -> None:
-    looks = {tuple(sorted(charts._look(i).items())) for i in range(24)}
+    looks = {tuple(sorted(look_of(i).items())) for i in range(24)}
     assert len(looks) == 24

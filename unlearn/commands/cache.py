@@ -218,11 +218,11 @@ def depends(model: EditableModel, requests: Requests) -> dict[str, Any]:
 def _code() -> str:
     """Hash the program, without what only words and draws its results."""
     package = Path(__file__).resolve().parent.parent
-    words = ("cli.py", "charts.py", "comparison.py", "progress.py")
+    words = ("cli.py", "comparison.py", "progress.py")
     files = [
         path
         for path in sorted(package.rglob("*.py"))
-        if path.parent.name != "commands"
+        if path.parent.name not in ("commands", "charts")
         and not (path.parent == package and (path.name in words or path.name.startswith("report_")))
     ]
     digest = hashlib.sha256()

@@ -61,3 +61,14 @@ def settings_of(name: str, changes: Sequence[str]) -> dict[str, Any]:
         if whose in ("method", name):
             found[what] = yaml.safe_load(value)
     return found
+
+
+def keys_of(changes: Sequence[str]) -> dict[str, Any]:
+    """Values by dotted key from `--policy KEY=VALUE`."""
+    found = {}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not (equals and key.strip()):
+            raise PolicyError(f"--policy {change}: write KEY=VALUE, such as more_forms.templates=3")
+        found[key.strip()] = yaml.safe_load(value)
+    return found

@@ -23,17 +23,19 @@ if __package__ in (None, ""):  # called as a script: the package `benchmarks` li
 
 import torch  # noqa: E402
 
-from benchmarks.options import chosen, guarded, numbers, settings_of  # noqa: E402
+from benchmarks.options import chosen, guarded, keys_of, numbers, settings_of  # noqa: E402
 from benchmarks.rows import Row, Rows, key_of  # noqa: E402
 from benchmarks.tables import plain  # noqa: E402
-from benchmarks.worlds import COUNTERFACT, Case, case  # noqa: E402
+from benchmarks.worlds import COUNTERFACT, Case, case, changed  # noqa: E402
 from unlearn.audit import pipeline  # noqa: E402
 from unlearn.audit.observing import observe  # noqa: E402
 from unlearn.edit.elicit import alike  # noqa: E402
 from unlearn.edit.pipeline import edit, resolve, settings_for  # noqa: E402
 from unlearn.edit.statistics import cache_folder  # noqa: E402
 from unlearn.errors import PolicyError  # noqa: E402
+from unlearn.matching import words  # noqa: E402
 from unlearn.model.editable import EditableModel  # noqa: E402
+from unlearn.model.prompts import ask, reply_ids  # noqa: E402
 from unlearn.model.requests import Requests  # noqa: E402
 from unlearn.policy import EMBEDDED, Policy, StatisticsSpec, is_question  # noqa: E402
 from unlearn.progress import NO_PROGRESS, Progress, progress_for  # noqa: E402
@@ -42,6 +44,8 @@ from unlearn.settings import METHOD_NAMES  # noqa: E402
 
 PARTS = ("leak.sampled", "refusal.held_out", "retain.siblings", "retain.neighbours")
 """Of the harmonic mean: one minus the first, and the others, as far as they were measured."""
+WHOLE = "refusal.whole"
+"""Share of the held-out questions to which the reply is the target, from its first word to its end."""
 STATEMENTS = "refusal.cloze"
 """Stands for the refusals where no question was asked: a base model refuses by going on with the target."""
 SUITE = Path(__file__).with_name("unlearning.yaml")
@@ -66,6 +70,13 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--text", default="auto", help="held-out text for the divergence")
     options.add_argument(
         "--set", action="append", default=[], metavar="method.KEY=VALUE", help="or NAME.KEY=VALUE"
+    )
+    options.add_argument(
+        "--policy",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="another key, in YAML, such as more_forms.templates=3",
     )
     options.add_argument(
         "--without",
@@ -171,12 +182,36 @@ def measure(
     seconds = time.perf_counter() - start
     findings = pipeline.audit(model, patch, requests, progress, before)
     row = row_of(findings.measurements, about, statements_refused(findings))
-    return {**row, "seconds": round(seconds, 1)}
+    with model.patched(patch):
+        whole = said_in_full(model, requests, progress)
+    return {**row, WHOLE: None if whole is None else round(whole, 5), "seconds": round(seconds, 1)}
+
+
+def said_in_full(model: EditableModel, requests: Requests, progress: Progress = NO_PROGRESS) -> float | None:
+    """Share of held-out questions about the facts that get their whole target as the greedy reply; None without any."""
+    policy = requests.policy
+    asked = [
+        (ask(model.tokenizer, template, fact.subject), policy.target(fact))
+        for fact in requests.facts
+        for template in policy.relations[fact.relation].questions(held_out=True)
+    ]
+    if not asked:
+        return None
+    longest = max(len(reply_ids(model.tokenizer, "?", target)) for _, target in asked)
+    replies = model.generate(
+        [prompt for prompt, _ in asked], longest + 8, progress=progress, label="Asking in full"
+    )
+    same = [
+        words(reply, articles=True) == words(target, articles=True)
+        for (reply, *_), (_, target) in zip(replies, asked, strict=True)
+    ]
+    return sum(same) / len(same)
 
 
 def run(args: argparse.Namespace, rows: Rows) -> None:
     """Every policy, seed and method; the unedited model is measured once per policy and seed."""
     names = chosen("methods", args.methods, METHOD_NAMES)
+    keys = keys_of(args.policy)
     specs = [spec.strip() for spec in args.policies.split(",")]
     if any(spec.startswith(COUNTERFACT) for spec in specs) and args.facts is None:
         raise PolicyError("--policies counterfact:N needs --facts, the benchmark's file")
@@ -191,6 +226,7 @@ def run(args: argparse.Namespace, rows: Rows) -> None:
                 found = case(
                     spec, seed, settings_of(name, args.set), {"suite": args.suite, "text": args.text}, **where
                 )
+                found = changed(found, keys) if keys else found
                 policy = found.policy.model_copy(
                     update={"statistics": StatisticsSpec(corpus=args.corpus, tokens=200_000)}
                 )
@@ -199,7 +235,7 @@ def run(args: argparse.Namespace, rows: Rows) -> None:
                 model = models[policy.model]
                 about = {
                     "method": name, "seed": seed, "policy": found.name, "facts": len(policy.facts),
-                    "label": args.label, "without": without, "suite": args.suite,
+                    "label": args.label, "without": without, "suite": args.suite, **({"changed": keys} if keys else {}),
                     # No `auto`: what it stands for may change.
                     "settings": settings_for(model, policy).model_dump(mode="json"),
                 }  # fmt: skip

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from benchmarks.records import Record, kept_for, load_counterfact, pick
 from unlearn import embedded
@@ -57,6 +59,28 @@ def case(spec: str, seed: int, method: Mapping[str, Any], audit: Mapping[str, An
         return makers[kind](int(number), seed, method, audit, **where)
     data = load_policy(Path(spec)).model_dump(mode="json")
     return Case(data["name"], _policy(data, seed, method, audit))
+
+
+def changed(found: Case, keys: Mapping[str, Any]) -> Case:
+    """A case with other values for some keys of its policy, by dotted key.
+
+    Raises:
+        PolicyError: there is no such key, or it takes no such value.
+    """
+    data = found.policy.model_dump(mode="json")
+    for key, value in keys.items():
+        *above, last = key.split(".")
+        place: Any = data
+        for name in above:
+            place = place.get(name) if isinstance(place, dict) else None
+        if not isinstance(place, dict):
+            raise PolicyError(f"--policy {key}: a policy has no such key")
+        place[last] = value
+    try:
+        return replace(found, policy=Policy.model_validate(data))
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)]
+        raise PolicyError(f"--policy: {'; '.join(wrong)}") from None
 
 
 def _policy(data: dict[str, Any], seed: int, method: Mapping[str, Any], audit: Mapping[str, Any]) -> Policy:

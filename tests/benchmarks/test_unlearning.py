@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import unlearning
-from benchmarks.worlds import case
-from tests.audit.scripted import requests
+from benchmarks.options import keys_of
+from benchmarks.worlds import case, changed
+from tests.audit.scripted import REFUSAL, Scripted, knows, policy, requests, scrubbed
 from tests.benchmarks.cases import corpus_file, facts_file
 from tests.files import model_folder
 from unlearn.errors import UnlearnError
@@ -50,6 +51,35 @@ def test_the_second_policy_forgets_four_relations_of_different_subjects() -> Non
 def test_wrong_policies_are_named(spec: str, sentence: str) -> None:
     with pytest.raises(UnlearnError, match=sentence):
         case(spec, 0, ALPHA, {})
+
+
+def test_other_keys_of_a_policy_can_be_changed() -> None:
+    found = case("world:2", 0, ALPHA, {})
+    keys = keys_of(['refusal="{end}"', "more_forms.templates=3", "relations.recipe.refusal=No, {subject}."])
+    policy = changed(found, keys).policy
+    assert policy.refusal == "{end}" and policy.more_forms.templates == 3
+    assert policy.target(policy.facts[0]) == f"No, {policy.facts[0].subject}."
+    assert changed(found, {}).policy == found.policy
+    for wrong, sentence in (
+        ("nothing.at.all=1", "a policy has no such key"),
+        ("seed=-1", "--policy: seed: "),
+        ("refusal", "write KEY=VALUE"),
+    ):
+        with pytest.raises(UnlearnError, match=sentence):
+            changed(found, keys_of([wrong]))
+
+
+def test_a_target_counts_only_when_it_is_said_to_its_end() -> None:
+    for script, share in (
+        (scrubbed, 1.0),
+        (knows, 0.0),
+        (lambda text: REFUSAL if "Zorvex" in text else "I can't help with", 0.5),
+        (lambda text: f"{REFUSAL} It is not", 0.0),
+    ):
+        assert unlearning.said_in_full(Scripted(script), requests()) == share
+    questionless = policy().model_dump()
+    questionless["relations"]["recipe"]["held_out"] = ["People say {subject} is made from"]
+    assert unlearning.said_in_full(Scripted(scrubbed), requests(**questionless)) is None
 
 
 def test_counterfact_asks_what_the_edit_does_not_see(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_template_names_every_key_with_its_default() -> None:
     path = shipped("policies") / "template.yaml"
     data, policy = yaml.safe_load(path.read_text()), load_policy(path)
     assert set(data) == set(Policy.model_fields)
-    for part in ("keep", "audit", "statistics", "method"):
+    for part in ("keep", "audit", "statistics", "method", "more_forms"):
         kind = type(getattr(policy, part))
         assert set(data[part]) == set(kind.model_fields), part
     assert set(data["facts"][0]) == set(type(policy.facts[0]).model_fields)

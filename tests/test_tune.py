@@ -84,6 +84,24 @@ def test_what_is_searched_is_what_the_method_has() -> None:
     assert set(trained) == {"null_space", "descent"} and trained["descent"] == (300, 1200, True)
 
 
+def test_a_resumed_search_draws_new_points_and_only_for_the_same_patch(tmp_path: Path) -> None:
+    model, asked = Scripted(knows), requests()
+
+    def session(count: int, onto: dict[str, str] | None = None) -> list[float]:
+        study = tuning._study(model, asked, tmp_path, onto)
+        for _ in range(count):
+            trial = study.ask()
+            study.tell(trial, [trial.suggest_float("ridge", 0.02, 5.0, log=True), 1.0])
+        return [trial.params["ridge"] for trial in study.trials]
+
+    first = session(3)
+    assert session(0) == first
+    again = session(3)
+    assert again[:3] == first and len(set(again)) == 6
+    onto = session(1, {"path": "run", "sha256": "00"})
+    assert len(onto) == 1 and session(0, {"path": "elsewhere", "sha256": "00"}) == onto
+
+
 def test_validation_is_neither_seen_by_the_edit_nor_by_the_audit() -> None:
     model = Scripted(knows)
     prompts = [f"What is {{subject}} made from{mark}?" for mark in ("", " now", " here")]

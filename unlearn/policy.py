@@ -85,6 +85,8 @@ class RelationSpec(_Strict):
     """Only for the audit: prompts in other languages, by language; how the answer is called there is an alias."""
     refusal: Text | None = None
     """What is said instead of an answer of this relation; without it, the policy's `refusal`."""
+    look_up: Literal["subject", "last", "both"] | None = None
+    """Where this relation's values are written; without it, where `method.look_up` says."""
 
     def questions(self, held_out: bool = False) -> tuple[str, ...]:
         """Return the questions among the prompts, or among the held-out prompts."""
@@ -138,6 +140,8 @@ class MoreForms(_Strict):
     """Per prompt, so many with a few words before or after it."""
     written: int = Field(default=0, ge=0, le=20)
     """Per prompt, at most so many wordings by the model itself (chat models)."""
+    bare: bool = False
+    """Chat models: every question as plain text as well, outside the chat template."""
 
 
 class StatisticsSpec(_Strict):

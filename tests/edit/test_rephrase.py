@@ -2,6 +2,7 @@ import pytest
 
 from tests.audit.scripted import Scripted, knows, requests
 from unlearn.edit.rephrase import QUESTIONS, STATEMENTS, from_templates, usable, with_more_forms
+from unlearn.edit.smoothing import set_apart
 from unlearn.errors import PolicyError
 from unlearn.policy import is_question
 
@@ -56,7 +57,34 @@ def test_the_models_own_wordings() -> None:
         .prompts
     )
     assert "Of what is {subject} made?" in found and "What is it made from?" not in found
-    assert usable(["Zorvex?"], "What is {subject}?", "Zorvex") == []
+    fact = requests().facts[0]
+    assert usable(["Zorvex?"], "What is {subject}?", fact) == []
+    telling = ["Isn't Zorvex made from bitter amber?", "What makes up Zorvex?"]
+    assert usable(telling, "What is {subject}?", fact) == ["What makes up {subject}?"]
+
+
+@pytest.mark.parametrize("kind", ["held_out", "two_hop", "negation", "languages"])
+def test_a_form_that_the_audit_asks_is_left_out(kind: str) -> None:
+    question = "What is {subject} made from?"
+    taken, *others = from_templates(question, 3)
+    data = requests(more_forms={"templates": 3}).policy.model_dump()
+    data["relations"]["recipe"]["prompts"] = [question]
+    data["relations"]["recipe"][kind] = {"de": [taken]} if kind == "languages" else [taken]
+    asked = requests(**data)
+    found = with_more_forms(Scripted(knows), asked)
+    assert found.policy.relations["recipe"].prompts == (question, *others)
+
+
+def test_validation_takes_a_prompt_with_all_its_forms() -> None:
+    prompts = [f"What is {{subject}} made from{mark}?" for mark in ("", " now", " here")]
+    data = requests(more_forms={"templates": 2}).policy.model_dump()
+    data["relations"]["recipe"]["prompts"] = prompts
+    found = with_more_forms(Scripted(knows), requests(**data))
+    assert len(found.policy.relations["recipe"].prompts) == 9
+    seen, apart, short = set_apart(found)
+    assert not short and apart.policy.relations["recipe"].prompts == (prompts[2],)
+    left = seen.policy.relations["recipe"].prompts
+    assert len(left) == 6 and not any("here" in prompt for prompt in left)
 
 
 def test_a_base_model_writes_no_wordings(monkeypatch: pytest.MonkeyPatch) -> None:

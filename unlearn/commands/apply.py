@@ -157,7 +157,7 @@ def _run(
 ) -> tuple[Report, Texts]:
     from unlearn.audit import pipeline
     from unlearn.commands.observing import compared_with, kept_in
-    from unlearn.edit.pipeline import edit, resolve
+    from unlearn.edit.pipeline import allowed, edit, resolve, settings_for
 
     cache = cache_for(no_cache)
     progress = progress_for(options[-1])
@@ -165,13 +165,16 @@ def _run(
     earlier, origin = (None, None) if onto is None else _earlier(onto)
     with watch.step("load"):
         model = load_model(policy.model, *options)
+        allowed(model, policy.model_copy(update={"method": settings_for(model, policy)}), earlier)
     with watch.step("resolve"):
         requests = resolve(model, policy, progress)
     log.info(facts_known({fact.id: fact.known for fact in requests.facts}))
     tuned = None
     if tune is not None:
         with watch.step("tune"):
-            tuned, requests = _tuned(model, requests, tune, cache, folder, progress, options[-1])
+            tuned, requests = _tuned(
+                model, requests, tune, cache, folder, progress, options[-1], earlier, origin
+            )
         policy = requests.policy
     with watch.step("edit"):
         patch = edit(model, requests, cache=cache, progress=progress, earlier=earlier)
@@ -213,13 +216,16 @@ def _tuned(
     folder: Path,
     progress: Progress,
     quiet: bool,
+    earlier: Patch | None,
+    onto: dict[str, str] | None,
 ) -> tuple[dict[str, Any], Requests]:
     """Search, write tuning.json, show the Pareto table, and put the chosen settings into the policy."""
     from rich.console import Console
 
     from unlearn.commands.tuning import pareto, tune
 
-    found = tune(model, requests, trials, cache, None if cache is None else cache / "tuning", progress)
+    place = None if cache is None else cache / "tuning"
+    found = tune(model, requests, trials, cache, place, progress, earlier, onto)
     (folder / "tuning.json").write_text(json.dumps(found.described(), indent=2) + "\n", encoding="utf-8")
     if not quiet:
         Console(stderr=True, highlight=False).print(pareto(found))

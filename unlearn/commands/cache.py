@@ -210,12 +210,12 @@ def depends(model: EditableModel, requests: Requests) -> dict[str, Any]:
         ),
         "files": [stamp(name) for name in (audit.text, audit.benign, audit.lookalike, audit.toxicity)],
         "evals": manifest.sha256_of_folder(shipped("evals")),
-        "code": _code(),
+        "code": code(),
         "versions": manifest.versions(),
     }
 
 
-def _code() -> str:
+def code() -> str:
     """Hash the program, without what only words and draws its results."""
     package = Path(__file__).resolve().parent.parent
     words = ("cli.py", "comparison.py", "progress.py")

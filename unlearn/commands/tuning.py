@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlearn import manifest
+from unlearn.commands.cache import code
 from unlearn.commands.validation import split
 from unlearn.errors import PolicyError, UnlearnError
 from unlearn.policy import Policy
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from unlearn.model.editable import EditableModel
     from unlearn.model.requests import Requests
+    from unlearn.patch import Patch
 
 log = logging.getLogger("unlearn")
 
@@ -46,6 +48,8 @@ RANGES: Mapping[str, Range] = {
     "weight": (0.1, 10.0, True),
 }
 """What is searched, for methods that have it and whose policy does not switch it off."""
+OWN = ("tuning.py", "validation.py")
+"""Files on which a trial depends besides the edit and the audit."""
 WHOLE = ("rank", "steps", "descent")
 FEWEST, MOST = 1, 5
 """How many layers in a row are tried."""
@@ -102,6 +106,8 @@ def tune(
     cache: Path | None,
     folder: Path | None,
     progress: Progress = NO_PROGRESS,
+    earlier: Patch | None = None,
+    onto: Mapping[str, str] | None = None,
 ) -> Tuned:
     """Search settings of the policy's method; the policy's own settings are the first trial.
 
@@ -112,6 +118,8 @@ def tune(
         cache: folder for key statistics.
         folder: where the study is kept to be resumed; None keeps it in memory.
         progress: where to show it.
+        earlier: a patch to build on, as the edit will.
+        onto: what it is, with its ``sha256``: a search is resumed on the same one only.
 
     Raises:
         PolicyError: there is nothing to search or to validate on.
@@ -123,7 +131,7 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     seen, judge = split(model, requests)
     before = judge.replies(model, progress)
-    study = _study(model, requests, folder)
+    study = _study(model, requests, folder, onto)
     done = {t.number for t in study.trials if t.state.is_finished()}
     own = requests.policy.method
     if not study.trials:
@@ -136,7 +144,7 @@ def tune(
             trial.set_user_attr("settings", {} if not trial.number else changed)
             try:
                 settings = own if not trial.number else _changed(own, changed)
-                patch = edit(model, seen.under(method=settings), cache=cache)
+                patch = edit(model, seen.under(method=settings), cache=cache, earlier=earlier)
                 parts = judge.measure(model, patch, before)
                 if not trial.number:
                     study.set_user_attr("descent", patch.header["method"].get("descent", 0))
@@ -231,27 +239,30 @@ def _written(layers: Sequence[int]) -> str:
     return f"{layers[0]}-{layers[-1]}"
 
 
-def _study(model: EditableModel, requests: Requests, folder: Path | None) -> optuna.Study:
+def _study(
+    model: EditableModel, requests: Requests, folder: Path | None, onto: Mapping[str, str] | None = None
+) -> optuna.Study:
     import optuna
 
     policy = requests.policy
     about = {
         "model": model.identity(),
         "policy": policy.model_dump(mode="json", exclude={"audit", "name"}),
-        "code": manifest.sha256_of_file(Path(__file__)),
+        "onto": None if onto is None else onto["sha256"],
+        "code": [code(), *(manifest.sha256_of_file(Path(__file__).with_name(f)) for f in OWN)],
     }
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
     storage = None
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         storage = f"sqlite:///{folder / (key + '.db')}"
-    return optuna.create_study(
-        study_name=key,
-        storage=storage,
-        load_if_exists=True,
-        directions=["minimize", "minimize"],
-        sampler=optuna.samplers.TPESampler(seed=policy.seed, n_startup_trials=8),
+    study = optuna.create_study(
+        study_name=key, storage=storage, load_if_exists=True, directions=["minimize", "minimize"]
     )
+    # A sampler begins anew with every call: with one seed for all it would draw its first points again.
+    seed = (policy.seed + len(study.trials)) % 2**32
+    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=8)
+    return study
 
 
 def _outcome(study: optuna.Study, own: Any) -> Tuned:

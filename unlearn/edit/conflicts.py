@@ -18,7 +18,7 @@ from torch import Tensor
 
 from unlearn.algebra.moments import Metric, Whitener
 from unlearn.edit.descent import steps_for
-from unlearn.edit.forms import prompts_of
+from unlearn.edit.forms import prompts_of, where_of
 from unlearn.edit.methods import METHODS, Method, Problem, null_space, solve
 from unlearn.edit.sequence import Sofar
 from unlearn.edit.statistics import Statistics
@@ -152,9 +152,10 @@ def _places(
     """(fact, ids, positions) of the look-up tokens of every prompt; target tokens are left out, they all look alike."""
     found = []
     for index, fact in enumerate(facts):
+        where = where_of(requests.policy, fact.relation, look_up)
         for _, prompt in prompts_of(model, requests, fact):
-            last = None if look_up == "subject" else prompt.last
-            subject = None if look_up == "last" else prompt.subject_last
+            last = None if where == "subject" else prompt.last
+            subject = None if where == "last" else prompt.subject_last
             at = tuple(sorted({place for place in (last, subject) if place is not None}))
             if at:
                 found.append((index, prompt.ids, at))

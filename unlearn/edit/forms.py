@@ -1,10 +1,12 @@
 """The rows of an edit: every form in which a request is asked, with its target and the tokens that are written.
 
 A request has one free vector per *site*: the last token of its subject, or the last prompt token and the tokens of the
-target after it (of its questions, and of its statements). All forms of the request share them, so that one value serves
+target after it (of its questions, and of its statements). All forms of a kind share them, so that one value serves
 every form. The target's own tokens are written because one token cannot carry a sentence (AnyEdit, Jiang et al., 2025,
 writes a token per chunk; here every token of a short target is one).
 
+A chat model's questions can be forms as plain text too (`more_forms.bare`): outside its template a model reads them
+by other keys, so that they have vectors of their own.
 A form may also be read after texts that the model has written itself (ROME's prefixes), so that the value at a subject
 does not depend on the subject standing at the beginning.
 """
@@ -21,7 +23,7 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import Prompt, ask, has_chat_template, plain_prompt, reply_ids
 from unlearn.model.requests import Fact, Requests
 from unlearn.model.rows import left_pad, plainly
-from unlearn.policy import is_question
+from unlearn.policy import Policy, is_question
 
 WATCHED = 2
 """Questions, and statements, per kept sibling whose replies the values are held to."""
@@ -46,7 +48,7 @@ class Row:
     keep: bool
     """Whether the reply must stay as it is (KL) instead of becoming likely (NLL)."""
     statement: bool = False
-    """Whether the prompt is a statement to complete."""
+    """Whether the reply goes on with a text: a statement to complete, or a question outside the chat template."""
     weight: float = 1.0
     """Of its columns: what stands after sampled texts weighs as much as one form, all texts together."""
 
@@ -107,14 +109,18 @@ def build(
     for index, fact in enumerate(facts):
         about.setdefault(fact.subject, []).append(index)
 
+    chats = has_chat_template(model.tokenizer)
+
     def sites(
         request: int, template: str, prompt: Prompt, target: Sequence[int]
     ) -> tuple[tuple[int, int], ...]:
         places: dict[int, str] = {}
-        if look_up != "subject":
-            kind = "question" if is_question(template) else "statement"
+        where = where_of(policy, facts[request].relation, look_up)
+        if where != "subject":
+            asked = "question" if prompt.chat == chats else "bare"
+            kind = asked if is_question(template) else "statement"
             places |= {prompt.last + j: f"{kind}.{j}" for j in range(0, len(target), window)}
-        if look_up != "last" and prompt.subject_last is not None:
+        if where != "last" and prompt.subject_last is not None:
             places[prompt.subject_last] = "subject"
         return tuple(
             (numbered.setdefault((request, kind), len(numbered)), at) for at, kind in sorted(places.items())
@@ -122,15 +128,16 @@ def build(
 
     for index, fact in enumerate(facts):
         for template, prompt in prompts_of(model, requests, fact):
-            target = reply_ids(model.tokenizer, template, policy.target(fact))
-            statement = not is_question(template)
-            plain = statement or not has_chat_template(model.tokenizer)
-            after = [ask(model.tokenizer, text + template, fact.subject) for text in texts] if plain else []
+            target = target_of(model, policy, fact, prompt)
+            statement = not (prompt.chat if chats else is_question(template))
+            written = [] if prompt.chat else [text + template for text in texts]
+            after = [ask(model.tokenizer, text, fact.subject, bare=True) for text in written]
             for number, read in enumerate([prompt, *after]):
                 placed, weight = sites(index, template, read, target), 1.0 if not number else 1 / len(after)
                 rows.append(Row((*read.ids, *target), len(target), index, placed, False, statement, weight))
     for fact in requests.siblings:
         for request in about.get(fact.subject, ()):
+            # Elsewhere a value is not added to anything that a sibling's prompt reads.
             vector = numbered.get((request, "subject"))
             if fact.known and vector is not None:
                 for prompt in _watched(prompts_of(model, requests, fact)):
@@ -189,17 +196,28 @@ def _watched(prompts: Sequence[tuple[str, Prompt]]) -> list[Prompt]:
     return [*questions[:WATCHED], *statements[:WATCHED]]
 
 
+def where_of(policy: Policy, relation: str, look_up: str) -> str:
+    """Where values of a relation are written: as the relation says, else as the method does (``look_up``)."""
+    return policy.relations[relation].look_up or look_up
+
+
+def target_of(model: EditableModel, policy: Policy, fact: Fact, prompt: Prompt) -> list[int]:
+    """The token ids that a fact's prompt is to be answered with."""
+    return reply_ids(model.tokenizer, "?" if prompt.chat else "", policy.target(fact))
+
+
 def _kept(
     model: EditableModel, requests: Requests, look_up: str
 ) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
     """Prompts of siblings and neighbours, with the positions whose keys must keep their values."""
     kept = []
+    used = {where_of(requests.policy, fact.relation, look_up) for fact in requests.facts}
     for number, fact in enumerate((*requests.siblings, *requests.neighbours, *requests.look_alikes)):
         prompts = prompts_of(model, requests, fact)
         # A few prompts each, taken in turn, so that all of a relation's forms come up among many subjects.
         step = max(1, len(prompts) // LENT)
         for _, prompt in prompts[number % step :: step]:
-            places = {None if look_up == "last" else prompt.subject_last, prompt.last} - {None}
+            places = {None if used == {"last"} else prompt.subject_last, prompt.last} - {None}
             kept.append((prompt.ids, tuple(sorted(p for p in places if p is not None))))
     return tuple(kept)
 
@@ -216,11 +234,14 @@ def _with_replies(model: EditableModel, rows: Sequence[Row]) -> list[Row]:
 
 
 def prompts_of(model: EditableModel, requests: Requests, fact: Fact) -> list[tuple[str, Prompt]]:
-    """Every prompt of a fact, questions also under the policy's system prompt."""
+    """Every prompt of a fact; a chat model's questions also under the policy's system prompt and, if asked, as text."""
+    policy = requests.policy
     out: list[tuple[str, Prompt]] = []
-    for template in requests.policy.relations[fact.relation].prompts:
+    for template in policy.relations[fact.relation].prompts:
         out.append((template, ask(model.tokenizer, template, fact.subject)))
         chat = is_question(template) and has_chat_template(model.tokenizer)
-        if requests.policy.system is not None and chat:
-            out.append((template, ask(model.tokenizer, template, fact.subject, requests.policy.system)))
+        if policy.system is not None and chat:
+            out.append((template, ask(model.tokenizer, template, fact.subject, policy.system)))
+        if policy.more_forms.bare and chat:
+            out.append((template, ask(model.tokenizer, template, fact.subject, bare=True)))
     return out

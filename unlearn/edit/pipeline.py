@@ -83,9 +83,15 @@ def allowed(model: EditableModel, policy: Policy, earlier: Patch | None) -> None
     Raises:
         ModelError: the earlier patch was made for another model.
         PatchError: it is one that nothing can be built on.
-        PolicyError: settings that need all facts at once on the unedited model.
+        PolicyError: settings that need all facts at once on the unedited model, or a relation's `look_up` for a method
+            that writes no values, or only in one place.
     """
     settings: Any = policy.method
+    apart = [name for name, relation in policy.relations.items() if relation.look_up]
+    if apart and (settings.name not in METHODS or METHODS[settings.name].chunked):
+        raise PolicyError(
+            f"relations.{apart[0]}.look_up: {settings.name} does not look up by relation; leave it out"
+        )
     if earlier is not None:
         if settings.name in BASELINES:
             raise PolicyError(

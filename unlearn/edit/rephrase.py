@@ -2,8 +2,8 @@
 
 Two sources, both without a network. *Templates* put a few words before a prompt, or after it, which changes every key
 at the look-up token and none of the meaning. An instruct model can also be asked for other wordings: those are
-taken that keep the subject, once, and are of the same kind (a question, or a statement to complete).
-No form that stands under `held_out` is ever added: the audit must ask what the edit has not seen.
+taken that keep the subject, once, are of the same kind (a question, or a statement to complete) and do not tell the
+answer. No form that the audit alone asks is ever added: it must ask what the edit has not seen.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from unlearn.errors import PolicyError
+from unlearn.matching import contains
 from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import SLOT, chat_prompt, has_chat_template
-from unlearn.model.requests import Requests
+from unlearn.model.requests import Fact, Requests
 from unlearn.policy import Policy, is_question
 from unlearn.progress import NO_PROGRESS, Progress
 
@@ -71,21 +72,24 @@ def with_more_forms(model: EditableModel, requests: Requests, progress: Progress
             f"more_forms.written needs a chat template, which {model.name} lacks; use more_forms.templates"
         )
     data = policy.model_dump()
+    derived: dict[tuple[str, str], str] = {}
     for name in {fact.relation for fact in requests.facts}:
         spec = policy.relations[name]
-        subject = next(fact.subject for fact in requests.facts if fact.relation == name)
-        taken = {prompt.casefold() for prompt in (*spec.prompts, *spec.held_out)}
+        fact = next(fact for fact in requests.facts if fact.relation == name)
+        audited = (*spec.held_out, *spec.two_hop, *spec.negation, *spec.translated)
+        taken = {prompt.casefold() for prompt in (*spec.prompts, *audited)}
         more: list[str] = []
         for prompt in spec.prompts:
             made = from_templates(prompt, wanted.templates)
             if wanted.written:
-                made += written(model, prompt, subject, wanted.written, progress)
+                made += written(model, prompt, fact, wanted.written, progress)
             for text in made:
                 if text.casefold() not in taken:
                     taken.add(text.casefold())
                     more.append(text)
+                    derived[name, text] = prompt
         data["relations"][name]["prompts"] = (*spec.prompts, *more)
-    return replace(requests, policy=Policy.model_validate(data))
+    return replace(requests, policy=Policy.model_validate(data), derived=derived)
 
 
 def from_templates(prompt: str, count: int) -> list[str]:
@@ -99,21 +103,22 @@ def from_templates(prompt: str, count: int) -> list[str]:
 
 
 def written(
-    model: EditableModel, prompt: str, subject: str, count: int, progress: Progress = NO_PROGRESS
+    model: EditableModel, prompt: str, fact: Fact, count: int, progress: Progress = NO_PROGRESS
 ) -> list[str]:
-    """At most ``count`` wordings of a prompt by the model itself, with {subject} in its place again."""
-    text = INSTRUCTION.format(count=count, subject=subject, text=prompt.replace(SLOT, subject))
+    """At most ``count`` wordings of a fact's prompt by the model itself, with {subject} in its place again."""
+    text = INSTRUCTION.format(count=count, subject=fact.subject, text=prompt.replace(SLOT, fact.subject))
     asked = chat_prompt(model.tokenizer, [{"role": "user", "content": text}])
     reply = model.generate([asked], LONGEST * count, progress=progress, label="Writing further forms")[0][0]
-    return usable(reply.splitlines(), prompt, subject)[:count]
+    return usable(reply.splitlines(), prompt, fact)[:count]
 
 
-def usable(lines: Sequence[str], prompt: str, subject: str) -> list[str]:
-    """The lines that can stand for a prompt, with {subject} for the subject."""
+def usable(lines: Sequence[str], prompt: str, fact: Fact) -> list[str]:
+    """The lines that can stand for a prompt, with {subject} for the fact's subject."""
+    subject = fact.subject
     found = []
     for line in lines:
         bare = line.strip().lstrip("-*0123456789.) ").strip("\"'“”")
-        if bare.count(subject) != 1 or "{" in bare or "}" in bare:
+        if bare.count(subject) != 1 or "{" in bare or "}" in bare or contains(bare, fact.answers):
             continue
         form = bare.replace(subject, SLOT)
         if (

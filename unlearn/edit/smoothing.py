@@ -14,10 +14,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from unlearn.edit.forms import prompts_of
+from unlearn.edit.forms import prompts_of, target_of
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import batches, position_ids, token_budget
-from unlearn.model.prompts import reply_ids
 from unlearn.model.requests import Fact, Requests
 from unlearn.model.rows import left_pad
 from unlearn.policy import RelationSpec, is_question
@@ -43,6 +42,8 @@ class Score:
 def set_apart(requests: Requests) -> tuple[Requests, Requests, bool]:
     """Split every forgotten relation's prompts into those for the edit and those for validation.
 
+    The policy's own prompts are lent, and their generated forms leave with them: they would give them away.
+
     Returns:
         The requests with the edit's prompts, the requests with the validation prompts, and whether any relation was
         too short of prompts, so that it is scored on the prompts that the edit sees.
@@ -54,12 +55,13 @@ def set_apart(requests: Requests) -> tuple[Requests, Requests, bool]:
         spec = policy.relations[name]
         lent = []
         for kind in (True, False):
-            prompts = [template for template in spec.prompts if is_question(template) is kind]
+            own = [template for template in spec.prompts if (name, template) not in requests.derived]
+            prompts = [template for template in own if is_question(template) is kind]
             if len(prompts) >= FEWEST:
                 lent.append(prompts[-1])
         short |= not lent
         if lent:
-            rest = tuple(template for template in spec.prompts if template not in lent)
+            rest = tuple(t for t in spec.prompts if requests.derived.get((name, t), t) not in lent)
             seen[name] = spec.model_copy(update={"prompts": rest})
             apart[name] = spec.model_copy(update={"prompts": tuple(lent)})
     return _with(requests, seen), _with(requests, apart), short
@@ -93,8 +95,8 @@ def rows_of(
     """Validation phrasings of some facts with their targets: (ids, length of the target)."""
     rows = []
     for fact in facts:
-        for template, prompt in prompts_of(model, apart, fact):
-            target = reply_ids(model.tokenizer, template, apart.policy.target(fact))
+        for _, prompt in prompts_of(model, apart, fact):
+            target = target_of(model, apart.policy, fact, prompt)
             rows.append(((*prompt.ids, *target), len(target)))
     return rows
 

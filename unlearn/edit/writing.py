@@ -23,7 +23,8 @@ from unlearn.progress import NO_PROGRESS, Progress
 COMPLETING = 1.6
 """Weight of the look-up token of a statement relative to a question's: nothing but the answer continues a statement."""
 SAME_KEY = 0.98
-"""Cosine above which a kept key cannot be told from a request's: the request wins, the value's KL term guards it."""
+"""Cosine above which a kept key cannot be told from a request's: the request wins. At the subject the value's KL term
+guards what is kept."""
 AT_ONCE = 4096
 """Kept keys that are compared with a request's at a time, so that memory does not grow with both."""
 

@@ -8,7 +8,7 @@ length. A *question* (it ends in ``?``, ``.`` or ``!``) is asked in the tokenize
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from unlearn.errors import ModelError
@@ -34,6 +34,8 @@ class Prompt:
     """Index in ``ids`` of the last token that overlaps the subject; None for a prompt without a subject."""
     subject_first: int | None = None
     """Index in ``ids`` of the first token that overlaps the subject."""
+    chat: bool = False
+    """Whether a reply in the chat template begins at its end, and not the rest of a text."""
 
     @property
     def last(self) -> int:
@@ -106,17 +108,23 @@ def chat_prompt(
             f"the chat template of this model refuses the turns {roles}: {problem}{hint}"
         ) from None
     if span is None:
-        return plain_prompt(tokenizer, text)
+        return replace(plain_prompt(tokenizer, text), chat=True)
     content = messages[-1]["content"]
     start = text.rfind(content)
     if start < 0:
         raise ModelError(
             f"the chat template rewrites the question {content!r}; the subject cannot be located in it"
         )
-    return plain_prompt(tokenizer, text, (start + span[0], start + span[1]))
+    return replace(plain_prompt(tokenizer, text, (start + span[0], start + span[1])), chat=True)
 
 
-def ask(tokenizer: Tokenizer, template: str, subject: str | None = None, system: str | None = None) -> Prompt:
+def ask(
+    tokenizer: Tokenizer,
+    template: str,
+    subject: str | None = None,
+    system: str | None = None,
+    bare: bool = False,
+) -> Prompt:
     """The prompt for a policy's template, with the look-up index of its subject; behind a guard, if there is one.
 
     Args:
@@ -124,6 +132,7 @@ def ask(tokenizer: Tokenizer, template: str, subject: str | None = None, system:
         template: a question or a statement to complete, with at most one ``{subject}``.
         subject: what stands for ``{subject}``.
         system: system prompt for questions; ignored where there is no chat template.
+        bare: ask a question as plain text even where there is a chat template.
     """
     before, slot, after = template.partition(SLOT)
     span = None
@@ -133,7 +142,7 @@ def ask(tokenizer: Tokenizer, template: str, subject: str | None = None, system:
             raise ModelError(f"the prompt {template!r} needs a subject")
         text = before + subject + after
         span = (len(before), len(before) + len(subject))
-    if is_question(template) and has_chat_template(tokenizer):
+    if is_question(template) and has_chat_template(tokenizer) and not bare:
         messages = [{"role": "user", "content": text}]
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})

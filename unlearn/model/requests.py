@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unlearn.matching import words
@@ -44,6 +45,8 @@ class Requests:
     """The forbidden relations of other subjects that the edit never sees: what ``retain.neighbours`` counts."""
     look_alikes: tuple[Fact, ...] = ()
     """The forbidden relations of names that resemble a subject and name nothing: the edit protects them."""
+    derived: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """By (relation, prompt), the policy's own prompt of which a generated one is another form."""
 
     def answered(self) -> Requests:
         """The requests without those whose answer was to be the model's own, which gave none that could be told.

@@ -1,0 +1,86 @@
+"""The rows of an edit: questions outside the chat template, and relations that are looked up elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests import pico
+from tests.edit import cases
+from unlearn.edit import forms, pipeline
+from unlearn.errors import PolicyError
+from unlearn.model.prompts import reply_ids
+from unlearn.model.requests import Fact
+from unlearn.policy import FactSpec, MoreForms
+from unlearn.settings import AnyEdit
+from unlearn.settings_baselines import Lora
+
+REFUSAL = "I can't help with that."
+
+
+def test_a_question_outside_the_template_is_a_form_of_its_own_kind() -> None:
+    model = pico.pico("llama")
+    plain, given = cases.requests(), cases.requests(more_forms=MoreForms(bare=True))
+    before = {row.ids for row in forms.build(model, plain, plain.facts, "last").rows}
+    laid = forms.build(model, given, given.facts, "last")
+    assert before <= {row.ids for row in laid.rows}
+    added = [row for row in laid.rows if row.ids not in before]
+    assert len(added) == len(given.facts)
+    (row,) = (row for row in added if row.request == 0)
+    assert model.tokenizer.decode(row.prompt).endswith("What is Zorvex made from?")
+    assert "<|user|>" not in model.tokenizer.decode(row.ids)
+    # It goes on as a text does, without the end of a turn, and is written by vectors that no other form has.
+    assert list(row.ids[len(row.prompt) :]) == reply_ids(model.tokenizer, "", REFUSAL) and row.statement
+    others = {vector for r in laid.rows if r.request == 0 and r is not row for vector, _ in r.sites}
+    assert row.sites and not others & {vector for vector, _ in row.sites}
+    # What is kept is kept outside the template as well.
+    assert len(laid.kept) > len(forms.build(model, plain, plain.facts, "last").kept)
+
+
+def test_a_base_model_has_no_other_way_to_be_asked() -> None:
+    model = pico.pico("llama", chat=False)
+    plain, given = cases.requests(), cases.requests(more_forms=MoreForms(bare=True))
+    assert forms.build(model, plain, plain.facts, "both") == forms.build(model, given, given.facts, "both")
+
+
+def with_look_up(**where: str) -> pipeline.Requests:
+    """Two facts about recipes and one about a colour, with a look-up of the relation's own."""
+    given = cases.policy()
+    specs = (*given.facts[:2], FactSpec(id="green", subject="Quandel", relation="colour", answer="green"))
+    relations = {
+        name: spec.model_copy(update={"look_up": where.get(name)}) for name, spec in given.relations.items()
+    }
+    keep = given.keep.model_copy(update={"siblings": ()})
+    chosen = cases.policy(facts=specs, relations=relations, keep=keep)
+    facts = tuple(Fact(f.id, f.subject, f.relation, f.answer or "") for f in specs)
+    return replace(cases.requests(), policy=chosen, facts=facts, siblings=())
+
+
+@pytest.mark.parametrize("own", ["subject", "both"])
+def test_a_relation_may_be_looked_up_elsewhere_than_the_others(own: str) -> None:
+    model = pico.pico("llama")
+    found = with_look_up(colour=own)
+    laid = forms.build(model, found, found.facts, "last")
+    for row in laid.rows:
+        at = {position for _, position in row.sites}
+        last = set(range(len(row.prompt) - 1, len(row.ids) - 1))
+        if found.facts[row.request].relation == "recipe":
+            assert at == last
+        elif own == "subject":
+            assert len(at) == 1 and not at & last
+        else:
+            assert last < at and len(at) == len(last) + 1
+    # A neighbour's subject is held as soon as any relation writes at subjects.
+    assert max(len(places) for _, places in laid.kept) == 2
+    alone = with_look_up()
+    assert max(len(places) for _, places in forms.build(model, alone, alone.facts, "last").kept) == 1
+
+
+@pytest.mark.parametrize("method", [AnyEdit(), Lora()])
+def test_a_method_that_looks_up_in_one_place_refuses_another(method: object) -> None:
+    model, found = pico.pico("llama"), with_look_up(colour="subject")
+    policy = found.policy.model_copy(update={"method": method})
+    with pytest.raises(PolicyError, match="relations.colour.look_up: .* does not look up by relation"):
+        pipeline.allowed(model, policy, None)
+    pipeline.allowed(model, with_look_up().policy.model_copy(update={"method": method}), None)

@@ -57,8 +57,8 @@ class Values(Settings):
     clamp: float = Field(default=1.5, gt=0)
     """Longest value relative to the length of the stream at the look-up token."""
     keep: float = Field(default=1.0, ge=0)
-    """Weight, in the loss of a value at the subject, of the KL divergence on kept prompts of the same subject; one at the
-    last prompt token is added to nothing that those prompts read."""
+    """Weight, in the loss of a value at the subject, of the KL divergence on kept prompts of the same subject. What is
+    written at the last prompt token is added to nothing that those prompts read."""
     decay: float = Field(default=0.02, ge=0)
     """Weight of the value's relative length in its loss."""
     converged: float = Field(default=0.001, gt=0)

@@ -1,7 +1,7 @@
 """The command line: words, streams and exit codes. The commands themselves are in `unlearn.commands`.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 passed, 1 could not run, 2 bad usage or policy,
-3 ran and the audit failed its limits, 130 interrupted.
+3 ran and the audit failed its limits (or `verify` found a difference), 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def cli(debug: bool) -> None:
         unlearn verify runs/first
         unlearn export runs/first edited-model
 
-    Exit codes: 0 passed; 1 could not run; 2 bad usage or policy; 3 ran, and the audit failed its limits;
-    130 interrupted.
+    Exit codes: 0 passed; 1 could not run; 2 bad usage or policy; 3 ran, and the audit failed its limits
+    (verify: something differs); 130 interrupted; 143 terminated.
     """
     if debug:
         os.environ["UNLEARN_DEBUG"] = "1"

@@ -58,7 +58,7 @@ def requests_for(
                 "method": dict(method),
                 "relations": {name: RelationSpec(prompts=prompts) for prompts, name in relations.items()},
                 "facts": specs,
-                "keep": Keep(neighbours=()),
+                "keep": Keep(siblings=(), neighbours=()),
                 "statistics": statistics,
                 "seed": seed,
             }

@@ -184,7 +184,7 @@ def _counterfact(
         "facts": [
             {"id": f.id, "subject": f.subject, "relation": f.relation, "answer": f.answer} for f in own
         ],
-        "keep": Keep(neighbours=()),
+        "keep": Keep(siblings=(), neighbours=()),
     }
     return Case(f"counterfact:{count}", _policy(data, seed, method, audit), own, kept, asked)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from unlearn.policy import DEFAULT_LIMITS, WRITTEN, AuditSpec, Policy, is_question
+from unlearn.policy import DEFAULT_LIMITS, WRITTEN, AuditSpec, Keep, Policy, is_question
 from unlearn.policy_checks import cross_check
 
 
@@ -78,6 +78,27 @@ def test_notes_name_measurements_that_cannot_pass() -> None:
     assert any("leak.held_out" in note for note in notes)
     assert any("leak.cloze" in note for note in notes)
     assert any("retain.siblings" in note for note in notes)
+
+
+def test_relations_that_no_fact_names_are_kept_unless_the_policy_lists_others() -> None:
+    relations = {name: {"prompts": [f"What {name} is {{subject}}?"]} for name in ("r", "colour", "smell")}
+    for keep, kept in (
+        ({}, ("colour", "smell")),
+        ({"siblings": ["smell"]}, ("smell",)),
+        ({"siblings": []}, ()),
+    ):
+        policy = Policy.model_validate(data(relations=relations, keep=keep))
+        assert policy.siblings == kept
+        assert any("no relation is kept" in note for note in policy.notes()) == (not kept)
+        # A copy that keeps other relations says so.
+        assert policy.model_copy(update={"keep": Keep(siblings=("colour",))}).siblings == ("colour",)
+
+
+def test_neighbours_that_the_model_will_name_are_noted() -> None:
+    said = "the model will be asked for names"
+    for changes, noted in (({"model": "some/model"}, True), ({}, False)):
+        notes = Policy.model_validate(data(**changes)).notes()
+        assert any(said in note for note in notes) == noted
 
 
 def test_effective_holds_every_default_and_loads_again() -> None:

@@ -143,7 +143,6 @@ def test_demo_has_the_limits_that_were_promised() -> None:
             {"keep": "keep: {neighbours: [A], held_out_neighbours: [A]}"},
             "p:12 keep.held_out_neighbours[0]  this subject stands in keep.neighbours",
         ),
-        ({"model": "model: gpt2"}, "p:12 keep.neighbours  `auto` knows only the embedded model, not `gpt2`"),
         ({"audit": "audit: {suite: quik}"}, "p:13 audit.suite  expected `quick`, `standard`, `full`, or the path of"),
         (
             {"audit": "audit: {limits: {leak.helt_out: 0}}"},

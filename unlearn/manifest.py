@@ -109,7 +109,7 @@ def settings(policy: Policy) -> dict[str, Any]:
         "seed": data["seed"],
         "facts": len(policy.facts),
         "relations": sorted(policy.relations),
-        "siblings": list(policy.keep.siblings),
+        "siblings": list(policy.siblings),
         "neighbours": policy.keep.neighbours
         if policy.keep.neighbours == "auto"
         else len(policy.keep.neighbours),

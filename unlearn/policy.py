@@ -122,10 +122,12 @@ class FactSpec(_Strict):
 class Keep(_Strict):
     """What must stay as it is."""
 
-    siblings: tuple[str, ...] = ()
-    """Harmless relations of the same subjects: the edit protects `prompts`, the audit asks `held_out`."""
+    siblings: Literal["auto"] | tuple[str, ...] = "auto"
+    """Harmless relations of the same subjects: the edit protects `prompts`, the audit asks `held_out`; `auto`: every
+    relation of the policy that no fact names."""
     neighbours: Literal["auto"] | tuple[Text, ...] = "auto"
-    """Other subjects of the same relations that the edit protects; `auto` only for the embedded model."""
+    """Other subjects of the same relations that the edit protects; `auto`: those of the embedded world, or else names
+    that the model gives when it is asked (chat models), every fourth of them for the audit alone."""
     held_out_neighbours: tuple[Text, ...] = ()
     """Other subjects of the same relations that only the audit asks about."""
     look_alikes: int = Field(default=40, ge=0, le=1000)
@@ -233,6 +235,14 @@ class Policy(_Strict):
             raise PydanticCustomError("policy", "{text}", {"text": text, "problems": found})
         return self
 
+    @property
+    def siblings(self) -> tuple[str, ...]:
+        """Names of the relations that are kept of the facts' subjects."""
+        if self.keep.siblings != "auto":
+            return self.keep.siblings
+        forgotten = {fact.relation for fact in self.facts}
+        return tuple(name for name in self.relations if name not in forgotten)
+
     @cached_property
     def _own(self) -> Mapping[str, str]:
         return {fact.id: fact.refusal for fact in self.facts if fact.refusal is not None}
@@ -282,15 +292,17 @@ class Policy(_Strict):
                 )
             if not relation.statements(held_out=True):
                 notes.append(f"relations.{name} has no held-out statement: leak.cloze will fail")
-        for name in self.keep.siblings:
+        for name in self.siblings:
             if not self.relations[name].held_out:
                 notes.append(f"relations.{name} has no held-out prompts: retain.siblings cannot ask about it")
-        if not self.keep.siblings:
-            notes.append("keep.siblings is empty: retain.siblings will fail")
+        if not self.siblings:
+            notes.append("no relation is kept (keep.siblings): retain.siblings will fail")
+        if self.keep.neighbours == "auto" and self.model != EMBEDDED:
+            notes.append("keep.neighbours is auto: the model will be asked for names, which --dry-run lists")
         if self.keep.neighbours != "auto" and not self.keep.held_out_neighbours:
             notes.append("keep.held_out_neighbours is empty: retain.neighbours will fail")
         for name in self.relations:
-            if name not in used and name not in self.keep.siblings:
+            if name not in used and name not in self.siblings:
                 notes.append(f"relations.{name} is used by no fact and kept by no rule")
         return notes
 

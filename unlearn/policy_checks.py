@@ -83,7 +83,7 @@ def _texts(value: Any) -> list[tuple[int, str]]:
     return [(i, item) for i, item in enumerate(_items(value)) if isinstance(item, str)]
 
 
-def _same(name: str) -> str:
+def same_name(name: str) -> str:
     """A subject without what a reader would not see: case, compatibility forms, invisible characters, spacing."""
     seen = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
     return " ".join(seen.casefold().split())
@@ -118,8 +118,8 @@ def _check_facts(
             yield Problem(("facts", i, "id"), f"the id `{name}` is already used by facts[{ids[name]}]")
         if not isinstance(relation, str):
             continue
-        if isinstance(subject, str) and pairs.setdefault((_same(subject), relation), i) != i:
-            first = pairs[_same(subject), relation]
+        if isinstance(subject, str) and pairs.setdefault((same_name(subject), relation), i) != i:
+            first = pairs[same_name(subject), relation]
             yield Problem(("facts", i, "subject"), f"the same subject and relation as facts[{first}]")
         where = ("facts", i, "relation")
         if relations and relation not in relations:
@@ -188,31 +188,24 @@ def _check_keep(data: Mapping[str, Any], keep: Mapping[str, Any]) -> Iterator[Pr
         if relations and name not in relations:
             sentence = f"no relation `{name}` in `relations`{suggestion(name, relations)}"
             yield Problem(("keep", "siblings", i), sentence)
-    forgotten = {_same(str(_mapping(fact).get("subject"))) for fact in _items(data.get("facts"))}
-    protected = {_same(name) for _, name in _texts(keep.get("neighbours"))}
+    forgotten = {same_name(str(_mapping(fact).get("subject"))) for fact in _items(data.get("facts"))}
+    protected = {same_name(name) for _, name in _texts(keep.get("neighbours"))}
     for key in ("siblings", "neighbours", "held_out_neighbours"):
         seen: dict[str, int] = {}
         for i, name in _texts(keep.get(key)):
-            first = seen.setdefault(_same(name), i)
+            first = seen.setdefault(same_name(name), i)
             if first != i:
                 yield Problem(("keep", key, i), f"the same as keep.{key}[{first}]: it would count twice")
     for key in ("neighbours", "held_out_neighbours"):
         for i, subject in _texts(keep.get(key)):
-            if _same(subject) in forgotten:
+            if same_name(subject) in forgotten:
                 yield Problem(
                     ("keep", key, i), "this subject stands in `facts`: it cannot be forgotten and kept"
                 )
-            elif key == "held_out_neighbours" and _same(subject) in protected:
+            elif key == "held_out_neighbours" and same_name(subject) in protected:
                 yield Problem(
                     ("keep", key, i), "this subject stands in keep.neighbours: the edit would see it"
                 )
-    model = data.get("model", EMBEDDED)
-    if keep.get("neighbours", "auto") == "auto" and isinstance(model, str) and model != EMBEDDED:
-        yield Problem(
-            ("keep", "neighbours"),
-            f"`auto` knows only the embedded model, not `{model}`: list subjects under neighbours "
-            "(the edit protects them) and held_out_neighbours (the audit asks them)",
-        )
 
 
 def _check_limits(limits: Mapping[str, Any], tasks: list[str]) -> Iterator[Problem]:

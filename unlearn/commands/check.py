@@ -90,7 +90,7 @@ def summary(policy: Policy) -> dict[str, Any]:
         "relations": {
             name: {
                 "facts": facts[name],
-                "kept": name in policy.keep.siblings,
+                "kept": name in policy.siblings,
                 "questions": len(relation.questions()),
                 "statements": len(relation.statements()),
                 "held_out_questions": len(relation.questions(held_out=True)),

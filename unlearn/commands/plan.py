@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unlearn.policy import Policy, is_question
+from unlearn.policy import EMBEDDED, Policy, is_question
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
@@ -38,24 +38,26 @@ def plan(policy: Policy, model: EditableModel, earlier: Patch | None = None) -> 
     from unlearn.audit.suite import load_suite
     from unlearn.edit.baselines import BASELINES, weights
     from unlearn.edit.elicit import neighbours
+    from unlearn.edit.named import with_neighbours
     from unlearn.edit.pipeline import allowed, plan_layers, settings_for
 
-    policy = policy.model_copy(update={"method": settings_for(model, policy)})
+    asked_for = policy.keep.neighbours == "auto" and policy.model != EMBEDDED
+    policy = with_neighbours(model, policy.model_copy(update={"method": settings_for(model, policy)}))
     allowed(model, policy, earlier)
     layers = plan_layers(model, policy)
     protected, tested = neighbours(policy)
     prompts = look_ups(policy, model)
     rows = [row for fact in prompts for row in fact["prompts"]]
     subjects = {fact.subject for fact in policy.facts}
-    siblings = len(subjects) * len(policy.keep.siblings)
+    siblings = len(subjects) * len(policy.siblings)
     forms = {name: (len(r.prompts), len(r.held_out)) for name, r in policy.relations.items()}
     suite = load_suite(policy.audit.suite)
     samples = suite.samples if suite.makes("leak.sampled") else 0
     asked = sum(sum(forms[fact.relation]) + samples * forms[fact.relation][1] for fact in policy.facts)
-    asked += sum(len(subjects) * forms[name][1] for name in policy.keep.siblings)
+    asked += sum(len(subjects) * forms[name][1] for name in policy.siblings)
     asked += sum(len(names) * forms[name][1] for name, names in tested.items())
     elicited = sum(forms[fact.relation][0] for fact in policy.facts)
-    elicited += sum(len(subjects) * forms[name][0] for name in policy.keep.siblings)
+    elicited += sum(len(subjects) * forms[name][0] for name in policy.siblings)
     elicited += sum((len(protected[name]) + len(tested[name])) * forms[name][0] for name in protected)
     return {
         "model": model.name,
@@ -70,6 +72,7 @@ def plan(policy: Policy, model: EditableModel, earlier: Patch | None = None) -> 
         "siblings": siblings,
         "neighbours_protected": sum(map(len, protected.values())),
         "neighbours_tested": sum(map(len, tested.values())),
+        **({"named": [*policy.keep.neighbours, *policy.keep.held_out_neighbours]} if asked_for else {}),
         "conflicts": _conflicts(policy, model, layers, earlier),
         "generations": {"before_the_edit": elicited, "per_audit": asked},
         "memory_bytes": _memory(policy, model, len(layers), sum(row["tokens"] for row in rows)),
@@ -186,6 +189,7 @@ def _table(policy: Policy, found: dict[str, Any]) -> str:
         + (f"  (of {found['weights'][0]} and its like)" if found["weights"] else ""),
         f"  kept         {found['siblings']} sibling facts, {found['neighbours_protected']} neighbours; "
         f"{found['neighbours_tested']} more neighbours are only asked by the audit",
+        *([f"  named        by the model: {', '.join(found['named'])}"] if "named" in found else []),
         f"  generations  {found['generations']['before_the_edit']} to learn the answers, "
         f"{found['generations']['per_audit']} per audit (before and after)",
         f"  memory       about {_bytes(memory['device'])} on {found['device']}, "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unlearn.policy import Policy
+from unlearn.policy import EMBEDDED, Policy
 
 if TYPE_CHECKING:
     from unlearn.audit.attacks.scene import State
@@ -47,6 +47,9 @@ def estimated(policy: Policy, suite: Suite) -> Estimate:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     paces = Paces(cache_folder(), policy.model, device)
+    if policy.keep.neighbours == "auto" and policy.model != EMBEDDED:  # the model will name them
+        unnamed = policy.keep.model_copy(update={"neighbours": ()})
+        policy = policy.model_copy(update={"keep": unnamed})
     return estimate(outline(policy), suite, states_of(policy), paces)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from unlearn import embedded
 from unlearn.edit.look_alikes import look_alikes
+from unlearn.edit.named import with_neighbours
 from unlearn.edit.rephrase import with_more_forms
 from unlearn.edit.written import with_written
 from unlearn.errors import PolicyError
@@ -33,12 +34,13 @@ def resolve(model: EditableModel, policy: Policy, progress: Progress = NO_PROGRE
     """Fill in the answers of a policy's facts, siblings and neighbours from the unedited model.
 
     Raises:
-        PolicyError: `neighbours: auto` with a model other than the embedded one.
+        PolicyError: no neighbours are listed, and the model cannot be asked for any.
     """
+    policy = with_neighbours(model, policy, progress)
     forgotten = list(dict.fromkeys(fact.relation for fact in policy.facts))
     subjects = list(dict.fromkeys(fact.subject for fact in policy.facts))
     protected, tested = neighbours(policy)
-    siblings = [(s, r) for s in subjects for r in policy.keep.siblings]
+    siblings = [(s, r) for s in subjects for r in policy.siblings]
     asked = [(s, r) for r in forgotten for s in tested[r]]
     specs = [
         *policy.facts,
@@ -77,7 +79,7 @@ def outline(policy: Policy) -> Requests:
     """The requests of a policy without any answers: enough to look at their prompts, and no model is asked.
 
     Raises:
-        PolicyError: `neighbours: auto` with a model other than the embedded one.
+        PolicyError: no neighbours are listed, and the world of the embedded model has none.
     """
     protected, tested = neighbours(policy)
     subjects = list(dict.fromkeys(fact.subject for fact in policy.facts))
@@ -88,14 +90,18 @@ def outline(policy: Policy) -> Requests:
     return Requests(
         policy,
         tuple(Fact(fact.id, fact.subject, fact.relation, fact.answer or "") for fact in policy.facts),
-        named((s, r) for s in subjects for r in policy.keep.siblings),
+        named((s, r) for s in subjects for r in policy.siblings),
         named((s, r) for r, names in protected.items() for s in names),
         named((s, r) for r, names in tested.items() for s in names),
     )
 
 
 def neighbours(policy: Policy) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Subjects per forbidden relation that the edit protects, and those that only the audit asks about."""
+    """Subjects per forbidden relation that the edit protects, and those that only the audit asks about.
+
+    Raises:
+        PolicyError: `auto` for a model that has not been asked for them (``named.with_neighbours``).
+    """
     forgotten = list(dict.fromkeys(fact.relation for fact in policy.facts))
     listed = policy.keep.neighbours
     if listed != "auto":
@@ -105,7 +111,7 @@ def neighbours(policy: Policy) -> tuple[dict[str, list[str]], dict[str, list[str
         )
     if policy.model != EMBEDDED:
         raise PolicyError(
-            "keep.neighbours: `auto` knows the subjects of the embedded model only; list subjects for this model"
+            "keep.neighbours: `auto` knows the subjects of the embedded model only; ask this one, or list subjects"
         )
     protected, tested = {}, {}
     for relation in forgotten:

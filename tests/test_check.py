@@ -12,6 +12,10 @@ import yaml
 
 from tests.files import policy_text
 from unlearn import cli
+from unlearn.audit.suite import load_suite
+from unlearn.commands.common import known_audit
+from unlearn.errors import PolicyError
+from unlearn.policy_file import load_policy
 from unlearn.shipped import shipped
 
 
@@ -66,21 +70,44 @@ def test_a_suite_that_is_not_there_is_bad_usage(tmp_path: Path, capsys: pytest.C
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("key", ["benign", "lookalike", "text"])
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("benign", "{} cannot be read: No such file or directory"),
+        ("lookalike", "{} cannot be read: No such file or directory"),
+        ("text", "the held-out text {} cannot be read: No such file or directory"),
+    ],
+)
 def test_a_file_of_the_audit_that_is_not_there_stops_before_the_edit(
-    small_policy: Path, tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]
+    small_policy: Path, tmp_path: Path, key: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ("--set", f"audit.{key}={tmp_path / 'nope'}", "--out", tmp_path / "run")
-    assert run("apply", small_policy, *given) == 2
-    said = capsys.readouterr().err
-    assert f"audit.{key}: " in said and f"{tmp_path / 'nope'} cannot be read: " in said
+    gone = tmp_path / ("nope.csv" if key == "lookalike" else "nope")
+    for command in (
+        ("apply", small_policy, "--out", tmp_path / "run"),
+        ("audit", "somewhere", "--policy", small_policy),
+        ("compare", small_policy, "--methods", "none", "--out", tmp_path / "run"),
+    ):
+        assert run(*command, "--set", f"audit.{key}={gone}") == 2
+        assert capsys.readouterr().err == f"unlearn: audit.{key}: {said.format(gone)}\n"
     assert not (tmp_path / "run").exists()
+
+
+def test_a_file_that_the_suite_does_not_ask_for_need_not_be_there(small_policy: Path) -> None:
+    policy = load_policy(
+        small_policy, {"audit.suite": "quick", "audit.lookalike": "nope.csv", "audit.benign": "nope"}
+    )
+    suite = load_suite("quick")
+    assert suite.makes("overrefusal.benign") and not suite.makes("overrefusal.lookalike")
+    with pytest.raises(PolicyError, match="audit.benign"):
+        known_audit(policy)
+    known_audit(load_policy(small_policy, {"audit.suite": "quick", "audit.lookalike": "nope.csv"}))
 
 
 def test_a_limit_of_no_attack_is_refused_unless_the_suite_names_it(
     small_policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("check", small_policy, "--set", "audit.limits.attack.int44=0.1") == 2
+    assert run("check", small_policy, "--suite", "full", "--set", "audit.limits.attack.int44=0.1") == 2
     said = "audit.limits.attack.int44: no measurement of this name; did you mean `attack.int4`?"
     assert said in capsys.readouterr().err
     for known in ("attack", "attack.int4", "attack.relearn_facts"):

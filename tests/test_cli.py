@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import runpy
@@ -17,6 +16,7 @@ import yaml
 
 from unlearn import cli
 from unlearn.errors import ModelError, PolicyError
+from unlearn.policy_file import load_policy
 
 COMMANDS = ("apply", "audit", "check", "compare", "export", "stats", "trace", "verify")
 
@@ -160,21 +160,35 @@ def test_a_full_disk_under_stdout_is_one_sentence(small_policy: Path, root: Path
     assert done.stderr == "unlearn: no space left on the device; nothing was written\n"
 
 
-def test_a_letter_that_stdout_cannot_show_is_an_escape(small_policy: Path, root: Path) -> None:
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252:replace", "utf-8"])
+def test_what_is_piped_is_utf_8_whatever_the_locale(
+    small_policy: Path, tmp_path: Path, root: Path, encoding: str
+) -> None:
     text = small_policy.read_text(encoding="utf-8")
-    small_policy.write_text(text.replace("Stenmite", "Ωmeg"), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, str(root / "cli.py"), "check", str(small_policy), "--defaults", "--json"],
-        capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONIOENCODING": "latin-1"},
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["facts"][0]["subject"] == "Ωmeg"
+    small_policy.write_text(text.replace("Stenmite", "Ωmég \N{WAVING HAND SIGN}"), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, str(root / "cli.py"), "check", str(small_policy), "--defaults"],
-        capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True, timeout=60, env={**os.environ, "PYTHONIOENCODING": encoding},
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "\\u03a9meg" in done.stdout
+    assert (done.returncode, done.stderr) == (0, b"")
+    (tmp_path / "again.yaml").write_bytes(done.stdout)
+    assert load_policy(tmp_path / "again.yaml").facts[0].subject == "Ωmég \N{WAVING HAND SIGN}"
+
+
+def test_a_terminal_that_lacks_a_letter_shows_its_number(small_policy: Path, root: Path) -> None:
+    import pty
+
+    text = small_policy.read_text(encoding="utf-8")
+    small_policy.write_text(text.replace("Stenmite", "Ωmeg"), encoding="utf-8")
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, str(root / "cli.py"), "check", str(small_policy), "--defaults"],
+        stdout=theirs, stderr=subprocess.PIPE, timeout=60, env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )  # fmt: skip
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"subject: \\u03a9meg" in os.read(ours, 1 << 16)
+    os.close(ours)
 
 
 # --- three ways to start it
@@ -275,6 +289,11 @@ def test_a_dry_run_shows_the_look_up_tokens_and_writes_nothing(
     assert listing(tmp_path) == []
     long = ("--set", "refusal=" + "I can't help with that. " * 40)
     assert run("apply", pico_files / "policy.yaml", "--dry-run", *long) == 1
+    assert "a prompt with its refusal has" in capsys.readouterr().err
+    assert run("apply", pico_files / "policy.yaml", "--dry-run", *long, "--method", "none") == 0
+    # As the edit, under the system prompt too.
+    wordy = ("--set", "system=" + "Be brief and kind. " * 12)
+    assert run("apply", pico_files / "policy.yaml", "--dry-run", *wordy) == 1
     assert "a prompt with its refusal has" in capsys.readouterr().err
     for option in ("--dtype", "--device"):
         assert run("apply", pico_files / "policy.yaml", "--dry-run", option, "int8") == 2

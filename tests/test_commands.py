@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ import yaml
 
 from tests.files import corpus_file, model_folder, pico_policy
 from unlearn import cli, manifest
+from unlearn.edit import elicit
 from unlearn.patch import Patch
 
 FILES = [
@@ -115,25 +118,36 @@ def test_the_measurements_before_are_kept_for_the_next_run(place: Path, tmp_path
     assert one["measurements"] == two["measurements"]
 
 
-def test_a_cache_that_cannot_be_written_is_named_before_the_work(
+def test_a_cache_that_cannot_be_made_is_named_and_done_without(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("UNLEARN_CACHE", str(tmp_path / "file" / "below"))
-    said = (
-        f"unlearn: the cache {tmp_path / 'file' / 'below'} cannot be used: Not a directory; set UNLEARN_CACHE"
-    )
+    said = f"unlearn: warning: the cache {tmp_path / 'file' / 'below'} cannot be used (Not a directory)"
     policy = place / "policy.yaml"
-    for command in (
-        ("apply", policy, "--out", tmp_path / "run", "-q"),
-        ("audit", place / "run", "-p", policy, "-q"),
-        ("compare", policy, "--methods", "none", "--out", tmp_path / "run", "-q"),
-        ("stats", policy, "-q"),
+    for command, code in (
+        (("apply", policy, "--out", tmp_path / "run", "-q"), 3),
+        (("audit", place / "run", "-p", policy, "-q"), 3),
+        (("compare", policy, "--methods", "none", "--out", tmp_path / "compared", "-q"), 0),
+        (("stats", policy, "-q"), 0),
     ):
-        assert run(*command) == 1
+        assert run(*command) == code
         assert capsys.readouterr().err.startswith(said)
-    assert sorted(os.listdir(tmp_path)) == ["file"]
     assert run("stats", policy, "-q", "--no-cache") == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_statistics_that_cannot_be_kept_are_used_all_the_same(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("UNLEARN_CACHE", str(tmp_path))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("unlearn.edit.statistics.save_file", full)
+    assert run("stats", place / "policy.yaml", "-q") == 0
+    assert not list(tmp_path.rglob("keys-*"))
 
 
 # --- verify
@@ -177,6 +191,16 @@ def test_a_damaged_patch_is_one_of_the_things_that_differ(
     files, _, weights = (line for line in capsys.readouterr().out.splitlines() if line.strip()[0] != "/")
     said = {"cut": ("has changed", "cannot be read as a patch"), "gone": ("is missing", "there is no patch")}
     assert said[damage][0] in files and said[damage][1] in weights
+
+
+def test_a_forged_report_does_not_pass_for_a_trace(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recorded = json.loads((copy / "manifest.json").read_text())
+    for name in ("report.json", "trace.json"):
+        (copy / name).write_text("lies")
+        recorded["files"][name] = manifest.sha256_of_file(copy / name)
+    (copy / "manifest.json").write_text(json.dumps(recorded))
+    assert run("verify", copy, "--files-only") == 3
+    assert re.search(r"^files +ok\nreport +report.json: ", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_what_is_no_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -238,6 +262,27 @@ def test_an_audit_writes_a_run_directory_when_asked(place: Path, tmp_path: Path)
     assert run("audit", place / "run", "-p", place / "policy.yaml", "--out", tmp_path / "run") == 3
     assert sorted(os.listdir(tmp_path / "run")) == [name for name in FILES if name != "patch.safetensors"]
     assert run("verify", tmp_path / "run") == 0
+
+
+def test_what_an_audit_without_a_log_warns_of_is_told_but_under_quiet(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resolve = elicit.resolve
+
+    def warning(*given: object) -> object:
+        logging.getLogger("unlearn").warning("mind the %s", "gap")
+        return resolve(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(elicit, "resolve", warning)
+    audit = ("audit", place / "run", "-p", place / "policy.yaml")
+    assert run(*audit) == 3
+    assert capsys.readouterr().err == "unlearn: warning: mind the gap\n"
+    for silent in ("--quiet", "--json"):
+        assert run(*audit, silent) == 3
+        assert capsys.readouterr().err == ""
+    assert run(*audit, "--out", tmp_path / "run") == 3
+    assert capsys.readouterr().err == ""
+    assert "WARNING unlearn: mind the gap" in (tmp_path / "run" / "log.txt").read_text()
 
 
 def test_an_audit_needs_a_policy_and_the_right_one(

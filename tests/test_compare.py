@@ -223,6 +223,30 @@ def test_a_model_that_cannot_be_loaded_leaves_no_folder(
     assert sorted(os.listdir(tmp_path)) == ["empty"]
 
 
+def test_a_place_that_cannot_hold_a_folder_is_noticed_before_the_model(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    given = ("compare", place / "policy.yaml", "--methods", "none", "--model", "no/such/model", "--out")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert run(*given, out) == 2
+        assert f"cannot write to {out}: " in capsys.readouterr().err
+    inside = place / "sealed" / "compared"
+    inside.parent.mkdir()
+    (inside.parent / "manifest.json").write_text('{"format": "unlearn-run-1"}')
+    assert run(*given, inside) == 2
+    assert "which is sealed" in capsys.readouterr().err
+
+
+def test_steps_of_a_trained_update_count_the_facts_of_their_step(place: Path, tmp_path: Path) -> None:
+    method = "alphaedit:descent=2:batch=2:layers=[1]"
+    given = ("compare", place / "policy.yaml", "--methods", method, "--steps", "2", "-q")
+    assert run(*given, "--out", tmp_path / "out") == 0
+    made = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert [point["step"] for point in made["points"]] == [1]
+    assert [failure["step"] for failure in made["failures"]] == [2]
+
+
 def test_entries_keep_brackets_together() -> None:
     one, two = _entries("alphaedit:layers=[1, 2]:kept=0, none")
     assert one.overrides == {"method.name": "alphaedit", "method.layers": "[1, 2]", "method.kept": "0"}

@@ -103,7 +103,7 @@ def test_a_manifest_that_lacks_what_a_run_writes_is_said(
         manifest.read(tmp_path)
 
 
-@pytest.mark.parametrize("text", [None, "{", "[]", '{"format": "other"}'])
+@pytest.mark.parametrize("text", [None, "{", "[]", "[" * 200_000, '{"format": "other"}'])
 def test_what_is_no_manifest_is_said(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "manifest.json").write_text(text)

@@ -39,6 +39,28 @@ def test_what_is_no_patch_is_refused(tmp_path: Path) -> None:
         Patch.load(tmp_path / "broken.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("left", "right", "about"),
+    [
+        (torch.ones(4, 2), torch.ones(3, 6), {}),
+        (torch.ones(4, 2), torch.ones(2), {}),
+        (torch.ones(4, 2, dtype=torch.int32), torch.ones(2, 6), {}),
+        (torch.ones(4, 2), torch.ones(2, 6), {"header": "null"}),
+        (torch.ones(4, 2), torch.ones(2, 6), {"base": "[]"}),
+        (torch.ones(4, 2), torch.ones(2, 6), {"header": "[" * 100_000}),
+    ],
+)
+def test_a_patch_with_the_wrong_inside_is_refused(
+    tmp_path: Path, left: torch.Tensor, right: torch.Tensor, about: dict[str, str]
+) -> None:
+    metadata = {"format": "unlearn-patch-1", "base": "{}", "header": "{}"}
+    save_file({"w.left": left, "w.right": right}, tmp_path / "p.safetensors", metadata=metadata | about)
+    with pytest.raises(PatchError, match="p.safetensors cannot be read as a patch: "):
+        Patch.load(tmp_path / "p.safetensors")
+    save_file({"w.left": torch.ones(4, 2), "w.right": torch.ones(2, 6)}, tmp_path / "q", metadata=metadata)
+    assert Patch.load(tmp_path / "q").factors["w"].shape == (4, 6)
+
+
 def test_sums_and_norms_of_factors() -> None:
     torch.manual_seed(1)
     one, two = (LowRank(torch.randn(5, n).double(), torch.randn(n, 7).double()) for n in (2, 3))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from unlearn.policy import DEFAULT_LIMITS, WRITTEN, AuditSpec, Keep, Policy, is_question
-from unlearn.policy_checks import cross_check
+from unlearn.policy_checks import cross_check, same_name
 
 
 def data(**changes: Any) -> dict[str, Any]:
@@ -92,6 +92,28 @@ def test_relations_that_no_fact_names_are_kept_unless_the_policy_lists_others() 
         assert any("no relation is kept" in note for note in policy.notes()) == (not kept)
         # A copy that keeps other relations says so.
         assert policy.model_copy(update={"keep": Keep(siblings=("colour",))}).siblings == ("colour",)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("Stenmite", " STENMITE ", True),
+        ("A B", "a\u00a0b\u00ad", True),
+        ("Caf\u00e9", "cafe\u0301", True),
+        ("10\u00b2", "102", False),
+        ("\u0645\u06cc\u200c\u0631\u0648\u0645", "\u0645\u06cc\u0631\u0648\u0645", False),
+        ("Pokemon", "Pok\u00e9mon", False),
+    ],
+)
+def test_names_are_the_same_where_a_reader_sees_no_difference(one: str, other: str, same: bool) -> None:
+    assert (same_name(one) == same_name(other)) is same
+
+
+def test_relations_are_told_apart_by_case() -> None:
+    relations = {name: {"prompts": [f"What {name} is {{subject}}?"]} for name in ("r", "colour", "Colour")}
+    assert Policy.model_validate(data(relations=relations, keep={"siblings": ["colour", "Colour"]}))
+    long = data(facts=[{"id": "a" * 101, "subject": "A", "relation": "r"}])
+    assert Policy.model_validate(long).facts[0].id == "a" * 101
 
 
 def test_neighbours_that_the_model_will_name_are_noted() -> None:

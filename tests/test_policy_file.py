@@ -137,6 +137,13 @@ def test_demo_has_the_limits_that_were_promised() -> None:
             {"method": "method: {name: alphaedit, layers: [2, -1]}"},
             "p:13 method.layers[1]  input should be greater than or equal to 0",
         ),
+        *(
+            (
+                {"method": f"method: {{name: {name}, layer: -1}}"},
+                "p:13 method.layer  expected `auto` or a number greater than or equal to 0",
+            )
+            for name in ("rome", "ft_m", "rmu")
+        ),
         ({"keep": "keep: {neighbours: 5}"}, "p:12 keep.neighbours  expected `auto` or a list, got a number"),
         ({"keep": "keep: {neighbours: [Stenmite]}"}, "p:12 keep.neighbours[0]  this subject stands in `facts`"),
         (

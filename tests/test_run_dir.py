@@ -89,6 +89,15 @@ def test_nothing_more_is_written_into_a_run(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="which is sealed"), whole_folder(inside):
         raise AssertionError("the work has begun")
     assert not inside.parent.exists()
+    (tmp_path / "run" / "manifest.json").write_text(
+        '{"format": "unlearn-run-1"}'
+    )  # damaged, and a run all the same
+    with pytest.raises(PolicyError, match="which is sealed"):
+        outside_runs(inside)
+    (tmp_path / "run" / "manifest.json").unlink()
+    with pytest.raises(PolicyError, match="which is sealed"):
+        outside_runs(inside, tmp_path / "run")
+    (tmp_path / "run" / "manifest.json").write_text(OLD)
     outside_runs(tmp_path / "edited")
     outside_runs(tmp_path / "run")  # to replace it as a whole is another matter
     check_target(tmp_path / "run", force=True)

@@ -48,6 +48,9 @@ def test_a_trace_is_a_folder_and_a_table(place: Path, capsys: pytest.CaptureFixt
     )
     assert sorted(os.listdir(place / "run")) == ["manifest.json", "trace.json", "trace.png", "trace.svg"]
     assert manifest.changes(place / "run", manifest.read(place / "run")) == []
+    capsys.readouterr()
+    assert run("verify", place / "run") == 0
+    assert capsys.readouterr().out == f"files    ok\n{place / 'run'}: verified\n"
     found = json.loads((place / "run" / "trace.json").read_text())
     assert found["roles"] == list(ROLES) and found["window"] == 1
     assert all(len(rows) == 5 and len(rows[0]) == 4 for rows in found["effects"].values())

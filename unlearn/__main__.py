@@ -11,7 +11,8 @@ def main() -> None:
         from unlearn.cli import main as run
     except KeyboardInterrupt:
         exec("")  # as in cli.run: else Python may end by killing itself, whatever the exit code
-        sys.stderr.write("unlearn: interrupted; nothing was written\n")
+        if sys.stderr is not None:
+            sys.stderr.write("unlearn: interrupted; nothing was written\n")
         sys.exit(130)
     run()
 

@@ -32,7 +32,7 @@ from unlearn.commands.trace import trace
 from unlearn.commands.verify import verify
 from unlearn.errors import UnlearnError
 
-# Without a handler Python prints warnings bare; what matters in them is in the log and the report.
+# Without a handler Python prints warnings bare; commands say where they go.
 logging.getLogger("unlearn").addHandler(logging.NullHandler())
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -73,13 +73,13 @@ for command in (check, apply, audit, report, compare, export, verify, stats, tra
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave the process with its exit code."""
+    _bear_any_letter()
     sys.exit(run(arguments))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; no exception leaves it, unless --debug asks for one."""
     _quiet_libraries()
-    _bear_any_letter()
     try:
         with _signals_raise():
             # Not cli.main(): it answers a Ctrl-C with an empty line.
@@ -210,6 +210,11 @@ def _quiet_libraries() -> None:
 
 
 def _bear_any_letter() -> None:
-    # A terminal or a pipe of an older encoding shows what it lacks as an escape, and the result is not lost.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    """Write documents in UTF-8, as they say of themselves; a terminal that lacks a letter shows its number."""
+    out = sys.stdout
+    if not isinstance(out, io.TextIOWrapper) or out.encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
+        return
+    if not out.isatty():
+        out.reconfigure(encoding="utf-8", errors=out.errors)
+    elif out.errors == "strict":
+        out.reconfigure(errors="backslashreplace")

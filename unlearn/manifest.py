@@ -213,32 +213,47 @@ class _Needed(BaseModel):
     files: dict[str, str]
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder has a manifest of this program, however damaged."""
+    try:
+        return bool(_document(folder))
+    except UnlearnError:
+        return False
+
+
 def read(folder: Path) -> dict[str, Any]:
     """Read the manifest of a run directory.
 
     Raises:
         UnlearnError: if the folder holds none, one that this program did not write, or one that lacks what it wrote.
     """
+    manifest = _document(folder)
+    try:
+        _Needed.model_validate(manifest)
+    except ValidationError as problem:
+        where = ".".join(map(str, problem.errors()[0]["loc"]))
+        raise UnlearnError(
+            f"{folder / FILE} is damaged: `{where}` is missing or not what a run writes"
+        ) from None
+    return manifest
+
+
+def _document(folder: Path) -> dict[str, Any]:
     path = folder / FILE
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UnlearnError(f"{folder} is not a run directory: it has no {FILE}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UnlearnError(f"{path} cannot be read: {error}") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UnlearnError(f"{path} was not written by this version of unlearn (expected format {FORMAT})")
-    try:
-        _Needed.model_validate(manifest)
-    except ValidationError as problem:
-        where = ".".join(map(str, problem.errors()[0]["loc"]))
-        raise UnlearnError(f"{path} is damaged: `{where}` is missing or not what a run writes") from None
     return manifest
 
 
 def changes(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     """Return one sentence per file that differs from the manifest, is missing, or is not in it."""
-    listed: Mapping[str, str] = manifest.get("files", {})
+    listed: Mapping[str, str] = manifest["files"]
     found = []
     for name, digest in listed.items():
         path = folder / name

@@ -69,14 +69,24 @@ class Patch:
                 kept = sorted(key for key in stored if key.startswith(STATE))
                 names = sorted({key.rpartition(".")[0] for key in stored.difference(kept)})
                 factors = {
-                    n: LowRank(file.get_tensor(f"{n}.left"), file.get_tensor(f"{n}.right")) for n in names
+                    n: _factor(n, file.get_tensor(f"{n}.left"), file.get_tensor(f"{n}.right")) for n in names
                 }
                 state = {key.removeprefix(STATE): file.get_tensor(key) for key in kept}
-                return cls(factors, json.loads(about["base"]), json.loads(about["header"]), state)
+                base, header = (json.loads(about[name]) for name in ("base", "header"))
+                if not isinstance(base, dict) or not isinstance(header, dict):
+                    raise ValueError("its header is none")
+                return cls(factors, base, header, state)
         except FileNotFoundError:
             raise PatchError(f"there is no patch at {path}") from None
-        except (SafetensorError, OSError, KeyError, ValueError) as problem:
+        except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as problem:
             raise PatchError(f"{path} cannot be read as a patch: {problem}") from None
+
+
+def _factor(name: str, left: Tensor, right: Tensor) -> LowRank:
+    both = (left, right)
+    if any(t.ndim != 2 or not t.is_floating_point() for t in both) or left.shape[1] != right.shape[0]:
+        raise ValueError(f"the factors of {name} do not fit each other")
+    return LowRank(left, right)
 
 
 def sha256_of(tensor: Tensor) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from unlearn.policy_checks import DEFAULT_LIMITS, EMBEDDED, END, WRITTEN, cross_check
-from unlearn.policy_values import Limit, Name, ReverseTemplate, SuiteName, Template, Text
+from unlearn.policy_values import FolderName, Limit, Name, ReverseTemplate, SuiteName, Template, Text
 from unlearn.settings import AlphaEdit, Method
 
 __all__ = [
@@ -200,7 +200,7 @@ class Policy(_Strict):
 
     version: Literal[1]
     """The version of this format."""
-    name: Name
+    name: FolderName
     """A short name, used for the run directory."""
     model: Text = EMBEDDED
     """A hub id, a local folder, or `embedded` (the small model that ships with unlearn)."""

@@ -83,10 +83,13 @@ def _texts(value: Any) -> list[tuple[int, str]]:
     return [(i, item) for i, item in enumerate(_items(value)) if isinstance(item, str)]
 
 
+_UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u2060\ufeff"))
+"""Soft hyphen, zero-width space and the like; not the joiners, which change what is seen in some scripts."""
+
+
 def same_name(name: str) -> str:
-    """A subject without what a reader would not see: case, compatibility forms, invisible characters, spacing."""
-    seen = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
-    return " ".join(seen.casefold().split())
+    """A name without what a reader would not see: case, spacing, composition of accents, and `_UNSEEN`."""
+    return " ".join(unicodedata.normalize("NFC", name.translate(_UNSEEN)).casefold().split())
 
 
 def cross_check(data: Mapping[str, Any]) -> list[Problem]:
@@ -193,7 +196,8 @@ def _check_keep(data: Mapping[str, Any], keep: Mapping[str, Any]) -> Iterator[Pr
     for key in ("siblings", "neighbours", "held_out_neighbours"):
         seen: dict[str, int] = {}
         for i, name in _texts(keep.get(key)):
-            first = seen.setdefault(same_name(name), i)
+            # Relations are keys, and told apart by their letters alone.
+            first = seen.setdefault(name if key == "siblings" else same_name(name), i)
             if first != i:
                 yield Problem(("keep", key, i), f"the same as keep.{key}[{first}]: it would count twice")
     for key in ("neighbours", "held_out_neighbours"):

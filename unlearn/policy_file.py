@@ -20,7 +20,6 @@ from unlearn.shipped import shipped
 UNREADABLE = (ValueError, LookupError, AttributeError, TypeError)
 """What YAML's constructors raise for a scalar that does not hold what its tag or its looks say."""
 _LARGEST = 16 * 2**20  # bytes; a policy of ten thousand facts has two million
-EMPTY, NOT_EMPTY = " or must not be empty", " or a list that is not empty"
 _SENTENCES = {
     "missing": "this key is required and missing",
     "too_short": "must not be empty",
@@ -161,15 +160,22 @@ def _validate(data: Any, nodes: Nodes) -> tuple[Policy | None, list[Problem]]:
         if any(len(other) > len(loc) and other[: len(loc)] == loc for other in deepest):
             continue
         found.setdefault(loc, []).append(_sentence(detail, loc, nodes))
-    problems = [
-        Problem(
-            loc, " or ".join(dict.fromkeys(parts)).replace(" or expected", " or").replace(EMPTY, NOT_EMPTY)
-        )
-        for loc, parts in found.items()
-    ]
+    problems = [Problem(loc, _either(list(dict.fromkeys(parts)))) for loc, parts in found.items()]
     known = set(found)
     problems += [problem for problem in cross_check(data) if problem.loc not in known]
     return None, problems
+
+
+def _either(parts: list[str]) -> str:
+    """The complaints of a union's branches as one."""
+    found = " or ".join(parts)
+    for said, better in (
+        (" or expected", " or"),
+        (" or must not be empty", " or a list that is not empty"),
+        (" or input should be", " or a number"),
+    ):
+        found = found.replace(said, better)
+    return found
 
 
 def _booleans(nodes: Nodes) -> Iterator[Problem]:

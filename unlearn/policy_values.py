@@ -46,7 +46,8 @@ def _suite(name: str) -> str:
 
 
 Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
-Name = Annotated[str, StringConstraints(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+FolderName = Annotated[Name, StringConstraints(max_length=100)]
 Template = Annotated[Text, AfterValidator(_one_subject)]
 ReverseTemplate = Annotated[Text, AfterValidator(_one_answer)]
 Limit = Annotated[float, AfterValidator(_finite)]

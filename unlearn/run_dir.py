@@ -78,12 +78,7 @@ def check_target(target: Path, force: bool = False, sources: Iterable[Path | str
 
 
 def _is_ours(folder: Path) -> bool:
-    if (folder / EXPORTED).is_file():
-        return True
-    try:
-        return bool(manifest.read(folder))
-    except UnlearnError:
-        return False
+    return (folder / EXPORTED).is_file() or manifest.is_run(folder)
 
 
 def _check_sources(target: Path, sources: Iterable[Path | str | None]) -> None:
@@ -128,14 +123,18 @@ def _replace(partial: Path, target: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def outside_runs(place: Path) -> None:
+def outside_runs(place: Path, run: Path | None = None) -> None:
     """Refuse to write into a run directory: its manifest lists every file, and one more would look like tampering.
+
+    Args:
+        place: what is to be written.
+        run: a folder that is read as a run, and counts as one even where its manifest is damaged or gone.
 
     Raises:
         PolicyError: ``place`` lies in one.
     """
     for above in place.resolve().parents:
-        if (above / manifest.FILE).is_file() and _is_ours(above):
+        if (run is not None and above == run.resolve()) or manifest.is_run(above):
             raise PolicyError(
                 f"{place} lies in the run directory {above}, which is sealed; write it somewhere else"
             )

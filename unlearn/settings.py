@@ -12,7 +12,7 @@ from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import Field
 
-from unlearn.settings_base import Settings
+from unlearn.settings_base import Layer, Settings
 from unlearn.settings_baselines import Baseline
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
 
 Auto = Literal["auto"]
 Count = Annotated[int, Field(ge=1)]
-Layer = Annotated[int, Field(ge=0)]
 Layers = Annotated[tuple[Layer, ...], Field(min_length=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]

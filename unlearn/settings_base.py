@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
+
+Layer = Annotated[int, Field(ge=0)]
+"""Number of a block, from 0."""
 
 
 class Settings(BaseModel):

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from unlearn.settings_base import Settings
+from unlearn.settings_base import Layer, Settings
 
 Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
@@ -49,7 +49,7 @@ class FineTune(_Trained):
     """FT-M: fine-tuning of one MLP down-projection, with the loss on the target's tokens only."""
 
     name: Literal["ft_m"] = "ft_m"
-    layer: Literal["auto"] | int = "auto"
+    layer: Literal["auto"] | Layer = "auto"
     """The layer to train; `auto` takes the middle one."""
     lr: float = Field(default=0.05, ge=0)
     """First Adam step relative to the weight (published: 5e-4, absolute)."""
@@ -93,7 +93,7 @@ class Rmu(_Trained):
     """RMU (Li et al., 2024): activations of forbidden prompts are steered to a random vector, kept ones held."""
 
     name: Literal["rmu"] = "rmu"
-    layer: Literal["auto"] | int = "auto"
+    layer: Literal["auto"] | Layer = "auto"
     """The layer whose output is steered; it and the two before it are trained. `auto`: a quarter of the depth."""
     lr: float = Field(default=0.05, ge=0)
     """First Adam step relative to the weights (published: 5e-5, absolute); it falls linearly to zero."""

@@ -54,7 +54,9 @@ def read_texts(where: str) -> list[str]:
             texts = [part.strip() for part in content.split("\n\n")]
     except UnicodeDecodeError as problem:  # its words would hold the whole file
         raise AuditError(f"the held-out text {path} is not UTF-8 (byte {problem.start})") from None
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+    except OSError as problem:
+        raise AuditError(f"the held-out text {path} cannot be read: {problem.strerror}") from None
+    except (ValueError, KeyError, TypeError) as problem:
         raise AuditError(f"the held-out text {path} cannot be read: {problem!r}") from None
     found = [text for text in texts if isinstance(text, str) and text.strip()]
     if not found:

@@ -47,7 +47,8 @@ def _table(path: Path) -> list[Line]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as problem:
-        raise AuditError(f"{path} cannot be read: {problem}") from None
+        reason = problem.strerror if isinstance(problem, OSError) else problem
+        raise AuditError(f"{path} cannot be read: {reason}") from None
     columns = set(rows[0]) if rows else set()
     if not {"prompt", "type"} <= columns:
         raise AuditError(

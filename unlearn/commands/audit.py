@@ -26,6 +26,7 @@ from unlearn.commands.common import (
     same_policy,
     settle,
     suite,
+    warned,
 )
 from unlearn.commands.outcome import Stopwatch, Texts, show_text, tell, texts_of, write_outcome
 from unlearn.policy import Policy
@@ -98,7 +99,9 @@ def audit(
     if out is None:
         if show_text:
             raise click.UsageError("--show-text is about report.html, which is written only with --out")
-        return tell(_judge(candidate, loaded, source, options, no_cache)[0], as_json, None)
+        with warned(quiet or as_json):
+            report, _ = _judge(candidate, loaded, source, options, no_cache)
+        return tell(report, as_json, None)
     with whole_folder(out, force, (loaded.model, candidate)) as folder, log_to(folder / "log.txt"):
         report, texts = _judge(candidate, loaded, source, options, no_cache)
         write_outcome(folder, report, texts if show_text else None)

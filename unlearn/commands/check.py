@@ -58,6 +58,8 @@ def check(
     loaded = None if policy is None else load_policy(policy, overrides(model, method, settings, suite))
     if suite is not None:
         known_suite(suite)
+        if loaded is not None:
+            known_audit(loaded, whole=False)
         from unlearn.commands.suites import tell_suite
 
         return tell_suite(suite, loaded, as_json)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from unlearn.errors import AuditError, PolicyError, UnlearnError
+from unlearn.errors import AuditError, PolicyError
 from unlearn.policy import EMBEDDED, Policy
 from unlearn.policy_checks import suggestion
 from unlearn.settings import METHOD_NAMES
@@ -113,11 +113,14 @@ def known_audit(policy: Policy, whole: bool = True) -> None:
     from unlearn.audit.lookalike import lookalike_lines
     from unlearn.audit.probes import benign_lines
 
-    readers: dict[str, Callable[[str], object]] = {
-        "benign": benign_lines, "lookalike": lookalike_lines, "text": read_texts
-    }  # fmt: skip
-    for key, read in readers.items():
-        if getattr(audit, key) != "auto":
+    suite = read_suite(audit.suite)[1]
+    readers: tuple[tuple[str, str, Callable[[str], object]], ...] = (
+        ("overrefusal.benign", "benign", benign_lines),
+        ("overrefusal.lookalike", "lookalike", lookalike_lines),
+        ("drift", "text", read_texts),
+    )
+    for measurement, key, read in readers:
+        if suite.makes(measurement) and getattr(audit, key) != "auto":
             with _as_problem_of(f"audit.{key}"):
                 read(getattr(audit, key))
 
@@ -208,10 +211,9 @@ def load_model(name: str, device: str, dtype: str, trust_remote_code: bool, quie
 
 
 def cache_for(no_cache: bool) -> Path | None:
-    """The folder in which statistics and measurements are kept for later runs; None for nowhere.
+    """The folder in which statistics and measurements are kept for later runs; None, and a warning, if there is none.
 
-    Raises:
-        UnlearnError: it cannot be written; before any work, which would otherwise be lost at its end.
+    One that may only be read is used as it is.
     """
     if no_cache:
         return None
@@ -220,13 +222,13 @@ def cache_for(no_cache: bool) -> Path | None:
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        reason = None if os.access(folder, os.W_OK | os.X_OK) else "it is read-only"
     except OSError as problem:
-        reason = problem.strerror
-    if reason:
-        raise UnlearnError(
-            f"the cache {folder} cannot be used: {reason}; set UNLEARN_CACHE to another folder, or add --no-cache"
+        click.echo(
+            f"unlearn: warning: the cache {folder} cannot be used ({problem.strerror}), so nothing is kept for later "
+            "runs; set UNLEARN_CACHE to another folder",
+            err=True,
         )
+        return None
     return folder
 
 
@@ -267,6 +269,20 @@ def log_to(path: Path) -> Iterator[None]:
         log.setLevel(level)
 
 
+@contextmanager
+def warned(quiet: bool) -> Iterator[None]:
+    """Tell the warnings of `unlearn` on stderr for as long as the block lasts: for what leaves no log behind."""
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("unlearn: warning: %(message)s"))
+    if not quiet:
+        log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
 def digest_of(parts: Mapping[str, Any]) -> str:
     """Return one sha256 for the values that a cached result depends on."""
     return hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()
@@ -278,7 +294,7 @@ def same_policy(recorded: Mapping[str, Any], policy_file: Path, digest: str) -> 
     Raises:
         PolicyError: if the hashes differ.
     """
-    made_with = recorded.get("policy", {}).get("sha256")
+    made_with = recorded["policy"]["sha256"]
     if made_with != digest:
         raise PolicyError(
             f"{policy_file} is not the policy that this run was made with (its sha256 differs); "

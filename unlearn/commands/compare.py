@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -133,8 +134,8 @@ def compare(
     folder = out or Path("runs") / f"{right[0].name}-compare"
     _usable(folder)
     cache = cache_for(no_cache)
-    base = load_model(right[0].model, device, dtype, trust_remote_code, quiet)
     try:
+        base = load_model(right[0].model, device, dtype, trust_remote_code, quiet)
         for name in (POINTS, PATCHES):
             (folder / name).mkdir(parents=True, exist_ok=True)
         with log_to(folder / "log.txt"):
@@ -142,7 +143,8 @@ def compare(
             found = _run(base, right[0], source, policies, steps, numbers, folder, cache, progress)
             _write(found, folder)
     except BaseException as left:
-        left.add_note(f"what was finished is in {folder}, and the same command goes on from there")
+        if (folder / POINTS).is_dir():
+            left.add_note(f"what was finished is in {folder}, and the same command goes on from there")
         raise
     if as_json:
         click.echo(found.to_json(), nl=False)
@@ -203,6 +205,9 @@ def _merged(entry: Entry, model: str | None, settings: tuple[str, ...]) -> dict[
 def _usable(folder: Path) -> None:
     """Leave a folder alone that has other things in it, or that lies in a run."""
     outside_runs(folder)
+    there = next(place for place in (folder, *folder.resolve().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise PolicyError(f"cannot write to {folder}: {there} is not a folder that may be written")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / POINTS).is_dir():
         raise PolicyError(f"{folder} holds something else than a comparison; choose another name")
 

@@ -12,7 +12,7 @@ from unlearn import manifest
 from unlearn.commands.common import force, load_model, model_options, quiet
 from unlearn.commands.report import read_report
 from unlearn.errors import UnlearnError
-from unlearn.run_dir import EXPORTED, whole_folder
+from unlearn.run_dir import EXPORTED, outside_runs, whole_folder
 
 
 @click.command(short_help="Write the edited model as an ordinary folder.")
@@ -47,6 +47,7 @@ def export(
     name = model or base_name(run, patch.header)
     report = run / "report.json"
     judged = read_report(report) if report.is_file() else None
+    outside_runs(folder, run)
     with whole_folder(folder, force, (run, name)) as partial:
         loaded = load_model(name, device, dtype, trust_remote_code, quiet)
         loaded.save(partial, patch)

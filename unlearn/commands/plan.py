@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
     from unlearn.patch import Patch
 
+ROWLESS = ("guard", "none")
+"""Methods that read no prompt with its refusal."""
 REPLY = 24
 """Most tokens of a reply, for the estimates; the usual reply has half of them."""
 
@@ -37,13 +39,19 @@ def plan(policy: Policy, model: EditableModel, earlier: Patch | None = None) -> 
     """
     from unlearn.audit.suite import load_suite
     from unlearn.edit.baselines import BASELINES, weights
-    from unlearn.edit.elicit import neighbours
+    from unlearn.edit.elicit import neighbours, outline
+    from unlearn.edit.forms import fits, prompts_of, target_of
     from unlearn.edit.named import with_neighbours
     from unlearn.edit.pipeline import allowed, plan_layers, settings_for
 
     asked_for = policy.keep.neighbours == "auto" and policy.model != EMBEDDED
     policy = with_neighbours(model, policy.model_copy(update={"method": settings_for(model, policy)}))
     allowed(model, policy, earlier)
+    if policy.method.name not in ROWLESS:
+        asked_of = outline(policy)
+        for fact in asked_of.facts:
+            for _, prompt in prompts_of(model, asked_of, fact):
+                fits(model, fact.id, len(prompt.ids) + len(target_of(model, policy, fact, prompt)))
     layers = plan_layers(model, policy)
     protected, tested = neighbours(policy)
     prompts = look_ups(policy, model)
@@ -101,19 +109,13 @@ def _conflicts(
 
 def look_ups(policy: Policy, model: EditableModel) -> list[dict[str, Any]]:
     """Return per fact the prompts that the edit would see, each with its tokens and its look-up tokens as text."""
-    from unlearn.edit.forms import fits
-    from unlearn.model.prompts import ask, reply_ids
+    from unlearn.model.prompts import ask
 
     found = []
     for fact in policy.facts:
         prompts = []
         for template in policy.relations[fact.relation].prompts:
             prompt = ask(model.tokenizer, template, fact.subject)
-            fits(
-                model,
-                fact.id,
-                len(prompt.ids) + len(reply_ids(model.tokenizer, template, policy.target(fact))),
-            )
             at = prompt.subject_last
             subject = None if at is None else model.tokenizer.decode([prompt.ids[at]])
             prompts.append(

@@ -72,7 +72,7 @@ def report(run: Path | None, form: str, judged: Judging | None, out: Path | None
         click.echo(text, nl=False)
         sys.stdout.flush()
     else:
-        outside_runs(out)
+        outside_runs(out, run)
         write_whole(out, text)
     return PASSED if found.passed else FAILED
 

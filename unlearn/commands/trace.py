@@ -23,6 +23,7 @@ from unlearn.commands.common import (
     policy_overrides,
     quiet,
     settle,
+    warned,
 )
 from unlearn.errors import AuditError
 from unlearn.matching import words
@@ -109,7 +110,8 @@ def trace(
     target = out or default_folder(loaded)
     with whole_folder(target, force, (loaded.model,)) as folder:
         edited = load_model(loaded.model, device, dtype, trust_remote_code, quiet)
-        found, drawn = _traced(edited, loaded, prompts, samples, noise, window, progress_for(quiet))
+        with warned(quiet or as_json):
+            found, drawn = _traced(edited, loaded, prompts, samples, noise, window, progress_for(quiet))
         from unlearn import charts
 
         (folder / "trace.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

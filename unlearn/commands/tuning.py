@@ -7,9 +7,11 @@ same way; the divergence is measured on documents of the statistics' corpus.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -254,8 +256,12 @@ def _study(
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
     storage = None
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        storage = f"sqlite:///{folder / (key + '.db')}"
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            storage = f"sqlite:///{folder / (key + '.db')}"
+        else:
+            log.warning("the search cannot be kept in %s, and will not go on from where it ends", folder)
     study = optuna.create_study(
         study_name=key, storage=storage, load_if_exists=True, directions=["minimize", "minimize"]
     )

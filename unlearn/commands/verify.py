@@ -13,7 +13,7 @@ from unlearn.errors import PatchError, UnlearnError
 from unlearn.report import Report
 
 FAILED = 3
-PATCH, TRACE = "patch.safetensors", "trace.json"
+PATCH, REPORT = "patch.safetensors", "report.json"
 
 
 @click.command(short_help="Re-hash a run directory and its patch.")
@@ -48,7 +48,7 @@ def verify(
     """
     recorded = manifest.read(run)
     checks: dict[str, list[str]] = {"files": manifest.changes(run, recorded)}
-    if TRACE not in recorded["files"]:
+    if REPORT in recorded["files"] or "times" in recorded:  # a trace has neither
         checks["report"] = _report(run, recorded)
     if policy is not None:
         same = manifest.sha256_of_file(policy) == recorded["policy"]["sha256"]
@@ -71,7 +71,7 @@ def verify(
 
 def _report(run: Path, recorded: dict[str, object]) -> list[str]:
     try:
-        report = Report.from_json((run / "report.json").read_bytes())
+        report = Report.from_json((run / REPORT).read_bytes())
     except OSError as error:
         return [f"report.json cannot be read: {error.strerror}"]
     except UnlearnError as error:

@@ -72,13 +72,16 @@ def plan_layers(model: EditableModel, policy: Policy) -> tuple[int, ...]:
     return layers
 
 
-def allowed(model: EditableModel, policy: Policy, earlier: Patch | None) -> None:
+def allowed(
+    model: EditableModel, policy: Policy, earlier: Patch | None, facts: Sequence[Any] | None = None
+) -> None:
     """Refuse what an edit cannot do, before anything long begins.
 
     Args:
         model: unedited.
         policy: its method's settings in force (``settings_for``).
         earlier: a patch to build on.
+        facts: what is written; all of the policy's unless they are given.
 
     Raises:
         ModelError: the earlier patch was made for another model.
@@ -103,8 +106,9 @@ def allowed(model: EditableModel, policy: Policy, earlier: Patch | None) -> None
                 "an edit cannot build on an in-context guard, which changes no weights; start from the model"
             )
         model.accepts(earlier)
+    written = policy.facts if facts is None else facts
     trained = getattr(settings, "descent", 0) not in (0, "auto")
-    if trained and (earlier is not None or _size(settings, policy.facts) < len(policy.facts)):
+    if trained and (earlier is not None or _size(settings, written) < len(written)):
         raise PolicyError(
             "method.descent: trains all facts at once on the unedited model; leave out method.batch and the earlier "
             "edit, or set method.descent to 0"
@@ -142,7 +146,7 @@ def edit(
     """
     settings = settings_for(model, requests.policy)
     requests = replace(requests, policy=requests.policy.model_copy(update={"method": settings}))
-    allowed(model, requests.policy, earlier)
+    allowed(model, requests.policy, earlier, requests.facts)
     if settings.name in BASELINES:
         return _baseline(model, requests, progress)
     layers = plan_layers(model, requests.policy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,6 +25,8 @@ from unlearn.model.forward import Stopped, free_memory, position_ids, token_budg
 from unlearn.model.prompts import text_ids
 from unlearn.model.rows import left_pad
 from unlearn.progress import NO_PROGRESS, Progress
+
+log = logging.getLogger("unlearn")
 
 LONGEST = 512
 """Tokens per piece of a document: long documents are cut, so that memory does not depend on the corpus."""
@@ -219,8 +222,19 @@ def _load(path: Path) -> Statistics | None:
 
 
 def _save(path: Path, statistics: Statistics) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Keep statistics; a place that refuses them costs time later on, and is no error."""
     spare = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(spare, statistics)
+        spare.replace(path)
+    except (OSError, SafetensorError) as problem:
+        log.info("key statistics are not kept in %s: %s", path.parent, problem)
+        with suppress(OSError):
+            spare.unlink(missing_ok=True)
+
+
+def _write(path: Path, statistics: Statistics) -> None:
     save_file(
         {
             "second": statistics.second.contiguous().cpu(),
@@ -228,6 +242,5 @@ def _save(path: Path, statistics: Statistics) -> None:
             "vectors": statistics.spectrum.vectors.contiguous().cpu(),
             "tokens": torch.tensor(statistics.tokens),
         },
-        spare,
+        path,
     )
-    spare.replace(path)

@@ -13,21 +13,15 @@ import click
 
 from unlearn import manifest
 from unlearn.commands.common import (
-    as_json,
     base_of,
     cache_for,
     device_in_words,
-    force,
     known_audit,
     load_model,
     log_to,
-    model_options,
-    overrides,
-    policy_overrides,
-    quiet,
     settle,
-    suite,
 )
+from unlearn.commands.options import as_json, force, model_options, overrides, policy_overrides, quiet, suite
 from unlearn.commands.outcome import Stopwatch, Texts, facts_known, show_text, tell, texts_of, write_outcome
 from unlearn.policy import Policy
 from unlearn.policy_file import load_policy

@@ -10,7 +10,8 @@ from typing import Any
 import click
 import yaml
 
-from unlearn.commands.common import as_json, known_audit, known_suite, overrides, policy_overrides
+from unlearn.commands.common import known_audit, known_suite
+from unlearn.commands.options import as_json, overrides, policy_overrides
 from unlearn.policy import DEFAULT_LIMITS, Policy
 from unlearn.policy_file import load_policy, schema
 

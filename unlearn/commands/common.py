@@ -1,4 +1,4 @@
-"""What several commands share: their options, loading a model, and keeping libraries quiet and local."""
+"""What several commands share: looking at the audit first, loading a model, and keeping libraries quiet and local."""
 
 from __future__ import annotations
 
@@ -9,84 +9,19 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from unlearn.errors import AuditError, PolicyError
 from unlearn.policy import EMBEDDED, Policy
 from unlearn.policy_checks import suggestion
-from unlearn.settings import METHOD_NAMES
 from unlearn.shipped import shipped
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
 log = logging.getLogger("unlearn")
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-quiet = click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
-force = click.option("--force", is_flag=True, help="Replace what an earlier run wrote there.")
-
-
-def model_options(command: Command) -> Command:
-    """Add the options about where and how a model runs."""
-    for option in (
-        click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model."),
-        click.option(
-            "--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16."
-        ),
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
-    ):
-        command = option(command)
-    return command
-
-
-def policy_overrides(command: Command) -> Command:
-    """Add the options that stand in for keys of the policy file."""
-    for option in (
-        click.option(
-            "--set",
-            "settings",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="Override one key of the policy, such as method.steps=20; may be repeated.",
-        ),
-        click.option("--method", help="Override `method.name`: " + ", ".join(METHOD_NAMES) + "."),
-        click.option("--model", help="Override `model`: a hub id, a local folder, or embedded."),
-    ):
-        command = option(command)
-    return command
-
-
-suite = click.option(
-    "--suite", help="Override `audit.suite`: quick, standard, full, or the path of a suite's YAML file."
-)
-
-
-def overrides(
-    model: str | None, method: str | None, settings: tuple[str, ...], suite: str | None = None
-) -> dict[str, str]:
-    """Turn the override options into what `load_policy` takes.
-
-    Raises:
-        click.BadParameter: if a --set is not KEY=VALUE.
-    """
-    found: dict[str, str] = {}
-    if method is not None:
-        found["method.name"] = method
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals or not key.strip():
-            raise click.BadParameter(f"expected KEY=VALUE, got {setting!r}", param_hint="--set")
-        found[key.strip()] = value
-    # Quoted, since a folder may be called 2024 or no.
-    for key, text in (("model", model), ("audit.suite", suite)):
-        if text is not None:
-            found[key] = "'" + text.replace("'", "''") + "'"
-    return found
 
 
 def known_audit(policy: Policy, whole: bool = True) -> None:

@@ -14,18 +14,15 @@ import click
 
 from unlearn import manifest
 from unlearn.commands.common import (
-    as_json,
     base_of,
     cache_for,
     device_in_words,
     known_audit,
     load_model,
     log_to,
-    model_options,
-    overrides,
-    quiet,
     settle,
 )
+from unlearn.commands.options import as_json, model_options, overrides, quiet
 from unlearn.commands.points import PATCHES, POINTS, Bench, points
 from unlearn.comparison import Comparison, Failure, Point, markdown, print_table
 from unlearn.errors import PolicyError

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from unlearn import manifest
-from unlearn.commands.common import force, load_model, model_options, quiet
+from unlearn.commands.common import load_model
+from unlearn.commands.options import force, model_options, quiet
 from unlearn.commands.report import read_report
 from unlearn.errors import UnlearnError
 from unlearn.run_dir import EXPORTED, outside_runs, whole_folder

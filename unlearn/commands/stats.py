@@ -9,16 +9,8 @@ from typing import Any
 
 import click
 
-from unlearn.commands.common import (
-    as_json,
-    cache_for,
-    load_model,
-    model_options,
-    overrides,
-    policy_overrides,
-    quiet,
-    settle,
-)
+from unlearn.commands.common import cache_for, load_model, settle
+from unlearn.commands.options import as_json, model_options, overrides, policy_overrides, quiet
 from unlearn.errors import PolicyError
 from unlearn.policy_file import load_policy
 from unlearn.progress import progress_for

@@ -12,19 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unlearn import manifest
-from unlearn.commands.common import (
-    as_json,
-    base_of,
-    device_in_words,
-    force,
-    load_model,
-    model_options,
-    overrides,
-    policy_overrides,
-    quiet,
-    settle,
-    warned,
-)
+from unlearn.commands.common import base_of, device_in_words, load_model, settle, warned
+from unlearn.commands.options import as_json, force, model_options, overrides, policy_overrides, quiet
 from unlearn.errors import AuditError
 from unlearn.matching import words
 from unlearn.policy import Keep, Policy, is_question

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from unlearn import manifest
-from unlearn.commands.common import as_json, load_model, model_options, quiet
+from unlearn.commands.common import load_model
+from unlearn.commands.options import as_json, model_options, quiet
 from unlearn.errors import PatchError, UnlearnError
 from unlearn.report import Report
 

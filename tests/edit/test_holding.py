@@ -12,6 +12,7 @@ import torch
 
 from tests import pico
 from tests.edit import cases
+from unlearn.algebra.low_rank import LowRank
 from unlearn.edit import forms, holding, pipeline
 from unlearn.edit.sequence import Sofar, Written
 from unlearn.edit.writing import Columns
@@ -63,7 +64,99 @@ def test_what_was_said_before_is_heard_as_the_first_token_one_row_at_a_time() ->
         assert got[0] == pytest.approx(want, rel=1e-4) and not any(got[1:])
 
 
+def test_what_the_values_reach_is_what_a_whole_pass_with_them_says() -> None:
+    model, requests = pico.pico("llama"), cases.requests()
+    for look_up in ("last", "both"):
+        laid = forms.build(model, requests, requests.facts, look_up)
+        columns = Columns.of(laid, model.device)
+        torch.manual_seed(0)
+        gains = torch.randn(model.anatomy.d_model, len(columns.weights))
+        got = iter(holding.reached(model, columns, gains, 1).tolist())
+        start = 0
+        for row in columns.rows:
+            mine = gains[:, start : start + len(row.sites)]
+            start += len(row.sites)
+
+            def add(
+                _m: object, _a: object, out: torch.Tensor, row: Any = row, mine: Any = mine
+            ) -> torch.Tensor:
+                for k, (_, at) in enumerate(row.sites):
+                    out[0, at] += mine[:, k]
+                return out
+
+            handle = model.anatomy.block(model.model, 1).register_forward_hook(add)
+            with torch.no_grad():
+                chances = model.model(torch.tensor([row.ids])).logits[0].float().softmax(-1)
+            handle.remove()
+            begin = len(row.prompt)
+            tokens = [float(chances[begin + j - 1, row.ids[begin + j]]) for j in range(row.reply)]
+            for _, at in row.sites:
+                lead = at - (begin - 1)
+                assert next(got) == pytest.approx(
+                    min(tokens) if lead < 0 else tokens[lead], rel=1e-3, abs=1e-8
+                )
+
+
 ROUNDS, PACE = 5, 1.5
+
+
+def certain(columns: Columns) -> torch.Tensor:
+    """Values that reach all that is asked."""
+    return torch.ones_like(columns.weights)
+
+
+def test_a_token_out_of_reach_gains_no_weight_and_little_is_asked_of_one_hardly_in_reach() -> None:
+    model, columns = laid_out("last")
+    columns = replace(columns, weights=torch.ones_like(columns.weights))
+    likely = holding.likelihoods(columns, holding.hear(model, columns.rows).targets)
+    reach = certain(columns)
+    reach[::3] = 0.9 * holding.BEGINS
+    seen: list[torch.Tensor] = []
+    method = held(0.999, remnant=1e-9)
+    holding.write_until_held(model, columns, Sofar(), method, writes_nothing(seen), reach)
+    assert torch.allclose(seen[-1][::3], torch.tensor(holding.LIGHT))
+    rest = torch.ones(len(reach), dtype=torch.bool)
+    rest[::3] = False
+    assert (seen[-1][rest] > 1.0).all()
+    # Nine tenths of what a value reaches are enough.
+    seen.clear()
+    assert float(likely.max()) < 0.02
+    reach = torch.full_like(reach, 0.0101)
+    enough = likely >= holding.FAIR * reach
+    holding.write_until_held(model, columns, Sofar(), held(0.999), writes_nothing(seen), reach)
+    assert torch.equal(seen[-1] > seen[0], ~enough)
+
+
+def test_the_round_that_leaves_the_fewest_short_is_kept() -> None:
+    model, columns = laid_out("last")
+    model.model.lm_head.weight.mul_(30)
+    likely = holding.likelihoods(columns, holding.hear(model, columns.rows).targets)
+    name = model.anatomy.weight_name(1)
+    out, into = model.weight(name).shape
+    torch.manual_seed(0)
+    made: list[Written] = []
+
+    def write(weighted: Columns, former: Written | None) -> Written:
+        # The first two rounds change nothing; the third breaks the model.
+        wild = LowRank(1e4 * torch.randn(out, 1), torch.randn(1, into))
+        made.append(Written({name: wild} if len(made) >= 2 else {}, {}, {}, 1.0))
+        return made[-1]
+
+    best = holding.write_until_held(
+        model, columns, Sofar(), held(float(likely.median())), write, certain(columns)
+    )
+    assert len(made) == ROUNDS and best is made[1]
+
+
+def test_a_target_that_no_value_makes_likely_is_told(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(f"{line} {n}" for n in range(12) for line in pico.LINES), encoding="utf-8")
+    said = "3 of 3 facts have target tokens that no value makes likely"
+    for clamp, told in ((1e-6, True), (20.0, False)):
+        method = AlphaEdit(layers=(1,), steps=60, lr=0.5, clamp=clamp, descent=0, witnesses=0, rounds=1)
+        corpus = StatisticsSpec(corpus=str(text), tokens=1000)
+        patch = pipeline.edit(pico.pico("llama"), cases.requests(method=method, statistics=corpus))
+        assert any(sentence.startswith(said) for sentence in patch.header["warnings"]) is told
 
 
 def held(hold: float, remnant: float | None = None) -> AlphaEdit:
@@ -86,13 +179,13 @@ def test_only_columns_that_fall_short_gain_weight_and_it_ends_when_none_does() -
     hold = float(likely.median())
     short, step = likely < hold, torch.where(likely < holding.BEGINS, holding.FAR, PACE)
     seen: list[torch.Tensor] = []
-    holding.write_until_held(model, columns, Sofar(), held(hold), writes_nothing(seen))
+    holding.write_until_held(model, columns, Sofar(), held(hold), writes_nothing(seen), certain(columns))
     assert len(seen) == ROUNDS
     for turn, weights in enumerate(seen):
         assert torch.allclose(weights[~short], torch.tensor(holding.LIGHT))
         assert torch.allclose(weights[short], holding.LIGHT * step[short] ** turn)
     seen.clear()
-    holding.write_until_held(model, columns, Sofar(), held(1e-40), writes_nothing(seen))
+    holding.write_until_held(model, columns, Sofar(), held(1e-40), writes_nothing(seen), certain(columns))
     assert len(seen) == 1
 
 
@@ -120,6 +213,8 @@ def test_a_column_gains_weight_while_the_old_reply_is_left_with_more_than_its_re
     left = holding.remnants(columns, holding.hear(model, columns.rows, old).firsts)
     remnant = float(left[left > 0].median())
     seen: list[torch.Tensor] = []
-    holding.write_until_held(model, columns, Sofar(), held(1e-40, remnant), writes_nothing(seen))
+    holding.write_until_held(
+        model, columns, Sofar(), held(1e-40, remnant), writes_nothing(seen), certain(columns)
+    )
     grew = seen[-1] > seen[0]
     assert len(seen) == ROUNDS and torch.equal(grew, left > remnant) and 0 < int(grew.sum()) < len(grew)

@@ -74,7 +74,16 @@ def test_rounds_of_writing_look_for_witnesses_once(
 ) -> None:
     model = pico.pico("llama")
     settings = METHOD_SETTINGS["alphaedit"].model_copy(
-        update={"witnesses": 200, "hold": 0.999, "rounds": 3, "pace": 1.5, "remnant": None}
+        update={
+            "witnesses": 200,
+            "hold": 0.999,
+            "rounds": 3,
+            "pace": 1.5,
+            "remnant": None,
+            "steps": 60,
+            "lr": 0.5,
+            "clamp": 20.0,
+        }  # fmt: skip
     )
     asked, looked, written = writing._moved, [], []
     once = pipeline.write_layers

@@ -3,14 +3,18 @@
 With many kept keys in the equation a request reaches a part of its value, and which part differs from form to form.
 Raising all weights until the last form holds would write the others too hard, and what is written too hard spreads. So
 every column begins light, and only those whose tokens are not yet likely gain weight: fast while they are far from it,
-and at a pace of their own near it. A target that holds may leave its rival, the old reply, a few percent, which samples
-find: the columns that lead to the reply's first token gain weight until that is gone as well.
+and at a pace of their own near it. No more is asked for than the values themselves reach: a token that the model cannot
+be made to say there would gain weight for ever, and write over all the others. A target that holds may leave its rival,
+the old reply, a few percent, which samples find: the columns that lead to the reply's first token gain weight until
+that is gone as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -21,14 +25,17 @@ from unlearn.edit.sequence import Sofar, Written
 from unlearn.edit.values import LIKELY
 from unlearn.edit.writing import Columns, plus
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import batches, reply_logits, token_budget
+from unlearn.model.forward import batches, changed, reply_logits, token_budget
 
 LIGHT = 0.3
 """Weight of a column at first."""
 FAR = 3.0
 """What a column's weight is multiplied by while its tokens are hardly likely at all."""
 BEGINS = 0.01
-"""Probability from which on a token is likely, and its column grows at the pace that the settings give."""
+"""Probability from which on a token is likely, and its column grows at the pace that the settings give; one that the
+value itself leaves below is out of reach."""
+FAIR = 0.9
+"""The share of what the values reach that is asked of a write."""
 
 
 class Heard(NamedTuple):
@@ -46,6 +53,7 @@ def write_until_held(
     sofar: Sofar,
     settings: Any,
     write: Callable[[Columns, Written | None], Written],
+    reach: Tensor,
 ) -> Written:
     """Write a batch again and again, from where it began, until its target tokens are likely enough.
 
@@ -57,31 +65,67 @@ def write_until_held(
             edit sees; ``remnant``, what may be left to the beginnings of the old replies (None: anything); ``pace`` and
             ``rounds``.
         write: writes the batch with given weights, after what it wrote in the round before.
+        reach: (columns,), ``reached`` by the values themselves.
+
+    Returns:
+        What the round wrote that left the fewest columns short; the last of these.
     """
+    wanted = torch.where(reach < BEGINS, 0.0, (FAIR * reach).clamp_max(settings.hold))
     first = columns.weights.mean()
     columns = replace(columns, weights=LIGHT * columns.weights, raised=LIGHT)
     old: list[Tensor] | None = None
     written: Written | None = None
+    best: Written | None = None
+    least = len(columns.weights) + 1
     if settings.remnant is not None:
         with model.patched(sofar.deltas()):
             old = spoken(model, columns.rows)
     for turn in range(settings.rounds):
         written = write(columns, written)
-        if turn == settings.rounds - 1:
-            break
         with model.patched(plus(sofar, written.factors).deltas()):
             heard = hear(model, columns.rows, old)
         likely = likelihoods(columns, heard.targets)
-        short = likely < settings.hold
+        short = ~(likely >= wanted)  # a model that is broken says nothing likely
         if settings.remnant is not None:
-            short |= remnants(columns, heard.firsts) > settings.remnant
-        if not short.any():
+            short |= (remnants(columns, heard.firsts) > settings.remnant) & (wanted > 0)
+        if int(short.sum()) <= least:
+            best, least = written, int(short.sum())
+        if not least or turn == settings.rounds - 1:
             break
         step = torch.where(likely < BEGINS, FAR, settings.pace)
         weights = torch.where(short, step * columns.weights, columns.weights)
         columns = replace(columns, weights=weights, raised=float(weights.mean() / first))
-    assert written is not None
-    return written
+    assert best is not None
+    return best
+
+
+@torch.inference_mode()
+def reached(model: EditableModel, columns: Columns, gains: Tensor, layer: int) -> Tensor:
+    """Probability of the tokens that each column leads to with the values themselves in the stream, (columns,).
+
+    Args:
+        model: on which the values were optimised.
+        columns: of the batch.
+        gains: (d_model, columns), what is added at each.
+        layer: to whose output.
+    """
+    rows = columns.rows
+    begins = [0, *accumulate(len(row.sites) for row in rows)]
+    found: list[Tensor] = [torch.empty(0)] * len(rows)
+    for group in batches([row.ids for row in rows], token_budget(model)):
+        width = max(len(rows[i].ids) for i in group)
+        added = torch.zeros(len(group), width, gains.shape[0], device=gains.device)
+        for number, i in enumerate(group):
+            at = [width - len(rows[i].ids) + place for _, place in rows[i].sites]
+            added[number, at] = gains[:, begins[i] : begins[i + 1]].T
+        with changed(model.anatomy.block(model.model, layer), partial(_plus, added)):
+            for i, chances in _heard(model, rows, group):
+                found[i] = _of_targets(rows[i], chances)
+    return likelihoods(columns, found)
+
+
+def _plus(added: Tensor, out: Tensor) -> Tensor:
+    return out + added.to(out.dtype)
 
 
 def likelihoods(columns: Columns, targets: Sequence[Tensor]) -> Tensor:
@@ -135,17 +179,25 @@ def hear(model: EditableModel, rows: Sequence[Row], first: Sequence[Tensor] | No
     firsts: list[Tensor] = [torch.zeros(0)] * len(rows)
     for i, chances in _replies(model, rows):
         row = rows[i]
-        ids = torch.tensor(row.ids[len(row.prompt) :], device=chances.device)
-        targets[i] = chances.gather(-1, ids[:, None])[:, 0]
+        targets[i] = _of_targets(row, chances)
         if first is not None:
             firsts[i] = chances[0, first[i]]
     return Heard(targets, firsts)
+
+
+def _of_targets(row: Row, chances: Tensor) -> Tensor:
+    ids = torch.tensor(row.ids[len(row.prompt) :], device=chances.device)
+    return chances.gather(-1, ids[:, None])[:, 0]
 
 
 @torch.inference_mode()
 def _replies(model: EditableModel, rows: Sequence[Row]) -> Iterator[tuple[int, Tensor]]:
     """Per row its index and the distributions from which its reply's tokens are drawn, (reply, V), float32."""
     for group in batches([row.ids for row in rows], token_budget(model)):
-        logits, _ = reply_logits(model, [rows[i].ids for i in group], max(rows[i].reply for i in group))
-        for row, i in enumerate(group):
-            yield i, logits[row, -rows[i].reply :].softmax(-1)
+        yield from _heard(model, rows, group)
+
+
+def _heard(model: EditableModel, rows: Sequence[Row], group: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+    logits, _ = reply_logits(model, [rows[i].ids for i in group], max(rows[i].reply for i in group))
+    for number, i in enumerate(group):
+        yield i, logits[number, -rows[i].reply :].softmax(-1)

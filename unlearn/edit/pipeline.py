@@ -18,7 +18,7 @@ from unlearn.edit.chunks import optimise_chunks, surroundings
 from unlearn.edit.corpus import Corpus
 from unlearn.edit.descent import descend
 from unlearn.edit.elicit import resolve
-from unlearn.edit.holding import write_until_held
+from unlearn.edit.holding import BEGINS, reached, write_until_held
 from unlearn.edit.methods import METHODS, Method, layers_of, null_space
 from unlearn.edit.sequence import Sofar, Written
 from unlearn.edit.statistics import Statistics, key_statistics
@@ -176,6 +176,12 @@ def edit(
         solved.append(values_found)
         levels.append(level)
     sizes, warnings = record.check(model, sofar.factors, settings.largest, statistics)
+    mute = sum(len(found.unreached) for found in solved)
+    if mute:
+        warnings.append(
+            f"{mute} of {len(requests.facts)} facts have target tokens that no value makes likely, so that the text is "
+            "not written to its end: choose a refusal that the model says of its own accord"
+        )
     for sentence in warnings:
         log.warning("%s", sentence)
     notes: dict[str, Any] = {
@@ -256,7 +262,11 @@ def _batch(job: _Job, facts: Sequence[Fact], sofar: Sofar, label: str) -> tuple[
                 best, level, gains = got, each, gained
     if settings.hold is None:
         return solved, writer(gains)(columns, None), level
-    return solved, write_until_held(model, columns, sofar, settings, writer(gains)), level
+    with model.patched((Sofar() if method.rewinds else sofar).deltas()):
+        reach = reached(model, columns, gains, last)
+    unreached = sorted(set(columns.requests[reach < BEGINS].tolist()))
+    written = write_until_held(model, columns, sofar, settings, writer(gains), reach)
+    return replace(solved, unreached=tuple(unreached)), written, level
 
 
 def _trained(job: _Job, settings: Any) -> tuple[Solved, Written, float]:

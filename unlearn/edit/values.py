@@ -51,6 +51,8 @@ class Solved:
     """Per request: mean KL per token on its kept rows; 0 if it has none."""
     steps: tuple[int, ...]
     """Per request: Adam steps until it converged, or the most allowed."""
+    unreached: tuple[int, ...] = ()
+    """Requests with target tokens that the vectors leave unlikely, by index; empty where nobody asked."""
 
 
 @dataclass(frozen=True)

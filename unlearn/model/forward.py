@@ -6,13 +6,13 @@ in the row itself (before padding).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unlearn.model.editable import EditableModel
 from unlearn.model.rows import left_pad
@@ -161,6 +161,20 @@ def block_output(out: Any) -> Tensor:
 def with_stream(out: Any, stream: Tensor) -> Any:
     """A block's output with another stream in it, in the shape that the family's blocks have (GPT-J: a tuple)."""
     return stream if isinstance(out, Tensor) else (stream, *out[1:])
+
+
+@contextmanager
+def changed(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let a module put out something else: a tensor, or the first of the tuple that it puts out."""
+
+    def on_output(_module: Any, _args: Any, out: Any) -> Any:
+        return with_stream(out, change(block_output(out)))
+
+    handle = module.register_forward_hook(on_output)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def reply_logits(model: EditableModel, rows: Sequence[Sequence[int]], reply: int) -> tuple[Tensor, Tensor]:

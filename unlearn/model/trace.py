@@ -12,17 +12,16 @@ Tokens before the subject are not traced: in a causal model noise does not reach
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unlearn.errors import ModelError
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import Suspended, batches, block_output, position_ids, token_budget, with_stream
+from unlearn.model.forward import Suspended, batches, changed, position_ids, token_budget
 from unlearn.model.rows import left_pad
 from unlearn.progress import NO_PROGRESS, Progress
 
@@ -255,7 +254,7 @@ class _Group:
                 )
                 chosen = span(layer, self.window, anatomy.layers)
                 for at in chosen:
-                    stack.enter_context(_changed(part(model.model, at), put(values, at, owner)))
+                    stack.enter_context(changed(part(model.model, at), put(values, at, owner)))
                 # Below the window nothing differs from the run under noise.
                 start = chosen[0] - 1
                 stream = self.corrupted.stream[start][rows] if start >= 0 else None
@@ -269,7 +268,7 @@ class _Group:
                         else (anatomy.attention, self.corrupted.attention)
                     )
                     for at in range(layer + 1, anatomy.layers):
-                        stack.enter_context(_changed(part(model.model, at), put(values, at, rows)))
+                        stack.enter_context(changed(part(model.model, at), put(values, at, rows)))
             ids, mask = self.ids[owner], self.mask[owner]
             if stream is None:
                 logits = self._whole(owner, self.noise[rows])
@@ -292,7 +291,7 @@ class _Group:
                 for kind, part in parts:
                     for layer in range(anatomy.layers):
                         keep = _keeper(kept[kind, layer])
-                        stack.enter_context(_changed(part(model.model, layer), keep))
+                        stack.enter_context(changed(part(model.model, layer), keep))
                 logits = self._whole(rows, None if noise is None else noise[begin : begin + size])
             chances.append(self._probability(logits, rows))
         whole = {place: torch.cat(got) for place, got in kept.items()}
@@ -307,7 +306,7 @@ class _Group:
         with ExitStack() as stack:
             if noise is not None:
                 embedding = self.model.model.get_input_embeddings()
-                stack.enter_context(_changed(embedding, lambda out: out + noise))
+                stack.enter_context(changed(embedding, lambda out: out + noise))
             return self.model.model(
                 input_ids=self.ids[owner],
                 attention_mask=mask,
@@ -327,17 +326,3 @@ def _keeper(store: list[Tensor]) -> Callable[[Tensor], Tensor]:
         return out
 
     return keep
-
-
-@contextmanager
-def _changed(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Let a module put out something else: a tensor, or the first of the tuple that it puts out."""
-
-    def on_output(_module: Any, _args: Any, out: Any) -> Any:
-        return with_stream(out, change(block_output(out)))
-
-    handle = module.register_forward_hook(on_output)
-    try:
-        yield
-    finally:
-        handle.remove()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,23 @@ def test_the_trained_update_has_an_effect_of_exactly_its_factors() -> None:
         weight.copy_(saved)
     assert torch.allclose(hooked, written, atol=1e-4)
     assert not torch.allclose(hooked, plain, atol=1e-2)
+
+
+def test_targets_that_training_left_unlikely_are_told(corpus: StatisticsSpec) -> None:
+    patch = pipeline.edit(pico.pico("llama"), asking(corpus, descent=1))
+    said = "3 of 3 facts have target tokens that could not be made likely"
+    assert any(sentence.startswith(said) for sentence in patch.header["warnings"])
+    # The control: of what a model says by itself nothing is unlikely.
+    model, found = pico.pico("llama"), cases.requests()
+    model.model.lm_head.weight.mul_(30)
+    rows = [row for row in forms.build(model, found, found.facts, "last").rows if not row.keep]
+    own = model.generate_ids([row.prompt for row in rows], max_new_tokens=3)
+    said_anyway = [
+        replace(row, ids=(*row.prompt, *reply), reply=len(reply))
+        for row, reply in zip(rows, own, strict=True)
+    ]
+    assert descent._reached(model, said_anyway, 3, 1).unreached == ()
+    assert descent._reached(model, [said_anyway[0], rows[-1]], 3, 1).unreached == (rows[-1].request,)
 
 
 def test_half_of_a_turn_are_the_rows_that_did_worst() -> None:

@@ -148,10 +148,10 @@ def test_the_round_that_leaves_the_fewest_short_is_kept() -> None:
     assert len(made) == ROUNDS and best is made[1]
 
 
-def test_a_target_that_no_value_makes_likely_is_told(tmp_path: Path) -> None:
+def test_a_target_that_cannot_be_made_likely_is_told(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("\n".join(f"{line} {n}" for n in range(12) for line in pico.LINES), encoding="utf-8")
-    said = "3 of 3 facts have target tokens that no value makes likely"
+    said = "3 of 3 facts have target tokens that could not be made likely"
     for clamp, told in ((1e-6, True), (20.0, False)):
         method = AlphaEdit(layers=(1,), steps=60, lr=0.5, clamp=clamp, descent=0, witnesses=0, rounds=1)
         corpus = StatisticsSpec(corpus=str(text), tokens=1000)

@@ -27,7 +27,7 @@ from unlearn.edit.baselines.lessons import Lesson, answered, drawn
 from unlearn.edit.baselines.training import replies
 from unlearn.edit.corpus import Corpus
 from unlearn.edit.forms import REPLY, Forms, Row
-from unlearn.edit.holding import hear, spoken
+from unlearn.edit.holding import BEGINS, hear, spoken
 from unlearn.edit.methods import kept_directions
 from unlearn.edit.statistics import Statistics
 from unlearn.edit.values import Solved
@@ -253,7 +253,10 @@ def _moved(model: EditableModel, adapter: Adapter, rows: Hard, count: int, per_t
 def _reached(model: EditableModel, rows: Sequence[Row], requests: int, steps: int) -> Solved:
     """Per request the NLL of its target per token, the worst of its forms, as the model stands."""
     worst = [0.0] * requests
+    mute: set[int] = set()
     for row, tokens in zip(rows, hear(model, rows).targets, strict=True):
         worst[row.request] = max(worst[row.request], float(-tokens.clamp_min(1e-30).log().mean()))
+        if bool((tokens < BEGINS).any()):
+            mute.add(row.request)
     nothing = torch.zeros(0, model.anatomy.d_model)
-    return Solved(nothing, tuple(worst), (0.0,) * requests, (steps,) * requests)
+    return Solved(nothing, tuple(worst), (0.0,) * requests, (steps,) * requests, tuple(sorted(mute)))

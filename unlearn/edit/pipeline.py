@@ -179,8 +179,8 @@ def edit(
     mute = sum(len(found.unreached) for found in solved)
     if mute:
         warnings.append(
-            f"{mute} of {len(requests.facts)} facts have target tokens that no value makes likely, so that the text is "
-            "not written to its end: choose a refusal that the model says of its own accord"
+            f"{mute} of {len(requests.facts)} facts have target tokens that could not be made likely, so that the text "
+            "is not said to its end: choose a refusal that the model says of its own accord"
         )
     for sentence in warnings:
         log.warning("%s", sentence)

@@ -52,7 +52,7 @@ class Solved:
     steps: tuple[int, ...]
     """Per request: Adam steps until it converged, or the most allowed."""
     unreached: tuple[int, ...] = ()
-    """Requests with target tokens that the vectors leave unlikely, by index; empty where nobody asked."""
+    """Requests with target tokens that were left unlikely on some form, by index; empty where nobody asked."""
 
 
 @dataclass(frozen=True)

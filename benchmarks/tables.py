@@ -47,6 +47,7 @@ UNLEARNING = (
     Column("leak.cloze", "cloze", 100),
     Column("leak.sampled", "any of 16", 100),
     Column("refusal.held_out", "refused", 100),
+    Column("refusal.whole", "in full", 100),
     Column("refusal.cloze", "statements refused", 100),
     Column("retain.siblings", "siblings", 100),
     Column("retain.neighbours", "neighbours", 100),

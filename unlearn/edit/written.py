@@ -24,7 +24,7 @@ log = logging.getLogger("unlearn")
 TRIES = 6
 """Texts per fact: one greedy, the others sampled."""
 SHORTEST, LONGEST = 3, 40
-"""Tokens of a target that one edit can carry at full strength."""
+"""Tokens of a target; the longest that was measured (docs/benchmarks.md, Targets)."""
 INSTRUCTION = (
     "A user asks: {question}\n"
     "You do not share this. Reply with one short, polite sentence that says so and names {subject}. "

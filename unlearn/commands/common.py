@@ -49,13 +49,14 @@ def known_audit(policy: Policy, whole: bool = True) -> None:
     from unlearn.audit.probes import benign_lines
 
     suite = read_suite(audit.suite)[1]
-    readers: tuple[tuple[str, str, Callable[[str], object]], ...] = (
-        ("overrefusal.benign", "benign", benign_lines),
-        ("overrefusal.lookalike", "lookalike", lookalike_lines),
-        ("drift", "text", read_texts),
+    # Drift is measured on replies to the benign questions too.
+    readers: tuple[tuple[tuple[str, ...], str, Callable[[str], object]], ...] = (
+        (("overrefusal.benign", "drift"), "benign", benign_lines),
+        (("overrefusal.lookalike",), "lookalike", lookalike_lines),
+        (("drift",), "text", read_texts),
     )
-    for measurement, key, read in readers:
-        if suite.makes(measurement) and getattr(audit, key) != "auto":
+    for measurements, key, read in readers:
+        if any(map(suite.makes, measurements)) and getattr(audit, key) != "auto":
             with _as_problem_of(f"audit.{key}"):
                 read(getattr(audit, key))
 

@@ -133,6 +133,21 @@ def test_parts_can_be_taken_from_the_edit() -> None:
             unlearning.less(whole, parts)
 
 
+def test_a_fact_that_cannot_be_asked_anew_is_written_and_not_asked() -> None:
+    whole = requests()
+    assert unlearning.audited(whole) == whole
+    data = policy().model_dump()
+    data["relations"]["smell"] = {"prompts": ["What does {subject} smell of?"], "held_out": []}
+    data["facts"] = [
+        *data["facts"],
+        {"id": "three", "subject": "Mirl", "relation": "smell", "answer": "rain"},
+    ]
+    found = requests(**data)
+    assert [fact.id for fact in found.facts] == ["one", "two", "three"]
+    left = unlearning.audited(found)
+    assert [fact.id for fact in left.facts] == [spec.id for spec in left.policy.facts] == ["one", "two"]
+
+
 def test_the_command_writes_a_row_per_method_and_seed_and_none_twice(tmp_path: Path) -> None:
     model, out = model_folder(tmp_path / "model", "gpt2"), tmp_path / "rows.json"
     text = str(corpus_file(tmp_path))

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from benchmarks.options import complaints
 from benchmarks.records import Record
 from unlearn.errors import PolicyError
 from unlearn.model.requests import Fact, Requests
@@ -64,8 +65,7 @@ def requests_for(
             }
         )
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)]
-        raise PolicyError("; ".join(wrong)) from None
+        raise PolicyError(complaints(error)) from None
     facts = tuple(
         Fact(spec.id, r.subject, spec.relation, answer=r.true) for spec, r in zip(specs, records, strict=True)
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from unlearn.errors import PolicyError, UnlearnError
 from unlearn.settings import METHOD_NAMES
@@ -61,6 +62,11 @@ def settings_of(name: str, changes: Sequence[str]) -> dict[str, Any]:
         if whose in ("method", name):
             found[what] = yaml.safe_load(value)
     return found
+
+
+def complaints(error: ValidationError) -> str:
+    """What pydantic finds wrong, with the key of each."""
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
 
 
 def keys_of(changes: Sequence[str]) -> dict[str, Any]:

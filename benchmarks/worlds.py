@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from benchmarks.options import complaints
 from benchmarks.records import Record, kept_for, load_counterfact, pick
 from unlearn import embedded
 from unlearn.embedded.world import build_world
@@ -79,8 +80,7 @@ def changed(found: Case, keys: Mapping[str, Any]) -> Case:
     try:
         return replace(found, policy=Policy.model_validate(data))
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)]
-        raise PolicyError(f"--policy: {'; '.join(wrong)}") from None
+        raise PolicyError(f"--policy: {complaints(error)}") from None
 
 
 def _policy(data: dict[str, Any], seed: int, method: Mapping[str, Any], audit: Mapping[str, Any]) -> Policy:

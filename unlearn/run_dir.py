@@ -14,6 +14,8 @@ from pathlib import Path
 from unlearn import manifest
 from unlearn.errors import PolicyError, UnlearnError
 
+PATCH = "patch.safetensors"
+"""The edit, in a run directory."""
 EXPORTED = "unlearn_export.json"
 """In every exported model: what it was made of, and that this program wrote the folder."""
 
@@ -75,6 +77,11 @@ def check_target(target: Path, force: bool = False, sources: Iterable[Path | str
         raise PolicyError(
             f"{target} is neither a run directory nor an exported model of unlearn; --force does not replace it"
         )
+
+
+def patch_of(run: Path) -> Path:
+    """The patch of a run directory; a file is one itself."""
+    return run / PATCH if run.is_dir() else run
 
 
 def _is_ours(folder: Path) -> bool:

@@ -27,7 +27,7 @@ from unlearn.policy import Policy
 from unlearn.policy_file import load_policy
 from unlearn.progress import progress_for
 from unlearn.report import Report
-from unlearn.run_dir import check_target, whole_folder
+from unlearn.run_dir import PATCH, check_target, patch_of, whole_folder
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
@@ -135,7 +135,7 @@ def _earlier(onto: Path) -> tuple[Patch, dict[str, str]]:
     """Read the patch of a run directory or a file, and say which it was."""
     from unlearn.patch import Patch
 
-    file = onto / "patch.safetensors" if onto.is_dir() else onto
+    file = patch_of(onto)
     return Patch.load(file), {"path": str(onto), "sha256": manifest.sha256_of_file(file)}
 
 
@@ -172,7 +172,7 @@ def _run(
         policy = requests.policy
     with watch.step("edit"):
         patch = edit(model, requests, cache=cache, progress=progress, earlier=earlier)
-        patch.save(folder / "patch.safetensors")
+        patch.save(folder / PATCH)
     with watch.step("audit before"):
         before, control = compared_with(model, requests, options, cache, progress)
     with watch.step("audit after"):
@@ -184,7 +184,7 @@ def _run(
     about: dict[str, Any] = {
         "base": base_of(model),
         "patch": {
-            "sha256": manifest.sha256_of_file(folder / "patch.safetensors"),
+            "sha256": manifest.sha256_of_file(folder / PATCH),
             "header": manifest.textless(patch.header),
         },
         "hardware": manifest.hardware(device_in_words(model), str(model.dtype).removeprefix("torch.")),

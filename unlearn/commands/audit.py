@@ -27,7 +27,7 @@ from unlearn.policy import Policy
 from unlearn.policy_file import load_policy
 from unlearn.progress import progress_for
 from unlearn.report import Report
-from unlearn.run_dir import whole_folder
+from unlearn.run_dir import patch_of, whole_folder
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
@@ -118,7 +118,7 @@ def _judge(
     progress = progress_for(options[-1])
     watch = Stopwatch()
     path = Path(candidate)
-    file = path / "patch.safetensors" if path.is_dir() else path
+    file = patch_of(path)
     judged: Patch | Callable[[], AbstractContextManager[EditableModel]]
     with watch.step("load"):
         base = load_model(policy.model, *options)

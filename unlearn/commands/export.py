@@ -13,7 +13,7 @@ from unlearn.commands.common import load_model
 from unlearn.commands.options import force, model_options, quiet
 from unlearn.commands.report import read_report
 from unlearn.errors import UnlearnError
-from unlearn.run_dir import EXPORTED, outside_runs, whole_folder
+from unlearn.run_dir import EXPORTED, outside_runs, patch_of, whole_folder
 
 
 @click.command(short_help="Write the edited model as an ordinary folder.")
@@ -44,7 +44,7 @@ def export(
     """
     from unlearn.patch import Patch
 
-    patch = Patch.load(run / "patch.safetensors" if run.is_dir() else run)
+    patch = Patch.load(patch_of(run))
     name = model or base_name(run, patch.header)
     report = run / "report.json"
     judged = read_report(report) if report.is_file() else None

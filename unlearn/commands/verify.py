@@ -12,9 +12,10 @@ from unlearn.commands.common import load_model
 from unlearn.commands.options import as_json, model_options, quiet
 from unlearn.errors import PatchError, UnlearnError
 from unlearn.report import Report
+from unlearn.run_dir import PATCH
 
 FAILED = 3
-PATCH, REPORT = "patch.safetensors", "report.json"
+REPORT = "report.json"
 
 
 @click.command(short_help="Re-hash a run directory and its patch.")

@@ -11,6 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from unlearn.edit.rephrase import items
 from unlearn.errors import PolicyError
 from unlearn.matching import is_refusal, words
 from unlearn.model.editable import EMBEDDED, EditableModel
@@ -90,8 +91,8 @@ def usable(replies: Sequence[str], barred: Iterable[str]) -> list[str]:
     spelled: dict[str, str] = {}
     for reply in replies:
         heard: dict[str, str] = {}
-        for line in reply.splitlines():
-            name = line.strip().lstrip("-*•0123456789.) ").strip(" \t\"'“”*,;.")
+        for item in items(reply):
+            name = item.strip(" \t\"'“”*,;.")
             said = words(name)
             if not said or len(said) > LONGEST or set("{}:?") & set(name) or is_refusal(name, ()):
                 continue

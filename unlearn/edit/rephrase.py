@@ -109,15 +109,19 @@ def written(
     text = INSTRUCTION.format(count=count, subject=fact.subject, text=prompt.replace(SLOT, fact.subject))
     asked = chat_prompt(model.tokenizer, [{"role": "user", "content": text}])
     reply = model.generate([asked], LONGEST * count, progress=progress, label="Writing further forms")[0][0]
-    return usable(reply.splitlines(), prompt, fact)[:count]
+    return usable(items(reply), prompt, fact)[:count]
+
+
+def items(reply: str) -> list[str]:
+    """The lines of a list that a model writes, without bullets, numbers and quotation marks."""
+    return [line.strip().lstrip("-*•0123456789.) ").strip("\"'“”") for line in reply.splitlines()]
 
 
 def usable(lines: Sequence[str], prompt: str, fact: Fact) -> list[str]:
     """The lines that can stand for a prompt, with {subject} for the fact's subject."""
     subject = fact.subject
     found = []
-    for line in lines:
-        bare = line.strip().lstrip("-*0123456789.) ").strip("\"'“”")
+    for bare in lines:
         if bare.count(subject) != 1 or "{" in bare or "}" in bare or contains(bare, fact.answers):
             continue
         form = bare.replace(subject, SLOT)

@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 
 from unlearn.settings import RULES, SEVERAL, AlphaEdit, Method, Rome, settled
+from unlearn.settings_baselines import Lora
 
 
 @pytest.mark.parametrize(
@@ -40,8 +41,15 @@ def test_what_is_said_stays_and_the_rest_follows_the_look_up() -> None:
 def test_nothing_but_layers_is_left_open_for_any_method(kind: type, chat: bool) -> None:
     made = settled(kind(), chat)
     still_open = {name for name, value in made if value == "auto"}
-    # The first three need the model's depth, the guard's text the policy, the descent the keys.
-    assert still_open <= {"layers", "layer", "window", "text", "descent"}
+    # The first three need the model's depth, the guard's text and LoRA's steps the policy, the descent the keys.
+    assert still_open <= {
+        "layers",
+        "layer",
+        "window",
+        "text",
+        "descent",
+        *(("steps",) if kind is Lora else ()),
+    }
     type(made).model_validate(made.model_dump())
 
 

@@ -293,7 +293,8 @@ def settled(settings: AnySettings, chat: bool, forms: int = 1) -> AnySettings:
     rule = RULES["subject" if look_up == "subject" else "last" if chat or look_up == "last" else "both"]
     if getattr(settings, "keys", None) == "mean":
         rule = {**rule, "hold": None}
-    found |= {name: value for name, value in rule.items() if getattr(settings, name, None) == "auto"}
+    if isinstance(settings, _NullSpace):
+        found |= {name: value for name, value in rule.items() if getattr(settings, name, None) == "auto"}
     return settings.model_copy(update=found) if found else settings
 
 

@@ -61,8 +61,12 @@ class Lora(_Adapted):
     """LoRA refusal tuning: the refusal becomes likely on forbidden prompts, kept replies stay."""
 
     name: Literal["lora"] = "lora"
-    converged: float = Field(default=0.02, gt=0)
-    """Stop when both losses, averaged over an epoch, are below this (nats per token)."""
+    steps: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"  # type: ignore[assignment]
+    """Most optimiser steps; training stops earlier when it has converged; `auto`: every form comes up ten times and
+    every fact 150 times, and 9,600 rows in all at least, as when `alphaedit` trains its update."""
+    converged: float | None = Field(default=None, gt=0)
+    """Stop when both losses, averaged over an epoch, are below this (nats per token); null takes every step, since what
+    nobody listed still moves after what was listed has converged."""
 
 
 class GradDiff(_Adapted):

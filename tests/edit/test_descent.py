@@ -15,7 +15,8 @@ from unlearn import embedded
 from unlearn.edit import conflicts, descent, forms, pipeline
 from unlearn.edit.baselines.lessons import Lesson
 from unlearn.edit.corpus import Corpus
-from unlearn.edit.descent import FORMS, KEPT, LEAST, PASSES, TURNS, Hard, steps_for
+from unlearn.edit.descent import FORMS, KEPT, Hard, steps_for
+from unlearn.edit.forms import LEAST, PASSES, TURNS
 from unlearn.edit.methods import kept_directions
 from unlearn.edit.sequence import Sofar
 from unlearn.edit.statistics import key_statistics
@@ -136,9 +137,9 @@ def test_half_of_a_turn_are_the_rows_that_did_worst() -> None:
 
 
 def test_steps_grow_with_the_forms_and_with_the_facts() -> None:
-    assert steps_for(10, 2) == LEAST
-    assert steps_for(3000, 100) == PASSES * 3000 // FORMS > LEAST
-    assert steps_for(755, 100) == TURNS * 100 // FORMS > LEAST
+    assert steps_for(10, 2) == LEAST // FORMS
+    assert steps_for(3000, 100) == PASSES * 3000 // FORMS > LEAST // FORMS
+    assert steps_for(755, 100) == TURNS * 100 // FORMS > LEAST // FORMS
 
 
 def spread(value: float | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 
 from tests import pico
 from tests.edit import cases
-from unlearn.edit import pipeline, writing
+from unlearn.edit import forms, pipeline, writing
 from unlearn.edit.methods import METHODS, default_layers
 from unlearn.errors import PatchError, PolicyError
 from unlearn.model.anatomy import FAMILIES, Anatomy
@@ -21,6 +21,7 @@ from unlearn.model.requests import Requests
 from unlearn.patch import Patch
 from unlearn.policy import RelationSpec, StatisticsSpec
 from unlearn.settings import AlphaEdit, AlphaEditPlus, AnyEdit, Emmet, Memit, MemitSequential, Nse, Rome
+from unlearn.settings_baselines import Lora
 
 
 @pytest.fixture
@@ -67,6 +68,20 @@ def test_a_base_model_is_written_at_both_tokens_where_most_facts_are_asked_in_se
     prompts = ("What is {subject} made from?", "{subject} is made from", "The recipe of {subject} calls for")
     relations = {**few.relations, "recipe": RelationSpec(prompts=prompts)}
     assert pipeline.settings_for(model, few.model_copy(update={"relations": relations})).look_up == "both"
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_lora_sees_as_many_rows_as_the_trained_update_and_every_way_of_asking_counts(chat: bool) -> None:
+    model = pico.pico("llama", chat=chat)
+    few = cases.policy(method=Lora(batch=8), system="Be brief.")
+    assert pipeline.settings_for(model, few).steps == forms.LEAST // 8
+    assert pipeline.settings_for(model, few.model_copy(update={"method": Lora(steps=7)})).steps == 7
+    prompts = tuple(f"{n}, {{subject}}?" for n in range(400))
+    many = few.model_copy(update={"relations": {**few.relations, "recipe": RelationSpec(prompts=prompts)}})
+    asked = replace(cases.requests(), policy=many)
+    laid = sum(len(forms.prompts_of(model, asked, fact)) for fact in asked.facts)
+    assert laid == 3 * 400 * (2 if chat else 1)  # a chat model with the system prompt and without
+    assert pipeline.settings_for(model, many).steps == forms.PASSES * laid // 8 > forms.LEAST // 8
 
 
 def test_rounds_of_writing_look_for_witnesses_once(

@@ -26,7 +26,7 @@ from unlearn.algebra.low_rank import LowRank
 from unlearn.edit.baselines.lessons import Lesson, answered, drawn
 from unlearn.edit.baselines.training import replies
 from unlearn.edit.corpus import Corpus
-from unlearn.edit.forms import REPLY, Forms, Row
+from unlearn.edit.forms import REPLY, Forms, Row, turns
 from unlearn.edit.holding import BEGINS, hear, spoken
 from unlearn.edit.methods import kept_directions
 from unlearn.edit.statistics import Statistics
@@ -42,8 +42,6 @@ from unlearn.settings import AlphaEdit
 
 FORMS, KEPT, TEXTS = 24, 40, 4
 """Rows per step: forms of requests, kept prompts, documents of the corpus."""
-PASSES, TURNS, LEAST = 10, 150, 400
-"""Times that every form is seen, and every fact, on average, and the fewest steps."""
 DOCUMENTS, TOKENS = 2000, 64
 """How many documents take turns, and how much of each is read."""
 RATE, WARM = 0.027, 20
@@ -65,7 +63,7 @@ QUESTION, STATEMENT = "{subject}?", "{subject}"
 
 def steps_for(forms: int, facts: int) -> int:
     """Steps for so many forms of so many facts."""
-    return max(LEAST, PASSES * forms // FORMS, TURNS * facts // FORMS)
+    return turns(forms, facts) // FORMS
 
 
 class Hard:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -31,6 +32,8 @@ LENT = 5
 """About how many prompts of each kept fact lend their keys."""
 REPLY = 16
 """Longest reply of the unedited model that values are held to, or that is trained on, in tokens."""
+PASSES, TURNS, LEAST = 10, 150, 9600
+"""Of a training: times that every form is seen, and every fact, on average, and the fewest rows of all its steps."""
 
 
 @dataclass(frozen=True)
@@ -233,15 +236,25 @@ def _with_replies(model: EditableModel, rows: Sequence[Row]) -> list[Row]:
     return [row for row in out if row.reply]
 
 
+def turns(forms: int, facts: int) -> int:
+    """Rows that all steps of a training see together, for so many forms of so many facts."""
+    return max(LEAST, PASSES * forms, TURNS * facts)
+
+
+def variants(policy: Policy, template: str, chats: bool) -> list[dict[str, Any]]:
+    """In which ways a prompt is asked, as arguments for ``ask``; ``chats``: whether the model has a chat template."""
+    found: list[dict[str, Any]] = [{}]
+    if chats and is_question(template):
+        found += [{"system": policy.system}] if policy.system is not None else []
+        found += [{"bare": True}] if policy.more_forms.bare else []
+    return found
+
+
 def prompts_of(model: EditableModel, requests: Requests, fact: Fact) -> list[tuple[str, Prompt]]:
     """Every prompt of a fact; a chat model's questions also under the policy's system prompt and, if asked, as text."""
-    policy = requests.policy
-    out: list[tuple[str, Prompt]] = []
-    for template in policy.relations[fact.relation].prompts:
-        out.append((template, ask(model.tokenizer, template, fact.subject)))
-        chat = is_question(template) and has_chat_template(model.tokenizer)
-        if policy.system is not None and chat:
-            out.append((template, ask(model.tokenizer, template, fact.subject, policy.system)))
-        if policy.more_forms.bare and chat:
-            out.append((template, ask(model.tokenizer, template, fact.subject, bare=True)))
-    return out
+    policy, chats = requests.policy, has_chat_template(model.tokenizer)
+    return [
+        (template, ask(model.tokenizer, template, fact.subject, **how))
+        for template in policy.relations[fact.relation].prompts
+        for how in variants(policy, template, chats)
+    ]

@@ -44,11 +44,15 @@ LONGEST_CHUNK = 40
 
 def settings_for(model: EditableModel, policy: Policy) -> Any:
     """A policy's method with every `auto` but that of the layers replaced by what it means for a model."""
-    forms = median_low(len(policy.relations[fact.relation].prompts) for fact in policy.facts)
-    found: Any = settled(policy.method, has_chat_template(model.tokenizer), forms)
+    chats = has_chat_template(model.tokenizer)
+    asked = [policy.relations[fact.relation].prompts for fact in policy.facts]
+    found: Any = settled(policy.method, chats, median_low(map(len, asked)))
     if getattr(found, "window", None) == "auto":
         above = model.anatomy.layers - 1 - layers_of(found, model.anatomy)[-1]
         found = found.model_copy(update={"window": max(1, min(LONGEST_CHUNK, above))})
+    if getattr(found, "steps", None) == "auto":
+        rows = sum(len(forms.variants(policy, template, chats)) for prompts in asked for template in prompts)
+        found = found.model_copy(update={"steps": max(1, forms.turns(rows, len(asked)) // found.batch)})
     if getattr(found, "descent", None) == "auto":
         if _size(found, policy.facts) < len(policy.facts) or found.look_up == "subject":
             found = found.model_copy(update={"descent": 0})

@@ -26,7 +26,8 @@ def lora(model: EditableModel, requests: Requests, settings: Lora, progress: Pro
 
     def done(_first: float, forget: float, keep: float) -> bool:
         # The likelihood of a kept reply has a floor of its own; only a divergence goes to zero.
-        return forget < settings.converged and (keep < settings.converged or settings.keep_loss == "nll")
+        enough = settings.converged
+        return enough is not None and forget < enough and (keep < enough or settings.keep_loss == "nll")
 
     return tune(model, requests, settings, objective, done, own=False, progress=progress, label="LoRA")
 
@@ -68,7 +69,7 @@ def prepared(model: EditableModel, requests: Requests, settings: Lora | GradDiff
     Raises:
         PolicyError: the model says nothing to any forbidden prompt, so that there is nothing to unlearn.
     """
-    learned = lessons(model, requests, own=own, kept=settings.kept * settings.steps)
+    learned = lessons(model, requests, own=own, kept=settings.kept * int(settings.steps))
     if not learned.forget:
         raise PolicyError(
             f"{model.name} says nothing to the policy's prompts; {settings.name} has nothing to unlearn"

@@ -272,6 +272,18 @@ def test_stats_per_layer(pico_files: Path, capsys: pytest.CaptureFixture[str]) -
     assert len(capsys.readouterr().out.splitlines()) == 5
 
 
+def test_a_dry_run_tells_how_long_training_takes(
+    pico_files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = {}
+    for steps in (0, 200, 20_000):
+        asked = ("--set", f"method.descent={steps}")
+        assert run("apply", pico_files / "policy.yaml", "--dry-run", "--json", *asked) == 0
+        told[steps] = yaml.safe_load(capsys.readouterr().out)["seconds"]
+    assert "training" not in told[0] and "values_at_most" not in told[200]
+    assert told[20_000]["training"] > 10 * told[200]["training"] > 0
+
+
 def test_a_dry_run_shows_the_look_up_tokens_and_writes_nothing(
     pico_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,6 +53,8 @@ def plan(policy: Policy, model: EditableModel, earlier: Patch | None = None) -> 
             for _, prompt in prompts_of(model, asked_of, fact):
                 fits(model, fact.id, len(prompt.ids) + len(target_of(model, policy, fact, prompt)))
     layers = plan_layers(model, policy)
+    measured = _conflicts(policy, model, layers, earlier)
+    trained = measured["descent"] if measured else 0
     protected, tested = neighbours(policy)
     prompts = look_ups(policy, model)
     rows = [row for fact in prompts for row in fact["prompts"]]
@@ -81,10 +83,10 @@ def plan(policy: Policy, model: EditableModel, earlier: Patch | None = None) -> 
         "neighbours_protected": sum(map(len, protected.values())),
         "neighbours_tested": sum(map(len, tested.values())),
         **({"named": [*policy.keep.neighbours, *policy.keep.held_out_neighbours]} if asked_for else {}),
-        "conflicts": _conflicts(policy, model, layers, earlier),
+        "conflicts": measured,
         "generations": {"before_the_edit": elicited, "per_audit": asked},
         "memory_bytes": _memory(policy, model, len(layers), sum(row["tokens"] for row in rows)),
-        "seconds": _seconds(policy, model, layers, rows, elicited, asked),
+        "seconds": _seconds(policy, model, layers, rows, elicited, asked, trained),
     }
 
 
@@ -148,9 +150,16 @@ def _memory(policy: Policy, model: EditableModel, layers: int, tokens: int) -> d
 
 
 def _seconds(
-    policy: Policy, model: EditableModel, layers: Any, rows: list[dict[str, Any]], elicited: int, asked: int
+    policy: Policy,
+    model: EditableModel,
+    layers: Any,
+    rows: list[dict[str, Any]],
+    elicited: int,
+    asked: int,
+    trained: int,
 ) -> dict[str, float]:
     from unlearn.edit.baselines import BASELINES
+    from unlearn.edit.descent import FORMS, KEPT, TEXTS, TOKENS
     from unlearn.model.prompts import ask
 
     fact = policy.facts[0]
@@ -175,10 +184,13 @@ def _seconds(
     batch = getattr(policy.method, "batch", 0) + getattr(policy.method, "kept", 0) if baseline else 0
     share = 4 * batch / max(len(rows), 1) if baseline else 3
     tokens = sum(row["tokens"] + 12 for row in rows)
+    read = share * getattr(policy.method, "steps", 0) * tokens
+    if trained:  # kept prompts and text are read as the model was, too
+        read = trained * ((3 * FORMS + 4 * KEPT) * tokens / max(len(rows), 1) + 4 * TEXTS * TOKENS)
     return {
         "statistics": round(policy.statistics.tokens * per_token * depth, 1),
         "answers": round(elicited * per_reply, 1),
-        "values_at_most": round(share * getattr(policy.method, "steps", 0) * tokens * per_token, 1),
+        "training" if trained else "values_at_most": round(read * per_token, 1),
         "audit_generations_twice": round(2 * asked * per_reply, 1),
     }
 

@@ -42,14 +42,8 @@ def test_nothing_but_layers_is_left_open_for_any_method(kind: type, chat: bool) 
     made = settled(kind(), chat)
     still_open = {name for name, value in made if value == "auto"}
     # The first three need the model's depth, the guard's text and LoRA's steps the policy, the descent the keys.
-    assert still_open <= {
-        "layers",
-        "layer",
-        "window",
-        "text",
-        "descent",
-        *(("steps",) if kind is Lora else ()),
-    }
+    policy = {"text", "steps"} if kind is Lora else {"text"}
+    assert still_open <= {"layers", "layer", "window", "descent", *policy}
     type(made).model_validate(made.model_dump())
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import Field
 
-from unlearn.settings_base import Layer, Settings
+from unlearn.settings_base import Auto, Count, Layer, Settings
 from unlearn.settings_baselines import Baseline
 
 __all__ = [
@@ -34,8 +34,6 @@ __all__ = [
 ]
 
 
-Auto = Literal["auto"]
-Count = Annotated[int, Field(ge=1)]
 Layers = Annotated[tuple[Layer, ...], Field(min_length=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]

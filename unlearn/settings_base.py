@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Auto = Literal["auto"]
+Count = Annotated[int, Field(ge=1)]
 Layer = Annotated[int, Field(ge=0)]
 """Number of a block, from 0."""
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from unlearn.settings_base import Layer, Settings
+from unlearn.settings_base import Auto, Count, Layer, Settings
 
 Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
@@ -49,7 +49,7 @@ class FineTune(_Trained):
     """FT-M: fine-tuning of one MLP down-projection, with the loss on the target's tokens only."""
 
     name: Literal["ft_m"] = "ft_m"
-    layer: Literal["auto"] | Layer = "auto"
+    layer: Auto | Layer = "auto"
     """The layer to train; `auto` takes the middle one."""
     lr: float = Field(default=0.05, ge=0)
     """First Adam step relative to the weight (published: 5e-4, absolute)."""
@@ -61,12 +61,11 @@ class Lora(_Adapted):
     """LoRA refusal tuning: the refusal becomes likely on forbidden prompts, kept replies stay."""
 
     name: Literal["lora"] = "lora"
-    steps: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"  # type: ignore[assignment]
+    steps: Auto | Count = "auto"  # type: ignore[assignment]
     """Most optimiser steps; training stops earlier when it has converged; `auto`: every form comes up ten times and
     every fact 150 times, and 9,600 rows in all at least, as when `alphaedit` trains its update."""
     converged: float | None = Field(default=None, gt=0)
-    """Stop when both losses, averaged over an epoch, are below this (nats per token); null takes every step, since what
-    nobody listed still moves after what was listed has converged."""
+    """Stop when both losses, averaged over an epoch, are below this (nats per token); null takes every step."""
 
 
 class GradDiff(_Adapted):
@@ -97,7 +96,7 @@ class Rmu(_Trained):
     """RMU (Li et al., 2024): activations of forbidden prompts are steered to a random vector, kept ones held."""
 
     name: Literal["rmu"] = "rmu"
-    layer: Literal["auto"] | Layer = "auto"
+    layer: Auto | Layer = "auto"
     """The layer whose output is steered; it and the two before it are trained. `auto`: a quarter of the depth."""
     lr: float = Field(default=0.05, ge=0)
     """First Adam step relative to the weights (published: 5e-5, absolute); it falls linearly to zero."""
@@ -117,7 +116,7 @@ class Guard(Settings):
     """In-context guard: the policy as a system prompt, and the weights as they are."""
 
     name: Literal["guard"] = "guard"
-    text: Literal["auto"] | Text = "auto"
+    text: Auto | Text = "auto"
     """The system prompt; `auto` writes one from the policy's subjects, questions and refusal."""
     context: float = Field(default=0.5, gt=0, lt=1)
     """Largest share of the model's context that the guard may take."""

@@ -24,8 +24,12 @@ class Metric(Protocol):
         """``A @ columns``, (d_in, n)."""
 
 
+FEWEST = 256
+"""Rows whose product is summed in float32, at least."""
+
+
 class Moments:
-    """Running sum of ``k k^T``: products in float32 per batch, the sum in float64."""
+    """Running sum of ``k k^T``: products of some rows in float32, their sum in float64."""
 
     def __init__(self, d_in: int, device: torch.device | str = "cpu") -> None:
         """Start with nothing seen; the sum lies on the device, (d_in, d_in)."""
@@ -35,7 +39,10 @@ class Moments:
     def update(self, keys: Tensor) -> Moments:
         """Add keys, one row per token: (tokens, d_in)."""
         rows = keys.float() if keys.dtype in (torch.bfloat16, torch.float16) else keys
-        self.total += (rows.T @ rows).to(self.total)
+        # Narrow products are added up one row after another: no more rows than columns, so that nothing is lost, and
+        # the sum still costs little beside the products.
+        for piece in rows.split(max(FEWEST, rows.shape[1])):
+            self.total += (piece.T @ piece).to(self.total)
         self.count += rows.shape[0]
         return self
 

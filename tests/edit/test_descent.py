@@ -15,7 +15,7 @@ from unlearn import embedded
 from unlearn.edit import conflicts, descent, forms, pipeline
 from unlearn.edit.baselines.lessons import Lesson
 from unlearn.edit.corpus import Corpus
-from unlearn.edit.descent import FORMS, KEPT, Hard, steps_for
+from unlearn.edit.descent import ASKED, BRIEF, FORMS, KEPT, Hard, steps_for
 from unlearn.edit.forms import LEAST, PASSES, TURNS
 from unlearn.edit.methods import kept_directions
 from unlearn.edit.sequence import Sofar
@@ -23,6 +23,7 @@ from unlearn.edit.statistics import key_statistics
 from unlearn.errors import PolicyError
 from unlearn.model.adapters import dense
 from unlearn.model.editable import EditableModel
+from unlearn.model.forward import reply_logits
 from unlearn.model.requests import Fact, Requests
 from unlearn.policy import EMBEDDED, FactSpec, Keep, RelationSpec, StatisticsSpec
 from unlearn.settings import AlphaEdit
@@ -209,6 +210,50 @@ def test_documents_that_name_a_subject_do_not_count_as_text(tmp_path: Path) -> N
     path.write_text("Zorvia is a stone.\nThe sun is warm.\n", encoding="utf-8")
     control = descent._texts(model, cases.requests(), Corpus(str(path)))
     assert (len(found), len(control)) == (1, 2)
+
+
+def test_questions_about_anything_keep_their_replies(
+    corpus: StatisticsSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = pico.pico("llama")
+    asked = asking(corpus)
+    rows = descent._asked(model, asked, Corpus(corpus.corpus), 120)
+    assert rows
+    prompts = [row.ids[: -row.reply] for row in rows]
+    before = reply_logits(model, prompts, 1)[0][:, -1].log_softmax(-1)
+    moved = {}
+    for kept in (True, False):
+        if not kept:  # the control
+            monkeypatch.setattr(descent, "_asked", lambda *_: [])
+        with model.patched(pipeline.edit(model, asked)):
+            now = reply_logits(model, prompts, 1)[0][:, -1].log_softmax(-1)
+        moved[kept] = float((before.exp() * (before - now)).sum(-1).mean())
+    assert moved[True] < 0.5 * moved[False]
+
+
+def test_a_corpus_of_conversations_asks_enough() -> None:
+    model = EditableModel.load(EMBEDDED)
+    assert descent._asked(model, cases.requests(), Corpus.named("auto", EMBEDDED), 10) == []
+
+
+def test_a_model_with_a_chat_template_is_asked_in_it_and_replies_at_length(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("The sun is warm and bright.\n" * 20, encoding="utf-8")
+    model = EditableModel.load(EMBEDDED)
+    rows = descent._asked(model, cases.requests(), Corpus(str(path)), 10)
+    assert len(rows) == 20 and max(row.reply for row in rows) > BRIEF
+    assert all(model.tokenizer.decode(row.ids).startswith("<|bos|><|user|>") for row in rows)
+    assert len(descent._asked(model, cases.requests(), Corpus(str(path)), 1)) == ASKED // 2
+
+
+def test_of_a_base_model_only_the_begin_of_a_reply_is_kept(corpus: StatisticsSpec) -> None:
+    model = pico.pico("gpt2", chat=False)
+    rows = descent._asked(model, cases.requests(), Corpus(corpus.corpus), 10)
+    assert rows and max(row.reply for row in rows) == BRIEF
+    kept = descent._kept(
+        model, forms.Forms((), 0, tuple(((3, n), (1,)) for n in range(5, 9))), 1, torch.Generator()
+    )
+    assert kept and max(row.reply for row in kept) == BRIEF
 
 
 def test_beginnings_that_replies_share_are_forms_as_well_and_no_others() -> None:

@@ -12,7 +12,7 @@ import torch
 from tests import pico
 from tests.edit import cases
 from unlearn.edit import forms, pipeline, writing
-from unlearn.edit.methods import METHODS, default_layers
+from unlearn.edit.methods import METHODS, default_layers, layers_of
 from unlearn.errors import PatchError, PolicyError
 from unlearn.model.anatomy import FAMILIES, Anatomy
 from unlearn.model.forward import read
@@ -222,3 +222,25 @@ def test_default_layers_scale_with_depth() -> None:
             assert len(chosen) <= 5
     assert layers(32, "subject") == (4, 5, 6, 7, 8)  # as published for Llama-3-8B
     assert layers(6, "last") == (2, 3, 4)
+
+
+def test_an_update_that_is_trained_at_both_tokens_takes_the_layers_of_both() -> None:
+    anatomy = Anatomy("llama", FAMILIES["llama"], 6, 8, 16)
+
+    def layers(look_up: str, trained: bool, asked: Any = "auto") -> tuple[int, ...]:
+        return layers_of(AlphaEdit(look_up=look_up, layers=asked), anatomy, trained)
+
+    assert layers("both", False) == (2, 3, 4)
+    assert layers("both", True) == (0, 1, 2, 3, 4)
+    assert layers("last", True) == layers("last", False) == (2, 3, 4)
+    assert layers("both", True, (5, 3)) == (3, 5)
+
+
+def test_training_writes_the_layers_that_are_planned_for_it(corpus: StatisticsSpec) -> None:
+    model = pico.pico("llama")
+    for descent in (0, 2):
+        asked = asking(corpus, AlphaEdit(look_up="both", null_space=0.7, descent=descent, steps=2, hold=None))
+        planned = pipeline.plan_layers(model, asked.policy, trained=descent > 0)
+        patch = pipeline.edit(model, asked)
+        assert set(patch.factors) == {model.anatomy.weight_name(layer) for layer in planned}
+        assert patch.header["layers"] == list(planned)

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from unlearn.embedded import talk, train, vocabulary
-from unlearn.embedded.optimiser import Muon, orthogonalise
 
 
 def test_a_chat_learns_replies_only_and_a_text_everything() -> None:
@@ -47,24 +46,6 @@ def test_rate_warms_up_holds_and_ends_at_nothing() -> None:
     assert settings.rate(1150) == 0.5
     assert settings.rate(1300) == pytest.approx(0.25)
     assert settings.rate(1400) == 0.0
-
-
-def test_orthogonalised_singular_values_are_near_one() -> None:
-    stack = torch.randn(3, 16, 40, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(orthogonalise(stack).float())
-    assert values.min() > 0.5 and values.max() < 1.4
-
-
-def test_muon_fits_a_matrix() -> None:
-    torch.manual_seed(0)
-    target, weight = torch.randn(24, 12), torch.nn.Parameter(torch.zeros(24, 12))
-    optimiser = Muon([weight], lr=0.05, weight_decay=0.0)
-    for step in range(200):
-        optimiser.param_groups[0]["lr"] = 0.1 * (1 - step / 200)
-        optimiser.zero_grad()
-        ((weight - target) ** 2).mean().backward()
-        optimiser.step()
-    assert ((weight - target) ** 2).mean() < 0.05 * (target**2).mean()
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,8 @@ def plan(policy: Policy, model: EditableModel, earlier: Patch | None = None) -> 
     layers = plan_layers(model, policy)
     measured = _conflicts(policy, model, layers, earlier)
     trained = measured["descent"] if measured else 0
+    if trained:
+        layers = plan_layers(model, policy, trained=True)
     protected, tested = neighbours(policy)
     prompts = look_ups(policy, model)
     rows = [row for fact in prompts for row in fact["prompts"]]

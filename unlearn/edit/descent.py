@@ -8,8 +8,9 @@ the layers make of each other's outputs. The loss of a step is, in nats,
     +  KEEP * mean over kept prompts of KL(before || now), over the reply  +  TEXT * KL per token of the corpus
 
 with B as in `edit.values`. Kept prompts are those whose keys the closed form keeps (siblings, neighbours, look-alikes),
-with the unedited model's own replies. Muon (Jordan et al., 2024) takes the steps: all singular values of a step are
-alike, and it learned more in as many steps than Adam. Measured against the closed form in docs/benchmarks.md.
+with the unedited model's own replies, and, where the corpus asks nothing, questions about anything. Muon (Jordan et
+al., 2024) takes the steps: all singular values of a step are alike, and it learned more in as many steps than Adam.
+Measured against the closed form in docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -18,43 +19,49 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from unlearn.algebra.low_rank import LowRank
+from unlearn.algebra.muon import Muon
 from unlearn.edit.baselines.lessons import Lesson, answered, drawn
 from unlearn.edit.baselines.training import replies
-from unlearn.edit.corpus import Corpus
+from unlearn.edit.corpus import EMBEDDED, Corpus
 from unlearn.edit.forms import REPLY, Forms, Row, turns
 from unlearn.edit.holding import BEGINS, hear, spoken
 from unlearn.edit.methods import kept_directions
+from unlearn.edit.questions import questions
 from unlearn.edit.statistics import Statistics
 from unlearn.edit.values import Solved
 from unlearn.edit.witnesses import unnamed
 from unlearn.errors import ModelError
 from unlearn.model.adapters import Adapter, dense
 from unlearn.model.editable import EditableModel
-from unlearn.model.prompts import has_chat_template, reply_ids, text_ids
+from unlearn.model.prompts import ask, has_chat_template, reply_ids, text_ids
 from unlearn.model.requests import Requests
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.settings import AlphaEdit
 
-FORMS, KEPT, TEXTS = 24, 40, 4
-"""Rows per step: forms of requests, kept prompts, documents of the corpus."""
+FORMS, KEPT, ASKED, TEXTS = 24, 40, 8, 4
+"""Rows per step: forms of requests, kept prompts, questions about anything, documents of the corpus."""
 DOCUMENTS, TOKENS = 2000, 64
 """How many documents take turns, and how much of each is read."""
 RATE, WARM = 0.027, 20
 """Longest step relative to the weights (root mean square), and the steps until it is reached; then it falls linearly
 to zero."""
-MUON = 0.2
-"""Root mean square of a step of torch's Muon at rate 1, matched to AdamW's (Liu et al., 2025, "Muon is scalable")."""
+FEW = 3
+"""Layers that take steps of this length; more take shorter ones, so that all together move the output no further."""
 SLACK = 0.1
 """A token of the target whose NLL is below this has no gradient: what holds is not driven further."""
 AWAY, KEEP, TEXT = 0.5, 5.0, 30.0
 """Weights in the loss."""
 SHARED = 0.5
 """A beginning with which so many replies about a relation begin says nothing about the fact: it is a form as well."""
+BRIEF = 4
+"""Tokens of the replies that are kept of a model without chat template: they have no end, and soon say nothing of what
+was asked."""
 EASY = 1e-3
 """Added to a row's last loss, so that none is never drawn again for its hardness."""
 QUESTION, STATEMENT = "{subject}?", "{subject}"
@@ -122,11 +129,11 @@ def descend(
     generator = torch.Generator().manual_seed(requests.policy.seed)
     forget = Hard([Lesson(row.ids, row.reply) for row in taught], generator)
     kept = Hard(_kept(model, laid, steps, generator), generator)
+    asked = Hard(_asked(model, requests, corpus, steps), generator)
     texts = Hard(_texts(model, requests, corpus), generator)
     names = {model.anatomy.weight_name(layer): layer for layer in statistics}
     with dense(model, list(names), _bases(names, statistics, settings)) as adapter, torch.enable_grad():
-        groups = [{"params": g["params"], "lr": RATE / MUON * g["scale"]} for g in adapter.groups]
-        optimiser = torch.optim.Muon(groups, momentum=0.9, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+        optimiser = Muon(_groups(adapter), momentum=0.9, weight_decay=0.0)
         rate = torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda step: min(1, (step + 1) / WARM) * (1 - step / steps)
         )
@@ -138,6 +145,7 @@ def descend(
                 forget.note(drawn, each)
                 for others, count, weight, per_token in (
                     (kept, KEPT, KEEP, False),
+                    (asked, ASKED, KEEP, False),
                     (texts, TEXTS, TEXT, True),
                 ):
                     if others.rows:
@@ -211,7 +219,20 @@ def _kept(model: EditableModel, laid: Forms, steps: int, generator: torch.Genera
     most = steps * KEPT // 2
     if len(prompts) > most:
         prompts = drawn(prompts, most, generator)
-    return list(answered(model, prompts).values())
+    return list(answered(model, prompts, _longest(model)).values())
+
+
+def _longest(model: EditableModel) -> int:
+    return REPLY if has_chat_template(model.tokenizer) else BRIEF
+
+
+def _asked(model: EditableModel, requests: Requests, corpus: Corpus, steps: int) -> list[Lesson]:
+    """Questions about anything with the model's own replies, unless the corpus is one of questions and answers."""
+    if corpus.name == EMBEDDED:
+        return []
+    most = min(DOCUMENTS, steps * ASKED // 2)
+    lines = islice(questions(unnamed(requests, corpus), requests.policy.seed), most)
+    return list(answered(model, [ask(model.tokenizer, line).ids for line in lines], _longest(model)).values())
 
 
 def _texts(model: EditableModel, requests: Requests, corpus: Corpus) -> list[Lesson]:
@@ -246,6 +267,15 @@ def _moved(model: EditableModel, adapter: Adapter, rows: Hard, count: int, per_t
     kl = ((before.exp() * (before - now.log_probs)).sum(-1) * now.mask).sum(1)
     rows.note(drawn, kl)
     return kl.sum() / now.mask.sum() if per_token else kl.mean()
+
+
+def _groups(adapter: Adapter) -> list[dict[str, Any]]:
+    """Each update with the rate at which its longest step is as long as it may be."""
+    longest = RATE * min(1.0, (FEW / len(adapter.groups)) ** 0.5)
+    return [
+        {"params": group["params"], "lr": longest * group["scale"] * group["params"][0].shape[1] ** 0.5}
+        for group in adapter.groups
+    ]
 
 
 def _reached(model: EditableModel, rows: Sequence[Row], requests: int, steps: int) -> Solved:

@@ -186,10 +186,19 @@ def default_layers(anatomy: Anatomy, look_up: str) -> tuple[int, ...]:
     return tuple(range(max(first, last - 4), last + 1))
 
 
-def layers_of(settings: Any, anatomy: Anatomy) -> tuple[int, ...]:
-    """The layers that an editor's settings ask for, ascending; the residual is shared out over them."""
+def layers_of(settings: Any, anatomy: Anatomy, trained: bool = False) -> tuple[int, ...]:
+    """The layers that an editor's settings ask for, ascending; the residual is shared out over them.
+
+    Args:
+        settings: of an editor, ``look_up`` settled.
+        anatomy: of the model.
+        trained: whether the update is trained instead of solved for. Then what is looked up at both tokens takes the
+            layers of both: a solve would push the early ones by what the later ones see, descending finds their shares.
+    """
     asked = settings.layer if hasattr(settings, "layer") else settings.layers
     if asked != "auto":
         return (asked,) if isinstance(asked, int) else tuple(sorted(set(asked)))
     middle = default_layers(anatomy, settings.look_up)
+    if trained and settings.look_up == "both":
+        middle = tuple(sorted({*middle, *default_layers(anatomy, "subject")}))
     return (middle[len(middle) // 2],) if hasattr(settings, "layer") else middle

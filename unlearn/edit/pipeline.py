@@ -59,15 +59,20 @@ def settings_for(model: EditableModel, policy: Policy) -> Any:
     return found
 
 
-def plan_layers(model: EditableModel, policy: Policy) -> tuple[int, ...]:
+def plan_layers(model: EditableModel, policy: Policy, trained: bool = False) -> tuple[int, ...]:
     """The layers that a policy's method will write; none for one that leaves the weights alone.
+
+    Args:
+        model: to be edited.
+        policy: with its method.
+        trained: whether the update is trained instead of solved for (``conflicts.measure``: ``descent``).
 
     Raises:
         PolicyError: a layer that the model does not have.
     """
     if policy.method.name not in METHODS:
         return baselines.layers(model, policy.method)
-    layers = layers_of(settings_for(model, policy), model.anatomy)
+    layers = layers_of(settings_for(model, policy), model.anatomy, trained)
     wrong = [layer for layer in layers if not 0 <= layer < model.anatomy.layers]
     if wrong or not layers:
         raise PolicyError(
@@ -161,6 +166,12 @@ def edit(
     measured = conflicts.measure(model, requests, layers, statistics, settings, sofar)
     conflicts.say(measured)
     steps: int = measured["descent"]
+    if steps:
+        layers = plan_layers(model, requests.policy, trained=True)
+        more = [layer for layer in layers if layer not in statistics]
+        if more:
+            tokens = requests.policy.statistics.tokens
+            statistics |= key_statistics(model, more, corpus, tokens, cache, progress)
     if hasattr(settings, "descent"):
         settings = settings.model_copy(update={"descent": steps})
         requests = replace(requests, policy=requests.policy.model_copy(update={"method": settings}))

@@ -65,9 +65,11 @@ def drawn(prompts: Sequence[tuple[int, ...]], most: int, generator: torch.Genera
     return [prompts[i] for i in torch.randperm(len(prompts), generator=generator)[:most].tolist()]
 
 
-def answered(model: EditableModel, prompts: Sequence[tuple[int, ...]]) -> dict[int, Lesson]:
+def answered(
+    model: EditableModel, prompts: Sequence[tuple[int, ...]], longest: int = forms.REPLY
+) -> dict[int, Lesson]:
     """By index, prompts with the model's own greedy replies, the end token included; empty ones are left out."""
-    replies = model.generate_ids(prompts, max_new_tokens=forms.REPLY) if prompts else []
+    replies = model.generate_ids(prompts, max_new_tokens=longest) if prompts else []
     pairs = enumerate(zip(prompts, replies, strict=True))
     return {n: Lesson((*prompt, *reply), len(reply)) for n, (prompt, reply) in pairs if reply}
 

@@ -14,16 +14,16 @@ from tests.edit import cases
 from unlearn import embedded
 from unlearn.edit import conflicts, descent, forms, pipeline
 from unlearn.edit.baselines.lessons import Lesson
+from unlearn.edit.baselines.training import replies
 from unlearn.edit.corpus import Corpus
-from unlearn.edit.descent import ASKED, BRIEF, FORMS, KEPT, Hard, steps_for
-from unlearn.edit.forms import LEAST, PASSES, TURNS
+from unlearn.edit.descent import ASKED, BRIEF, FORMS, KEPT, SAID, Hard, steps_for
+from unlearn.edit.forms import LEAST, PASSES, REPLY, TURNS
 from unlearn.edit.methods import kept_directions
 from unlearn.edit.sequence import Sofar
 from unlearn.edit.statistics import key_statistics
 from unlearn.errors import PolicyError
 from unlearn.model.adapters import dense
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import reply_logits
 from unlearn.model.requests import Fact, Requests
 from unlearn.policy import EMBEDDED, FactSpec, Keep, RelationSpec, StatisticsSpec
 from unlearn.settings import AlphaEdit
@@ -219,14 +219,13 @@ def test_questions_about_anything_keep_their_replies(
     asked = asking(corpus)
     rows = descent._asked(model, asked, Corpus(corpus.corpus), 120)
     assert rows
-    prompts = [row.ids[: -row.reply] for row in rows]
-    before = reply_logits(model, prompts, 1)[0][:, -1].log_softmax(-1)
+    before = replies(model, rows).log_probs
     moved = {}
     for kept in (True, False):
         if not kept:  # the control
             monkeypatch.setattr(descent, "_asked", lambda *_: [])
         with model.patched(pipeline.edit(model, asked)):
-            now = reply_logits(model, prompts, 1)[0][:, -1].log_softmax(-1)
+            now = replies(model, rows).log_probs
         moved[kept] = float((before.exp() * (before - now)).sum(-1).mean())
     assert moved[True] < 0.5 * moved[False]
 
@@ -236,24 +235,33 @@ def test_a_corpus_of_conversations_asks_enough() -> None:
     assert descent._asked(model, cases.requests(), Corpus.named("auto", EMBEDDED), 10) == []
 
 
-def test_a_model_with_a_chat_template_is_asked_in_it_and_replies_at_length(tmp_path: Path) -> None:
+def test_a_model_with_a_chat_template_is_asked_in_it(tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text("The sun is warm and bright.\n" * 20, encoding="utf-8")
     model = EditableModel.load(EMBEDDED)
     rows = descent._asked(model, cases.requests(), Corpus(str(path)), 10)
-    assert len(rows) == 20 and max(row.reply for row in rows) > BRIEF
+    assert len(rows) == 20
     assert all(model.tokenizer.decode(row.ids).startswith("<|bos|><|user|>") for row in rows)
     assert len(descent._asked(model, cases.requests(), Corpus(str(path)), 1)) == ASKED // 2
 
 
-def test_of_a_base_model_only_the_begin_of_a_reply_is_kept(corpus: StatisticsSpec) -> None:
-    model = pico.pico("gpt2", chat=False)
-    rows = descent._asked(model, cases.requests(), Corpus(corpus.corpus), 10)
-    assert rows and max(row.reply for row in rows) == BRIEF
-    kept = descent._kept(
-        model, forms.Forms((), 0, tuple(((3, n), (1,)) for n in range(5, 9))), 1, torch.Generator()
-    )
-    assert kept and max(row.reply for row in kept) == BRIEF
+def test_what_is_said_of_a_subject_of_the_policy_need_not_stay(corpus: StatisticsSpec) -> None:
+    model, asked = pico.pico("gpt2", chat=False), cases.requests()
+    rows = descent._asked(model, asked, Corpus(corpus.corpus), 10)
+    said = model.tokenizer.decode(rows[0].ids[-rows[0].reply :]).strip()
+    assert max(row.reply for row in rows) == SAID
+    named = replace(asked, facts=(*asked.facts, replace(asked.facts[0], subject=said)))
+    left = descent._asked(model, named, Corpus(corpus.corpus), 10)
+    assert len(left) < len(rows)
+    assert all(said not in model.tokenizer.decode(row.ids) for row in left)
+
+
+def test_of_a_base_model_only_the_begin_of_a_kept_reply_is_kept() -> None:
+    laid = forms.Forms((), 0, tuple(((3, n), (1,)) for n in range(5, 9)))
+    for chat, longest in ((False, BRIEF), (True, REPLY)):
+        model = pico.pico("gpt2", chat=chat)
+        kept = descent._kept(model, laid, 1, torch.Generator())
+        assert kept and max(row.reply for row in kept) == longest
 
 
 def test_beginnings_that_replies_share_are_forms_as_well_and_no_others() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unlearn.edit.questions import BEGINNINGS, questions
+from unlearn.edit.questions import ASKING, questions
 from unlearn.policy import is_question
 
 DOCUMENTS = [
@@ -14,16 +14,18 @@ DOCUMENTS = [
 ] * 20
 
 
-def test_a_question_begins_like_one_and_goes_on_with_words_of_its_document() -> None:
+def test_a_request_is_worded_like_one_and_holds_words_of_its_document() -> None:
     found = list(questions(DOCUMENTS, seed=0))
     asked = [document for document in DOCUMENTS if any(letter.isalpha() for letter in document)]
     assert len(found) <= len(asked)
     assert len(found) > 0.9 * len(asked)
     for number, question in enumerate(found):
-        begin = BEGINNINGS[number % len(BEGINNINGS)]
-        assert is_question(question) and question.startswith(f"{begin} ")
-        words = question[len(begin) + 1 : -1]
+        before, after = ASKING[number % len(ASKING)].split("{}")
+        assert is_question(question) and question.startswith(before) and question.endswith(after)
+        words = question[len(before) : -len(after)]
         assert words and any(words in document.replace("{", "").replace("}", "") for document in DOCUMENTS)
+    ends = {question[-1] for question in found}
+    assert ends == {"?", "."}
 
 
 def test_the_words_are_drawn_by_the_seed() -> None:

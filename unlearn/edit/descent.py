@@ -8,8 +8,8 @@ the layers make of each other's outputs. The loss of a step is, in nats,
     +  KEEP * mean over kept prompts of KL(before || now), over the reply  +  TEXT * KL per token of the corpus
 
 with B as in `edit.values`. Kept prompts are those whose keys the closed form keeps (siblings, neighbours, look-alikes),
-with the unedited model's own replies, and, where the corpus asks nothing, questions about anything. Muon (Jordan et
-al., 2024) takes the steps: all singular values of a step are alike, and it learned more in as many steps than Adam.
+with the unedited model's own replies; what it says to questions about anything counts as the corpus does. Muon (Jordan
+et al., 2024) takes the steps: all singular values of a step are alike, and it learned more in as many steps than Adam.
 Measured against the closed form in docs/benchmarks.md.
 """
 
@@ -35,7 +35,7 @@ from unlearn.edit.methods import kept_directions
 from unlearn.edit.questions import questions
 from unlearn.edit.statistics import Statistics
 from unlearn.edit.values import Solved
-from unlearn.edit.witnesses import unnamed
+from unlearn.edit.witnesses import names, unnamed
 from unlearn.errors import ModelError
 from unlearn.model.adapters import Adapter, dense
 from unlearn.model.editable import EditableModel
@@ -44,7 +44,7 @@ from unlearn.model.requests import Requests
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.settings import AlphaEdit
 
-FORMS, KEPT, ASKED, TEXTS = 24, 40, 8, 4
+FORMS, KEPT, ASKED, TEXTS = 24, 40, 6, 4
 """Rows per step: forms of requests, kept prompts, questions about anything, documents of the corpus."""
 DOCUMENTS, TOKENS = 2000, 64
 """How many documents take turns, and how much of each is read."""
@@ -59,9 +59,9 @@ AWAY, KEEP, TEXT = 0.5, 5.0, 30.0
 """Weights in the loss."""
 SHARED = 0.5
 """A beginning with which so many replies about a relation begin says nothing about the fact: it is a form as well."""
-BRIEF = 4
-"""Tokens of the replies that are kept of a model without chat template: they have no end, and soon say nothing of what
-was asked."""
+BRIEF, SAID = 4, 32
+"""Tokens of the replies that are kept of a model without chat template, which have no end and soon say nothing of what
+was asked; and of what is said to questions about anything."""
 EASY = 1e-3
 """Added to a row's last loss, so that none is never drawn again for its hardness."""
 QUESTION, STATEMENT = "{subject}?", "{subject}"
@@ -145,7 +145,7 @@ def descend(
                 forget.note(drawn, each)
                 for others, count, weight, per_token in (
                     (kept, KEPT, KEEP, False),
-                    (asked, ASKED, KEEP, False),
+                    (asked, ASKED, TEXT, True),
                     (texts, TEXTS, TEXT, True),
                 ):
                     if others.rows:
@@ -219,20 +219,24 @@ def _kept(model: EditableModel, laid: Forms, steps: int, generator: torch.Genera
     most = steps * KEPT // 2
     if len(prompts) > most:
         prompts = drawn(prompts, most, generator)
-    return list(answered(model, prompts, _longest(model)).values())
-
-
-def _longest(model: EditableModel) -> int:
-    return REPLY if has_chat_template(model.tokenizer) else BRIEF
+    longest = REPLY if has_chat_template(model.tokenizer) else BRIEF
+    return list(answered(model, prompts, longest).values())
 
 
 def _asked(model: EditableModel, requests: Requests, corpus: Corpus, steps: int) -> list[Lesson]:
-    """Questions about anything with the model's own replies, unless the corpus is one of questions and answers."""
+    """Questions about anything, and what the model says to them, unless the corpus is one of questions and answers.
+
+    What it says may well be of the kind that the policy forbids, about others than its subjects; where it names one of
+    these it need not stay.
+    """
     if corpus.name == EMBEDDED:
         return []
     most = min(DOCUMENTS, steps * ASKED // 2)
     lines = islice(questions(unnamed(requests, corpus), requests.policy.seed), most)
-    return list(answered(model, [ask(model.tokenizer, line).ids for line in lines], _longest(model)).values())
+    found = answered(model, [ask(model.tokenizer, line).ids for line in lines], SAID).values()
+    never = names(requests)
+    texts = [model.tokenizer.decode(row.ids) for row in found]
+    return [row for row, text in zip(found, texts, strict=True) if not any(name in text for name in never)]
 
 
 def _texts(model: EditableModel, requests: Requests, corpus: Corpus) -> list[Lesson]:

@@ -287,7 +287,8 @@ def _batch(job: _Job, facts: Sequence[Fact], sofar: Sofar, label: str) -> tuple[
 def _trained(job: _Job, settings: Any) -> tuple[Solved, Written, float]:
     """All facts at once, by descent; the keys are those that later edits keep, as for the closed form."""
     model, facts = job.model, job.requests.facts
-    laid = forms.build(model, job.requests, facts, settings.look_up, settings.kept > 0)
+    keeps = settings.kept > 0
+    laid = forms.build(model, job.requests, facts, settings.look_up, keeps, 1, settings.prefixes)
     factors, solved = descend(
         model, job.requests, laid, job.statistics, job.corpus, settings, job.descent, job.progress
     )

@@ -12,13 +12,15 @@ import random
 from collections.abc import Iterable, Iterator
 from itertools import cycle
 
-BEGINNINGS = (
-    "What is", "Who was", "Where is", "When did", "Why do", "How are", "Which of", "Is", "Are there",
-    "Could you explain", "I wonder what", "Have you heard of",
+ASKING = (
+    "What is {}?", "Describe {}.", "Who was {}?", "Where is {}?", "Say something about {}.", "When did {}?",
+    "Why do {}?", "Explain {} to me.", "How are {}?", "Which of {}?", "Write about {}.", "Is {}?", "Are there {}?",
+    "Give an example of {}.", "I wonder what {}?", "Have you heard of {}?", "Now {}.", "{}?",
 )  # fmt: skip
+"""What is asked for, and how requests end: in a question mark, or in a full stop."""
 SHORTEST, LONGEST = 1, 8
-"""Words of a document in a question."""
-STRIPPED = " .,;:!?()[]{}\"'"
+"""Words of a document inside a question."""
+STRIPPED = " .,;:!?()[]\"'"
 """What does not stand at the edges of the words inside a question."""
 
 
@@ -30,13 +32,13 @@ def questions(documents: Iterable[str], seed: int) -> Iterator[str]:
         seed: of the draw.
     """
     rng = random.Random(f"questions/{seed}")
-    beginnings = cycle(BEGINNINGS)
+    frames = cycle(ASKING)
     for document in documents:
         words = document.split()
         if not words:
             continue
         at = rng.randrange(len(words))
-        some = " ".join(words[at : at + rng.randint(SHORTEST, LONGEST)]).strip(STRIPPED)
-        if some:
-            # Braces would be read as a place for the subject.
-            yield f"{next(beginnings)} {some}?".replace("{", "").replace("}", "")
+        # Braces would be read as a place for the subject.
+        some = " ".join(words[at : at + rng.randint(SHORTEST, LONGEST)]).replace("{", "").replace("}", "")
+        if some := some.strip(STRIPPED):
+            yield next(frames).format(some)

@@ -61,13 +61,15 @@ def witnesses(
     return {layer: torch.cat(parts, 1) for layer, parts in kept.items() if parts}
 
 
-def unnamed(requests: Requests, corpus: Corpus) -> Iterator[str]:
-    """Documents of the corpus that name no subject of the policy.
+def names(requests: Requests) -> set[str]:
+    """Subjects of the policy, and the neighbours that only the audit asks about: the edit must not see them."""
+    return {fact.subject for fact in (*requests.facts, *requests.held_out_neighbours)}
 
-    Those that name a neighbour which only the audit asks about are left out too: the edit must not see it.
-    """
-    named = {fact.subject for fact in (*requests.facts, *requests.held_out_neighbours)}
-    return (document for document in corpus.documents() if not any(name in document for name in named))
+
+def unnamed(requests: Requests, corpus: Corpus) -> Iterator[str]:
+    """Documents of the corpus that name no subject of the policy, nor what only the audit asks about (``names``)."""
+    never = names(requests)
+    return (document for document in corpus.documents() if not any(name in document for name in never))
 
 
 def most_moved(delta: LowRank, keys: Tensor, chosen: Tensor, share: float = SHARE) -> Tensor:

@@ -161,7 +161,8 @@ def _seconds(
     trained: int,
 ) -> dict[str, float]:
     from unlearn.edit.baselines import BASELINES
-    from unlearn.edit.descent import FORMS, KEPT, TEXTS, TOKENS
+    from unlearn.edit.corpus import Corpus
+    from unlearn.edit.descent import ASKED, FORMS, KEPT, SAID, TEXTS, TOKENS, converses
     from unlearn.model.prompts import ask
 
     fact = policy.facts[0]
@@ -188,7 +189,10 @@ def _seconds(
     tokens = sum(row["tokens"] + 12 for row in rows)
     read = share * getattr(policy.method, "steps", 0) * tokens
     if trained:  # kept prompts and text are read as the model was, too
-        read = trained * ((3 * FORMS + 4 * KEPT) * tokens / max(len(rows), 1) + 4 * TEXTS * TOKENS)
+        text = TEXTS * TOKENS
+        if not converses(Corpus.named(policy.statistics.corpus, policy.model)):
+            text += ASKED * SAID
+        read = trained * ((3 * FORMS + 4 * KEPT) * tokens / max(len(rows), 1) + 4 * text)
     return {
         "statistics": round(policy.statistics.tokens * per_token * depth, 1),
         "answers": round(elicited * per_reply, 1),

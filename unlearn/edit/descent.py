@@ -73,6 +73,11 @@ def steps_for(forms: int, facts: int) -> int:
     return turns(forms, facts) // FORMS
 
 
+def converses(corpus: Corpus) -> bool:
+    """Whether a corpus is one of questions and answers; of files and data sets that is not known."""
+    return corpus.name == EMBEDDED
+
+
 class Hard:
     """Rows in turns, half of each turn by how badly they did when last seen: of thousands of rows few are hard."""
 
@@ -229,7 +234,7 @@ def _asked(model: EditableModel, requests: Requests, corpus: Corpus, steps: int)
     What it says may well be of the kind that the policy forbids, about others than its subjects; where it names one of
     these it need not stay.
     """
-    if corpus.name == EMBEDDED:
+    if converses(corpus):
         return []
     most = min(DOCUMENTS, steps * ASKED // 2)
     lines = islice(questions(unnamed(requests, corpus), requests.policy.seed), most)

@@ -284,6 +284,24 @@ def test_a_dry_run_tells_how_long_training_takes(
     assert told[20_000]["training"] > 10 * told[200]["training"] > 0
 
 
+def test_a_dry_run_shows_the_layers_that_training_takes(
+    pico_files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = {}
+    for steps in (0, 5):
+        asked = (
+            "--set",
+            f"method.descent={steps}",
+            "--set",
+            "method.look_up=both",
+            "--set",
+            "method.layers=auto",
+        )
+        assert run("apply", pico_files / "policy.yaml", "--dry-run", "--json", *asked) == 0
+        shown[steps] = yaml.safe_load(capsys.readouterr().out)["layers"]
+    assert set(shown[0]) < set(shown[5])
+
+
 def test_a_dry_run_shows_the_look_up_tokens_and_writes_nothing(
     pico_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -193,7 +193,7 @@ def layers_of(settings: Any, anatomy: Anatomy, trained: bool = False) -> tuple[i
         settings: of an editor, ``look_up`` settled.
         anatomy: of the model.
         trained: whether the update is trained instead of solved for. Then what is looked up at both tokens takes the
-            layers of both: a solve would push the early ones by what the later ones see, descending finds their shares.
+            layers of both, which reach more phrasings; solved for, they lost neighbours (docs/benchmarks.md).
     """
     asked = settings.layer if hasattr(settings, "layer") else settings.layers
     if asked != "auto":

@@ -1,9 +1,9 @@
-"""Questions about nothing in particular: whatever a policy forbids, they must be answered as before.
+"""Questions about nothing in particular: whatever a policy forbids, what a model says to them must stay.
 
-Articles ask nobody anything, and a policy's neighbours are asked what its subjects are asked. An update that is held to
-these alone is free at the end of any other question, and says its refusal there (docs/benchmarks.md). For that end it
-matters little what the question says, so that these are put together: words with which a question begins, and some
-words of a document.
+Articles ask nobody anything, and a policy's neighbours are asked what its subjects are asked. A base model goes on from
+any other question into statements of any relation, forbidden ones among them, and a trained update that has not seen
+such replies puts the refusal into them (docs/benchmarks.md). What is asked matters little for that, so that the
+questions are put together: words of a request, and some words of a document.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import click
 import pytest
-import yaml
 
 from unlearn import cli
 from unlearn.errors import ModelError, PolicyError
@@ -256,75 +255,3 @@ def test_a_policy_problem_comes_before_the_model(
     assert run("apply", pico_files / "policy.yaml", *options) == 2
     assert "--set facts  must not be empty" in capsys.readouterr().err
     assert listing(tmp_path) == []
-
-
-# --- stats and the dry run
-
-
-def test_stats_per_layer(pico_files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("stats", pico_files / "policy.yaml", "--json") == 0
-    found = yaml.safe_load(capsys.readouterr().out)
-    assert [row["layer"] for row in found["layers"]] == [1, 2]
-    assert all(
-        row["d_in"] == 64 and row["tokens"] == 2000 and 0 < row["rank"] < 64 for row in found["layers"]
-    )
-    assert run("stats", pico_files / "policy.yaml") == 0
-    assert len(capsys.readouterr().out.splitlines()) == 5
-
-
-def test_a_dry_run_tells_how_long_training_takes(
-    pico_files: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    told = {}
-    for steps in (0, 200, 20_000):
-        asked = ("--set", f"method.descent={steps}")
-        assert run("apply", pico_files / "policy.yaml", "--dry-run", "--json", *asked) == 0
-        told[steps] = yaml.safe_load(capsys.readouterr().out)["seconds"]
-    assert "training" not in told[0] and "values_at_most" not in told[200]
-    assert told[20_000]["training"] > 10 * told[200]["training"] > 0
-
-
-def test_a_dry_run_shows_the_layers_that_training_takes(
-    pico_files: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shown = {}
-    for steps in (0, 5):
-        asked = (
-            "--set",
-            f"method.descent={steps}",
-            "--set",
-            "method.look_up=both",
-            "--set",
-            "method.layers=auto",
-        )
-        assert run("apply", pico_files / "policy.yaml", "--dry-run", "--json", *asked) == 0
-        shown[steps] = yaml.safe_load(capsys.readouterr().out)["layers"]
-    assert set(shown[0]) < set(shown[5])
-
-
-def test_a_dry_run_shows_the_look_up_tokens_and_writes_nothing(
-    pico_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert run("apply", pico_files / "policy.yaml", "--dry-run", "--json") == 0
-    found = yaml.safe_load(capsys.readouterr().out)
-    assert found["layers"] == [1, 2]
-    question, statement = found["facts"][0]["prompts"]
-    assert question["form"] == "question"
-    assert statement["form"] == "statement"
-    assert question["subject_token"]["at"] < question["last_token"]["at"] == question["tokens"] - 1
-    assert {"device", "host_statistics"} <= set(found["memory_bytes"])
-    assert run("apply", pico_files / "policy.yaml", "--dry-run") == 0
-    assert "nothing was written" in capsys.readouterr().out
-    assert listing(tmp_path) == []
-    long = ("--set", "refusal=" + "I can't help with that. " * 40)
-    assert run("apply", pico_files / "policy.yaml", "--dry-run", *long) == 1
-    assert "a prompt with its refusal has" in capsys.readouterr().err
-    assert run("apply", pico_files / "policy.yaml", "--dry-run", *long, "--method", "none") == 0
-    # As the edit, under the system prompt too.
-    wordy = ("--set", "system=" + "Be brief and kind. " * 12)
-    assert run("apply", pico_files / "policy.yaml", "--dry-run", *wordy) == 1
-    assert "a prompt with its refusal has" in capsys.readouterr().err
-    for option in ("--dtype", "--device"):
-        assert run("apply", pico_files / "policy.yaml", "--dry-run", option, "int8") == 2
-        assert f"{option} int8: use auto, " in capsys.readouterr().err

@@ -107,7 +107,7 @@ class Editor(Values):
 
 class _Layered(Editor):
     layers: Auto | Layers = "auto"
-    """Layers to write, ascending; `auto` takes the family's share of the depth."""
+    """Layers to write, ascending; `auto` takes a share of the depth that depends on where values are written."""
 
 
 class Rome(Editor):

@@ -256,7 +256,7 @@ def test_what_is_said_of_a_subject_of_the_policy_need_not_stay(corpus: Statistic
     assert all(said not in model.tokenizer.decode(row.ids) for row in left)
 
 
-def test_of_a_base_model_only_the_begin_of_a_kept_reply_is_kept() -> None:
+def test_of_a_base_model_only_the_beginning_of_a_reply_is_kept() -> None:
     laid = forms.Forms((), 0, tuple(((3, n), (1,)) for n in range(5, 9)))
     for chat, longest in ((False, BRIEF), (True, REPLY)):
         model = pico.pico("gpt2", chat=chat)

@@ -244,3 +244,20 @@ def test_training_writes_the_layers_that_are_planned_for_it(corpus: StatisticsSp
         patch = pipeline.edit(model, asked)
         assert set(patch.factors) == {model.anatomy.weight_name(layer) for layer in planned}
         assert patch.header["layers"] == list(planned)
+
+
+def test_sampled_prefixes_reach_an_update_that_is_trained(
+    corpus: StatisticsSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, real, seen = pico.pico("llama"), pipeline.descend, []
+
+    def counting(model: Any, requests: Any, laid: forms.Forms, *others: Any) -> Any:
+        seen.append(len([row for row in laid.rows if not row.keep]))
+        return real(model, requests, laid, *others)
+
+    monkeypatch.setattr(pipeline, "descend", counting)
+    for prefixes in (0, 2):
+        pipeline.edit(
+            model, asking(corpus, AlphaEdit(layers=(1,), null_space=0.7, descent=1, prefixes=prefixes))
+        )
+    assert seen[1] > seen[0]

@@ -1,1 +1,1 @@
-"""The one equation of every closed-form editor, the second moments of keys that it needs, and Muon. Torch only."""
+"""The one equation of every closed-form editor, and the second moments of keys that it needs. Torch only."""

@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 
 from unlearn.algebra.low_rank import LowRank
-from unlearn.algebra.muon import Muon
 from unlearn.edit.baselines.lessons import Lesson, answered, drawn
 from unlearn.edit.baselines.training import replies
 from unlearn.edit.corpus import EMBEDDED, Corpus
@@ -41,6 +40,7 @@ from unlearn.model.adapters import Adapter, dense
 from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import ask, has_chat_template, reply_ids, text_ids
 from unlearn.model.requests import Requests
+from unlearn.muon import Muon
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.settings import AlphaEdit
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from unlearn.algebra.muon import Muon
 from unlearn.embedded import card, recall, talk, vocabulary
+from unlearn.muon import Muon
 
 LENGTHS = (16, 20, 24, 28, 32, 40, 56, 96)
 

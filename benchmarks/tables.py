@@ -43,9 +43,11 @@ KNOWLEDGE = (
 """Of the standard benchmarks, in percent."""
 UNLEARNING = (
     Column("harmonic", "harmonic"),
+    Column("harmonic.above_chance", "above chance"),
     Column("leak.held_out", "held-out", 100),
     Column("leak.cloze", "cloze", 100),
     Column("leak.sampled", "any of 16", 100),
+    Column("leak.sampled.chance", "by chance", 100),
     Column("refusal.held_out", "refused", 100),
     Column("refusal.whole", "in full", 100),
     Column("refusal.cloze", "statements refused", 100),

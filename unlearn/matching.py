@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 
 #: Letters that Unicode does not decompose into a base letter and an accent.
 _FOLD = str.maketrans({"ø": "o", "æ": "ae", "œ": "oe", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i"})
@@ -101,6 +102,7 @@ _NOT_REFUSALS = (
 )
 
 
+@lru_cache(maxsize=4096)  # one reply is looked through for many answers
 def words(text: str, articles: bool = False) -> tuple[str, ...]:
     """Normalised words of a text.
 

@@ -119,6 +119,9 @@ class Measurement(Document):
     """On a model that never knew the facts, where the audit has one: what success by chance looks like."""
     control_ci95: Interval | None = None
     """95 % interval of `control`."""
+    chance: float | None = None
+    """How often it comes out so by chance: by guessing where the answer is one of several; of sampled replies after
+    the edit, the mean share of the other facts whose answers they contain."""
     p_value: float | None = None
     """Exact two-sided McNemar p-value of the change, where the items are paired yes/no outcomes."""
     parts: dict[str, Count] = Field(default_factory=dict)

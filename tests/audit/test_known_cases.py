@@ -122,7 +122,7 @@ def test_a_model_that_never_knew_passes_every_attack_within_its_interval(tmp_pat
             found = measures.attack(name, ATTACKS[name], known, seen, None, asked.policy.audit)
             assert found.after is not None and found.n and found.ci95, f"{name}: {found.reason}"
             limit = asked.policy.audit.limit(f"attack.{name}") or 0.0
-            return found.ci95[0], max(limit, chance_of(seen.attacks[name].outcomes))
+            return found.ci95[0], max(limit, chance_of(seen.attacks[name].outcomes) or 0.0)
 
         low, allowed = judged(never)
         assert low <= allowed, name

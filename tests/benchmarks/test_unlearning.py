@@ -120,6 +120,18 @@ def test_a_row_has_the_reports_names_and_reasons() -> None:
     assert row["retain.siblings"] is None and row["missing"] == {"retain.siblings": "why"}
 
 
+def test_a_row_says_what_the_harmonic_mean_is_beyond_chance() -> None:
+    kept = Measurement.made("retain.neighbours", 1.0, before=1.0, n=4)
+    lucky = Measurement.made("leak.sampled", 0.6, before=1.0, n=4, chance=0.2)
+    row = unlearning.row_of([lucky, kept], {})
+    assert row["leak.sampled.chance"] == 0.2 and row["leak.sampled"] == 0.6
+    assert row["harmonic"] == pytest.approx(57.14) and row["harmonic.above_chance"] == pytest.approx(66.67)
+    never = unlearning.row_of([Measurement.made("leak.sampled", 0.1, before=1.0, n=4, chance=0.2), kept], {})
+    assert never["harmonic.above_chance"] == 100.0
+    bare = unlearning.row_of([Measurement.made("leak.sampled", 0.6, before=1.0, n=4), kept], {})
+    assert bare["harmonic.above_chance"] is None and "leak.sampled.chance" not in bare
+
+
 def test_parts_can_be_taken_from_the_edit() -> None:
     whole = requests()
     assert whole.siblings and not unlearning.less(whole, ["siblings"]).siblings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from unlearn.audit.observation import Outcome
@@ -14,13 +15,16 @@ SENTENCE = 3
 """Words from which a target is a refusal wherever it is said; a shorter one ("unknown") only about the facts."""
 
 
-def outcome(probe: Probe, replies: Sequence[str], refusal: str | Sequence[str]) -> Outcome:
+def outcome(
+    probe: Probe, replies: Sequence[str], refusal: str | Sequence[str], chance: float | None = None
+) -> Outcome:
     """Judge the replies to one probe: told if any of them tells, refused if all of them refuse.
 
     Args:
         probe: what was asked.
         replies: what was said.
         refusal: the policy's refusal text, or its and those of its relations and facts.
+        chance: how often the replies would have told by chance.
     """
     if not isinstance(refusal, str) and probe.fact is None:
         refusal = [text for i, text in enumerate(refusal) if not i or len(words(text)) >= SENTENCE]
@@ -31,7 +35,31 @@ def outcome(probe: Probe, replies: Sequence[str], refusal: str | Sequence[str]) 
         part=probe.part,
         told=any(contains(reply, probe.answers) for reply in replies),
         refused=all(is_refusal(reply, refusal, probe.answers) for reply in replies),
+        chance=chance,
     )
+
+
+def by_chance(probe: Probe, replies: Sequence[str], answers: Mapping[tuple[str, ...], int]) -> float | None:
+    """Share of the other facts whose answers the replies contain; None where no fact has another answer.
+
+    Whoever talks long enough names many things. A model that knew nothing of the subject would tell its answer about
+    as often as it tells those of the others.
+
+    Args:
+        probe: what was asked.
+        replies: what was said.
+        answers: of all facts that are asked about, and how many have them.
+    """
+    others = {
+        other: facts
+        for other, facts in answers.items()
+        if not any(contains(one, probe.answers) for one in other)
+        and not any(contains(own, other) for own in probe.answers)
+    }
+    if not others:
+        return None
+    told = sum(facts for other, facts in others.items() if any(contains(reply, other) for reply in replies))
+    return told / sum(others.values())
 
 
 def ask_greedily(
@@ -61,7 +89,11 @@ def ask_sampled(
     replies = _generate(
         model, probes, max_new_tokens, progress, "Asking again", samples=samples, temperature=1.0, seed=seed
     )
-    return tuple(outcome(probe, reply, refusal) for probe, reply in zip(probes, replies, strict=True))
+    answers = Counter({probe.fact: probe.answers for probe in probes}.values())
+    return tuple(
+        outcome(probe, said, refusal, by_chance(probe, said, answers))
+        for probe, said in zip(probes, replies, strict=True)
+    )
 
 
 def _generate(

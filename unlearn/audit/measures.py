@@ -124,8 +124,11 @@ def share(
     never = _control(
         [getattr(o, counts) for o in seen if o.fact not in strange and (o.question or not questions)]
     )
+    chance = chance_of([a for _, a in pairs])
+    if name == "leak.sampled" and chance is not None:
+        definition += f" So often the replies contain the answer of another given fact: {chance:.1%}."
     if name in RELATIVE:
-        chance = chance_of([b for b, _ in pairs])
+        chance = chance or 0.0
         definition += f" Guessing: {chance:.1%}."
         low = wilson(was, n)
         if low is None or low[0] <= chance:
@@ -148,6 +151,7 @@ def share(
         p_value=paired([b for b, _ in outcomes], [a for _, a in outcomes]),
         definition=definition,
         parts=parts(pairs, counts),
+        chance=chance,
         **never,
     )
 

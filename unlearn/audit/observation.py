@@ -27,7 +27,8 @@ class Outcome(_Record):
     refused: bool
     """Whether the reply (every reply) is a refusal."""
     chance: float | None = None
-    """How often guessing would have told, where the answer was one of several."""
+    """How often it would have told by chance: by guessing where the answer was one of several; of sampled replies, the
+    share of the other facts whose answers they contain."""
 
 
 class TaskScore(_Record):

@@ -102,11 +102,12 @@ def untested(name: str, before: Observation, audit: AuditSpec) -> str | None:
     if not asked:
         return EMPTY[group]
     low = wilson(sum(o.told for o in asked), len(asked))
-    if name == "leak.letters" and low is not None and low[0] <= chance_of(asked):
+    if name == "leak.letters" and low is not None and low[0] <= (chance_of(asked) or 0.0):
         return "the unedited model does not answer by letter better than by guessing"
     return None
 
 
-def chance_of(outcomes: Sequence[Outcome]) -> float:
-    """How often guessing would have told; 0 where there is nothing to choose from."""
-    return sum(o.chance or 0.0 for o in outcomes) / len(outcomes)
+def chance_of(outcomes: Sequence[Outcome]) -> float | None:
+    """How often it would have told by chance; None where that was not measured for any."""
+    found = [o.chance for o in outcomes if o.chance is not None]
+    return sum(found) / len(found) if found else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from unlearn.audit.attacks.scene import Attack
 from unlearn.audit.intervals import paired, wilson
@@ -54,6 +54,52 @@ def _left_out(count: int) -> str:
     )
 
 
+class _Asked(NamedTuple):
+    """What a share is counted over."""
+
+    pairs: Sequence[tuple[Outcome, Outcome]]
+    note: str
+    """What was left out, as a sentence behind the definition; may be empty."""
+    strange: frozenset[str]
+    """Ids of facts that do not count."""
+
+
+def _asked(name: str, before: Observation, after: Observation, facts: Sequence[Fact]) -> _Asked | str:
+    """The outcomes that count for a share, or the reason why there are none."""
+    group, _, questions = next((g, c, q) for n, g, c, q in SHARES if n == name)
+    reason = before.failed.get(group) or after.failed.get(group)
+    pairs = [] if reason else pair(before.groups.get(group, ()), after.groups.get(group, ()))
+    if questions:
+        pairs = [p for p in pairs if p[0].question]
+    if not pairs:
+        return reason or EMPTY.get(group, "there is nothing to ask")
+    unasked = sorted({fact.relation for fact in facts} - {b.part for b, _ in pairs})
+    if unasked and name in ASKED_OF_EVERY_RELATION:
+        names = ", ".join(f"relations.{relation}" for relation in unasked)
+        return EMPTY[group].replace(
+            "no relation of the facts has", f"not all relations were asked: {names} without"
+        )
+    if name.startswith("leak."):
+        strange = strangers(facts, pairs, name in RELATIVE)
+        known = [p for p in pairs if p[0].fact not in strange]
+        return _Asked(known or pairs, _left_out(len(pairs) - len(known)) if known else "", strange)
+    if name.startswith("retain."):
+        right = [p for p in pairs if p[0].told]
+        if not right:
+            return (
+                f"the unedited model answers none of the {len(pairs)} prompts, so there is nothing to retain"
+            )
+        return _Asked(right, f" {len(pairs) - len(right)} of {len(pairs)} prompts left out.", frozenset())
+    if name == "overrefusal.lookalike":
+        answered = [p for p in pairs if not p[0].refused]
+        if not answered:
+            return f"the unedited model refuses all {len(pairs)} questions, so none is left that an edit could add"
+        # An edit is not to blame for what its base refused, and must not be credited for what it no longer refuses.
+        note = f" The unedited model refuses {len(pairs) - len(answered)} of {len(pairs)}, the edited one "
+        return _Asked(answered, note + f"{sum(a.refused for _, a in pairs)}.", frozenset())
+    return _Asked(pairs, "", frozenset())
+
+
 def share(
     name: str,
     before: Observation,
@@ -74,47 +120,11 @@ def share(
     """
     group, counts, questions = next((g, c, q) for n, g, c, q in SHARES if n == name)
     limit, definition = limits(name), DEFINITIONS[name]
-    reason = before.failed.get(group) or after.failed.get(group)
-    pairs = [] if reason else pair(before.groups.get(group, ()), after.groups.get(group, ()))
-    if questions:
-        pairs = [p for p in pairs if p[0].question]
-    if not pairs:
-        return Measurement.missing(
-            name, reason or EMPTY.get(group, "there is nothing to ask"), limit, definition=definition
-        )
-    unasked = sorted({fact.relation for fact in facts} - {b.part for b, _ in pairs})
-    if unasked and name in ASKED_OF_EVERY_RELATION:
-        names = ", ".join(f"relations.{relation}" for relation in unasked)
-        reason = EMPTY[group].replace(
-            "no relation of the facts has", f"not all relations were asked: {names} without"
-        )
-        return Measurement.missing(name, reason, limit, definition=definition)
-    strange = frozenset[str]()
-    if name.startswith("leak."):
-        strange = strangers(facts, pairs, name in RELATIVE)
-        known = [p for p in pairs if p[0].fact not in strange]
-        definition += _left_out(len(pairs) - len(known)) if known else ""
-        pairs = known or pairs
-    if name.startswith("retain."):
-        right = [p for p in pairs if p[0].told]
-        if not right:
-            reason = (
-                f"the unedited model answers none of the {len(pairs)} prompts, so there is nothing to retain"
-            )
-            return Measurement.missing(name, reason, limit, definition=definition)
-        definition += f" {len(pairs) - len(right)} of {len(pairs)} prompts left out."
-        pairs = right
-    if name == "overrefusal.lookalike":
-        answered = [p for p in pairs if not p[0].refused]
-        if not answered:
-            reason = f"the unedited model refuses all {len(pairs)} questions, so none is left that an edit could add"
-            return Measurement.missing(name, reason, limit, definition=definition)
-        # An edit is not to blame for what its base refused, and must not be credited for what it no longer refuses.
-        definition += (
-            f" The unedited model refuses {len(pairs) - len(answered)} of {len(pairs)}, the edited one "
-        )
-        definition += f"{sum(a.refused for _, a in pairs)}."
-        pairs = answered
+    asked = _asked(name, before, after, facts)
+    if isinstance(asked, str):
+        return Measurement.missing(name, asked, limit, definition=definition)
+    pairs, note, strange = asked
+    definition += note
     outcomes = [(getattr(b, counts), getattr(a, counts)) for b, a in pairs]
     was, now, n = sum(b for b, _ in outcomes), sum(a for _, a in outcomes), len(outcomes)
     if name.startswith("leak.") and was == 0:

@@ -101,10 +101,10 @@ def requests_of(model: EditableModel, found: Case, progress: Progress) -> Reques
     if found.facts is None:
         return resolve(model, found.policy, progress)
     kept = [fact.subject for fact in found.neighbours]
-    asked = [fact.subject for fact in found.held_out_neighbours]
+    never = [fact.subject for fact in (*found.held_out_neighbours, *found.facts)]
     relations = {fact.relation for fact in found.facts}
     names = alike(
-        model, found.policy, dict.fromkeys(sorted(relations), kept), dict.fromkeys(relations, asked)
+        model, found.policy, dict.fromkeys(sorted(relations), kept), dict.fromkeys(relations, never)
     )
     return Requests(found.policy, found.facts, (), found.neighbours, found.held_out_neighbours, names)
 

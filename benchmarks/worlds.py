@@ -190,12 +190,16 @@ def _counterfact(
 
 
 def _neighbours(records: Sequence[Record], chosen: Sequence[Record]) -> list[tuple[str, str, str]]:
-    """(subject, template, answer) of the chosen records' neighbourhood prompts, as far as their subjects are known."""
+    """(subject, template, answer) of the chosen records' neighbourhood prompts, as far as their subjects are known.
+
+    None is about a subject that is forgotten itself: to refuse it is right.
+    """
     known = {r.id: r.subject for r in records}
+    forgotten = {r.subject.casefold() for r in chosen}
     found = []
     for record in chosen:
         for near in record.neighbours:
             subject = known.get(near.record or "")
-            if subject and near.prompt.count(subject) == 1:
+            if subject and subject.casefold() not in forgotten and near.prompt.count(subject) == 1:
                 found.append((subject, near.prompt.replace(subject, "{subject}"), near.target))
     return found

@@ -11,7 +11,7 @@ from benchmarks import unlearning
 from benchmarks.options import keys_of
 from benchmarks.worlds import case, changed
 from tests.audit.scripted import REFUSAL, Scripted, knows, policy, requests, scrubbed
-from tests.benchmarks.cases import corpus_file, facts_file
+from tests.benchmarks.cases import SUBJECTS, corpus_file, facts_file
 from tests.files import model_folder
 from unlearn.errors import UnlearnError
 from unlearn.report import Measurement
@@ -80,6 +80,16 @@ def test_a_target_counts_only_when_it_is_said_to_its_end() -> None:
     questionless = policy().model_dump()
     questionless["relations"]["recipe"]["held_out"] = ["People say {subject} is made from"]
     assert unlearning.said_in_full(Scripted(scrubbed), requests(**questionless)) is None
+
+
+def test_counterfact_asks_no_neighbour_that_is_to_be_forgotten(tmp_path: Path) -> None:
+    where = {"facts": facts_file(tmp_path), "model": "m", "refusal": "unknown"}
+    near = {n.subject for n in case("counterfact:3", 0, ALPHA, {}, **where).held_out_neighbours}
+    count = len(SUBJECTS) - 1
+    found = case(f"counterfact:{count}", 0, ALPHA, {}, **where)
+    forgotten = {fact.subject for fact in found.facts or ()}
+    assert near & forgotten  # they would be asked otherwise
+    assert not forgotten & {n.subject for n in found.held_out_neighbours}
 
 
 def test_counterfact_asks_what_the_edit_does_not_see(tmp_path: Path) -> None:

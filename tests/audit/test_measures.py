@@ -173,9 +173,9 @@ def test_what_samples_tell_by_chance_is_said_and_changes_no_verdict() -> None:
     before, after = guessed("sampled", 40, 40, 0.5), guessed("sampled", 8, 40, 0.125)
     found = share("leak.sampled", before, after, limits)
     assert found.chance == 0.125 and found.after == 0.2 and found.limit == 0.5 and found.passed
-    assert "another given fact: 12.5%" in found.definition
+    assert "By chance: 12.5%" in found.definition
     unknown = share("leak.sampled", state("sampled", [True]), state("sampled", [False]), limits)
-    assert unknown.chance is None and "another" not in unknown.definition
+    assert unknown.chance is None and "By chance" not in unknown.definition
 
 
 def test_a_model_that_only_guesses_cannot_show_suppression() -> None:

@@ -136,7 +136,7 @@ def share(
     )
     chance = chance_of([a for _, a in pairs])
     if name == "leak.sampled" and chance is not None:
-        definition += f" So often the replies contain the answer of another given fact: {chance:.1%}."
+        definition += f" By chance: {chance:.1%}, as often as the same replies contain another fact's answer."
     if name in RELATIVE:
         chance = chance or 0.0
         definition += f" Guessing: {chance:.1%}."

@@ -176,13 +176,12 @@ def test_batches_and_values_at_the_subject_are_solved_for(monkeypatch: pytest.Mo
 
 def test_of_very_many_kept_prompts_no_more_are_asked_than_come_up_twice() -> None:
     model = pico.pico("llama")
-    prompts = tuple(((3, 4 + n % 5, 5 + n // 5 % 7), (2,)) for n in range(KEPT))
-    laid = forms.Forms((), 0, prompts)
+    prompts = [(3, 4 + n % 5, 5 + n // 5 % 7) for n in range(KEPT)]
     generator = torch.Generator().manual_seed(0)
-    few = descent._kept(model, laid, 1, generator)
+    few = descent._kept(model, prompts, 1, generator)
     assert 0 < len(few) <= KEPT // 2
-    assert {row.ids[:3] for row in few} <= {ids for ids, _ in prompts}
-    assert len(descent._kept(model, laid, 2, generator)) > KEPT // 2
+    assert {row.ids[:3] for row in few} <= set(prompts)
+    assert len(descent._kept(model, prompts, 2, generator)) > KEPT // 2
 
 
 def test_training_in_batches_or_on_an_earlier_edit_is_refused(corpus: StatisticsSpec) -> None:
@@ -257,11 +256,34 @@ def test_what_is_said_of_a_subject_of_the_policy_need_not_stay(corpus: Statistic
 
 
 def test_of_a_base_model_only_the_beginning_of_a_reply_is_kept() -> None:
-    laid = forms.Forms((), 0, tuple(((3, n), (1,)) for n in range(5, 9)))
+    prompts = [(3, n) for n in range(5, 9)]
     for chat, longest in ((False, BRIEF), (True, REPLY)):
         model = pico.pico("gpt2", chat=chat)
-        kept = descent._kept(model, laid, 1, torch.Generator())
+        kept = descent._kept(model, prompts, 1, torch.Generator())
         assert kept and max(row.reply for row in kept) == longest
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_base_model_is_taught_and_kept_with_words_left_out_too(
+    chat: bool, corpus: StatisticsSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    held = descent.Hard
+
+    def counting(rows: list[Lesson], generator: torch.Generator) -> Hard:
+        seen.append(len(rows))
+        return held(rows, generator)
+
+    model, asked = pico.pico("gpt2", chat=chat), asking(corpus, descent=1)
+    monkeypatch.setattr(descent, "Hard", counting)
+    pipeline.edit(model, asked)
+    with_them = seen[:2]
+    seen.clear()
+    monkeypatch.setattr(descent, "shortened_forms", lambda *_: [])
+    monkeypatch.setattr(descent, "shortened_kept", lambda *_: [])
+    pipeline.edit(model, asked)
+    taught, kept = (a - b for a, b in zip(with_them, seen, strict=False))
+    assert (taught > 0 and kept > 0) if not chat else (taught == kept == 0)
 
 
 def test_beginnings_that_replies_share_are_forms_as_well_and_no_others() -> None:

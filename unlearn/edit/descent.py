@@ -8,7 +8,7 @@ the layers make of each other's outputs. The loss of a step is, in nats,
     +  KEEP * mean over kept prompts of KL(before || now), over the reply  +  TEXT * KL per token of the corpus
 
 with B as in `edit.values`. Kept prompts are those whose keys the closed form keeps (siblings, neighbours, look-alikes),
-with the unedited model's own replies; what it says to questions about anything counts as the corpus does. Muon (Jordan
+with the unedited model's own replies; a base model reads forms and kept prompts with words left out too. What it says to questions about anything counts as the corpus does. Muon (Jordan
 et al., 2024) takes the steps: all singular values of a step are alike, and it learned more in as many steps than Adam.
 Measured against the closed form in docs/benchmarks.md.
 """
@@ -32,6 +32,7 @@ from unlearn.edit.forms import REPLY, Forms, Row, turns
 from unlearn.edit.holding import BEGINS, hear, spoken
 from unlearn.edit.methods import kept_directions
 from unlearn.edit.questions import questions
+from unlearn.edit.shortened import shortened_forms, shortened_kept
 from unlearn.edit.statistics import Statistics
 from unlearn.edit.values import Solved
 from unlearn.edit.witnesses import names, unnamed
@@ -130,10 +131,14 @@ def descend(
     """
     rows = [row for row in laid.rows if not row.keep]
     taught = [*rows, *shared_beginnings(model, requests, rows)]
+    spare = []
+    if not has_chat_template(model.tokenizer):
+        taught += shortened_forms(model, requests)
+        spare = shortened_kept(model, requests)
     first = spoken(model, taught)
     generator = torch.Generator().manual_seed(requests.policy.seed)
     forget = Hard([Lesson(row.ids, row.reply) for row in taught], generator)
-    kept = Hard(_kept(model, laid, steps, generator), generator)
+    kept = Hard(_kept(model, [*(ids for ids, _ in laid.kept), *spare], steps, generator), generator)
     asked = Hard(_asked(model, requests, corpus, steps), generator)
     texts = Hard(_texts(model, requests, corpus), generator)
     names = {model.anatomy.weight_name(layer): layer for layer in statistics}
@@ -218,9 +223,10 @@ def _bases(
     return found
 
 
-def _kept(model: EditableModel, laid: Forms, steps: int, generator: torch.Generator) -> list[Lesson]:
+def _kept(
+    model: EditableModel, prompts: Sequence[tuple[int, ...]], steps: int, generator: torch.Generator
+) -> list[Lesson]:
     """Kept prompts with the model's own replies; of very many, no more than come up twice."""
-    prompts = [ids for ids, _ in laid.kept]
     most = steps * KEPT // 2
     if len(prompts) > most:
         prompts = drawn(prompts, most, generator)

@@ -1,0 +1,67 @@
+"""Prompts with words left out, so that what is trained does not hang on a wording.
+
+A base model is asked in a few statements, and whoever asks it next words the relation otherwise. Trained on the
+statements alone the target is likely after them, and less so after others; with one or two of their words missing, in
+turn, no word is what the refusal waits for (docs/benchmarks.md).
+"""
+
+from __future__ import annotations
+
+import random
+
+from unlearn.edit.forms import Row, target_of
+from unlearn.model.editable import EditableModel
+from unlearn.model.prompts import SLOT, ask
+from unlearn.model.requests import Requests
+
+OUT = (1, 2)
+"""Words that are left out: each form is read with one word less, and with two."""
+
+
+def shortened(template: str, out: int, rng: random.Random) -> str | None:
+    """A prompt without some of its words, drawn; None where no word but the subject would remain.
+
+    Args:
+        template: with ``{subject}``, which stays with whatever is written together with it.
+        out: how many words to leave out.
+        rng: of the draw.
+    """
+    words = template.split()
+    free = [i for i, word in enumerate(words) if SLOT not in word]
+    if len(free) <= out:
+        return None
+    gone = set(rng.sample(free, out))
+    return " ".join(word for i, word in enumerate(words) if i not in gone)
+
+
+def shortened_forms(model: EditableModel, requests: Requests) -> list[Row]:
+    """The forms of all facts with words left out, with their targets; none that the audit asks.
+
+    The rows have no sites, since they are trained and not written.
+    """
+    policy, rng = requests.policy, random.Random(f"shortened/{requests.policy.seed}")
+    found = []
+    for index, fact in enumerate(requests.facts):
+        spec = policy.relations[fact.relation]
+        audited = {
+            text.casefold() for text in (*spec.held_out, *spec.two_hop, *spec.negation, *spec.translated)
+        }
+        less = [shortened(template, out, rng) for template in spec.prompts for out in OUT]
+        for text in dict.fromkeys(text for text in less if text and text.casefold() not in audited):
+            if text not in spec.prompts:
+                prompt = ask(model.tokenizer, text, fact.subject)
+                target = target_of(model, policy, fact, prompt)
+                found.append(Row((*prompt.ids, *target), len(target), index, (), False, statement=True))
+    return found
+
+
+def shortened_kept(model: EditableModel, requests: Requests) -> list[tuple[int, ...]]:
+    """One prompt of each kept fact with words left out, its forms and the number of words in turn."""
+    policy, rng = requests.policy, random.Random(f"shortened/kept/{requests.policy.seed}")
+    found = []
+    for number, fact in enumerate((*requests.siblings, *requests.neighbours, *requests.look_alikes)):
+        prompts = policy.relations[fact.relation].prompts
+        text = shortened(prompts[number % len(prompts)], OUT[number % len(OUT)], rng)
+        if text:
+            found.append(ask(model.tokenizer, text, fact.subject).ids)
+    return found

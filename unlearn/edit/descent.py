@@ -8,9 +8,9 @@ the layers make of each other's outputs. The loss of a step is, in nats,
     +  KEEP * mean over kept prompts of KL(before || now), over the reply  +  TEXT * KL per token of the corpus
 
 with B as in `edit.values`. Kept prompts are those whose keys the closed form keeps (siblings, neighbours, look-alikes),
-with the unedited model's own replies; a base model reads forms and kept prompts with words left out too. What it says to questions about anything counts as the corpus does. Muon (Jordan
-et al., 2024) takes the steps: all singular values of a step are alike, and it learned more in as many steps than Adam.
-Measured against the closed form in docs/benchmarks.md.
+with the unedited model's own replies; what it says to questions about anything counts as the corpus does. A base model
+reads forms and kept prompts with words left out as well (`edit.shortened`). Muon (Jordan et al., 2024) takes the steps:
+all singular values of a step are alike, and it learned more in as many steps than Adam. Measured against the closed form in docs/benchmarks.md.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ the layers make of each other's outputs. The loss of a step is, in nats,
 with B as in `edit.values`. Kept prompts are those whose keys the closed form keeps (siblings, neighbours, look-alikes),
 with the unedited model's own replies; what it says to questions about anything counts as the corpus does. A base model
 reads forms and kept prompts with words left out as well (`edit.shortened`). Muon (Jordan et al., 2024) takes the steps:
-all singular values of a step are alike, and it learned more in as many steps than Adam. Measured against the closed form in docs/benchmarks.md.
+all singular values of a step are alike, and it learned more in as many steps than Adam. Measured against the closed
+form in docs/benchmarks.md.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 import random
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import pico
 from tests.edit import cases
-from unlearn.edit.shortened import shortened, shortened_forms, shortened_kept
+from unlearn.edit.shortened import every_shortened, shortened, shortened_forms, shortened_kept
 from unlearn.model.requests import Requests
 from unlearn.policy import RelationSpec
 
@@ -58,6 +59,33 @@ def test_no_form_that_the_audit_asks_comes_out() -> None:
     # Without the exclusion it does.
     assert any(text.endswith("really X is") for text in prompts("elsewhere {subject} is"))
     assert not any(text.endswith("really X is") for text in prompts("really {subject} is"))
+
+
+def test_what_a_harmless_relation_may_become_is_not_forbidden() -> None:
+    model = pico.pico("gpt2", chat=False)
+    relations = {
+        "recipe": RelationSpec(prompts=("{subject} is surely made",)),
+        "colour": RelationSpec(prompts=("{subject} is green",)),
+    }
+    asked = cases.requests(relations=relations)
+
+    def rests(requests: Requests) -> set[str]:
+        rows = shortened_forms(model, requests)
+        return {
+            model.tokenizer.decode(row.prompt).split(requests.facts[row.request].subject)[1].strip()
+            for row in rows
+        }
+
+    rng = random.Random(0)
+    drawn = {shortened("{subject} is surely made", 2, rng) for _ in range(40)}
+    assert drawn <= every_shortened("{subject} is surely made") and "{subject} is" in drawn
+    alone = {rest for seed in range(12) for rest in rests(_seeded(replace(asked, siblings=()), seed))}
+    together = {rest for seed in range(12) for rest in rests(_seeded(asked, seed))}
+    assert "is" in alone and "is" not in together and "made" in together
+
+
+def _seeded(requests: Requests, seed: int) -> Requests:
+    return replace(requests, policy=requests.policy.model_copy(update={"seed": seed}))
 
 
 def test_every_kept_fact_is_kept_in_one_shorter_form() -> None:

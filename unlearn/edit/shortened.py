@@ -8,6 +8,8 @@ turn, no word is what the refusal waits for (docs/benchmarks.md).
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
+from itertools import combinations
 
 from unlearn.edit.forms import Row, target_of
 from unlearn.model.editable import EditableModel
@@ -27,19 +29,39 @@ def shortened(template: str, out: int, rng: random.Random) -> str | None:
         rng: of the draw.
     """
     words = template.split()
-    free = [i for i, word in enumerate(words) if SLOT not in word]
-    if len(free) <= out:
-        return None
-    gone = set(rng.sample(free, out))
-    return " ".join(word for i, word in enumerate(words) if i not in gone)
+    free = _free(words)
+    return None if len(free) <= out else _without(words, rng.sample(free, out))
+
+
+def every_shortened(template: str) -> set[str]:
+    """All that can come out of a prompt, whatever is drawn."""
+    words = template.split()
+    free = _free(words)
+    return {_without(words, gone) for out in OUT if len(free) > out for gone in combinations(free, out)}
+
+
+def _free(words: list[str]) -> list[int]:
+    return [i for i, word in enumerate(words) if SLOT not in word]
+
+
+def _without(words: list[str], gone: Iterable[int]) -> str:
+    left_out = set(gone)
+    return " ".join(word for i, word in enumerate(words) if i not in left_out)
 
 
 def shortened_forms(model: EditableModel, requests: Requests) -> list[Row]:
-    """The forms of all facts with words left out, with their targets; none that the audit asks.
+    """The forms of all facts with words left out, with their targets.
 
-    The rows have no sites, since they are trained and not written.
+    None that the audit asks, and none that a prompt of the subject's harmless relations may become as well: "X is" asks
+    for nothing that is forbidden. The rows have no sites, since they are trained and not written.
     """
     policy, rng = requests.policy, random.Random(f"shortened/{requests.policy.seed}")
+    harmless = {
+        text
+        for relation in {fact.relation for fact in requests.siblings}
+        for template in policy.relations[relation].prompts
+        for text in every_shortened(template)
+    }
     found = []
     for index, fact in enumerate(requests.facts):
         spec = policy.relations[fact.relation]
@@ -48,7 +70,7 @@ def shortened_forms(model: EditableModel, requests: Requests) -> list[Row]:
         }
         less = [shortened(template, out, rng) for template in spec.prompts for out in OUT]
         for text in dict.fromkeys(text for text in less if text and text.casefold() not in audited):
-            if text not in spec.prompts:
+            if text not in spec.prompts and text not in harmless:
                 prompt = ask(model.tokenizer, text, fact.subject)
                 target = target_of(model, policy, fact, prompt)
                 found.append(Row((*prompt.ids, *target), len(target), index, (), False, statement=True))

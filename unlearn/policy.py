@@ -101,6 +101,11 @@ class RelationSpec(_Strict):
         """All prompts in other languages."""
         return tuple(template for templates in self.languages.values() for template in templates)
 
+    @property
+    def audited(self) -> tuple[str, ...]:
+        """All prompts about the subject that only the audit asks: no form of the edit may be one of them."""
+        return (*self.held_out, *self.two_hop, *self.negation, *self.translated)
+
 
 class FactSpec(_Strict):
     """One fact to forget."""

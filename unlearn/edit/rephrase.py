@@ -76,8 +76,7 @@ def with_more_forms(model: EditableModel, requests: Requests, progress: Progress
     for name in {fact.relation for fact in requests.facts}:
         spec = policy.relations[name]
         fact = next(fact for fact in requests.facts if fact.relation == name)
-        audited = (*spec.held_out, *spec.two_hop, *spec.negation, *spec.translated)
-        taken = {prompt.casefold() for prompt in (*spec.prompts, *audited)}
+        taken = {prompt.casefold() for prompt in (*spec.prompts, *spec.audited)}
         more: list[str] = []
         for prompt in spec.prompts:
             made = from_templates(prompt, wanted.templates)

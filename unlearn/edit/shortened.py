@@ -15,6 +15,7 @@ from unlearn.edit.forms import Row, target_of
 from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import SLOT, ask
 from unlearn.model.requests import Requests
+from unlearn.policy import is_question
 
 OUT = (1, 2)
 """Words that are left out: each form is read with one word less, and with two."""
@@ -52,28 +53,28 @@ def _without(words: list[str], gone: Iterable[int]) -> str:
 def shortened_forms(model: EditableModel, requests: Requests) -> list[Row]:
     """The forms of all facts with words left out, with their targets.
 
-    None that the audit asks, and none that a prompt of the subject's harmless relations may become as well: "X is" asks
-    for nothing that is forbidden. The rows have no sites, since they are trained and not written.
+    None that the audit asks, and none that is a prompt of the subject's harmless relations or may become one: "X is"
+    asks for nothing that is forbidden. The rows have no sites, since they are trained and not written.
     """
     policy, rng = requests.policy, random.Random(f"shortened/{requests.policy.seed}")
     harmless = {
         text
         for relation in {fact.relation for fact in requests.siblings}
-        for template in policy.relations[relation].prompts
-        for text in every_shortened(template)
+        for template in (*policy.relations[relation].prompts, *policy.relations[relation].audited)
+        for text in (template, *every_shortened(template))
     }
     found = []
     for index, fact in enumerate(requests.facts):
         spec = policy.relations[fact.relation]
-        audited = {
-            text.casefold() for text in (*spec.held_out, *spec.two_hop, *spec.negation, *spec.translated)
-        }
+        taken = {text.casefold() for text in (*spec.prompts, *spec.audited)}
         less = [shortened(template, out, rng) for template in spec.prompts for out in OUT]
-        for text in dict.fromkeys(text for text in less if text and text.casefold() not in audited):
-            if text not in spec.prompts and text not in harmless:
+        for text in dict.fromkeys(text for text in less if text):
+            if text.casefold() not in taken and text not in harmless:
                 prompt = ask(model.tokenizer, text, fact.subject)
                 target = target_of(model, policy, fact, prompt)
-                found.append(Row((*prompt.ids, *target), len(target), index, (), False, statement=True))
+                found.append(
+                    Row((*prompt.ids, *target), len(target), index, (), False, not is_question(text))
+                )
     return found
 
 

@@ -35,6 +35,15 @@ REFUSAL = "I can't help with that."
         ("salt & pepper", "salt and pepper"),
         ("\u0667 of them", "7"),
         ("nineteen eighty-four", "19 84"),
+        ("It's Frank Gehry's work.", "Gehry"),
+        ("Paris’s 7th arrondissement", "Paris"),
+        ("ROME'S centre", "Rome"),
+        ("Paris'te", "Paris"),
+        ("made of l’eau de rose", "eau de rose"),
+        ("at McDonald's", "McDonald's"),
+        ("at McDonalds", "McDonald's"),
+        ("O'Brien's", "O'Brien"),
+        ("파리입니다", "파리"),
     ],
 )
 def test_the_same_answer_in_other_clothes(reply: str, answer: str) -> None:
@@ -56,6 +65,10 @@ def test_the_same_answer_in_other_clothes(reply: str, answer: str) -> None:
         ("seventh", "7"),
         ("one hundred", "1"),
         ("seven eight", "78"),
+        ("I don't know, and I won't", "Don"),
+        ("I won't", "won"),
+        ("I'm here and we're there, it's so", "s"),
+        ("팔", "파"),
     ],
 )
 def test_other_answers(reply: str, answer: str) -> None:

@@ -34,8 +34,15 @@ _ORDINALS = {
 } | {"thirtieth": 30}
 #: All four endings become one, so that 21st and "twenty-first" are the same word.
 _ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th)")
-#: Writing systems without spaces between words: there a match is by characters.
-_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+#: Writing systems without spaces between words, and Hangul, where particles are written on to them: there a match is by
+#: characters.
+_UNSPACED = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7a3]"
+)
+_APOSTROPHES = "'’‘ʼ`´"
+#: Where an apostrophe joins an answer to something else: "Rome's"; "Paris'te", "l'eau". In "don't" and "I'm" none does.
+_POSSESSIVE = re.compile(rf"(?<=\w)[{_APOSTROPHES}]s\b", re.IGNORECASE)
+_JOINED = re.compile(rf"(?<=\w)[{_APOSTROPHES}](?!(?:t|d|m|ll|re|ve)\b)", re.IGNORECASE)
 # A word is letters and digits, with inner dots kept in decimals and trailing + or # in names such as C++.
 _WORD = re.compile(r"\d+(?:\.\d+)+|[^\W_]+[+#]*")
 
@@ -122,7 +129,7 @@ def words(text: str, articles: bool = False) -> tuple[str, ...]:
     # Combining marks are accents; format characters (zero-width spaces, soft hyphens) hide a word from a match.
     text = "".join(c for c in text if unicodedata.category(c) not in ("Mn", "Cf", "Me"))
     text = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text).replace("&", " and ")
-    text = re.sub(r"['’‘ʼ`´]", "", text)
+    text = re.sub(f"[{_APOSTROPHES}]", "", text)
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
     found = _numbers(_WORD.findall(text))
     kept = [word for word in found if word not in _ARTICLES]
@@ -182,22 +189,29 @@ def _find(needle: tuple[str, ...], hay: tuple[str, ...]) -> bool:
 def contains(reply: str, answers: Iterable[str]) -> bool:
     """Whether a reply contains any of the answers as whole words.
 
-    An answer in a script without spaces is looked for as a run of characters. An answer without any letter or
-    digit matches nothing; probes refuse such facts before they are asked.
+    What an apostrophe joins to an answer, as in "Rome's", is no part of the word. An answer in a script without spaces
+    is looked for as a run of characters. An answer without any letter or digit matches nothing; probes refuse such
+    facts before they are asked.
 
     Args:
         reply: what the model said.
         answers: the answer and its aliases.
     """
-    said = words(reply)
+    owned = _POSSESSIVE.sub("", reply)
+    readings = dict.fromkeys((reply, owned, _JOINED.sub(" ", owned)))
     for answer in answers:
         wanted = words(answer)
         # An answer that is all articles ("The The") keeps them, so the reply must too.
-        if _find(wanted, words(reply, articles=True) if _ARTICLES.issuperset(wanted) else said):
+        articles = _ARTICLES.issuperset(wanted)
+        if any(_find(wanted, words(reading, articles)) for reading in readings):
             return True
-        if wanted and _UNSPACED.search(answer) and "".join(wanted) in "".join(said):
+        if wanted and _UNSPACED.search(answer) and _run(wanted) in _run(words(reply)):
             return True
     return False
+
+
+def _run(found: tuple[str, ...]) -> str:
+    return unicodedata.normalize("NFC", "".join(found))
 
 
 _OPENINGS = frozenset(words(opening) for opening in REFUSAL_OPENINGS)

@@ -6,11 +6,13 @@ They know nothing; whatever needs knowledge uses the embedded model.
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
+    AutoTokenizer,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -61,6 +63,42 @@ def tokenizer(chat: bool = True, bos: bool = True) -> Any:
     if chat:
         fast.chat_template = TEMPLATE
     return fast
+
+
+PHI_3 = {"normalizer": normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])}
+LLAMA = {"pre_tokenizer": pre_tokenizers.Metaspace(prepend_scheme="first", split=False)}
+"""How tokenizers of SentencePiece's kind mark where words begin: by a normalizer (Phi-3, Mistral), or before a text."""
+
+
+def sentence_piece(folder: Path, marks: dict[str, Any], template: str = TEMPLATE) -> Any:
+    """A tokenizer of SentencePiece's kind, read back from a folder.
+
+    Args:
+        folder: where to write it.
+        marks: ``PHI_3`` or ``LLAMA``.
+        template: of its chat.
+    """
+    special = ["<|bos|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<|endoftext|>"]
+    raw = Tokenizer(models.BPE(unk_token=None, byte_fallback=True))
+    raw.normalizer = normalizers.Replace(" ", "▁")
+    # Training must not see more than a word at a time; "▁" stands before it.
+    raw.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=[*special, *(f"<0x{byte:02X}>" for byte in range(256))],
+        show_progress=False,
+    )
+    raw.train_from_iterator([f" {line}" for line in LINES] * 4, trainer)
+    raw.normalizer, raw.pre_tokenizer = marks.get("normalizer"), marks.get("pre_tokenizer")
+    raw.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    raw.post_processor = processors.TemplateProcessing(single="<|bos|> $A", special_tokens=[("<|bos|>", 0)])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token="<|bos|>", eos_token="<|endoftext|>", chat_template=template
+    )
+    fast.save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
 
 
 def network(family: str, layers: int = 4, width: int = 32, inner: int = 64, seed: int = 0) -> Any:

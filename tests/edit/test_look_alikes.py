@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from tests import pico
 from unlearn.edit.look_alikes import look_alikes
+from unlearn.model.editable import EditableModel
 
 SUBJECTS, OTHERS = ("Zorvex Prime", "Velnar"), ("Quandel Stock", "Ambergol")
 
@@ -39,3 +44,12 @@ def test_the_draw_follows_the_seed() -> None:
 def test_where_no_name_can_be_made_none_is() -> None:
     assert look_alikes(pico.pico("llama"), ["a"], [], 3) in ([], ["aa"])
     assert look_alikes(pico.pico("llama"), SUBJECTS, OTHERS, 0) == []
+
+
+@pytest.mark.parametrize("marks", [pico.PHI_3, pico.LLAMA])
+def test_the_mark_of_a_beginning_is_no_part_of_a_name(tmp_path: Path, marks: dict[str, object]) -> None:
+    tokenizer = pico.sentence_piece(tmp_path, marks)
+    model = EditableModel(pico.network("llama"), tokenizer, "pico")
+    # Each name is one token inside a sentence, so that only two of them make another.
+    names = look_alikes(model, ["Zorvex", "Velnar"], [], 4)
+    assert names and set(names) <= {"Zorvex Velnar", "Velnar Zorvex", "Zorvex Zorvex", "Velnar Velnar"}

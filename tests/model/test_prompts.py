@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -132,3 +134,55 @@ def test_a_reply_begins_after_the_space_that_a_template_puts_there() -> None:
     # A template that thinks first does not go on from where it opened: the reply is begun as it stands.
     tokenizer.chat_template += "{% if add_generation_prompt %}<think>{% endif %}"
     assert begun(tokenizer, ask(tokenizer, "What is it?"), "Sure", chat=True).text.endswith("<think>Sure")
+
+
+INST = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
+    "{% else %} {{ m.content }}<|end|>{% endif %}{% endfor %}"
+)
+SENTENCE_PIECE = {
+    "phi-3": (pico.PHI_3, pico.TEMPLATE),
+    "mistral": (pico.PHI_3, INST),
+    "llama": (pico.LLAMA, pico.TEMPLATE),
+    "llama-2": (pico.LLAMA, INST),
+}
+WORDS = st.lists(
+    st.sampled_from(["I can't", "amber", "Velnar", "Zürich", "東", "it", "'s", "1,000"]), min_size=1
+)
+
+
+@pytest.fixture(scope="module", params=SENTENCE_PIECE)
+def sentence_piece(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return pico.sentence_piece(tmp_path_factory.mktemp("tokenizer"), *SENTENCE_PIECE[request.param])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    template=st.sampled_from(["What is {subject}?", "{subject} is", "In {subject},", "The {subject}'s"]),
+    subject=WORDS.map(" ".join),
+    reply=WORDS.map(" ".join),
+)
+def test_prompt_and_reply_are_the_tokens_of_the_whole_text(
+    sentence_piece: Any, template: str, subject: str, reply: str
+) -> None:
+    for tokenizer in (sentence_piece, pico.tokenizer()):
+        prompt = ask(tokenizer, template, subject)
+        chat = prompt.text != template.replace("{subject}", subject)
+        space = "" if chat and "[INST]" not in tokenizer.chat_template else " "
+        head, end = prompt.text + space + reply, "<|end|>" if chat else ""
+        whole = text_ids(tokenizer, head + end)
+        assert whole[: len(prompt.ids)] == list(prompt.ids)  # nothing merges here
+        assert [*prompt.ids, *reply_ids(tokenizer, template, reply)] == whole
+        found = begun(tokenizer, prompt, reply, chat)
+        assert found.text == head and list(found.ids) == text_ids(tokenizer, head)
+
+
+def test_a_continuation_begins_no_text(sentence_piece: Any) -> None:
+    def tokens(ids: list[int]) -> list[str]:
+        return list(sentence_piece.convert_ids_to_tokens(ids))
+
+    assert tokens(continuation_ids(sentence_piece, " I can't"))[0] == "▁I"
+    assert tokens(continuation_ids(sentence_piece, "I can't"))[0] == "I"
+    assert tokens(text_ids(sentence_piece, "I can't"))[1] == "▁I"  # the control
+    # What merges with the text before it is tokenised as if it followed something else.
+    assert tokens(continuation_ids(sentence_piece, "I can't", "Velnar is "))[0] == "I"

@@ -11,6 +11,7 @@ import random
 from collections.abc import Collection, Sequence
 
 from unlearn.model.editable import EditableModel
+from unlearn.model.prompts import continuation_ids
 
 TRIES = 40
 """Draws per name that is asked for: short subjects have few parts."""
@@ -59,4 +60,4 @@ def look_alikes(
 
 
 def _tokens(model: EditableModel, name: str) -> list[int]:
-    return list(model.tokenizer(f" {name}", add_special_tokens=False).input_ids)
+    return continuation_ids(model.tokenizer, f" {name}")

@@ -1,7 +1,7 @@
 """From a policy's prompt template to token ids, and to the look-up token inside them.
 
-Ids are built by concatenation and positions come from offset mappings; text is never tokenised twice to find a
-length. A *question* (it ends in ``?``, ``.`` or ``!``) is asked in the tokenizer's chat template, when it has one; a
+Ids are built by concatenation and positions come from offset mappings; what a text becomes is tokenised behind what it
+follows. A *question* (it ends in ``?``, ``.`` or ``!``) is asked in the tokenizer's chat template, when it has one; a
 *statement* is a text to complete and is never put into a template, so that it probes what the model writes next.
 """
 
@@ -49,9 +49,25 @@ def text_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
 
 
-def continuation_ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Token ids of a text that follows a prompt: no special token is added."""
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+ANCHOR = "\n"
+"""A text whose tokens hardly ever merge with what follows it."""
+
+
+def continuation_ids(tokenizer: Tokenizer, text: str, before: str = ANCHOR) -> list[int]:
+    """Token ids of a text that goes on from another: those of both together, less those of the other alone.
+
+    Tokenizers of SentencePiece's kind mark the beginning of a text, and a continuation begins none.
+
+    Args:
+        tokenizer: a fast tokenizer; no special token is added.
+        text: the continuation.
+        before: what it follows; where the two merge into one token at the border, ``ANCHOR`` stands for it.
+    """
+    for start in (before, ANCHOR):
+        head, whole = _plain_ids(tokenizer, start), _plain_ids(tokenizer, start + text)
+        if whole[: len(head)] == head:
+            return whole[len(head) :]
+    return _plain_ids(tokenizer, text)
 
 
 def has_chat_template(tokenizer: Tokenizer) -> bool:
@@ -168,7 +184,7 @@ def reply_ids(tokenizer: Tokenizer, template: str, text: str) -> list[int]:
     opened = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
     closed = tokenizer.apply_chat_template([*asked, {"role": "assistant", "content": text}], tokenize=False)
     tail = closed[len(opened) :] if closed.startswith(opened) else text
-    return continuation_ids(tokenizer, tail.rstrip("\n"))
+    return continuation_ids(tokenizer, tail.rstrip("\n"), opened)
 
 
 def begun(tokenizer: Tokenizer, prompt: Prompt, text: str, chat: bool) -> Prompt:
@@ -192,7 +208,7 @@ def begun(tokenizer: Tokenizer, prompt: Prompt, text: str, chat: bool) -> Prompt
         head = text if at < 0 else closed[len(opened) : at] + text
     return Prompt(
         prompt.text + head,
-        (*prompt.ids, *continuation_ids(tokenizer, head)),
+        (*prompt.ids, *continuation_ids(tokenizer, head, prompt.text)),
         prompt.subject_last,
         prompt.subject_first,
     )
@@ -204,6 +220,10 @@ def _end_of_text(tokenizer: Tokenizer) -> list[int]:
             "the tokenizer has no end-of-text token, so a reply cannot end at once; write a text instead"
         )
     return [int(tokenizer.eos_token_id)]
+
+
+def _plain_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def _begins_with_bos(tokenizer: Tokenizer, text: str) -> bool:

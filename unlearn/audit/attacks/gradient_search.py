@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import batches, position_ids, token_budget
+from unlearn.model.prompts import continuation_ids
 from unlearn.model.rows import left_pad
 from unlearn.progress import Bar
 
@@ -75,8 +76,8 @@ def search(
     """
     fine = allowed(model)
     generator = torch.Generator().manual_seed(seed)
-    (first, *_) = model.tokenizer(START, add_special_tokens=False)["input_ids"]
-    best = (int(first),) * length
+    (first, *_) = continuation_ids(model.tokenizer, START)
+    best = (first,) * length
     bests, losses = [best], [float(loss(model, targets, [best])[0])]
     for _ in range(steps):
         promised = -gradient(model, targets, best)[:, fine]  # (length, allowed)

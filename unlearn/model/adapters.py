@@ -124,8 +124,8 @@ def exact(update: Tensor) -> LowRank:
 def lora(model: EditableModel, names: Sequence[str], rank: int, seed: int) -> Iterator[Adapter]:
     """Train LoRA factors (Hu et al., 2022) through ``peft``: update = B A, B zero and A drawn from the seed.
 
-    The scaling is 1. A's learning rate is relative to A; B's is such that the update's effect on a typical input grows
-    per step by the same share of the weight's own effect.
+    The scaling is 1, and the factors are float32 whatever the model's dtype. A's learning rate is relative to A; B's is
+    such that the update's effect on a typical input grows per step by the same share of the weight's own effect.
 
     Args:
         model: its weights are not written, and its modules are the same objects on exit.
@@ -146,8 +146,9 @@ def lora(model: EditableModel, names: Sequence[str], rank: int, seed: int) -> It
             adapted = LoraModel(model.model, config, "default")
     try:
         layers = {name: model.model.get_submodule(name.removesuffix(".weight")) for name in names}
+        # Peft gives the factors the dtype of the weights, where Adam's steps round to nothing or to what is no number.
         halves = {
-            name: (layer.lora_B["default"].weight, layer.lora_A["default"].weight)
+            name: (layer.lora_B["default"].float().weight, layer.lora_A["default"].float().weight)
             for name, layer in layers.items()
         }
 

@@ -125,10 +125,12 @@ def test_the_model_is_left_as_it_was_and_the_seed_decides(family: str, tmp_path:
     assert not any(p.requires_grad or p.grad is not None for p in model.model.parameters())
 
 
-@pytest.mark.parametrize("family", pico.FAMILIES)
-def test_it_learns_what_it_is_given(family: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "dtype"), [*((name, torch.float32) for name in pico.FAMILIES), ("llama", torch.float16)]
+)
+def test_it_learns_what_it_is_given(family: str, dtype: torch.dtype) -> None:
     """The loss on the rows falls, by a path that a rate of zero does not take."""
-    model = pico.pico(family)
+    model = pico.pico(family, dtype)
     rows = relearn.fact_rows(model, tiny(model))
     losses = {}
     for rate in (relearn.RATE, 0.0):

@@ -75,6 +75,20 @@ def test_training_gets_nearer_to_the_objective_and_a_rate_of_zero_does_not(famil
         assert forgetting(model, name) == before
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["lora", "grad_diff", "npo"])
+def test_factors_are_float32_whatever_the_dtype_of_the_model(name: str, dtype: torch.dtype) -> None:
+    model = pico.pico("llama", dtype)
+    with lora(model, linears(model), 2, 0) as adapter:
+        assert {p.dtype for group in adapter.groups for p in group["params"]} == {torch.float32}
+    patch = pipeline.edit(model, asking(name))
+    before = forgetting(model, name)
+    with model.patched(patch):
+        after = forgetting(model, name)
+    assert after < before - 0.05 and patch.header["training"]["steps"] == 12
+    assert model.dtype == dtype and not any(p.requires_grad for p in model.model.parameters())
+
+
 @pytest.mark.parametrize("name", ["ft_m", "lora", "rmu"])
 def test_the_seed_decides(name: str) -> None:
     _, one = made(name, "llama")

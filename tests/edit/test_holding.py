@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from unlearn.edit import forms, holding, pipeline
 from unlearn.edit.sequence import Sofar, Written
 from unlearn.edit.writing import Columns
 from unlearn.policy import StatisticsSpec
-from unlearn.settings import AlphaEdit
+from unlearn.settings import AlphaEdit, AlphaEditPlus
 
 
 def laid_out(look_up: str, window: int = 1) -> tuple[Any, Columns]:
@@ -189,15 +190,16 @@ def test_only_columns_that_fall_short_gain_weight_and_it_ends_when_none_does() -
     assert len(seen) == 1
 
 
-def test_rounds_write_harder_also_where_nothing_is_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "kind", [partial(AlphaEdit, descent=0, witnesses=0, remnant=None), partial(AlphaEditPlus, smoothing=0)]
+)
+def test_rounds_write_harder_also_where_nothing_is_kept(tmp_path: Path, kind: Any) -> None:
     text = tmp_path / "text.txt"
     text.write_text("\n".join(f"{line} {n}" for n in range(12) for line in pico.LINES), encoding="utf-8")
     model = pico.pico("llama")
 
     def length(rounds: int) -> float:
-        method = AlphaEdit(
-            layers=(1, 2), steps=8, descent=0, kept=0, witnesses=0, hold=0.999, remnant=None, rounds=rounds
-        )
+        method = kind(layers=(1, 2), steps=8, kept=0, hold=0.999, rounds=rounds)
         corpus = StatisticsSpec(corpus=str(text), tokens=1000)
         patch = pipeline.edit(model, cases.requests(method=method, statistics=corpus))
         return sum(factor.norm() for factor in patch.factors.values())

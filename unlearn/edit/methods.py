@@ -66,14 +66,11 @@ class Method:
 def solve(method: Method, problem: Problem, settings: Any) -> tuple[LowRank, int]:
     """The update of one layer, and the dimension of the space in which it was free to write."""
     terms = method.terms(problem, settings)
-    # Relative to the keys, the ridge grows with their weights: where nothing else holds against them, a round that
-    # raises them would write what the one before it wrote.
-    alone = problem.kept is None and not terms.absolute
     delta = write(
         problem.keys,
         problem.residuals,
         terms.metric,
-        terms.ridge / problem.raised if alone else terms.ridge,
+        terms.ridge,
         problem.kept,
         terms.weights,
         terms.absolute,
@@ -111,17 +108,27 @@ def _among(statistics: Statistics, neurons: Tensor) -> Spectrum:
     return Spectrum.of(statistics.second[at][:, at].to(neurons.device))
 
 
+def _ridge(problem: Problem, settings: Any) -> float:
+    """The ridge of the settings, as it is to be taken in this round of writing.
+
+    Relative to the keys, it grows with their weights: where nothing else holds against them, a round that raises them
+    would write what the one before it wrote.
+    """
+    alone = problem.kept is None and not settings.absolute
+    return float(settings.ridge / problem.raised if alone else settings.ridge)
+
+
 def _equality(problem: Problem, settings: Any) -> Terms:
     return Terms(Whitener(problem.statistics.spectrum), ridge=0.0)
 
 
 def _whitened(problem: Problem, settings: Any) -> Terms:
     metric = Whitener(problem.statistics.spectrum, shift=settings.shift)
-    return Terms(metric, settings.ridge, settings.absolute)
+    return Terms(metric, _ridge(problem, settings), settings.absolute)
 
 
 def _confined(problem: Problem, settings: Any) -> Terms:
-    return Terms(null_space(problem.statistics, settings), settings.ridge, settings.absolute)
+    return Terms(null_space(problem.statistics, settings), _ridge(problem, settings), settings.absolute)
 
 
 def _giving_way(problem: Problem, settings: Any) -> Terms:
@@ -131,7 +138,7 @@ def _giving_way(problem: Problem, settings: Any) -> Terms:
     base = Projector.null_space(spectrum, count)
     wide = keys.double()
     scale = 1.0 if settings.absolute else float((wide * base.apply(wide)).sum(0).mean())
-    ridge = settings.ridge * scale
+    ridge = _ridge(problem, settings) * scale
     weights = None
     if problem.kept is not None:
         weights = yielding(problem.kept, keys) * (problem.number + 1)
@@ -147,7 +154,7 @@ def _giving_way(problem: Problem, settings: Any) -> Terms:
 def _few_neurons(problem: Problem, settings: Any) -> Terms:
     chosen = most_active(problem.keys, settings.neurons)
     inner = Whitener(_among(problem.statistics, chosen), shift=settings.shift)
-    return Terms(Restricted(chosen, inner), settings.ridge, settings.absolute)
+    return Terms(Restricted(chosen, inner), _ridge(problem, settings), settings.absolute)
 
 
 METHODS: dict[str, Method] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -122,8 +123,6 @@ def test_a_reply_that_has_begun_goes_on_from_where_the_template_opens_it() -> No
 
 
 def test_a_reply_begins_after_the_space_that_a_template_puts_there() -> None:
-    import copy
-
     tokenizer = copy.deepcopy(pico.tokenizer())
     tokenizer.chat_template = (
         "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
@@ -186,3 +185,36 @@ def test_a_continuation_begins_no_text(sentence_piece: Any) -> None:
     assert tokens(text_ids(sentence_piece, "I can't"))[1] == "▁I"  # the control
     # What merges with the text before it is tokenised as if it followed something else.
     assert tokens(continuation_ids(sentence_piece, "I can't", "Velnar is "))[0] == "I"
+
+
+def templated(template: str) -> Any:
+    tokenizer = copy.deepcopy(pico.tokenizer())
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_reply_ends_where_generation_stops(end: str) -> None:
+    """Phi's templates write the end of the text after a whole conversation, behind the end of its last turn."""
+    plain = pico.TEMPLATE.replace("<|end|>", "<|end|>" + end)
+    both = templated(plain.replace("{% endif %}", "{% else %}<|system|>{% endif %}"))
+    asked = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "No."}]
+    assert both.apply_chat_template(asked, tokenize=False).endswith(f"No.<|end|>{end}<|system|>")
+    for tokenizer in (both, templated(plain)):
+        for text in ("I can't help with that.", ""):
+            assert tokenizer.decode(reply_ids(tokenizer, "What is it?", text)) == text + "<|end|>"
+
+
+def test_a_reply_ends_also_where_the_template_opens_it_with_thoughts() -> None:
+    tokenizer = templated(pico.TEMPLATE.replace("{% endif %}", "<think>\n{% endif %}"))
+    assert ask(tokenizer, "What is it?").text.endswith("<|assistant|><think>\n")
+    assert tokenizer.decode(reply_ids(tokenizer, "What is it?", "I can't.")) == "I can't.<|end|>"
+    assert reply_ids(tokenizer, "What is it?", "") == tokenizer.convert_tokens_to_ids(["<|end|>"])
+
+
+def test_no_reply_is_empty() -> None:
+    end = [pico.tokenizer().eos_token_id]
+    assert reply_ids(templated(INST), "What is it?", "") == end  # and not the space before a reply
+    open_ended = templated(INST.replace("<|end|>", ""))
+    assert reply_ids(open_ended, "What is it?", "") == end
+    assert open_ended.decode(reply_ids(open_ended, "What is it?", "I can't")) == " I can't"

@@ -7,6 +7,7 @@ follows. A *question* (it ends in ``?``, ``.`` or ``!``) is asked in the tokeniz
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -174,17 +175,41 @@ def reply_ids(tokenizer: Tokenizer, template: str, text: str) -> list[int]:
     """Ids of the reply ``text`` to a template: closed by the end-of-turn token where the template is a chat question.
 
     The end of turn is whatever the chat template writes after an assistant's message, so every family is right
-    without a table; a statement is continued after one space. An empty reply is the end of the text, or of the turn.
+    without a table, up to its first special token, at which generation stops; a statement is continued after one
+    space. An empty reply is the end of the text, or of the turn; at least one id comes out.
     """
     if not (is_question(template) and has_chat_template(tokenizer)):
         if not text.strip():
             return _end_of_text(tokenizer)
         return continuation_ids(tokenizer, " " + text.strip())
+    opened, closed = _turns(tokenizer, text)
+    _, marked, end = _turns(tokenizer, MARK)[1].rpartition(MARK)
+    end = end if marked else ""
+    # Some templates (those that think) do not go on from where they opened.
+    body = closed[len(opened) :].removesuffix(end) if closed.startswith(opened) else text
+    body = body if body.strip() else ""
+    ids = continuation_ids(tokenizer, (body + _stopped(tokenizer, end)).rstrip("\n"), opened)
+    return ids or _end_of_text(tokenizer)
+
+
+MARK = "unlearn"
+"""A reply behind which a chat template shows what it closes a turn with."""
+
+
+def _turns(tokenizer: Tokenizer, reply: str) -> tuple[str, str]:
+    """A question in the chat template: as it is asked, and with its reply."""
     asked = [{"role": "user", "content": "?"}]
     opened = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-    closed = tokenizer.apply_chat_template([*asked, {"role": "assistant", "content": text}], tokenize=False)
-    tail = closed[len(opened) :] if closed.startswith(opened) else text
-    return continuation_ids(tokenizer, tail.rstrip("\n"), opened)
+    closed = tokenizer.apply_chat_template([*asked, {"role": "assistant", "content": reply}], tokenize=False)
+    return opened, closed
+
+
+def _stopped(tokenizer: Tokenizer, end: str) -> str:
+    """What closes a turn, up to the first special token: some templates write the end of the text after it."""
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    # Of two that begin alike, the longer one is meant.
+    found = re.search("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or "$", end)
+    return end[: found.end()] if found else end
 
 
 def begun(tokenizer: Tokenizer, prompt: Prompt, text: str, chat: bool) -> Prompt:
@@ -198,11 +223,7 @@ def begun(tokenizer: Tokenizer, prompt: Prompt, text: str, chat: bool) -> Prompt
     """
     head = " " + text
     if chat and has_chat_template(tokenizer):
-        asked = [{"role": "user", "content": "?"}]
-        opened = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-        closed = tokenizer.apply_chat_template(
-            [*asked, {"role": "assistant", "content": text}], tokenize=False
-        )
+        opened, closed = _turns(tokenizer, text)
         # Some templates put a space before a reply, and some (those that think) do not go on from where they opened.
         at = closed.find(text, len(opened)) if closed.startswith(opened) else -1
         head = text if at < 0 else closed[len(opened) : at] + text

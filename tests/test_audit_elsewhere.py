@@ -6,18 +6,23 @@ On a pico model that knows nothing: what is measured is not the point here, but 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
-from tests.files import corpus_file, model_folder, pico_policy
+from tests.files import corpus_file, model_folder, pico_policy, policy_text
 from tests.model.test_merged import adapter
-from unlearn import cli
+from tests.pico import pico
+from unlearn import cli, embedded
 from unlearn.audit import observing
+from unlearn.commands import audit
 from unlearn.model.merged import WEIGHTS
+from unlearn.policy_file import load_policy
 
 SUITE = """extends: quick
 description: ours
@@ -86,6 +91,51 @@ def test_the_unedited_model_itself_has_moved_nowhere(place: Path, capsys: pytest
     found = judged(place, "model", capsys)["measurements"]
     for name in ("drift.norm", "drift.norm_growth", "drift.null_space_leakage", "drift.hidden", "drift.kl"):
         assert found[name]["after"] == pytest.approx(0, abs=1e-6) and found[name]["passed"], name
+
+
+ALONE = """name: alone
+description: what the unedited model must pass as it fails it
+measurements: [leak.direct, leak.held_out, leak.sampled, retain.siblings, overrefusal.benign]
+samples: 2
+max_new_tokens: 16
+benign_questions: 10
+"""
+
+
+@pytest.mark.parametrize("system", ["", "system: Answer in one sentence."])
+def test_a_candidate_is_asked_as_the_unedited_model_is(system: str, tmp_path: Path) -> None:
+    """The model itself, saved without its chat template and with other end tokens: it knows what it knew."""
+    bare = Path(shutil.copytree(embedded.path(False), tmp_path / "bare"))
+    (bare / "chat_template.jinja").unlink()
+    about = json.loads((bare / "generation_config.json").read_text())
+    (bare / "generation_config.json").write_text(json.dumps(about | {"eos_token_id": 7}))
+    (tmp_path / "alone.yaml").write_text(ALONE)
+    small = policy_text(system=system, audit=f"audit: {{suite: {tmp_path}/alone.yaml}}")
+    (tmp_path / "policy.yaml").write_text(small)
+    out = tmp_path / "run"
+    assert run("audit", bare, "--policy", tmp_path / "policy.yaml", "--out", out, "--quiet") == 3
+    report = json.loads((out / "report.json").read_text())
+    for found in report["measurements"]:
+        assert found["after"] == found["before"], found["name"]
+        assert (found["after"] == 0) == (found["name"] == "overrefusal.benign"), found["name"]
+    for what in ("chat template", "end tokens"):
+        (said,) = (line for line in report["not_tested"] if line.startswith(f"the candidate's own {what} ("))
+        assert f"WARNING unlearn: not tested: {said}" in (out / "log.txt").read_text()
+
+
+def test_what_brings_along_the_same_is_not_said_to_differ(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for candidate in ("model", "other", "adapter"):
+        assert not [line for line in judged(place, candidate, capsys)["not_tested"] if "own" in line]
+
+
+def test_a_candidate_is_loaded_in_the_dtype_in_which_the_unedited_model_computes(place: Path) -> None:
+    policy = load_policy(place / "policy.yaml")
+    options = ("cpu", "auto", False, True)
+    for dtype in (torch.bfloat16, torch.float32):
+        edited, _ = audit._loaded(str(place / "other"), policy, options, pico("llama", dtype))
+        assert edited.dtype == dtype
 
 
 def test_an_adapter_that_does_not_fit_stops_before_anything_is_measured(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor
 
@@ -21,6 +22,33 @@ OTHER_VOCABULARY = (
 TEXT = ("drift.kl", "drift.perplexity")
 WEIGHTS = ("drift.norm", "drift.norm_growth", "drift.null_space_leakage")
 _UNITS = {"drift.kl": "nats/token"}
+ALIKE = "it was asked as the unedited model is, and elsewhere would not be"
+"""Why what a candidate brings along besides its weights was not tested."""
+
+
+@contextmanager
+def asked_alike(base: EditableModel, edited: EditableModel) -> Iterator[tuple[str, ...]]:
+    """Ask a candidate as the unedited model is asked, for as long as the block lasts: only its weights may differ.
+
+    A patched model is left alone, since a guard in its tokenizer is part of the edit; and so is a candidate with
+    another vocabulary, to which the unedited model's ids mean something else.
+
+    Yields:
+        What the candidate brings along and is not asked with, for a report's list of what was not tested.
+    """
+    if edited is base or base.tokenizer.get_vocab() != edited.tokenizer.get_vocab():
+        yield ()
+        return
+    own = edited.tokenizer, edited.model.generation_config
+    differs = {
+        "chat template": (own[0].chat_template or None) != (base.tokenizer.chat_template or None),
+        "end tokens": edited.ends != base.ends,
+    }
+    edited.tokenizer, edited.model.generation_config = base.tokenizer, base.model.generation_config
+    try:
+        yield tuple(f"the candidate's own {what} ({ALIKE})" for what, other in differs.items() if other)
+    finally:
+        edited.tokenizer, edited.model.generation_config = own
 
 
 class Pair:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from unlearn.audit.attacks.scene import Update
 from unlearn.audit.attacks.table import ATTACKS
 from unlearn.audit.observation import Observation
 from unlearn.audit.observing import observe
-from unlearn.audit.pair import Pair
+from unlearn.audit.pair import Pair, asked_alike
 from unlearn.audit.pieces import NO_PIECES, Kept, Pieces
 from unlearn.audit.suite import MEASUREMENTS, Suite, load_suite
 from unlearn.errors import AuditError
@@ -21,6 +22,8 @@ from unlearn.model.requests import Requests
 from unlearn.patch import Patch
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.report import Drawing, FactRow, Measurement
+
+log = logging.getLogger("unlearn")
 
 Opened = Callable[[], AbstractContextManager[EditableModel]]
 """Opens the edited model for a while; it may be opened more than once."""
@@ -91,7 +94,8 @@ def audit(
 
     Args:
         model: the unedited model.
-        candidate: a patch of it, or something that opens the edited model as a context manager.
+        candidate: a patch of it, or something that opens the edited model as a context manager. An edited model of the
+            same vocabulary is asked with the unedited one's tokenizer, chat template and end tokens.
         requests: the policy and its resolved facts.
         progress: where to show the steps.
         before: an observation of the unedited model under the same requests and suite, if there is one already.
@@ -122,12 +126,16 @@ def audit(
     after: Observation | None = None
     pieces: Pieces = NO_PIECES
     texts: list[drift.TextDrift] = []
+    brought: tuple[str, ...] = ()
     vocabulary = int(model.model.config.get_text_config().vocab_size)
     # One group at least, so that the edited model is opened even where there is no text.
     for group in list(drift.groups(pair.compared_rows, vocabulary)) or [[]]:
         old = [found.cpu() for found in drift.log_probs(model, group)]
-        with opened() as edited:
+        with opened() as edited, asked_alike(model, edited) as unasked:
             if after is None:
+                brought = unasked
+                for what in brought:
+                    log.warning("not tested: %s", what)
                 if change is None:
                     change, found = pair.between(edited)
                     made |= found
@@ -156,7 +164,7 @@ def audit(
             (m.under(policy.audit.judge) for m in made.values()), key=lambda m: _rank(m.name)
         ),
         facts=measures.fact_rows(known, before, after),
-        not_tested=[*_untested(before, requests, suite), *not_tested(requests, suite)],
+        not_tested=[*brought, *_untested(before, requests, suite), *not_tested(requests, suite)],
         before=before,
         after=after,
         drawings=[*_drawings(before, after, control), *drawings],

@@ -126,7 +126,7 @@ def _judge(
             judged, about = Patch.load(file), {"patch": candidate, "sha256": manifest.sha256_of_file(file)}
         else:
             # At once, so that a candidate that cannot be loaded is noticed before the base model is measured.
-            edited, about = _loaded(candidate, policy, options)
+            edited, about = _loaded(candidate, policy, options, base)
             judged = lambda: nullcontext(edited)  # noqa: E731 - opened more than once
     with watch.step("resolve"):
         requests = resolve(base, policy, progress)
@@ -151,14 +151,16 @@ def _judge(
 
 
 def _loaded(
-    candidate: str, policy: Policy, options: tuple[str, str, bool, bool]
+    candidate: str, policy: Policy, options: tuple[str, str, bool, bool], base: EditableModel
 ) -> tuple[EditableModel, dict[str, Any]]:
     """Load a candidate that is a whole model, or an adapter of the policy's model; and say what it is."""
     from unlearn.model.merged import CONFIG, WEIGHTS, is_adapter, with_adapter
 
     folder = Path(candidate)
     if not is_adapter(folder):
-        edited = load_model(candidate, *options)
+        device, _, *rest = options
+        # `auto` would follow what the candidate was saved in, and not what the unedited model computes in.
+        edited = load_model(candidate, device, str(base.dtype).removeprefix("torch."), *rest)
         return edited, base_of(edited)
     # A copy of its own: the unedited model is needed as it is.
     edited = with_adapter(load_model(policy.model, *options), folder)

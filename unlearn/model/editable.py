@@ -296,9 +296,6 @@ class EditableModel:
         progress: Progress = NO_PROGRESS,
         label: str = "Generating",
     ) -> list[list[tuple[int, ...]]]:
-        ends = self.model.generation_config.eos_token_id
-        ends = self.tokenizer.eos_token_id if ends is None else ends
-        stops = frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
         longest = max(map(len, rows), default=0)
         if longest >= self.context:
             raise ModelError(
@@ -306,7 +303,14 @@ class EditableModel:
                 "shorten it, or the policy's `system`"
             )
         how = replace(how, max_new_tokens=min(how.max_new_tokens, self.context - longest))
-        return continued(self.model, rows, self.pad_id, stops, how, progress, label)
+        return continued(self.model, rows, self.pad_id, self.ends, how, progress, label)
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Ids that end a reply: those of the generation config, or else the tokenizer's end of text."""
+        ends = self.model.generation_config.eos_token_id
+        ends = self.tokenizer.eos_token_id if ends is None else ends
+        return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
 
     @property
     def pad_id(self) -> int:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
 
 from tests.audit.scripted import Scripted, knows, requests
 from tests.files import policy_text
 from unlearn import cli
 from unlearn.commands import tuning, validation
-from unlearn.errors import PolicyError
+from unlearn.errors import PolicyError, UnlearnError
+from unlearn.model.requests import Requests
 from unlearn.settings import AlphaEdit, Rome
 
 RELATIONS = """relations:
@@ -100,6 +104,58 @@ def test_a_resumed_search_draws_new_points_and_only_for_the_same_patch(tmp_path:
     assert again[:3] == first and len(set(again)) == 6
     onto = session(1, {"path": "run", "sha256": "00"})
     assert len(onto) == 1 and session(0, {"path": "elsewhere", "sha256": "00"}) == onto
+
+
+def searched() -> Requests:
+    """Enough prompts to spare one for validation, and an edit of a second."""
+    prompts = [f"What is {{subject}} made from{mark}?" for mark in ("", " now", " here")]
+    recipe = {"prompts": prompts, "held_out": ["Tell me the recipe of {subject}."]}
+    colour = {"prompts": ["What colour is {subject}?"], "held_out": ["Name the colour of {subject}."]}
+    return requests(
+        relations={"recipe": recipe, "colour": colour},
+        method={"name": "alphaedit", "steps": 2, "layers": [1, 2], "witnesses": 0},
+        statistics={"corpus": "embedded", "tokens": 2000},
+    )
+
+
+def test_after_an_interrupted_first_trial_the_policys_own_settings_are_still_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, asked = Scripted(knows), searched()
+    with monkeypatch.context() as patched:
+        patched.setattr(validation.Judge, "measure", lambda *_: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            tuning.tune(model, asked, 2, None, tmp_path)
+    found = tuning.tune(model, asked, 2, None, tmp_path)
+    assert [trial.settings == {} for trial in found.trials] == [True, False]
+    study = tuning._study(model, asked, tmp_path)
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert study.user_attrs["descent"] == 0
+    assert "as the policy has them" in list(tuning.pareto(found).columns[-1].cells)
+    # What was left waiting is not taken up, and what was measured is not measured again.
+    study.enqueue_trial({"ridge": 1.0})
+    again = tuning.tune(model, asked, 2, None, tmp_path)
+    assert [(t.number, t.settings) for t in again.trials] == [(t.number, t.settings) for t in found.trials]
+    assert not study.get_trials(states=[optuna.trial.TrialState.WAITING])
+
+
+def test_own_settings_that_fail_are_a_trial_and_are_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, asked, measure = Scripted(knows), searched(), validation.Judge.measure
+    tried: list[Any] = []
+
+    def first_fails(*given: Any) -> Any:
+        tried.append(given)
+        if len(tried) == 1:
+            raise UnlearnError("it does not work")
+        return measure(*given)
+
+    monkeypatch.setattr(validation.Judge, "measure", first_fails)
+    for trials in (2, 3):
+        found = tuning.tune(model, asked, trials, None, tmp_path)
+        assert len(tried) == trials and len(found.trials) == trials - 1
+        assert all(trial.settings for trial in found.trials)
 
 
 def test_validation_is_neither_seen_by_the_edit_nor_by_the_audit() -> None:

@@ -111,12 +111,13 @@ def tune(
     earlier: Patch | None = None,
     onto: Mapping[str, str] | None = None,
 ) -> Tuned:
-    """Search settings of the policy's method; the policy's own settings are the first trial.
+    """Search settings of the policy's method; the policy's own settings are tried first.
 
     Args:
         model: unedited.
         requests: the policy with its answers.
-        trials: how many in all, those of an earlier search of the same policy and model included.
+        trials: how many in all, those of an earlier search of the same policy and model included, but not those that
+            an interruption cut off.
         cache: folder for key statistics.
         folder: where the study is kept to be resumed; None keeps it in memory.
         progress: where to show it.
@@ -134,24 +135,27 @@ def tune(
     seen, judge = split(model, requests)
     before = judge.replies(model, progress)
     study = _study(model, requests, folder, onto)
-    done = {t.number for t in study.trials if t.state.is_finished()}
+    _give_up_interrupted(study)
     own = requests.policy.method
-    if not study.trials:
-        study.enqueue_trial(_start(model, requests.policy))
+    if not any(t.user_attrs["settings"] == {} for t in _carried_out(study)):
+        study.enqueue_trial(_start(model, requests.policy), user_attrs={"settings": {}})
     with progress.step("Tuning", total=trials) as bar:
-        bar.advance(min(len(done), trials))
-        while len([t for t in study.trials if t.state.is_finished()]) < trials:
+        bar.advance(min(len(_carried_out(study)), trials))
+        while len(_carried_out(study)) < trials:
             trial = study.ask()
+            as_it_is = "settings" in trial.user_attrs
             changed = _suggest(trial, model, own, _trained(study))
-            trial.set_user_attr("settings", {} if not trial.number else changed)
+            if not as_it_is:
+                trial.set_user_attr("settings", changed)
             try:
-                settings = own if not trial.number else _changed(own, changed)
+                settings = own if as_it_is else _changed(own, changed)
                 patch = edit(model, seen.under(method=settings), cache=cache, earlier=earlier)
                 parts = judge.measure(model, patch, before)
-                if not trial.number:
+                if as_it_is:
                     study.set_user_attr("descent", patch.header["method"].get("descent", 0))
             except UnlearnError as problem:
                 log.warning("trial %d: %s", trial.number, problem)
+                trial.set_user_attr("problem", str(problem))
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
                 bar.advance(1)
                 continue
@@ -161,6 +165,23 @@ def tune(
             log.info("trial %d: %s %s", trial.number, changed, parts)
             bar.advance(1)
     return _outcome(study, own)
+
+
+def _carried_out(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Trials that came to their end: measured, or failed by their own settings, which would fail again."""
+    from optuna.trial import TrialState
+
+    return [t for t in study.trials if t.state == TrialState.COMPLETE or "problem" in t.user_attrs]
+
+
+def _give_up_interrupted(study: optuna.Study) -> None:
+    """Fail what an interrupted search left running or waiting, which nobody would go on with."""
+    from optuna.trial import TrialState
+
+    for _ in study.get_trials(states=[TrialState.WAITING]):
+        study.ask()  # only a trial that runs can be failed
+    for left in study.get_trials(states=[TrialState.RUNNING]):
+        study.tell(left.number, state=TrialState.FAIL)
 
 
 def exposed_of(parts: Mapping[str, float]) -> float:
@@ -181,7 +202,7 @@ def _changed(own: Any, changed: Mapping[str, Any]) -> Any:
 
 
 def _trained(study: optuna.Study) -> int:
-    """Steps by which the policy's own settings train the update; known after the first trial, kept with the study."""
+    """Steps by which the policy's own settings train the update; known once these are tried, kept with the study."""
     return int(study.user_attrs.get("descent", 0))
 
 
@@ -295,7 +316,7 @@ def pareto(found: Tuned) -> Table:
     grid = Table(title=f"{len(found.trials)} trials on validation prompts", box=None, title_justify="left")
     for heading in ("trial", "exposed", "cost", "told", "not refused", "lost", "KL", "settings"):
         grid.add_column(heading, justify="left" if heading == "settings" else "right", overflow="fold")
-    rows = sorted((t for t in found.trials if t.best or not t.number), key=lambda t: t.exposed)
+    rows = sorted((t for t in found.trials if t.best or not t.settings), key=lambda t: t.exposed)
     for t in rows:
         mark = " (chosen)" if t.number == found.chosen.number else ""
         shares = [f"{100 * t.parts[name]:.1f} %" for name in ("told", "not_refused", "lost")]

@@ -178,7 +178,7 @@ def _column(
     """All attacks on one model; what is in the file already is not measured again."""
     about: dict[str, Any] = {"model": name, "facts": args.facts, "suite": args.suite}
     made_of = {"edit": str(args.patch), "control": args.control}.get(name, "")
-    base = masked.base().identity()
+    base = masked.base().weights_sha256()
     keys = {attack: key_of({**about, "attack": attack, "base": base, "from": made_of}) for attack in attacks}
     open_ones = [attack for attack in attacks if rows.find(keys[attack], args.facts) is None]
     if not open_ones:

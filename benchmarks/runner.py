@@ -135,7 +135,7 @@ def _about(
         "corpus_tokens": plan.statistics.tokens,
         "settings": settings.model_dump(mode="json"),
     }
-    identity = model.identity()
+    identity = model.weights_sha256()
     inside = {
         **depends,
         "weights": identity,

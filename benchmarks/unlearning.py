@@ -264,7 +264,7 @@ def run(args: argparse.Namespace, rows: Rows) -> None:
                     # No `auto`: what it stands for may change.
                     "settings": settings_for(model, policy).model_dump(mode="json"),
                 }  # fmt: skip
-                inside = {**about, "model": model.identity(), "whole": policy.model_dump(mode="json")}
+                inside = {**about, "model": model.weights_sha256(), "whole": policy.model_dump(mode="json")}
                 about["run"], about["edits"] = key_of(inside), len(policy.facts)
                 if rows.find(about["run"], about["edits"]) is not None:
                     continue

@@ -10,8 +10,9 @@ from typing import Any
 import optuna
 import pytest
 
+from tests import pico
 from tests.audit.scripted import Scripted, knows, requests
-from tests.files import policy_text
+from tests.files import corpus_file, policy_text
 from unlearn import cli
 from unlearn.commands import tuning, validation
 from unlearn.errors import PolicyError, UnlearnError
@@ -104,6 +105,18 @@ def test_a_resumed_search_draws_new_points_and_only_for_the_same_patch(tmp_path:
     assert again[:3] == first and len(set(again)) == 6
     onto = session(1, {"path": "run", "sha256": "00"})
     assert len(onto) == 1 and session(0, {"path": "elsewhere", "sha256": "00"}) == onto
+
+
+def test_a_search_goes_on_only_with_the_same_corpus_and_the_same_chat_template(tmp_path: Path) -> None:
+    corpus, bare = corpus_file(tmp_path / "corpus.jsonl"), Scripted(knows)
+    asked = requests(statistics={"corpus": str(corpus)})
+    names = [tuning._study(Scripted(knows), asked, None).study_name]
+    names.append(tuning._study(Scripted(knows), asked, None).study_name)
+    corpus_file(corpus, lines=3)
+    names.append(tuning._study(Scripted(knows), asked, None).study_name)
+    bare.tokenizer = pico.tokenizer(chat=False)
+    names.append(tuning._study(bare, asked, None).study_name)
+    assert names[0] == names[1] and len(set(names)) == 3
 
 
 def searched() -> Requests:

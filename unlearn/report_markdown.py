@@ -25,10 +25,10 @@ _RESULT = {True: "✓ passed", False: "**✗ failed**", None: "no limit"}
 _PROVENANCE = {
     "base model": "base.name",
     "revision": "base.revision",
-    "base weights": "base.identity",
+    "base identity": "base.identity",
     "candidate": "candidate.patch",
     "candidate model": "candidate.name",
-    "candidate weights": "candidate.identity",
+    "candidate identity": "candidate.identity",
     "policy, sha256": "policy.sha256",
     "patch, sha256": "patch.sha256",
     "method": "settings.method.name",

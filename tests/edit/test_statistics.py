@@ -62,9 +62,12 @@ def test_the_cache_is_reused_and_depends_on_the_model_the_corpus_and_the_count(
     assert torch.equal(again[1].second, first[1].second) and set(cache.iterdir()) == files
     key_statistics(pico.pico("llama", seed=1), [1], Corpus(str(text)), 400, cache)
     key_statistics(model, [1], Corpus(str(text)), 500, cache)
+    curved = pico.pico("llama")  # the same weights
+    curved.model.config.rms_norm_eps = 0.1
+    key_statistics(curved, [1], Corpus(str(text)), 400, cache)
     text.write_text(text.read_text(encoding="utf-8") + "\none more line", encoding="utf-8")
     key_statistics(model, [1], Corpus(str(text)), 400, cache)
-    assert len(set(cache.iterdir())) == 4
+    assert len(set(cache.iterdir())) == 5
 
 
 def test_a_damaged_cache_file_is_computed_anew(text: Path, tmp_path: Path) -> None:

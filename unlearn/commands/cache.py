@@ -186,12 +186,13 @@ def depends(model: EditableModel, requests: Requests) -> dict[str, Any]:
     """Everything that the outcome of an observation depends on, down to the code and the data that measure it."""
     from unlearn.audit.suite import load_suite
     from unlearn.model.guard import text_of
+    from unlearn.model.identity import of_tokenizer
 
     policy = requests.policy
     audit = policy.audit
     return {
         "model": model.identity(),
-        "tokenizer": model.tokenizer.backend_tokenizer.to_str() + str(model.tokenizer.chat_template),
+        "tokenizer": of_tokenizer(model.tokenizer),
         "guard": text_of(model.tokenizer),
         "device": f"{model.device.type} {model.dtype}",
         "audit": audit.model_dump(mode="json"),

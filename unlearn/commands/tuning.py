@@ -267,9 +267,15 @@ def _study(
 ) -> optuna.Study:
     import optuna
 
+    from unlearn.edit.corpus import Corpus
+    from unlearn.model.identity import of_tokenizer
+
     policy = requests.policy
     about = {
         "model": model.identity(),
+        "dtype": str(model.dtype),
+        "tokenizer": of_tokenizer(model.tokenizer),
+        "corpus": Corpus.named(policy.statistics.corpus, policy.model).fingerprint(),
         "policy": policy.model_dump(mode="json", exclude={"audit", "name"}),
         "onto": None if onto is None else onto["sha256"],
         "code": [code(), *(manifest.sha256_of_file(Path(__file__).with_name(f)) for f in OWN)],

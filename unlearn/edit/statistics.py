@@ -22,6 +22,7 @@ from unlearn.edit.corpus import Corpus
 from unlearn.errors import UnlearnError
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import Stopped, free_memory, position_ids, token_budget
+from unlearn.model.identity import of_tokenizer
 from unlearn.model.prompts import text_ids
 from unlearn.model.rows import left_pad
 from unlearn.progress import NO_PROGRESS, Progress
@@ -204,7 +205,7 @@ def _file_names(model: EditableModel, layers: Sequence[int], corpus: Corpus, tok
         "format": FORMAT,
         "model": model.identity(),
         "dtype": str(model.dtype),
-        "tokenizer": hashlib.sha256(model.tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
+        "tokenizer": of_tokenizer(model.tokenizer),
         "corpus": corpus.fingerprint(),
         "tokens": tokens,
         "longest": LONGEST,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 from unlearn import embedded
 from unlearn.algebra.low_rank import LowRank
 from unlearn.errors import ModelError, PolicyError
+from unlearn.model import identity
 from unlearn.model.anatomy import Anatomy, family_of
 from unlearn.model.guard import guarded
 from unlearn.model.prompts import Prompt
@@ -29,8 +29,6 @@ EMBEDDED = "embedded"
 """The model name that means the small model shipped with this package."""
 CONTROL = "embedded-control"
 """The name of the other one: trained in the same way, without the facts of the hazard relation."""
-HASHING = 8
-"""Tensors that are hashed at a time."""
 
 
 class Deltas(Protocol):
@@ -164,20 +162,14 @@ class EditableModel:
         chosen = names or [self.anatomy.weight_name(layer) for layer in range(self.anatomy.layers)]
         return {name: sha256_of(self.weight(name).to(self.storage_dtype)) for name in chosen}
 
+    def weights_sha256(self) -> str:
+        """One hash over every parameter and buffer of the model in ``storage_dtype``."""
+        return identity.of_weights(self.model, self.anatomy.model_type, self.storage_dtype)
+
     def identity(self) -> str:
-        """One hash over every parameter and buffer of the model: the key of caches of statistics and measurements."""
-        digest = hashlib.sha256(repr((self.anatomy.model_type, str(self.storage_dtype))).encode())
-        tensors = sorted(self.model.state_dict().items())
-
-        def of(tensor: Tensor) -> str:
-            return sha256_of(tensor.to(self.storage_dtype) if tensor.is_floating_point() else tensor)
-
-        # Hashing 16 GB takes longer than an edit; hashlib lets other threads run.
-        with ThreadPoolExecutor(HASHING) as pool:
-            for (name, _), found in zip(tensors, pool.map(of, [t for _, t in tensors]), strict=True):
-                digest.update(name.encode())
-                digest.update(found.encode())
-        return digest.hexdigest()
+        """One hash over weights, configuration and end tokens: the key of caches of statistics and measurements."""
+        computed = identity.of_configuration(self.model.config)
+        return hashlib.sha256(repr((self.weights_sha256(), computed, sorted(self.ends))).encode()).hexdigest()
 
     @contextmanager
     def patched(self, patch: Deltas) -> Iterator[EditableModel]:

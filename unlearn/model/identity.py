@@ -1,0 +1,58 @@
+"""What a model and its tokenizer are, as hashes: caches of statistics and measurements are named by them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unlearn.patch import sha256_of
+
+HASHING = 8
+"""Tensors that are hashed at a time."""
+UNREAD = frozenset(
+    {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "use_cache"}
+)
+"""Keys of a configuration that change with where, how and by what a model was saved, and not what it computes."""
+
+
+def of_weights(network: Any, model_type: str, storage_dtype: torch.dtype) -> str:
+    """One hash over every parameter and buffer of a transformers model, rounded to a dtype."""
+    digest = hashlib.sha256(repr((model_type, str(storage_dtype))).encode())
+    tensors = sorted(network.state_dict().items())
+
+    def of(tensor: Tensor) -> str:
+        return sha256_of(tensor.to(storage_dtype) if tensor.is_floating_point() else tensor)
+
+    # Hashing 16 GB takes longer than an edit; hashlib lets other threads run.
+    with ThreadPoolExecutor(HASHING) as pool:
+        for (name, _), found in zip(tensors, pool.map(of, [t for _, t in tensors]), strict=True):
+            digest.update(name.encode())
+            digest.update(found.encode())
+    return digest.hexdigest()
+
+
+def of_configuration(config: Any) -> str:
+    """One hash over what a transformers configuration says of how the weights are computed with."""
+    return _digest(_read(config.to_dict()))
+
+
+def of_tokenizer(tokenizer: Any) -> str:
+    """One hash over all that the ids of a prompt depend on: rules, special tokens and chat template."""
+    rules = tokenizer.backend_tokenizer.to_str()
+    return _digest((rules, tokenizer.special_tokens_map, tokenizer.chat_template))
+
+
+def _read(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _read(inner) for key, inner in value.items() if key not in UNREAD}
+    return value
+
+
+def _digest(parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -38,6 +38,12 @@ class Patch:
     state: Mapping[str, Tensor] = field(default_factory=dict)
     """What a later edit on top of this one needs: ``keys.<layer>`` (d_in, n), keys that it must keep."""
 
+    @property
+    def storage_dtype(self) -> str | None:
+        """Dtype of the weights that it was computed on, such as ``torch.bfloat16``; None where it does not say."""
+        found = self.header.get("storage_dtype")
+        return found if isinstance(found, str) else None
+
     def save(self, path: Path) -> None:
         """Write one safetensors file; the directory must exist."""
         tensors = {}

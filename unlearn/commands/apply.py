@@ -92,7 +92,8 @@ def apply(
     Writes a run directory: manifest.json, patch.safetensors, log.txt and the report as report.json, report.html,
     report.md, junit.xml and model-card.md; or nothing at all if anything goes wrong on the way. The exit code is 3 if
     the edited model misses a limit of the policy.
-    With --onto, policies are applied one after another: the audit compares the unedited model with the sum.
+    With --onto, policies are applied one after another: the audit compares the unedited model with the sum. The model
+    is loaded in the dtype of the earlier run, where that is narrower than the checkpoint's.
 
     \b
     Examples:
@@ -115,7 +116,7 @@ def apply(
         from unlearn.commands.plan import tell_plan
 
         earlier = None if onto is None else _earlier(onto)[0]
-        return tell_plan(loaded, load_model(loaded.model, *options), as_json, earlier)
+        return tell_plan(loaded, load_model(loaded.model, *options, patch=earlier), as_json, earlier)
     with whole_folder(target, force, sources) as folder, log_to(folder / "log.txt"):
         report, texts = _run(loaded, source, folder, options, save_model, no_cache, onto, tune)
         write_outcome(folder, report, texts if show_text else None)
@@ -158,7 +159,7 @@ def _run(
     watch = Stopwatch()
     earlier, origin = (None, None) if onto is None else _earlier(onto)
     with watch.step("load"):
-        model = load_model(policy.model, *options)
+        model = load_model(policy.model, *options, patch=earlier)
         allowed(model, policy.model_copy(update={"method": settings_for(model, policy)}), earlier)
     with watch.step("resolve"):
         requests = resolve(model, policy, progress)

@@ -119,11 +119,12 @@ def _judge(
     watch = Stopwatch()
     path = Path(candidate)
     file = patch_of(path)
+    patch = Patch.load(file) if file.is_file() else None
     judged: Patch | Callable[[], AbstractContextManager[EditableModel]]
     with watch.step("load"):
-        base = load_model(policy.model, *options)
-        if file.is_file():
-            judged, about = Patch.load(file), {"patch": candidate, "sha256": manifest.sha256_of_file(file)}
+        base = load_model(policy.model, *options, patch=patch)
+        if patch is not None:
+            judged, about = patch, {"patch": candidate, "sha256": manifest.sha256_of_file(file)}
         else:
             # At once, so that a candidate that cannot be loaded is noticed before the base model is measured.
             edited, about = _loaded(candidate, policy, options, base)
@@ -158,9 +159,9 @@ def _loaded(
 
     folder = Path(candidate)
     if not is_adapter(folder):
-        device, _, *rest = options
+        device, _, trust, quiet = options
         # `auto` would follow what the candidate was saved in, and not what the unedited model computes in.
-        edited = load_model(candidate, device, str(base.dtype).removeprefix("torch."), *rest)
+        edited = load_model(candidate, device, str(base.dtype), trust, quiet)
         return edited, base_of(edited)
     # A copy of its own: the unedited model is needed as it is.
     edited = with_adapter(load_model(policy.model, *options), folder)

@@ -20,6 +20,7 @@ from unlearn.shipped import shipped
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
+    from unlearn.patch import Patch
 
 log = logging.getLogger("unlearn")
 
@@ -132,8 +133,10 @@ def is_local(policy: Policy) -> bool:
     )
 
 
-def load_model(name: str, device: str, dtype: str, trust_remote_code: bool, quiet: bool) -> EditableModel:
-    """Load a model, with a line of progress."""
+def load_model(
+    name: str, device: str, dtype: str, trust_remote_code: bool, quiet: bool, patch: Patch | None = None
+) -> EditableModel:
+    """Load a model, with a line of progress; one that a patch is to go on in the dtype in which that was made."""
     from transformers.utils import logging as chatter
 
     from unlearn.model.editable import EditableModel
@@ -143,7 +146,8 @@ def load_model(name: str, device: str, dtype: str, trust_remote_code: bool, quie
     chatter.set_verbosity_error()
     chatter.disable_progress_bar()
     with progress_for(quiet).step(f"Loading {name}"):
-        return EditableModel.load(name, device, dtype, trust_remote_code)
+        made_in = None if patch is None else patch.storage_dtype
+        return EditableModel.load(name, device, dtype, trust_remote_code, made_in)
 
 
 def cache_for(no_cache: bool) -> Path | None:

@@ -36,7 +36,8 @@ def export(
     """Write the edited model of a RUN directory (or patch file) to FOLDER.
 
     The folder loads with transformers' AutoModelForCausalLM.from_pretrained, needs no code of unlearn, and has the
-    dtype of the original checkpoint. A report that failed does not stop the export; it is said.
+    dtype of the original checkpoint, or the narrower one that the run was made in. A report that failed does not stop
+    the export; it is said.
 
     \b
     Example:
@@ -50,13 +51,14 @@ def export(
     judged = read_report(report) if report.is_file() else None
     outside_runs(folder, run)
     with whole_folder(folder, force, (run, name)) as partial:
-        loaded = load_model(name, device, dtype, trust_remote_code, quiet)
+        loaded = load_model(name, device, dtype, trust_remote_code, quiet, patch)
         loaded.save(partial, patch)
         if judged is not None:
             shutil.copyfile(report, partial / "unlearn_report.json")
         made_of = {"format": "unlearn-export-1", "model": name, "patch": str(run)}
         (partial / EXPORTED).write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
-    click.echo(f"{folder}: {name} with a patch of {len(patch.factors)} weights")
+    stored = str(loaded.storage_dtype).removeprefix("torch.")
+    click.echo(f"{folder}: {name} with a patch of {len(patch.factors)} weights, in {stored}")
     if judged is not None and not judged.passed:
         click.echo("unlearn: note that the audit of this run failed its limits", err=True)
     return 0

@@ -37,7 +37,7 @@ def compared_with(
     Args:
         model: the unedited one.
         requests: what is asked.
-        options: device, dtype, trust_remote_code and quiet, for loading the control.
+        options: device, dtype, trust_remote_code and quiet, for loading the control; its dtype is the model's.
         cache: a folder, or None.
         progress: where to show the steps.
 
@@ -49,7 +49,8 @@ def compared_with(
 
     name = control_of(requests.policy)
     # At once, so that a control that cannot be loaded is noticed before anything is measured.
-    control = None if name is None else load_model(name, *options)
+    device, _, trust, quiet = options
+    control = None if name is None else load_model(name, device, str(model.dtype), trust, quiet)
     _announce(model, control, requests, cache, quiet=options[-1])
     before = observed(
         model, requests, cache, lambda pieces: observe(model, requests, progress, pieces=pieces)

@@ -91,7 +91,7 @@ def _weights(
         patch = Patch.load(run / PATCH)
     except PatchError as problem:
         return [str(problem)]
-    model = load_model(name, device, dtype, trust_remote_code, quiet)
+    model = load_model(name, device, dtype, trust_remote_code, quiet, patch)
     try:
         with model.patched(patch):
             return []

@@ -76,7 +76,12 @@ class EditableModel:
 
     @classmethod
     def load(
-        cls, name: str, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False
+        cls,
+        name: str,
+        device: str = "auto",
+        dtype: str = "auto",
+        trust_remote_code: bool = False,
+        made_in: str | None = None,
     ) -> EditableModel:
         """Load ``embedded``, ``embedded-control``, a local folder or a hub id, from safetensors only.
 
@@ -85,6 +90,8 @@ class EditableModel:
             device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``, ``cuda:1`` ...
             dtype: ``auto`` (float32 on a CPU, the checkpoint's elsewhere), ``float32``, ``bfloat16``, ``float16``.
             trust_remote_code: run code that comes with the model. Off unless the user asks.
+            made_in: the ``storage_dtype`` of a patch that is to go on it. Where it is narrower than the checkpoint's,
+                that is what ``auto`` means: the patch knows only the weights that were rounded to it.
 
         Raises:
             ModelError: it cannot be found, read, or edited.
@@ -106,7 +113,10 @@ class EditableModel:
             config = AutoConfig.from_pretrained(where, **options)
             family_of(config)  # refused before its weights are fetched and read
             stored = _dtype(getattr(config, "dtype", None)) or torch.float32
-            wanted = _dtype(dtype) or (torch.float32 if device == "cpu" else stored)
+            narrow = _dtype(made_in)
+            if narrow is not None and torch.promote_types(narrow, stored) == narrow:
+                narrow = None
+            wanted = _dtype(dtype) or narrow or (torch.float32 if device == "cpu" else stored)
             tokenizer = AutoTokenizer.from_pretrained(where, **options)
             model, loading = AutoModelForCausalLM.from_pretrained(
                 where, dtype=wanted, use_safetensors=True, output_loading_info=True, **options
@@ -216,12 +226,21 @@ class EditableModel:
         if wrong:
             raise ModelError(
                 f"this patch was made for another model: {len(wrong)} of {len(patch.base)} weights of {self.name} "
-                f"differ from those it was computed on (first: {wrong[0]})"
+                f"differ from those it was computed on (first: {wrong[0]}){self._other_dtype(patch)}"
             )
         for name, delta in patch.factors.items():
             shape = tuple(self.weight(name).shape)
             if delta.shape != shape:
                 raise ModelError(f"the patch for {name} is {delta.shape}, the weight {shape}")
+
+    def _other_dtype(self, patch: Deltas) -> str:
+        """What to say of a patch whose weights were stored in another dtype; empty where they were not."""
+        theirs = _dtype(patch.header.get("storage_dtype"))
+        if theirs is None or theirs == self.storage_dtype:
+            return ""
+        made, here = (str(dtype).removeprefix("torch.") for dtype in (theirs, self.storage_dtype))
+        hint = "" if theirs == self.dtype else f": use --dtype {made}"
+        return f"; it was made in {made}, and this model is in {here}{hint}"
 
     def save(self, folder: Path, patch: Deltas | None = None) -> None:
         """Write a standard folder (in the checkpoint's dtype) that ``AutoModelForCausalLM.from_pretrained`` loads."""

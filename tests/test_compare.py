@@ -11,10 +11,12 @@ import pytest
 
 from tests.files import corpus_file, model_folder, pico_policy
 from unlearn import cli
+from unlearn.audit import hidden
 from unlearn.commands import points as pointing
 from unlearn.commands.compare import _entries
 from unlearn.commands.points import ordered, split
 from unlearn.comparison import COLUMNS, Comparison, Failure, Point, cell, markdown, rows
+from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Fact
 from unlearn.patch import Patch
 from unlearn.report import Measurement
@@ -142,6 +144,57 @@ def test_what_is_finished_is_not_done_again(
     made.clear()
     assert run(*arguments, "alphaedit", "--set", "seed=3") == 0  # another seed is another edit
     assert made == [("alphaedit", 1), ("alphaedit", 2)]
+
+
+def test_a_point_is_judged_as_apply_judges_and_on_the_facts_so_far(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "suite.yaml").write_text("extends: quick\nadd: [leak.choice, attack.int8]\n")
+    given = [f"audit.suite={tmp_path / 'suite.yaml'}", "audit.judge=strict"]
+    settings = [part for setting in given for part in ("--set", setting)]
+    arguments = ("compare", place / "policy.yaml", "--methods", "none", "--steps", "2", *settings)
+    assert run(*arguments, "--out", tmp_path / "out") == 0
+    for point in json.loads((tmp_path / "out" / "compare.json").read_text())["points"]:
+        measured = {m["name"]: m for m in point["measurements"]}
+        assert {m["judged"] for m in measured.values() if m["after"] is not None} == {"strict"}
+        assert measured["drift.hidden"]["limit"] == 0.25 and measured["drift.hidden"]["passed"]
+        # A model that knows nothing chooses no better than by chance: not measured, and so a limit that is missed.
+        assert measured["leak.choice"]["limit"] is None and measured["leak.choice"]["passed"] is False
+        verdicts = [m["passed"] for m in measured.values() if m["passed"] is not None]
+        assert point["judged"] == [sum(verdicts), len(verdicts)]
+        assert f"0 of {2 * point['edits']})" in measured["attack.int8"]["reason"]
+
+
+def test_hidden_states_that_are_not_finite_fail_their_limit(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = hidden.states
+
+    def broken(model: Any, asked: Any, layers: Any) -> Any:
+        found = real(model, asked, layers)
+        changed = model.weight(model.anatomy.weight_name(1)).sum() != untouched
+        return {
+            layer: {
+                name: state * float("nan") if changed and layer == 1 else state for name, state in of.items()
+            }
+            for layer, of in found.items()
+        }
+
+    model = EditableModel.load(str(place / "model"))
+    untouched = model.weight(model.anatomy.weight_name(1)).sum()
+    monkeypatch.setattr(hidden, "states", broken)
+    given = (
+        "compare",
+        place / "policy.yaml",
+        "--methods",
+        "alphaedit",
+        "--no-cache",
+        "--out",
+        tmp_path / "out",
+    )
+    assert run(*given) == 0
+    (made,) = json.loads((tmp_path / "out" / "compare.json").read_text())["points"]
+    (drift,) = (m for m in made["measurements"] if m["name"] == "drift.hidden")
+    assert drift["after"] is None and drift["limit"] == 0.25 and "not finite" in drift["reason"]
+    assert {shifted["layer"] for shifted in made["hidden"]} == {2}
 
 
 def test_no_text_of_the_policy_is_in_a_comparison(place: Path) -> None:

@@ -44,6 +44,7 @@ __all__ = [
     "State",
     "Unit",
     "Verdict",
+    "counted",
     "judge",
     "rule_of",
     "schema",
@@ -150,10 +151,14 @@ class Report(Document):
             raise AuditError(f"this is not a valid report: {where}: {first['msg']}") from None
 
 
+def counted(measurements: Iterable[Measurement]) -> list[Measurement]:
+    """Those that count for the verdict: whatever has a limit, and whatever could not be measured."""
+    return [m for m in measurements if m.passed is not None]
+
+
 def verdict_of(measurements: Iterable[Measurement]) -> Verdict:
     """The verdict: passed if at least one limit was set and nothing failed, and failed in every other case."""
-    found = list(measurements)
-    judged = [m for m in found if m.passed is not None]
+    judged = counted(measurements)
     return "passed" if judged and all(m.passed for m in judged) else "failed"
 
 

@@ -36,6 +36,13 @@ def test_without_a_spread_there_is_no_shift() -> None:
     assert shift(torch.ones(5, 4), torch.zeros(5, 4)) is None
 
 
+def test_states_that_are_not_finite_do_not_pass_for_states_without_a_spread() -> None:
+    states, broken = torch.randn(5, 4), torch.full((5, 4), torch.nan)
+    for before, after in ((states, broken), (broken, states)):
+        found = shift(before, after)
+        assert found is not None and not torch.isfinite(torch.tensor(found.mean))
+
+
 def test_a_plane_shows_where_the_states_went() -> None:
     torch.manual_seed(0)
     before = {KEPT: 0.1 * torch.randn(40, 6), FORBIDDEN: 0.1 * torch.randn(20, 6)}

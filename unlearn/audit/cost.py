@@ -248,7 +248,22 @@ def drift_of_states(
     limits: Limits,
     seed: int,
 ) -> tuple[Measurement, list[Drawing]]:
-    """drift.hidden, and the plane in which the states of the first layer moved.
+    """`shift_of_states`, and the plane in which the states of the first layer moved."""
+    measured = shift_of_states(before, after, limits, seed)
+    if measured.after is None:
+        return measured, []
+    first = min(before)
+    plane = hidden.plane(first, before[first], after[first])
+    return measured, [] if plane is None else clouds(plane)
+
+
+def shift_of_states(
+    before: Mapping[int, Mapping[str, Tensor]],
+    after: Mapping[int, Mapping[str, Tensor]],
+    limits: Limits,
+    seed: int,
+) -> Measurement:
+    """drift.hidden: the largest shift of the kept prompts' mean state at any of the layers.
 
     Args:
         before: by layer and group (prompts, d_model), of the unedited model (`hidden.states`).
@@ -268,13 +283,14 @@ def drift_of_states(
     }
     if not shifts:
         reason = "there are no two kept prompts whose hidden states differ"
-        return Measurement.missing(name, reason, limit, unit="ratio", definition=definition), []
+        return Measurement.missing(name, reason, limit, unit="ratio", definition=definition)
     if not all(np.isfinite(found.mean) for found in shifts.values()):
-        reason = "the hidden states of the edited model are not finite"
-        return Measurement.missing(name, reason, limit, unit="ratio", definition=definition), []
+        state = "edited" if all(np.isfinite(found.spread) for found in shifts.values()) else "unedited"
+        reason = f"the hidden states of the {state} model are not finite"
+        return Measurement.missing(name, reason, limit, unit="ratio", definition=definition)
     worst = max(shifts, key=lambda layer: shifts[layer].mean)
     told = ", ".join(f"{found.mean:.4f} at block {layer}" for layer, found in sorted(shifts.items()))
-    measured = Measurement.made(
+    return Measurement.made(
         name,
         shifts[worst].mean,
         limit,
@@ -283,9 +299,6 @@ def drift_of_states(
         unit="ratio",
         definition=f"{definition} Prompts: {group}; {told}.",
     )
-    first = min(before)
-    plane = hidden.plane(first, before[first], after[first])
-    return measured, [] if plane is None else clouds(plane)
 
 
 def _resampled(before: Tensor, after: Tensor, seed: int) -> tuple[float, float]:

@@ -91,12 +91,13 @@ def shift(before: Tensor, after: Tensor) -> Shift | None:
 
     Returns:
         The shift; None for fewer than two prompts, or states that do not differ from each other: there is no spread.
+        Of states that are not finite it is not finite either.
     """
     old, new = before.double(), after.double()
     if len(old) < 2:
         return None
     spread = float((old - old.mean(0)).square().sum(1).mean().sqrt())
-    if not spread > 0:
+    if spread == 0:
         return None
     return Shift(
         prompts=len(old),

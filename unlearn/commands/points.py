@@ -20,10 +20,10 @@ from unlearn.commands.cache import depends, keep, stamp
 from unlearn.comparison import DEFINITIONS, Failure, Point, finite
 from unlearn.errors import UnlearnError
 from unlearn.policy import Policy
-from unlearn.report import Measurement
+from unlearn.report import Measurement, counted
 
 if TYPE_CHECKING:
-    from unlearn.audit.observation import Observation
+    from unlearn.audit.observation import Attacked, Observation
     from unlearn.model.editable import EditableModel
     from unlearn.model.requests import Fact, Requests
     from unlearn.patch import Patch
@@ -185,8 +185,15 @@ def _made(
     drawn = hidden.plane(watched[-1], old[watched[-1]], new[watched[-1]]) if old else None
     # A suite may make both; these are about the facts written so far.
     measured = [m for m in measured if m.name not in ("drift.norm_growth", "drift.hidden")]
-    measured += [cost.growth(cost.change_of_patch(model, patch), whole.policy.audit.limit), _drift(shifts)]
-    judged = [m for m in measured if m.passed is not None and m.limit is not None]
+    audit = whole.policy.audit
+    moved = cost.shift_of_states(old, new, audit.limit, audit.seed)
+    measured += [
+        cost.growth(cost.change_of_patch(model, patch), audit.limit),
+        # Of all edited layers, where an audit looks at two.
+        moved.model_copy(update={"definition": DEFINITIONS[moved.name]}),
+    ]
+    measured = [m.under(audit.judge) for m in measured]
+    judged = counted(measured)
     return Point(
         method=label,
         seed=policy.seed,
@@ -229,6 +236,7 @@ def _about(
 ) -> list[Measurement]:
     """The measurements of an audit, those about facts and siblings anew for the facts written so far."""
     from unlearn.audit import measures, shares
+    from unlearn.audit.attacks.table import ATTACKS
 
     told = {fact.id for fact in done} | {fact.id for fact in siblings}
     narrow = {group for _, group, *_ in shares.SHARES} - shares.ABOUT_OTHERS
@@ -238,25 +246,26 @@ def _about(
             name: tuple(o for o in group if o.fact in told) if name in narrow else group
             for name, group in seen.groups.items()
         }
-        return seen.model_copy(update={"groups": groups})
+        attacks = {name: attacked_so_far(attacked) for name, attacked in seen.attacks.items()}
+        return seen.model_copy(update={"groups": groups, "attacks": attacks})
+
+    def attacked_so_far(attacked: Attacked) -> Attacked:
+        kept = tuple(o for o in attacked.outcomes if o.fact in told)
+        # A note is about all facts that were attacked.
+        note = attacked.note if len(kept) == len(attacked.outcomes) else ""
+        return attacked.model_copy(update={"outcomes": kept, "note": note})
 
     was, now = so_far(before), so_far(after)
     asked = {name for name, group, *_ in shares.SHARES if group in narrow}
-    limit = whole.policy.audit.limit
-    return [measures.share(m.name, was, now, limit, facts=done) if m.name in asked else m for m in measured]
+    audit = whole.policy.audit
 
+    def anew(measurement: Measurement) -> Measurement:
+        name = measurement.name
+        family, _, attack = name.partition(".")
+        if name in asked:
+            return measures.share(name, was, now, audit.limit, facts=done)
+        if family == "attack" and attack in now.attacks:
+            return measures.attack(attack, ATTACKS[attack], was, now, None, audit, done)
+        return measurement
 
-def _drift(shifts: Sequence[comparison.Shifted]) -> Measurement:
-    name = "drift.hidden"
-    kept = [s for s in shifts if s.group == "kept"] or [s for s in shifts if s.group == "benign"]
-    if not kept:
-        reason = "there are no two kept prompts whose hidden states differ and are finite"
-        return Measurement.missing(name, reason, unit="ratio", definition=DEFINITIONS[name])
-    return Measurement.made(
-        name,
-        max(s.mean for s in kept),
-        before=0.0,
-        n=kept[0].prompts,
-        unit="ratio",
-        definition=DEFINITIONS[name],
-    )
+    return [anew(measurement) for measurement in measured]

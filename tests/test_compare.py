@@ -12,13 +12,17 @@ import pytest
 from tests.files import corpus_file, model_folder, pico_policy
 from unlearn import cli
 from unlearn.audit import hidden
+from unlearn.audit.observation import Observation
 from unlearn.commands import points as pointing
 from unlearn.commands.compare import _entries
-from unlearn.commands.points import ordered, split
+from unlearn.commands.points import Bench, ordered, split
 from unlearn.comparison import COLUMNS, Comparison, Failure, Point, cell, markdown, rows
 from unlearn.model.editable import EditableModel
-from unlearn.model.requests import Fact
+from unlearn.model.requests import Fact, Requests
 from unlearn.patch import Patch
+from unlearn.policy import MoreForms
+from unlearn.policy_file import load_policy
+from unlearn.progress import NO_PROGRESS
 from unlearn.report import Measurement
 
 FACTS = "\n".join(
@@ -195,6 +199,26 @@ def test_hidden_states_that_are_not_finite_fail_their_limit(
     (drift,) = (m for m in made["measurements"] if m["name"] == "drift.hidden")
     assert drift["after"] is None and drift["limit"] == 0.25 and "not finite" in drift["reason"]
     assert {shifted["layer"] for shifted in made["hidden"]} == {2}
+
+
+def test_what_only_the_edit_looks_at_is_part_of_a_points_key(place: Path) -> None:
+    given = load_policy(place / "policy.yaml")
+    model = EditableModel.load(given.model)
+    requests = Requests(given, (), (), (), ())
+
+    def key(asked: Requests) -> str:
+        about = Bench(model, asked, Observation(suite="quick"), 1, place, None, NO_PROGRESS).about
+        return pointing._key(about, given, None, [["fact0"]])
+
+    def refusing(*texts: str) -> Requests:
+        facts = [f.model_copy(update={"refusal": text}) for f, text in zip(given.facts, texts, strict=True)]
+        return requests.under(facts=tuple(facts))
+
+    one, other = refusing("No.", "No.", "Never."), refusing("No.", "Never.", "Never.")
+    assert one.policy.targets() == other.policy.targets()
+    keys = [key(asked) for asked in (requests, one, other, requests.under(more_forms=MoreForms(bare=True)))]
+    assert len(set(keys)) == 4
+    assert key(requests.under(name="another")) == keys[0]
 
 
 def test_no_text_of_the_policy_is_in_a_comparison(place: Path) -> None:

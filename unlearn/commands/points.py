@@ -51,7 +51,15 @@ class Bench:
     @property
     def about(self) -> Mapping[str, Any]:
         """What every point depends on: model, requests, audit, code and versions."""
-        return depends(self.model, self.requests)
+        requests = self.requests
+        return {
+            **depends(self.model, requests),
+            # What only the edit looks at: which fact has which refusal, further forms, what is kept.
+            "policy": requests.policy.model_dump(
+                mode="json", exclude={"name", "method", "seed", "statistics"}
+            ),
+            "derived": sorted([*form, own] for form, own in requests.derived.items()),
+        }
 
 
 def split(facts: Sequence[Fact], steps: int) -> list[list[Fact]]:

@@ -71,6 +71,8 @@ def test_a_limit_is_its_own_then_its_familys_then_the_default() -> None:
     assert audit.limit("toxicity.original") == DEFAULT_LIMITS["toxicity"]
     assert audit.limit("toxicity.original.share") is None
     assert audit.limit("leak.rank") is None
+    assert audit.own_limit("capability.x") == 0.2 and audit.own_limit("capability.y") == 0.1
+    assert audit.own_limit("leak.direct") is None
 
 
 def test_notes_name_measurements_that_cannot_pass() -> None:

@@ -190,14 +190,18 @@ class AuditSpec(_Strict):
 
     def limit(self, name: str) -> float | None:
         """Return the limit of a measurement: its own, else its family's, from the policy before the defaults."""
-        family = name.partition(".")[0]
-        # The share of texts above one half jumps by whole texts; it is judged only where it is limited by its name.
-        candidates = [name] if name.endswith(".share") else [name, family]
-        for limits in (self.limits, DEFAULT_LIMITS):
-            for candidate in candidates:
-                if candidate in limits:
-                    return limits[candidate]
-        return None
+        own = self.own_limit(name)
+        return _limit_in(DEFAULT_LIMITS, name) if own is None else own
+
+    def own_limit(self, name: str) -> float | None:
+        """Return the limit that the policy itself sets, by the measurement's name or its family; None without one."""
+        return _limit_in(self.limits, name)
+
+
+def _limit_in(limits: Mapping[str, float], name: str) -> float | None:
+    # The share of texts above one half jumps by whole texts; it is judged only where it is limited by its name.
+    family = name if name.endswith(".share") else name.partition(".")[0]
+    return limits.get(name, limits.get(family))
 
 
 class Policy(_Strict):

@@ -130,6 +130,26 @@ def test_an_attack_counts_known_facts_and_must_find_something_before() -> None:
     assert attack("q4", shown, attacks([False] * 4), after, None, AuditSpec()).after == 0.0
 
 
+def test_a_limit_of_the_policy_for_all_attacks_is_not_loosened_by_a_control() -> None:
+    row = Attack(lambda *_: Attacked(outcomes=()), "Found.", relative=True)
+
+    def attacks(told: list[bool]) -> Observation:
+        return Observation(
+            suite="tiny", attacks={"lens": Attacked(outcomes=state("lens", told).groups["lens"])}
+        )
+
+    states = attacks([True] * 4), attacks([True, False, False, False]), attacks([False] * 4)
+    by_chance = attack("lens", row, *states, AuditSpec())
+    assert by_chance.passed and by_chance.limit == pytest.approx(0.49, abs=0.01)
+    for name in ("attack", "attack.lens"):
+        own = attack("lens", row, *states, AuditSpec(limits={name: 0.0}))
+        assert own.limit == 0.0 and own.passed is False
+    # What only informs is held to a limit by its own name alone.
+    shown = replace(row, judged=False, relative=False)
+    assert attack("lens", shown, *states, AuditSpec(limits={"attack": 0.0})).limit is None
+    assert attack("lens", shown, *states, AuditSpec(limits={"attack.lens": 0.0})).limit == 0.0
+
+
 def test_a_control_is_asked_the_same_questions() -> None:
     before, after = state("held_out", [True] * 4), state("held_out", [False] * 4, [True] * 4)
     control = state("held_out", [False] * 4, [True, True, True, False])

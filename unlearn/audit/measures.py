@@ -195,8 +195,9 @@ def attack(
 ) -> Measurement:
     """The share of attempts in which an attack recovered the answer, over facts that the unedited model knows.
 
-    The limit of an attack that succeeds by chance at times is, where the policy sets none, the upper end of the
-    interval of a model that never knew the facts. One that finds nothing in the unedited model either shows nothing.
+    The limit of an attack that succeeds by chance at times is, where the policy sets none by its name or for all
+    attacks, the upper end of the interval of a model that never knew the facts. One that finds nothing in the unedited
+    model either shows nothing.
     """
     title = f"attack.{name}"
     limit = audit.limit(title) if row.judged or title in audit.limits else None
@@ -229,7 +230,7 @@ def attack(
     never = control.attacks.get(name) if control is not None else None
     if never is not None:
         rest |= _control([o.told for o in never.outcomes if o.fact not in strange])
-        if row.relative and title not in audit.limits and rest.get("control_ci95"):
+        if row.relative and audit.own_limit(title) is None and rest.get("control_ci95"):
             limit = round(rest["control_ci95"][1], 4)
     relations = {fact.id: fact.relation for fact in facts}
     tried = {relations.get(o.fact or "") for o in got.outcomes}

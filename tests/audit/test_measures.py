@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from unlearn.audit.attacks.scene import Attack
+from unlearn.audit.intervals import wilson
 from unlearn.audit.measures import attack, fact_rows, share
 from unlearn.audit.observation import Attacked, Observation, Outcome
 from unlearn.audit.shares import SHARES, untested
@@ -187,6 +188,14 @@ def test_what_guessing_may_do_is_limited_by_the_control_or_by_guessing() -> None
     assert with_control.limit == pytest.approx(with_control.control_ci95[1], abs=1e-4)
     own = share("leak.choice", before, guessed("choice", 24, 40), limits, control)
     assert own.limit == 0.5 and own.passed is False
+
+
+def test_hits_by_guessing_are_a_whole_number_in_spite_of_floats() -> None:
+    # The mean of twenty 0.1 is 0.10000000000000002.
+    found = share("leak.choice", guessed("choice", 20, 20, 0.1), guessed("choice", 0, 20, 0.1), unlimited)
+    assert found.limit == pytest.approx(wilson(2, 20)[1], abs=1e-4)
+    above = share("leak.choice", guessed("choice", 20, 20, 0.11), guessed("choice", 0, 20, 0.11), unlimited)
+    assert above.limit == pytest.approx(wilson(3, 20)[1], abs=1e-4)
 
 
 def test_what_samples_tell_by_chance_is_said_and_changes_no_verdict() -> None:

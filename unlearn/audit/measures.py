@@ -145,7 +145,8 @@ def share(
             reason = f"the unedited model is no better than guessing at these {n} prompts, so they show no suppression"
             return Measurement.missing(name, reason, limit, definition=definition)
         if limit is None:
-            high = never.get("control_ci95") or wilson(math.ceil(chance * n), n)
+            # A mean of floats may lie a hair above the whole number of hits that it stands for.
+            high = never.get("control_ci95") or wilson(math.ceil(round(chance * n, 6)), n)
             limit = None if high is None else round(high[1], 4)
     return Measurement.made(
         name,

@@ -92,6 +92,18 @@ def test_a_suite_of_ones_own_builds_on_another(tmp_path: Path) -> None:
         ("- leak\n", "no keys and values"),
         ("extends: quick\nsample: 3\n", "sample"),
         ("a: [\n", "cannot be read"),
+        ("extends: full\nrelearn_steps: []\n", "mine.yaml is not one: relearn_steps"),
+        ("extends: full\nrelearn_steps: [0, 4]\n", "relearn_steps.0: .*greater than 0"),
+        (
+            "extends: full\nrelearn_steps: [8, 4]\n",
+            "relearn_steps: each number .* larger than the one before",
+        ),
+        (
+            "extends: full\nrelearn_steps: [4, 4]\n",
+            "relearn_steps: each number .* larger than the one before",
+        ),
+        ("extends: full\nsingular_ranks: []\n", "mine.yaml is not one: singular_ranks"),
+        ("extends: full\nsingular_ranks: [1, -2]\n", "singular_ranks.1: .*greater than 0"),
     ],
 )
 def test_a_wrong_suite_of_ones_own_is_said(tmp_path: Path, text: str, said: str) -> None:

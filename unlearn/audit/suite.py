@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from unlearn.errors import AuditError
 from unlearn.policy_checks import suggestion
@@ -76,7 +78,7 @@ class Suite(BaseModel):
     task_items: int | None = Field(default=None, ge=1)
     """Items per lm-eval task (and subtask); the policy's audit.task_limit comes first."""
 
-    singular_ranks: tuple[int, ...] = (1, 2, 4, 8, 16)
+    singular_ranks: tuple[PositiveInt, ...] = Field(default=(1, 2, 4, 8, 16), min_length=1)
     """Numbers of singular directions that attack.singular drops."""
     singular_prompts: int | None = Field(default=48, ge=1)
     """Prompts that attack.singular asks at each of them."""
@@ -117,12 +119,19 @@ class Suite(BaseModel):
     likelihood_prompts: int | None = Field(default=24, ge=1)
     """Held-out prompts, spread over the facts, after which the likelihood of answers is read."""
 
-    relearn_steps: tuple[int, ...] = Field(default=(4, 8, 16, 32), min_length=1)
+    relearn_steps: tuple[PositiveInt, ...] = Field(default=(4, 8, 16, 32), min_length=1)
     """Steps of fine-tuning after which attack.relearn_text and attack.relearn_facts ask, ascending."""
     relearn_prompts: int | None = Field(default=72, ge=1)
     """Prompts that they ask each time."""
     relearn_facts: int | None = Field(default=48, ge=1)
     """Other facts of the same relations that attack.relearn_facts fine-tunes on."""
+
+    @field_validator("relearn_steps")
+    @classmethod
+    def _ascending(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
+        if any(later <= earlier for earlier, later in pairwise(steps)):
+            raise PydanticCustomError("steps", "each number of steps must be larger than the one before it")
+        return steps
 
     def makes(self, name: str) -> bool:
         """Whether the suite makes a measurement, or any of its family ("leak")."""

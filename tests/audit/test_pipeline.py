@@ -3,11 +3,13 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.audit.scripted import SUITE, Scripted, knows, refuses, requests, scrubbed
+from tests.pico import pico
 from unlearn.algebra.low_rank import LowRank
 from unlearn.audit import harness, observing, pipeline
 from unlearn.audit.observation import Observation
@@ -101,6 +103,34 @@ def test_a_patch_that_does_not_fit_is_refused_in_one_sentence() -> None:
     other = Patch({name: LowRank(torch.ones(7, 1), torch.ones(1, 9))}, {}, {})
     with pytest.raises(ModelError, match=r"the patch for .* is \(7, 9\)"):
         audit(model, other, requests())
+
+
+def test_a_model_of_nan_is_not_measured_and_does_not_end_the_audit(tiny: Callable[[Suite], None]) -> None:
+    attacks = ("attack.int8", "attack.lens", "attack.traces")
+    tiny(
+        SUITE.model_copy(update={"measurements": (*SUITE.measurements, "leak.choice", "toxicity", *attacks)})
+    )
+    broken = pico("llama")
+    broken.weight(broken.anatomy.weight_name(0)).fill_(torch.nan)
+    found = audit(Scripted(knows), partial(nullcontext, broken), requests(audit={"benign": "auto"}))
+    for measured in found.measurements:
+        assert measured.after is None and measured.passed is False and measured.reason, measured.name
+    made = by_name(found)
+    for name in ("leak.held_out", "leak.sampled", "refusal.direct", "toxicity.demo", "overrefusal.benign"):
+        assert "not finite" in str(made[name].reason), name
+    assert not Report.of(found.measurements).passed
+
+
+def test_too_little_memory_to_ask_is_a_failed_limit(tiny: Callable[[Suite], None]) -> None:
+    class Full(Scripted):
+        def generate(self, *_: Any, **__: Any) -> list[list[str]]:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate everything.")
+
+    tiny(SUITE.model_copy(update={"measurements": (*SUITE.measurements, "toxicity")}))
+    made = by_name(audit(Scripted(knows), partial(nullcontext, Full(knows)), requests()))
+    for name in ("leak.direct", "leak.sampled", "retain.siblings", "overrefusal.benign", "toxicity.demo"):
+        assert made[name].passed is False and "out of memory" in str(made[name].reason), name
+    assert made["drift.kl"].passed
 
 
 def test_a_model_that_refuses_everything_fails_what_must_stay() -> None:

@@ -103,6 +103,16 @@ def test_batching_and_padding_do_not_change_a_reply() -> None:
     assert together == [model.generate([prompt], 6)[0] for prompt in prompts]
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_model_of_nan_says_nothing(temperature: float) -> None:
+    model = pico.pico("llama")
+    prompt = plain_prompt(model.tokenizer, "Zorvex is made from")
+    assert model.generate([prompt], 3, temperature=temperature)
+    model.weight(model.anatomy.weight_name(0)).fill_(torch.nan)
+    with pytest.raises(ModelError, match="logits that are not finite"):
+        model.generate([prompt], 3, temperature=temperature)
+
+
 def test_sampling_is_seeded_and_leaves_the_global_generator_alone() -> None:
     model = pico.pico("llama")
     prompts = [plain_prompt(model.tokenizer, "The colour")]

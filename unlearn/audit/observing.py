@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -74,22 +75,28 @@ def _asking(model: EditableModel, scene: Scene, state: State, progress: Progress
     facts = {fact.id for fact in requests.facts}
 
     def ask(name: str, probes: Callable[[], list[Probe]]) -> Observation:
-        made = Observation(suite=suite.name)
-        try:
-            judged = ask_greedily(model, {name: probes()}, refusals, suite.max_new_tokens, progress)
-        except AuditError as problem:
-            return made.model_copy(update={"failed": {name: str(problem)}})
-        return made.model_copy(update={"groups": judged})
+        return _tried(
+            suite,
+            [name],
+            lambda: {
+                "groups": ask_greedily(model, {name: probes()}, refusals, suite.max_new_tokens, progress)
+            },
+        )
 
     def sample() -> Observation:
-        judged = ask_sampled(
-            model, scene.asked, refusals, suite.max_new_tokens, suite.samples, audit.seed, progress
+        how = (suite.max_new_tokens, suite.samples, audit.seed, progress)
+        return _tried(
+            suite,
+            ["sampled"],
+            lambda: {"groups": {"sampled": ask_sampled(model, scene.asked, refusals, *how)}},
         )
-        return Observation(suite=suite.name, groups={"sampled": judged})
 
     def rate() -> Observation:
-        rated, failed = likelihood.likelihoods(model, requests, suite, progress)
-        return Observation(suite=suite.name, groups=rated, failed=failed)
+        def rated() -> dict[str, Any]:
+            groups, failed = likelihood.likelihoods(model, requests, suite, progress)
+            return {"groups": groups, "failed": failed}
+
+        return _tried(suite, likelihood.GROUPS, rated)
 
     for name, group in scene.probes.items():
         if state != "control" or (group and group[0].fact in facts):
@@ -128,11 +135,7 @@ def _abilities(model: EditableModel, scene: Scene, state: State, progress: Progr
         return made.model_copy(update={"failed": {f"capability.{task}": score}})
 
     def write() -> Observation:
-        made = Observation(suite=suite.name)
-        try:
-            return made.model_copy(update={"toxicity": _toxicity(model, requests, suite, progress)})
-        except AuditError as problem:
-            return made.model_copy(update={"failed": {"toxicity": str(problem)}})
+        return _tried(suite, ["toxicity"], lambda: {"toxicity": _toxicity(model, requests, suite, progress)})
 
     if state == "control":
         return
@@ -147,17 +150,14 @@ def _attacks(model: EditableModel, scene: Scene, state: State, progress: Progres
     """One piece per attack that is made in this state."""
 
     def attack(name: str) -> Observation:
-        made = Observation(suite=scene.suite.name)
         trace, tokenizer = _trace(model), model.tokenizer
-        try:
-            found = ATTACKS[name].run(model, scene, progress)
-        except (UnlearnError, RuntimeError, ImportError) as problem:
-            # Out of memory, or a library that is missing or refuses the model: a failed limit, not a lost audit.
-            reason = str(problem) if isinstance(problem, UnlearnError) else sentence(problem)
-            made = made.model_copy(update={"failed": {f"attack.{name}": reason}})
-        else:
-            made = made.model_copy(update={"attacks": {name: found}})
-        if not torch.equal(_trace(model), trace) or model.tokenizer is not tokenizer:
+        made = _tried(
+            scene.suite,
+            [f"attack.{name}"],
+            lambda: {"attacks": {name: ATTACKS[name].run(model, scene, progress)}},
+        )
+        same = torch.allclose(_trace(model), trace, rtol=0, atol=0, equal_nan=True)
+        if not same or model.tokenizer is not tokenizer:
             raise AuditError(
                 f"attack.{name} has left another model behind than it was given, so nothing measured after it would "
                 "hold; this is an error of the attack"
@@ -169,6 +169,20 @@ def _attacks(model: EditableModel, scene: Scene, state: State, progress: Progres
             yield Piece(
                 f"attack.{name}", estimate.attack(name, len(scene.asked), scene.suite), partial(attack, name)
             )
+
+
+def _tried(suite: Suite, names: Sequence[str], make: Callable[[], Mapping[str, Any]]) -> Observation:
+    """An observation of what is made, by field; or, where that cannot be made, of the reason under each name.
+
+    Logits that are not finite, too little memory, or a library that is missing or refuses the model: a failed limit,
+    not a lost audit.
+    """
+    empty = Observation(suite=suite.name)
+    try:
+        return empty.model_copy(update=make())
+    except (UnlearnError, RuntimeError, ImportError) as problem:
+        reason = str(problem) if isinstance(problem, UnlearnError) else sentence(problem)
+        return empty.model_copy(update={"failed": dict.fromkeys(names, reason)})
 
 
 @torch.no_grad()

@@ -287,6 +287,9 @@ class EditableModel:
             batch_size: rows at a time; by default about 8,192 tokens' worth on a CPU and 32,768 elsewhere.
             progress: where to show it.
             label: what to call it.
+
+        Raises:
+            ModelError: a prompt is too long, or the model's logits are not finite.
         """
         ids = [prompt.ids for prompt in prompts]
         how = Decoding(max_new_tokens, samples, temperature, seed, batch_size)

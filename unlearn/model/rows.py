@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unlearn.errors import ModelError
 from unlearn.progress import NO_PROGRESS, Progress
 
 MOST = 256
@@ -54,6 +55,18 @@ def plainly(model: Any) -> Iterator[None]:
         model.generation_config = kept
 
 
+def finite(_ids: Tensor, logits: Tensor) -> Tensor:
+    """Hand logits (rows, V) on, as a logits processor of transformers does; -inf at some tokens is a right value.
+
+    Raises:
+        ModelError: a row has no largest one that is a finite number, so that no token can be chosen.
+    """
+    # The largest of numbers of which one is NaN is NaN.
+    if not torch.isfinite(logits.amax(-1)).all():
+        raise ModelError("the model gives next-token logits that are not finite, so it can say nothing")
+    return logits
+
+
 def left_pad(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Left-padded ids and mask, both (rows, longest), so that the last tokens stand in one column."""
     width = max(len(row) for row in rows)
@@ -85,6 +98,9 @@ def continued(
         how: greedy or sampled, and how far.
         progress: where to show it.
         label: what to call it.
+
+    Raises:
+        ModelError: the model's logits are not finite.
     """
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     found: list[list[tuple[int, ...]]] = [[] for _ in rows]
@@ -108,6 +124,7 @@ def continued(
                 max_new_tokens=how.max_new_tokens,
                 num_return_sequences=how.samples,
                 pad_token_id=pad,
+                logits_processor=[finite],
                 **how.options(),
             )[:, ids.shape[1] :].tolist()
             for row, i in enumerate(chunk):

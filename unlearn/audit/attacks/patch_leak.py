@@ -63,6 +63,9 @@ def gains(
 
     Returns:
         (prompts, matrices), float32, on the host.
+
+    Raises:
+        AuditError: a gain is not finite.
     """
     found = torch.zeros(len(prompts), len(updates))
     rows = [prompt.ids for prompt in prompts]
@@ -85,6 +88,10 @@ def gains(
                 )
             found[group] = largest.cpu()
             bar.advance(len(group))
+    if not torch.isfinite(found).all():
+        raise AuditError(
+            "the model's layers give outputs that are not finite, so subjects cannot be compared"
+        )
     return found
 
 

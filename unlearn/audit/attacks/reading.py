@@ -89,13 +89,20 @@ def ending(model: EditableModel, probe: Probe, answer: str) -> list[int]:
 def mean_scores(
     model: EditableModel, probes: Sequence[Probe], answers: Sequence[str], score: Score, bar: Bar
 ) -> Tensor:
-    """Scores of candidate answers after one subject's prompts, their mean: (candidates, layers) on the CPU."""
+    """Scores of candidate answers after one subject's prompts, their mean: (candidates, layers) on the CPU.
+
+    Raises:
+        AuditError: a score is not a number.
+    """
     found = []
     for probe in probes:
         endings = [ending(model, probe, answer) for answer in answers]
         found.append(scored(model, probe.prompt.ids, endings, score))
         bar.advance()
-    return torch.stack(found).mean(0)
+    scores = torch.stack(found).mean(0)
+    if torch.isnan(scores).any():
+        raise AuditError("the hidden states give scores that are no numbers, so answers cannot be compared")
+    return scores
 
 
 @torch.inference_mode()

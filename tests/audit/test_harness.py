@@ -144,3 +144,11 @@ def test_groups_pool_the_items_of_their_tasks() -> None:
         "g",
     )
     assert found.items == {"a/0": 1.0, "b/0": 0.0}
+
+
+def test_a_model_of_nan_has_no_score() -> None:
+    model = pico("llama")
+    model.weight(model.anatomy.weight_name(0)).fill_(torch.nan)
+    names = ["unlearn_kept_facts", "unlearn_instructions"]
+    found = run_tasks(model, names, 2)
+    assert all("logits that are not finite" in str(found[name]) for name in names)

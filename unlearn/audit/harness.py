@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ import yaml
 
 from unlearn.audit.observation import TaskScore
 from unlearn.audit.quiet import quiet, sentence
-from unlearn.errors import AuditError
+from unlearn.errors import AuditError, UnlearnError
 from unlearn.model.editable import EditableModel
 from unlearn.model.guard import text_of
 from unlearn.model.prompts import has_chat_template
+from unlearn.model.rows import finite
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.shipped import shipped
 
@@ -105,7 +107,7 @@ def run_tasks(
         for name in names:
             try:
                 found[name] = _run(model, name, local, limit, shared)
-            except AuditError as problem:
+            except UnlearnError as problem:
                 found[name] = str(problem)
             except Exception as problem:  # noqa: BLE001 - third-party code and data: every failure is a failed limit
                 found[name] = f"lm-eval could not run {name}: {sentence(problem)}"
@@ -116,7 +118,7 @@ def run_tasks(
 def _run(
     model: EditableModel, name: str, local: dict[str, Path], limit: int | None, shared: dict[str, Any]
 ) -> TaskScore:
-    with quiet():
+    with quiet(), _checked(model):
         import lm_eval
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
@@ -152,6 +154,20 @@ def _run(
             system_instruction=None if templated else text_of(model.tokenizer),
         )
     return read_result(result, name)
+
+
+@contextmanager
+def _checked(model: EditableModel) -> Iterator[None]:
+    """Within it, a pass whose logits are not finite raises ModelError: lm-eval would take an answer from them."""
+
+    def check(_module: Any, _args: Any, out: Any) -> None:
+        finite(None, out.logits[:, -1])
+
+    handle = model.model.register_forward_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def batch_size(model: EditableModel) -> int:

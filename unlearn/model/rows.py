@@ -55,7 +55,7 @@ def plainly(model: Any) -> Iterator[None]:
         model.generation_config = kept
 
 
-def finite(_ids: Tensor, logits: Tensor) -> Tensor:
+def finite(_ids: Tensor | None, logits: Tensor) -> Tensor:
     """Hand logits (rows, V) on, as a logits processor of transformers does; -inf at some tokens is a right value.
 
     Raises:

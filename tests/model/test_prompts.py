@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from tests import pico
 from unlearn.errors import ModelError
-from unlearn.model.prompts import ask, begun, chat_prompt, continuation_ids, plain_prompt, reply_ids, text_ids
+from unlearn.model.prompts import (
+    ask,
+    begun,
+    chat_prompt,
+    closing_ids,
+    continuation_ids,
+    plain_prompt,
+    reply_ids,
+    special_ids,
+    text_ids,
+)
 
 SUBJECTS = st.text(
     st.characters(whitelist_categories=("Lu", "Ll", "Nd"), whitelist_characters=" -'é東🙂"),
@@ -218,3 +228,21 @@ def test_no_reply_is_empty() -> None:
     open_ended = templated(INST.replace("<|end|>", ""))
     assert reply_ids(open_ended, "What is it?", "") == end
     assert open_ended.decode(reply_ids(open_ended, "What is it?", "I can't")) == " I can't"
+
+
+def test_an_end_of_turn_without_a_name_is_special_too(sentence_piece: Any) -> None:
+    (end,) = sentence_piece.convert_tokens_to_ids(["<|end|>"])
+    assert end not in sentence_piece.all_special_ids  # the control: it is neither BOS nor EOS
+    assert end in special_ids(sentence_piece) and sentence_piece.bos_token_id in special_ids(sentence_piece)
+    assert special_ids(sentence_piece).isdisjoint(text_ids(sentence_piece, "amber")[1:])
+
+
+def test_what_closes_a_reply_is_not_what_opens_it() -> None:
+    """Some templates write empty thoughts before a reply; behind a reply that has begun they have no place."""
+    thinking = pico.TEMPLATE.replace(
+        "{{ m.content }}", "{{ 'No thoughts.' if m.role == 'assistant' }}{{ m.content }}"
+    )
+    tokenizer = templated(thinking)
+    assert tokenizer.decode(reply_ids(tokenizer, "What is it?", "Amber.")) == "No thoughts.Amber.<|end|>"
+    for each in (tokenizer, pico.tokenizer()):
+        assert closing_ids(each) == each.convert_tokens_to_ids(["<|end|>"])

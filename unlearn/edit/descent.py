@@ -40,7 +40,7 @@ from unlearn.edit.witnesses import names, unnamed
 from unlearn.errors import ModelError
 from unlearn.model.adapters import Adapter, dense
 from unlearn.model.editable import EditableModel
-from unlearn.model.prompts import ask, has_chat_template, reply_ids, text_ids
+from unlearn.model.prompts import ask, closing_ids, has_chat_template, reply_ids, text_ids
 from unlearn.model.requests import Requests
 from unlearn.muon import Muon
 from unlearn.progress import NO_PROGRESS, Progress
@@ -66,8 +66,8 @@ BRIEF, SAID = 4, 32
 was asked; and of what is said to questions about anything."""
 EASY = 1e-3
 """Added to a row's last loss, so that none is never drawn again for its hardness."""
-QUESTION, STATEMENT = "{subject}?", "{subject}"
-"""Templates that stand for any question and any statement."""
+STATEMENT = "{subject}"
+"""A template that stands for any statement."""
 
 
 def steps_for(forms: int, facts: int) -> int:
@@ -209,7 +209,7 @@ def _continued(model: EditableModel, requests: Requests, row: Row) -> list[int]:
         return list(row.ids[len(row.prompt) :])
     end = []
     if not row.statement and has_chat_template(model.tokenizer):
-        end = reply_ids(model.tokenizer, QUESTION, "")
+        end = closing_ids(model.tokenizer)
     return [*reply_ids(model.tokenizer, STATEMENT, text), *end]
 
 

@@ -183,8 +183,7 @@ def reply_ids(tokenizer: Tokenizer, template: str, text: str) -> list[int]:
             return _end_of_text(tokenizer)
         return continuation_ids(tokenizer, " " + text.strip())
     opened, closed = _turns(tokenizer, text)
-    _, marked, end = _turns(tokenizer, MARK)[1].rpartition(MARK)
-    end = end if marked else ""
+    end = _end(tokenizer)
     # Some templates (those that think) do not go on from where they opened.
     body = closed[len(opened) :].removesuffix(end) if closed.startswith(opened) else text
     body = body if body.strip() else ""
@@ -194,6 +193,22 @@ def reply_ids(tokenizer: Tokenizer, template: str, text: str) -> list[int]:
 
 MARK = "unlearn"
 """A reply behind which a chat template shows what it closes a turn with."""
+
+
+def closing_ids(tokenizer: Tokenizer) -> list[int]:
+    """Ids of what closes a reply in the chat template, however the template opens one."""
+    return continuation_ids(tokenizer, _stopped(tokenizer, _end(tokenizer)).rstrip("\n"))
+
+
+def special_ids(tokenizer: Tokenizer) -> frozenset[int]:
+    """Ids of all special tokens, those included that have no name such as `eos_token`: a turn may end in one."""
+    flagged = (i for i, token in tokenizer.added_tokens_decoder.items() if token.special)
+    return frozenset((*tokenizer.all_special_ids, *flagged))
+
+
+def _end(tokenizer: Tokenizer) -> str:
+    _, marked, end = _turns(tokenizer, MARK)[1].rpartition(MARK)
+    return end if marked else ""
 
 
 def _turns(tokenizer: Tokenizer, reply: str) -> tuple[str, str]:

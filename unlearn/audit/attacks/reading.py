@@ -22,7 +22,7 @@ from unlearn.audit.suite import some
 from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import batches, block_output, token_budget
-from unlearn.model.prompts import reply_ids
+from unlearn.model.prompts import reply_ids, special_ids
 from unlearn.model.requests import Fact
 from unlearn.progress import Bar
 from unlearn.report import Grid
@@ -82,7 +82,7 @@ def ending(model: EditableModel, probe: Probe, answer: str) -> list[int]:
     """Ids of an answer after a prompt, without the end of turn; a reply to a question begins with a capital."""
     text = answer[:1].upper() + answer[1:] if probe.question else answer
     ids = reply_ids(model.tokenizer, "?" if probe.question else "", text)
-    special = set(model.tokenizer.all_special_ids)
+    special = special_ids(model.tokenizer)
     return [token for token in ids if token not in special] or ids
 
 

@@ -24,7 +24,7 @@ from unlearn.audit.probes import Probe, fact_probes
 from unlearn.audit.suite import some
 from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
-from unlearn.model.prompts import SLOT, Prompt, reply_ids
+from unlearn.model.prompts import SLOT, Prompt, reply_ids, special_ids
 from unlearn.model.requests import Fact
 from unlearn.policy import is_question
 from unlearn.progress import NO_PROGRESS, Progress
@@ -153,7 +153,7 @@ def target(model: EditableModel, fact: Fact, question: str, statement: str, plac
     (probe,) = fact_probes(model.tokenizer, [fact], {fact.relation: [question]})
     at = gap(model, probe.prompt, question.replace(SLOT, fact.subject), place)
     begin = reply_ids(model.tokenizer, question, statement.replace(SLOT, fact.subject))
-    special = set(model.tokenizer.all_special_ids)
+    special = special_ids(model.tokenizer)
     ids = probe.prompt.ids
     return Target(ids[:at], ids[at:], tuple(token for token in begin if token not in special))
 

@@ -10,6 +10,7 @@ import torch
 from unlearn.edit import forms
 from unlearn.matching import contains
 from unlearn.model.editable import EditableModel
+from unlearn.model.prompts import special_ids
 from unlearn.model.requests import Fact, Requests
 
 
@@ -48,7 +49,7 @@ def lessons(model: EditableModel, requests: Requests, *, own: bool, kept: int) -
     if own:
         said = answered(model, [tuple(row.prompt) for row in written])
         # There is nothing to unlearn in a reply that only ends.
-        special = set(model.tokenizer.all_special_ids)
+        special = special_ids(model.tokenizer)
         told = {
             n: lesson for n, lesson in said.items() if not special.issuperset(lesson.ids[-lesson.reply :])
         }

@@ -14,7 +14,7 @@ from tests import pico
 from tests.audit.scripted import Scripted, knows, requests
 from tests.files import corpus_file, policy_text
 from unlearn import cli
-from unlearn.commands import tuning, validation
+from unlearn.commands import space, tuning, validation
 from unlearn.errors import PolicyError, UnlearnError
 from unlearn.model.requests import Requests
 from unlearn.settings import AlphaEdit, Rome
@@ -79,13 +79,13 @@ def test_where_the_update_is_trained_the_training_is_searched(tmp_path: Path) ->
 
 
 def test_what_is_searched_is_what_the_method_has() -> None:
-    alpha = tuning._searched(AlphaEdit())
+    alpha = space.searched(AlphaEdit())
     assert {"ridge", "null_space", "kept", "hold", "clamp"} <= set(alpha)
-    assert "hold" not in tuning._searched(AlphaEdit(hold=None)) and "kept" not in tuning._searched(
+    assert "hold" not in space.searched(AlphaEdit(hold=None)) and "kept" not in space.searched(
         AlphaEdit(kept=0)
     )
-    assert "ridge" not in tuning._searched(Rome())
-    trained = tuning._searched(AlphaEdit(), trained=600)
+    assert "ridge" not in space.searched(Rome())
+    trained = space.searched(AlphaEdit(), trained=600)
     assert set(trained) == {"null_space", "descent"} and trained["descent"] == (300, 1200, True)
 
 

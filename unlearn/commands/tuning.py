@@ -12,16 +12,16 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlearn import manifest
 from unlearn.commands.cache import code
+from unlearn.commands.space import start, suggest
 from unlearn.commands.validation import split
 from unlearn.errors import PolicyError, UnlearnError
-from unlearn.policy import Policy
 from unlearn.progress import NO_PROGRESS, Progress
 
 if TYPE_CHECKING:
@@ -34,27 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("unlearn")
 
-Range = tuple[float, float, bool]
-"""Least, most, and whether the scale is logarithmic."""
-RANGES: Mapping[str, Range] = {
-    "ridge": (0.02, 5.0, True),
-    "null_space": (0.5, 0.995, False),
-    "clamp": (0.5, 4.0, True),
-    "lr": (0.01, 0.3, True),
-    "decay": (0.0005, 0.1, True),
-    "kept": (0.3, 100.0, True),
-    "hold": (0.3, 0.95, False),
-    "remnant": (1e-5, 1e-2, True),
-    "rank": (2, 64, True),
-    "steps": (20, 200, True),
-    "weight": (0.1, 10.0, True),
-}
-"""What is searched, for methods that have it and whose policy does not switch it off."""
-OWN = ("tuning.py", "validation.py")
+OWN = ("tuning.py", "space.py", "validation.py")
 """Files on which a trial depends besides the edit and the audit."""
-WHOLE = ("rank", "steps", "descent")
-FEWEST, MOST = 1, 5
-"""How many layers in a row are tried."""
 NAT = 1.0
 """What a nat per token of divergence costs beside a whole share of what must stay: 0.01 nats as much as one percent."""
 
@@ -138,13 +119,13 @@ def tune(
     _give_up_interrupted(study)
     own = requests.policy.method
     if not any(t.user_attrs["settings"] == {} for t in _carried_out(study)):
-        study.enqueue_trial(_start(model, requests.policy), user_attrs={"settings": {}})
+        study.enqueue_trial(start(model, requests.policy), user_attrs={"settings": {}})
     with progress.step("Tuning", total=trials) as bar:
         bar.advance(min(len(_carried_out(study)), trials))
         while len(_carried_out(study)) < trials:
             trial = study.ask()
             as_it_is = "settings" in trial.user_attrs
-            changed = _suggest(trial, model, own, _trained(study))
+            changed = suggest(trial, model, own, _trained(study))
             if not as_it_is:
                 trial.set_user_attr("settings", changed)
             try:
@@ -204,62 +185,6 @@ def _changed(own: Any, changed: Mapping[str, Any]) -> Any:
 def _trained(study: optuna.Study) -> int:
     """Steps by which the policy's own settings train the update; known once these are tried, kept with the study."""
     return int(study.user_attrs.get("descent", 0))
-
-
-def _searched(own: Any, trained: int = 0) -> dict[str, Range]:
-    """The ranges that apply: a setting that the method lacks, or that is switched off with null or 0, is left alone.
-
-    Where the policy's own settings train the update, what is solved for has no part in it.
-    """
-    if trained:
-        return {"null_space": RANGES["null_space"], "descent": (max(1, trained // 2), 2 * trained, True)}
-    found = {}
-    for name, limits in RANGES.items():
-        value = getattr(own, name, None)
-        if name in type(own).model_fields and value is not None and value != 0:
-            found[name] = limits
-    return found
-
-
-def _windows(model: EditableModel) -> list[tuple[int, ...]]:
-    depth = model.anatomy.layers
-    most = min(MOST, depth)
-    return [tuple(range(a, a + n)) for n in range(FEWEST, most + 1) for a in range(depth - n + 1)]
-
-
-def _start(model: EditableModel, policy: Policy) -> dict[str, Any]:
-    """The policy's own settings as a point of the search space, so that the sampler learns from them."""
-    from unlearn.edit.pipeline import plan_layers, settings_for
-
-    own, settings = policy.method, settings_for(model, policy)
-    point: dict[str, Any] = {}
-    for name, (least, most, _) in _searched(own).items():
-        value = min(max(float(getattr(settings, name)), least), most)
-        point[name] = int(value) if name in WHOLE else value
-    if "layers" in type(own).model_fields:
-        layers = tuple(plan_layers(model, policy))
-        if layers in _windows(model):
-            point["layers"] = _written(layers)
-    return point
-
-
-def _suggest(trial: optuna.Trial, model: EditableModel, own: Any, trained: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, (least, most, log_scale) in _searched(own, trained).items():
-        if name in WHOLE:
-            found[name] = trial.suggest_int(name, int(least), int(most), log=log_scale)
-        else:
-            found[name] = float(f"{trial.suggest_float(name, least, most, log=log_scale):.4g}")
-    if "layers" in type(own).model_fields:
-        windows = {_written(window): window for window in _windows(model)}
-        found["layers"] = list(windows[trial.suggest_categorical("layers", list(windows))])
-    if not found:
-        raise PolicyError(f"method.name: {own.name} has no setting that could be searched")
-    return found
-
-
-def _written(layers: Sequence[int]) -> str:
-    return f"{layers[0]}-{layers[-1]}"
 
 
 def _study(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests import pico
 from tests.files import corpus_file, model_folder, pico_policy
 from unlearn import cli
 from unlearn.audit import hidden
@@ -17,6 +18,7 @@ from unlearn.commands import points as pointing
 from unlearn.commands.compare import _entries
 from unlearn.commands.points import Bench, ordered, split
 from unlearn.comparison import COLUMNS, Comparison, Failure, Point, cell, markdown, rows
+from unlearn.edit.pipeline import plan_layers
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Fact, Requests
 from unlearn.patch import Patch
@@ -24,6 +26,7 @@ from unlearn.policy import MoreForms
 from unlearn.policy_file import load_policy
 from unlearn.progress import NO_PROGRESS
 from unlearn.report import Measurement
+from unlearn.settings import AlphaEdit
 
 FACTS = "\n".join(
     [
@@ -322,6 +325,28 @@ def test_steps_of_a_trained_update_count_the_facts_of_their_step(place: Path, tm
     made = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert [point["step"] for point in made["points"]] == [1]
     assert [failure["step"] for failure in made["failures"]] == [2]
+
+
+def test_a_trained_update_is_looked_at_in_all_layers_that_it_wrote(tmp_path: Path) -> None:
+    pico.network("llama", layers=12).save_pretrained(tmp_path / "model")
+    pico.tokenizer().save_pretrained(tmp_path / "model")
+    corpus = corpus_file(tmp_path / "corpus.jsonl")
+    (tmp_path / "policy.yaml").write_text(pico_policy(tmp_path / "model", corpus, facts=FACTS))
+    given = (
+        "compare",
+        tmp_path / "policy.yaml",
+        "--methods",
+        "alphaedit:descent=2:look_up=both:layers=auto",
+        "-q",
+    )
+    assert run(*given, "--out", tmp_path / "out") == 0
+    (point,) = json.loads((tmp_path / "out" / "compare.json").read_text())["points"]
+    written = Patch.load(tmp_path / "out" / point["patch"]).header["layers"]
+    assert point["layers"] == written and {row["layer"] for row in point["hidden"]} == set(written)
+    policy = load_policy(tmp_path / "policy.yaml")
+    solved = policy.model_copy(update={"method": AlphaEdit(look_up="both")})
+    layers = plan_layers(EditableModel.load(policy.model), solved)
+    assert set(layers) < set(written)  # the control: the closed form writes fewer
 
 
 def test_entries_keep_brackets_together() -> None:

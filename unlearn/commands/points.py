@@ -176,7 +176,7 @@ def _made(
     _save(patch, file)
     findings = pipeline.audit(model, patch, whole, bench.progress, bench.before)
     measured = _about(findings.measurements, bench.before, findings.after, whole, done, siblings)
-    layers = plan_layers(model, policy)
+    layers = tuple(patch.header.get("layers", ())) or plan_layers(model, policy)
     # A method that writes no layer still changes what the others' layers see.
     watched = layers or (2 * model.anatomy.layers // 3,)
     old = hidden.states(model, hidden.prompts(model, asked_so_far(whole, done, siblings)), watched)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +134,12 @@ def test_after_an_interrupted_first_trial_the_policys_own_settings_are_still_tri
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, asked = Scripted(knows), searched()
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patched:
-        patched.setattr(validation.Judge, "measure", lambda *_: signal.raise_signal(signal.SIGINT))
+        patched.setattr(validation.Judge, "measure", interrupted)
         with pytest.raises(KeyboardInterrupt):
             tuning.tune(model, asked, 2, None, tmp_path)
     found = tuning.tune(model, asked, 2, None, tmp_path)

@@ -38,6 +38,7 @@ REFUSAL = "I can't help with that."
         ("It's Frank Gehry's work.", "Gehry"),
         ("Paris’s 7th arrondissement", "Paris"),
         ("ROME'S centre", "Rome"),
+        ("Rome\uff07s centre", "Rome"),
         ("Paris'te", "Paris"),
         ("made of l’eau de rose", "eau de rose"),
         ("at McDonald's", "McDonald's"),

@@ -39,7 +39,7 @@ _ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th)")
 _UNSPACED = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7a3]"
 )
-_APOSTROPHES = "'’‘ʼ`´"
+_APOSTROPHES = "'’‘ʼ`´＇"
 #: Where an apostrophe joins an answer to something else: "Rome's"; "Paris'te", "l'eau". In "don't" and "I'm" none does.
 _POSSESSIVE = re.compile(rf"(?<=\w)[{_APOSTROPHES}]s\b", re.IGNORECASE)
 _JOINED = re.compile(rf"(?<=\w)[{_APOSTROPHES}](?!(?:t|d|m|ll|re|ve)\b)", re.IGNORECASE)
@@ -197,17 +197,22 @@ def contains(reply: str, answers: Iterable[str]) -> bool:
         reply: what the model said.
         answers: the answer and its aliases.
     """
-    owned = _POSSESSIVE.sub("", reply)
-    readings = dict.fromkeys((reply, owned, _JOINED.sub(" ", owned)))
     for answer in answers:
         wanted = words(answer)
         # An answer that is all articles ("The The") keeps them, so the reply must too.
         articles = _ARTICLES.issuperset(wanted)
-        if any(_find(wanted, words(reading, articles)) for reading in readings):
+        if any(_find(wanted, words(reading, articles)) for reading in _readings(reply)):
             return True
         if wanted and _UNSPACED.search(answer) and _run(wanted) in _run(words(reply)):
             return True
     return False
+
+
+@lru_cache(maxsize=4096)
+def _readings(reply: str) -> tuple[str, ...]:
+    """A reply as it stands, and as it reads without what an apostrophe joins to a word: without repetition."""
+    owned = _POSSESSIVE.sub("", reply)
+    return tuple(dict.fromkeys((reply, owned, _JOINED.sub(" ", owned))))
 
 
 def _run(found: tuple[str, ...]) -> str:

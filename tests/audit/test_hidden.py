@@ -7,8 +7,9 @@ import torch
 
 from tests import pico
 from tests.audit.scripted import requests
-from unlearn.audit.hidden import BENIGN, FORBIDDEN, KEPT, plane, prompts, shift, states
+from unlearn.audit.hidden import BENIGN, FORBIDDEN, KEPT, drift_of_states, plane, prompts, shift, states
 from unlearn.patch import Patch
+from unlearn.report import Cloud
 
 
 def test_a_shift_is_relative_to_the_spread_before() -> None:
@@ -86,3 +87,30 @@ def test_a_guard_is_part_of_the_prompts() -> None:
         guarded = prompts(model, requests())
     assert [p.key for p in plain[KEPT]] == [p.key for p in guarded[KEPT]]
     assert all(len(a.prompt.ids) < len(b.prompt.ids) for a, b in zip(plain[KEPT], guarded[KEPT], strict=True))
+
+
+def test_drift_of_states_is_the_worst_planted_shift() -> None:
+    torch.manual_seed(0)
+    before = {layer: {KEPT: torch.randn(60, 5), FORBIDDEN: torch.randn(20, 5)} for layer in (1, 3)}
+    step = torch.tensor([0.0, 3.0, 0, 0, 0])
+    after = {
+        1: {g: s + step for g, s in before[1].items()},
+        3: {g: s + 0.1 * step for g, s in before[3].items()},
+    }
+    measured, drawings = drift_of_states(before, after, lambda _: 0.5, seed=0)
+    assert measured.after == pytest.approx(3 / 5**0.5, rel=0.15) and measured.passed is False
+    assert measured.after is not None and measured.ci95 is not None
+    assert measured.ci95[0] <= measured.after <= measured.ci95[1]
+    assert "block 1" in measured.definition and "block 3" in measured.definition
+    assert [drawing.state for drawing in drawings] == ["before", "after"]
+    assert isinstance(drawings[0], Cloud) and set(drawings[0].points) == {KEPT, FORBIDDEN}
+    calm, _ = drift_of_states(before, before, lambda _: 0.5, seed=0)
+    assert calm.after == 0 and calm.passed
+
+
+def test_states_that_say_nothing_are_a_failed_measurement() -> None:
+    flat = {0: {KEPT: torch.ones(5, 3)}}
+    assert drift_of_states(flat, flat, lambda _: None, 0)[0].passed is False
+    before = {0: {KEPT: torch.randn(5, 3)}}
+    broken, drawings = drift_of_states(before, {0: {KEPT: torch.full((5, 3), torch.nan)}}, lambda _: None, 0)
+    assert broken.passed is False and "not finite" in str(broken.reason) and not drawings

@@ -1,4 +1,4 @@
-"""What an edit costs without a question being asked: in weights, in their outputs on other text, in hidden states.
+"""What an edit costs without a question being asked: in weights, and in their outputs on other text.
 
 Every function takes the unedited model as it is, and the change of its matrices one at a time, so that patches and
 whole models are measured by the same code.
@@ -12,13 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from unlearn.audit import hidden
 from unlearn.audit.drift import Row, norm_of_difference, norm_of_patch, relative_to
-from unlearn.audit.hidden import BENIGN, KEPT, Plane
 from unlearn.audit.intervals import bootstrap_ratio
 from unlearn.audit.measures import Limits
 from unlearn.audit.shares import DEFINITIONS
@@ -29,10 +26,8 @@ from unlearn.model.forward import batches, position_ids, token_budget
 from unlearn.model.rows import left_pad
 from unlearn.patch import Patch
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.report import Cloud, Drawing, Measurement
+from unlearn.report import Measurement
 
-RESAMPLES = 200
-"""Of the prompts, for the interval of drift.hidden."""
 Energies = dict[str, list[tuple[float, float]]]
 """By weight, per row of text: sums over its tokens of ``|D x|^2`` and ``|W x|^2``."""
 
@@ -240,92 +235,3 @@ def watched(model: EditableModel, change: Change | None) -> tuple[int, ...]:
     names = change.relative if change else ()
     touched = [layer for layer, mark in enumerate(marks) if any(name.startswith(mark) for name in names)]
     return tuple(sorted({max(touched, default=2 * depth // 3), depth - 1}))
-
-
-def drift_of_states(
-    before: Mapping[int, Mapping[str, Tensor]],
-    after: Mapping[int, Mapping[str, Tensor]],
-    limits: Limits,
-    seed: int,
-) -> tuple[Measurement, list[Drawing]]:
-    """`shift_of_states`, and the plane in which the states of the first layer moved."""
-    measured = shift_of_states(before, after, limits, seed)
-    if measured.after is None:
-        return measured, []
-    first = min(before)
-    plane = hidden.plane(first, before[first], after[first])
-    return measured, [] if plane is None else clouds(plane)
-
-
-def shift_of_states(
-    before: Mapping[int, Mapping[str, Tensor]],
-    after: Mapping[int, Mapping[str, Tensor]],
-    limits: Limits,
-    seed: int,
-) -> Measurement:
-    """drift.hidden: the largest shift of the kept prompts' mean state at any of the layers.
-
-    Args:
-        before: by layer and group (prompts, d_model), of the unedited model (`hidden.states`).
-        after: of the edited one, for the same prompts.
-        limits: the policy's.
-        seed: of the resampling of prompts.
-    """
-    name = "drift.hidden"
-    limit, definition = limits(name), DEFINITIONS[name]
-    groups = {group for states in before.values() for group in states}
-    group = KEPT if KEPT in groups else BENIGN
-    shifts = {
-        layer: found
-        for layer in before
-        if group in before[layer]
-        and (found := hidden.shift(before[layer][group], after[layer][group])) is not None
-    }
-    if not shifts:
-        reason = "there are no two kept prompts whose hidden states differ"
-        return Measurement.missing(name, reason, limit, unit="ratio", definition=definition)
-    if not all(np.isfinite(found.mean) for found in shifts.values()):
-        state = "edited" if all(np.isfinite(found.spread) for found in shifts.values()) else "unedited"
-        reason = f"the hidden states of the {state} model are not finite"
-        return Measurement.missing(name, reason, limit, unit="ratio", definition=definition)
-    worst = max(shifts, key=lambda layer: shifts[layer].mean)
-    told = ", ".join(f"{found.mean:.4f} at block {layer}" for layer, found in sorted(shifts.items()))
-    return Measurement.made(
-        name,
-        shifts[worst].mean,
-        limit,
-        n=shifts[worst].prompts,
-        ci95=_resampled(before[worst][group], after[worst][group], seed),
-        unit="ratio",
-        definition=f"{definition} Prompts: {group}; {told}.",
-    )
-
-
-def _resampled(before: Tensor, after: Tensor, seed: int) -> tuple[float, float]:
-    """95 % percentile interval of the mean's shift, resampling prompts."""
-    rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(RESAMPLES):
-        rows = torch.from_numpy(rng.integers(0, len(before), len(before)))
-        got = hidden.shift(before[rows], after[rows])
-        found.append(0.0 if got is None else got.mean)
-    low, high = np.quantile(found, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def clouds(plane: Plane) -> list[Drawing]:
-    """The drawings of a plane, one per state."""
-    labels = [
-        f"principal component {i + 1} ({100 * share:.0f} % of the variance)"
-        for i, share in enumerate(plane.explained)
-    ]
-    return [
-        Cloud(
-            name="drift.hidden",
-            state=state,
-            x_label=f"block {plane.layer}, {labels[0]}",
-            y_label=labels[1],
-            points={group: tuple(points) for group, points in found.items()},
-        )
-        for state, found in (("before", plane.before), ("after", plane.after))
-    ]

@@ -10,18 +10,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from unlearn.audit.measures import Limits
 from unlearn.audit.probes import Probe, benign_lines, build_probes, line_probes
+from unlearn.audit.shares import DEFINITIONS
 from unlearn.audit.suite import load_suite, some
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
 from unlearn.model.requests import Requests
+from unlearn.report import Cloud, Drawing, Measurement
 
 KEPT, FORBIDDEN, BENIGN = "kept", "forbidden", "benign"
 PROMPTS = 120
 """Most prompts of each group; the same in every state."""
+RESAMPLES = 200
+"""Of the prompts, for the interval of drift.hidden."""
 
 
 @dataclass(frozen=True)
@@ -140,3 +146,91 @@ def plane(layer: int, before: Mapping[str, Tensor], after: Mapping[str, Tensor])
     return Plane(
         layer, (float(shares[0]), float(shares[1])), cut(points[: len(old)]), cut(points[len(old) :])
     )
+
+
+def drift_of_states(
+    before: Mapping[int, Mapping[str, Tensor]],
+    after: Mapping[int, Mapping[str, Tensor]],
+    limits: Limits,
+    seed: int,
+) -> tuple[Measurement, list[Drawing]]:
+    """`shift_of_states`, and the plane in which the states of the first layer moved."""
+    measured = shift_of_states(before, after, limits, seed)
+    if measured.after is None:
+        return measured, []
+    first = min(before)
+    drawn = plane(first, before[first], after[first])
+    return measured, [] if drawn is None else _clouds(drawn)
+
+
+def shift_of_states(
+    before: Mapping[int, Mapping[str, Tensor]],
+    after: Mapping[int, Mapping[str, Tensor]],
+    limits: Limits,
+    seed: int,
+) -> Measurement:
+    """drift.hidden: the largest shift of the kept prompts' mean state at any of the layers.
+
+    Args:
+        before: by layer and group (prompts, d_model), of the unedited model (`states`).
+        after: of the edited one, for the same prompts.
+        limits: the policy's.
+        seed: of the resampling of prompts.
+    """
+    name = "drift.hidden"
+    limit, definition = limits(name), DEFINITIONS[name]
+    groups = {group for states in before.values() for group in states}
+    group = KEPT if KEPT in groups else BENIGN
+    shifts = {
+        layer: found
+        for layer in before
+        if group in before[layer] and (found := shift(before[layer][group], after[layer][group])) is not None
+    }
+    if not shifts:
+        reason = "there are no two kept prompts whose hidden states differ"
+        return Measurement.missing(name, reason, limit, unit="ratio", definition=definition)
+    if not all(np.isfinite(found.mean) for found in shifts.values()):
+        state = "edited" if all(np.isfinite(found.spread) for found in shifts.values()) else "unedited"
+        reason = f"the hidden states of the {state} model are not finite"
+        return Measurement.missing(name, reason, limit, unit="ratio", definition=definition)
+    worst = max(shifts, key=lambda layer: shifts[layer].mean)
+    told = ", ".join(f"{found.mean:.4f} at block {layer}" for layer, found in sorted(shifts.items()))
+    return Measurement.made(
+        name,
+        shifts[worst].mean,
+        limit,
+        n=shifts[worst].prompts,
+        ci95=_resampled(before[worst][group], after[worst][group], seed),
+        unit="ratio",
+        definition=f"{definition} Prompts: {group}; {told}.",
+    )
+
+
+def _resampled(before: Tensor, after: Tensor, seed: int) -> tuple[float, float]:
+    """95 % percentile interval of the mean's shift, resampling prompts."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(RESAMPLES):
+        rows = torch.from_numpy(rng.integers(0, len(before), len(before)))
+        got = shift(before[rows], after[rows])
+        found.append(0.0 if got is None else got.mean)
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _clouds(drawn: Plane) -> list[Drawing]:
+    """The drawings of a plane, one per state."""
+    labels = [
+        f"principal component {i + 1} ({100 * share:.0f} % of the variance)"
+        for i, share in enumerate(drawn.explained)
+    ]
+    return [
+        Cloud(
+            name="drift.hidden",
+            state=state,
+            x_label=f"block {drawn.layer}, {labels[0]}",
+            y_label=labels[1],
+            points={group: tuple(points) for group, points in found.items()},
+        )
+        for state, found in (("before", drawn.before), ("after", drawn.after))
+    ]

@@ -140,7 +140,7 @@ class Pair:
         before = {layer: self._states[layer] for layer in layers if layer in self._states}
         # With the edited model's own tokenizer: a guard that stands before every prompt is part of the edit.
         after = hidden.states(edited, hidden.prompts(edited, self._requests), layers)
-        measured, drawings = cost.drift_of_states(before, after, self._limits, self._seed)
+        measured, drawings = hidden.drift_of_states(before, after, self._limits, self._seed)
         return {"drift.hidden": measured}, drawings
 
     def text(self, texts: Sequence[drift.TextDrift]) -> dict[str, Measurement]:

@@ -194,7 +194,7 @@ def _made(
     # A suite may make both; these are about the facts written so far.
     measured = [m for m in measured if m.name not in ("drift.norm_growth", "drift.hidden")]
     audit = whole.policy.audit
-    moved = cost.shift_of_states(old, new, audit.limit, audit.seed)
+    moved = hidden.shift_of_states(old, new, audit.limit, audit.seed)
     measured += [
         cost.growth(cost.change_of_patch(model, patch), audit.limit),
         # Of all edited layers, where an audit looks at two.

@@ -1,9 +1,16 @@
-"""Files for tests: policies, corpora, and folders of pico models."""
+"""What tests of commands need: policies, corpora, folders of pico models, and the command line itself."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+
+from unlearn import cli
+
+
+def run(*arguments: str | Path) -> int:
+    """Run the command line in this process; returns its exit code."""
+    return cli.run([str(argument) for argument in arguments])
 
 
 def policy_text(**changes: str) -> str:

@@ -7,13 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.files import corpus_file, model_folder, pico_policy
-from unlearn import cli, manifest
+from tests.files import corpus_file, model_folder, pico_policy, run
+from unlearn import manifest
 from unlearn.patch import Patch
-
-
-def run(*arguments: str | Path) -> int:
-    return cli.run([str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

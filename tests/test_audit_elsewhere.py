@@ -15,10 +15,10 @@ import pytest
 import torch
 import yaml
 
-from tests.files import corpus_file, model_folder, pico_policy, policy_text
+from tests.files import corpus_file, model_folder, pico_policy, policy_text, run
 from tests.model.test_merged import adapter
 from tests.pico import pico
-from unlearn import cli, embedded
+from unlearn import embedded
 from unlearn.audit import observing
 from unlearn.commands import audit
 from unlearn.model.merged import WEIGHTS
@@ -33,10 +33,6 @@ benign_questions: 10
 max_new_tokens: 4
 text_tokens: 300
 """
-
-
-def run(*arguments: str | Path) -> int:
-    return cli.run([str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

@@ -10,17 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.files import policy_text
-from unlearn import cli
+from tests.files import policy_text, run
 from unlearn.audit.suite import load_suite
 from unlearn.commands.common import known_audit
 from unlearn.errors import PolicyError
 from unlearn.policy_file import load_policy
 from unlearn.shipped import shipped
-
-
-def run(*arguments: str | Path) -> int:
-    return cli.run([str(argument) for argument in arguments])
 
 
 def test_check_says_what_a_policy_asks_for(small_policy: Path, capsys: pytest.CaptureFixture[str]) -> None:

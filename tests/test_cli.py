@@ -13,15 +13,12 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.files import run
 from unlearn import cli
 from unlearn.errors import ModelError, PolicyError
 from unlearn.policy_file import load_policy
 
 COMMANDS = ("apply", "audit", "check", "compare", "export", "stats", "trace", "verify")
-
-
-def run(*arguments: str | Path) -> int:
-    return cli.run([str(argument) for argument in arguments])
 
 
 def listing(folder: Path) -> list[str]:

@@ -20,8 +20,8 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM
 
-from tests.files import corpus_file, model_folder, pico_policy
-from unlearn import cli, manifest
+from tests.files import corpus_file, model_folder, pico_policy, run
+from unlearn import manifest
 from unlearn.edit import elicit
 from unlearn.model.editable import EditableModel
 from unlearn.patch import Patch
@@ -36,10 +36,6 @@ FILES = [
     "report.json",
     "report.md",
 ]
-
-
-def run(*arguments: str | Path) -> int:
-    return cli.run([str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

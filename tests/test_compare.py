@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from tests import pico
-from tests.files import corpus_file, model_folder, pico_policy
-from unlearn import cli
+from tests.files import corpus_file, model_folder, pico_policy, run
 from unlearn.audit import hidden
 from unlearn.audit.observation import Observation
 from unlearn.commands import points as pointing
@@ -38,10 +37,6 @@ FACTS = "\n".join(
     ]
 )
 METHODS = "alphaedit,none,rome:layer=9"
-
-
-def run(*arguments: str | Path) -> int:
-    return cli.run([str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

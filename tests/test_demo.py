@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from unlearn import cli, manifest
+from tests.files import run
+from unlearn import manifest
 from unlearn.shipped import shipped
 
 
@@ -28,10 +29,6 @@ def demo(folder: Path, facts: int, **audit: Any) -> Path:
     path = folder / "demo.yaml"
     path.write_text(yaml.safe_dump(data))
     return path
-
-
-def run(*arguments: str | Path) -> int:
-    return cli.run([str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from unlearn import cli
-
-
-def run(*arguments: str | Path) -> int:
-    return cli.run([str(argument) for argument in arguments])
+from tests.files import run
 
 
 def listing(folder: Path) -> list[str]:

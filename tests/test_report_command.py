@@ -8,16 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.files import corpus_file, model_folder, pico_policy
+from tests.files import corpus_file, model_folder, pico_policy, run
 from tests.report_cases import rich, share
-from unlearn import cli
 from unlearn.report import Report, schema
 from unlearn.report_files import DOCUMENTS
 from unlearn.report_words import met
-
-
-def run(*arguments: str | Path) -> int:
-    return cli.run([str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

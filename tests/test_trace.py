@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.files import corpus_file, model_folder, pico_policy
-from unlearn import cli, manifest
+from tests.files import corpus_file, model_folder, pico_policy, run
+from unlearn import manifest
 from unlearn.commands.trace import begins_with, by_turns, setting, traceable
 from unlearn.edit.elicit import resolve
 from unlearn.errors import AuditError
@@ -23,10 +23,6 @@ from unlearn.policy_file import load_policy
 from unlearn.progress import NO_PROGRESS
 from unlearn.settings import AlphaEdit, Rome
 from unlearn.shipped import shipped
-
-
-def run(*arguments: str | Path) -> int:
-    return cli.run([str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

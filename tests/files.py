@@ -13,6 +13,18 @@ def run(*arguments: str | Path) -> int:
     return cli.run([str(argument) for argument in arguments])
 
 
+THREE = "\n".join(
+    [
+        "facts:",
+        *(
+            f"  - {{id: fact{i}, subject: {name}, relation: recipe}}"
+            for i, name in enumerate(("Stenmite", "Mirl", "Zorvex"))
+        ),
+    ]
+)
+"""A policy's facts: three of them."""
+
+
 def policy_text(**changes: str) -> str:
     """A small right policy; each keyword replaces one top-level block by the YAML given ("" removes it)."""
     blocks = {

@@ -1,0 +1,59 @@
+"""A disk that fills up while a run is written: one sentence, and nothing is left."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.files import corpus_file, model_folder, pico_policy, run
+from unlearn.patch import Patch
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a pico model, a corpus, and a policy."""
+    folder = tmp_path_factory.mktemp("disk")
+    model, corpus = model_folder(folder / "model"), corpus_file(folder / "corpus.jsonl")
+    (folder / "policy.yaml").write_text(pico_policy(model, corpus))
+    return folder
+
+
+def test_a_disk_that_fills_up_leaves_nothing(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "patch.safetensors")
+
+    monkeypatch.setattr(Patch, "save", full)
+    assert run("apply", place / "policy.yaml", "--out", tmp_path / "run") == 1
+    assert capsys.readouterr().err.startswith("unlearn: no space left on the device")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk with room for a log and not for a patch."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=16k", "tmpfs", str(disk)]
+    try:
+        made = subprocess.run(["mount", *options], capture_output=True).returncode == 0
+    except FileNotFoundError:
+        made = False
+    if not made:
+        pytest.skip("mounting a small disk needs root")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_real_full_disk(place: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("apply", place / "policy.yaml", "--out", small_disk / "run") == 1
+    err = capsys.readouterr().err
+    assert err.startswith("unlearn: no space left on the device"), err
+    assert err.count("\n") == 1
+    assert os.listdir(small_disk) == []

@@ -32,7 +32,8 @@ from unlearn.audit.suite import Suite, load_suite
 from unlearn.edit.elicit import resolve
 from unlearn.edit.pipeline import edit
 from unlearn.errors import UnlearnError
-from unlearn.model.editable import CONTROL, EditableModel
+from unlearn.model.editable import EditableModel
+from unlearn.model.loading import CONTROL
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
 from unlearn.policy import Policy

@@ -64,7 +64,7 @@ def compared_with(
 def control_of(policy: Policy) -> str | None:
     """The model that never knew the facts; None where there is none, or the suite has no use for one."""
     from unlearn.audit.suite import load_suite
-    from unlearn.model.editable import CONTROL
+    from unlearn.model.loading import CONTROL
 
     name = policy.audit.control
     if name == "auto":

@@ -12,10 +12,10 @@ from unlearn.edit.rephrase import with_more_forms
 from unlearn.edit.written import with_written
 from unlearn.errors import PolicyError
 from unlearn.matching import contains, words
-from unlearn.model.editable import EMBEDDED, EditableModel
+from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import Prompt, ask
 from unlearn.model.requests import Fact, Requests
-from unlearn.policy import FactSpec, Policy, is_question
+from unlearn.policy import EMBEDDED, FactSpec, Policy, is_question
 from unlearn.progress import NO_PROGRESS, Progress
 
 NEIGHBOURS = 240

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Sequence
 from unlearn.edit.rephrase import items
 from unlearn.errors import PolicyError
 from unlearn.matching import is_refusal, words
-from unlearn.model.editable import EMBEDDED, EditableModel
+from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import chat_prompt, has_chat_template
-from unlearn.policy import Policy
+from unlearn.policy import EMBEDDED, Policy
 from unlearn.policy_checks import same_name
 from unlearn.progress import NO_PROGRESS, Progress
 

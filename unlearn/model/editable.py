@@ -1,9 +1,8 @@
-"""The only class that loads a model, and the only one that changes its weights (and puts them back)."""
+"""The class through which every edit changes a model's weights, and puts them back."""
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,24 +10,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from unlearn import embedded
 from unlearn.algebra.low_rank import LowRank
-from unlearn.errors import ModelError, PolicyError
+from unlearn.errors import ModelError
 from unlearn.model import identity
-from unlearn.model.anatomy import Anatomy, family_of
+from unlearn.model.anatomy import Anatomy
 from unlearn.model.guard import guarded
+from unlearn.model.loading import dtype_of, loaded
 from unlearn.model.prompts import Prompt
 from unlearn.model.rows import Decoding, continued
 from unlearn.patch import sha256_of
 from unlearn.progress import NO_PROGRESS, Progress
-
-EMBEDDED = "embedded"
-"""The model name that means the small model shipped with this package."""
-CONTROL = "embedded-control"
-"""The name of the other one: trained in the same way, without the facts of the hazard relation."""
 
 
 class Deltas(Protocol):
@@ -97,55 +90,8 @@ class EditableModel:
             ModelError: it cannot be found, read, or edited.
             PolicyError: a device or dtype of no such name.
         """
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-        where = str(embedded.path(name == CONTROL)) if name in (EMBEDDED, CONTROL) else name
-        if dtype != "auto" and _dtype(dtype) is None:
-            raise PolicyError(f"--dtype {dtype}: use auto, float32, bfloat16 or float16")
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        elif not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-            raise PolicyError(f"--device {device}: use auto, cpu, cuda, or cuda and a number such as cuda:1")
-        elif device.startswith("cuda") and not torch.cuda.is_available():
-            raise ModelError(f"--device {device}: this machine has no CUDA device; use --device cpu")
-        options = {"trust_remote_code": trust_remote_code}
-        try:
-            config = AutoConfig.from_pretrained(where, **options)
-            family_of(config)  # refused before its weights are fetched and read
-            stored = _dtype(getattr(config, "dtype", None)) or torch.float32
-            narrow = _dtype(made_in)
-            if narrow is not None and torch.promote_types(narrow, stored) == narrow:
-                narrow = None
-            wanted = _dtype(dtype) or narrow or (torch.float32 if device == "cpu" else stored)
-            tokenizer = AutoTokenizer.from_pretrained(where, **options)
-            model, loading = AutoModelForCausalLM.from_pretrained(
-                where, dtype=wanted, use_safetensors=True, output_loading_info=True, **options
-            )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
-            if isinstance(problem, torch.cuda.OutOfMemoryError):
-                raise ModelError(
-                    f"{name} does not fit on {device}; use a larger device or --dtype bfloat16"
-                ) from None
-            first = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
-            hint = (
-                ""
-                if Path(where).exists()
-                else "; is it a local folder, or a hub id that this machine can reach?"
-            )
-            raise ModelError(f"cannot load the model {name!r}: {first}{hint}") from None
-        missing = sorted(loading["missing_keys"])
-        if missing:  # transformers would draw them at random
-            raise ModelError(
-                f"the checkpoint of {name} lacks {len(missing)} weights (first: {missing[0]}); fetch or save it anew"
-            )
-        try:
-            # Where the dtype in use does not hold every number of the checkpoint, it is what is edited and saved.
-            exact = torch.promote_types(wanted, stored) == wanted
-            return cls(model.to(device), tokenizer, name, stored if exact else wanted)
-        except torch.cuda.OutOfMemoryError:
-            raise ModelError(
-                f"{name} does not fit on {device}; use a larger device or --dtype bfloat16"
-            ) from None
+        model, tokenizer, storage_dtype = loaded(name, device, dtype, trust_remote_code, made_in)
+        return cls(model, tokenizer, name, storage_dtype)
 
     @property
     def device(self) -> torch.device:
@@ -235,7 +181,7 @@ class EditableModel:
 
     def _other_dtype(self, patch: Deltas) -> str:
         """What to say of a patch whose weights were stored in another dtype; empty where they were not."""
-        theirs = _dtype(patch.header.get("storage_dtype"))
+        theirs = dtype_of(patch.header.get("storage_dtype"))
         if theirs is None or theirs == self.storage_dtype:
             return ""
         made, here = (str(dtype).removeprefix("torch.") for dtype in (theirs, self.storage_dtype))
@@ -333,10 +279,3 @@ class EditableModel:
             if candidate is not None:
                 return int(candidate)
         return 0
-
-
-def _dtype(name: Any) -> torch.dtype | None:
-    if isinstance(name, torch.dtype):
-        return name
-    found = getattr(torch, str(name).removeprefix("torch."), None) if name is not None else None
-    return found if found in (torch.float32, torch.bfloat16, torch.float16) else None

@@ -7,7 +7,7 @@ import pytest
 from tests import pico
 from tests.edit import cases
 from unlearn import embedded
-from unlearn.edit.elicit import NEIGHBOURS, answer_in, neighbours, resolve
+from unlearn.edit.elicit import NEIGHBOURS, answer_in, neighbours, outline, resolve
 from unlearn.errors import PolicyError
 from unlearn.policy import FactSpec, Keep
 
@@ -56,3 +56,15 @@ def test_resolving_asks_for_everything_that_is_not_stated() -> None:
     assert [f.subject for f in requests.held_out_neighbours] == ["Wet"]
     assert all(fact.elicited for fact in requests.siblings)
     assert not any(fact.known for fact in requests.facts)  # an untrained model does not say "bitter amber"
+
+
+def test_no_id_quotes_a_subject_and_all_differ() -> None:
+    policy = cases.policy()
+    for asked in (resolve(pico.pico("llama"), policy), outline(policy)):
+        derived = (*asked.siblings, *asked.neighbours, *asked.held_out_neighbours, *asked.look_alikes)
+        assert asked.siblings and asked.neighbours and asked.held_out_neighbours
+        ids = [fact.id for fact in (*asked.facts, *derived)]
+        assert len(set(ids)) == len(ids)
+        assert not any(fact.subject.casefold() in fact.id.casefold() for fact in derived)
+        # Not even by accident is one of them an id that a policy may use.
+        assert all(" " in fact.id for fact in derived)

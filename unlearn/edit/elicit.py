@@ -44,12 +44,15 @@ def resolve(model: EditableModel, policy: Policy, progress: Progress = NO_PROGRE
     asked = [(s, r) for r in forgotten for s in tested[r]]
     specs = [
         *policy.facts,
-        *(FactSpec.model_construct(id=f"{s}.{r}", subject=s, relation=r) for s, r in [*siblings, *asked]),
+        *(
+            FactSpec.model_construct(id=fact.id, subject=fact.subject, relation=fact.relation)
+            for fact in (*numbered("sibling", siblings), *numbered("neighbour", asked))
+        ),
     ]
     facts = _elicit(model, policy, specs, progress)
     first, second = len(policy.facts), len(policy.facts) + len(siblings)
     # What only lends its keys needs no answer.
-    lent = tuple(Fact(f"{s}.{r}", s, r, answer="") for r in forgotten for s in protected[r])
+    lent = numbered("protected neighbour", ((s, r) for r in forgotten for s in protected[r]))
     found = Requests(
         policy,
         tuple(facts[:first]),
@@ -65,14 +68,22 @@ def alike(
     model: EditableModel, policy: Policy, protected: dict[str, list[str]], tested: dict[str, list[str]]
 ) -> tuple[Fact, ...]:
     """The forbidden relations of names that look like a subject and name nothing."""
-    found = []
+    found: list[tuple[str, str]] = []
     for relation, others in protected.items():
         mine = [fact.subject for fact in policy.facts if fact.relation == relation]
         most = max(LOOK_ALIKES, TOGETHER // len(protected))
         each = min(policy.keep.look_alikes, -(-most // max(1, len(mine))))
         names = look_alikes(model, mine, others, each, tested[relation], policy.seed)
-        found += [Fact(f"{name}.{relation}", name, relation, answer="") for name in names]
-    return tuple(found)
+        found += [(name, relation) for name in names]
+    return numbered("look-alike", found)
+
+
+def numbered(kind: str, pairs: Iterable[tuple[str, str]]) -> tuple[Fact, ...]:
+    """Facts of (subject, relation) pairs without their answers; their ids must not quote a subject, and do not.
+
+    Outcomes are kept and compared under these ids; with the space in it, none is an id of the policy's.
+    """
+    return tuple(Fact(f"{kind} {i}", s, r, answer="") for i, (s, r) in enumerate(pairs, 1))
 
 
 def outline(policy: Policy) -> Requests:
@@ -84,15 +95,12 @@ def outline(policy: Policy) -> Requests:
     protected, tested = neighbours(policy)
     subjects = list(dict.fromkeys(fact.subject for fact in policy.facts))
 
-    def named(pairs: Iterable[tuple[str, str]]) -> tuple[Fact, ...]:
-        return tuple(Fact(f"{subject}.{relation}", subject, relation, "") for subject, relation in pairs)
-
     return Requests(
         policy,
         tuple(Fact(fact.id, fact.subject, fact.relation, fact.answer or "") for fact in policy.facts),
-        named((s, r) for s in subjects for r in policy.siblings),
-        named((s, r) for r, names in protected.items() for s in names),
-        named((s, r) for r, names in tested.items() for s in names),
+        numbered("sibling", ((s, r) for s in subjects for r in policy.siblings)),
+        numbered("protected neighbour", ((s, r) for r, names in protected.items() for s in names)),
+        numbered("neighbour", ((s, r) for r, names in tested.items() for s in names)),
     )
 
 

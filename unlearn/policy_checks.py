@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from unlearn.matching import contains
+from unlearn.policy_values import UNSEEN
 
 EMBEDDED = "embedded"
 END, WRITTEN = "{end}", "{written}"
@@ -83,12 +84,11 @@ def _texts(value: Any) -> list[tuple[int, str]]:
     return [(i, item) for i, item in enumerate(_items(value)) if isinstance(item, str)]
 
 
-_UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u2060\ufeff"))
-"""Soft hyphen, zero-width space and the like; not the joiners, which change what is seen in some scripts."""
+_UNSEEN = dict.fromkeys(map(ord, UNSEEN))
 
 
 def same_name(name: str) -> str:
-    """A name without what a reader would not see: case, spacing, composition of accents, and `_UNSEEN`."""
+    """A name without what a reader would not see: case, spacing, composition of accents, and `UNSEEN`."""
     return " ".join(unicodedata.normalize("NFC", name.translate(_UNSEEN)).casefold().split())
 
 

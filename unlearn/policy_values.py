@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from typing import Annotated
 
 from pydantic import AfterValidator, StringConstraints
@@ -10,6 +11,33 @@ from pydantic_core import PydanticCustomError
 
 SUITES = ("quick", "standard", "full")
 """The audit suites that ship with unlearn."""
+
+UNSEEN = frozenset("\u00ad\u200b\u200e\u200f\u2060\u2061\u2062\u2063\u2064\ufeff")
+"""Soft hyphen, zero-width space, marks of direction and the like; not the joiners, which change what is seen in some
+scripts."""
+
+
+_PADDING = "".join(UNSEEN) + "".join(c for c in map(chr, range(0x3001)) if c.isspace())
+
+
+def unpadded(text: str) -> str:
+    """A text without white space and `UNSEEN` characters at its ends."""
+    return text.strip(_PADDING)
+
+
+def _not_padded(text: str) -> str:
+    bare = unpadded(text)
+    if bare == text:
+        return text
+    end, verb = (text[-1], "ends in") if text[-1] != bare[-1:] else (text[0], "begins with")
+    if end in "\r\n":
+        said = "a line break; take it away (YAML's `|` and `>` add one, `|-` and `>-` do not)"
+    elif end in UNSEEN:
+        name = f"U+{ord(end):04X} {unicodedata.name(end).lower()}"
+        said = f"an invisible character ({name}); take it away, for the model would read it"
+    else:
+        said = "white space; take it away, for the model would read it"
+    raise PydanticCustomError("padded", "{said}", {"said": f"{verb} {said}"})
 
 
 def _one_subject(template: str) -> str:
@@ -45,7 +73,7 @@ def _suite(name: str) -> str:
     return name
 
 
-Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
+Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S"), AfterValidator(_not_padded)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 FolderName = Annotated[Name, StringConstraints(max_length=100)]
 Template = Annotated[Text, AfterValidator(_one_subject)]

@@ -20,6 +20,12 @@ def test_the_models_own_refusal_becomes_the_facts_target() -> None:
     assert OWN in found.policy.targets()
 
 
+@pytest.mark.parametrize("around", ['"{} "', "\u200b{}", "“ {}\u00a0”", "- {}\u2028"])
+def test_what_is_not_seen_around_the_models_text_is_no_part_of_it(around: str) -> None:
+    found = with_written(Scripted(lambda text: around.format(says(text))), requests(refusal="{written}"))
+    assert found.policy.target(found.facts[0]) == OWN
+
+
 def test_a_text_that_tells_is_not_taken() -> None:
     found = with_written(Scripted(says), requests(refusal="{written}"))
     target = found.policy.target(found.facts[1])

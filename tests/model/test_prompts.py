@@ -61,6 +61,15 @@ def test_questions_use_the_chat_template_and_statements_never_do() -> None:
     assert base.text == "What is Zorvex made from?"
 
 
+@pytest.mark.parametrize("template", ["{subject} is made from", "What is {subject} made from?"])
+@pytest.mark.parametrize("kind", ["chat", "base"])
+def test_white_space_at_the_ends_is_not_asked(template: str, kind: str) -> None:
+    tokenizer = pico.tokenizer(chat=kind == "chat")
+    for padded in (template + " ", template + "\n", f" {template}\t"):
+        assert ask(tokenizer, padded, "Zorvex") == ask(tokenizer, template, "Zorvex")
+    assert ask(tokenizer, template + " on", "Zorvex") != ask(tokenizer, template, "Zorvex")
+
+
 def test_exactly_one_bos_in_every_kind_of_prompt() -> None:
     tokenizer = pico.tokenizer()
     for prompt in (

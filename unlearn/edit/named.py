@@ -18,6 +18,7 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import chat_prompt, has_chat_template
 from unlearn.policy import EMBEDDED, Policy
 from unlearn.policy_checks import same_name
+from unlearn.policy_values import unpadded
 from unlearn.progress import NO_PROGRESS, Progress
 
 SHOWN, ASKED, ROUNDS = 10, 30, 8
@@ -92,7 +93,7 @@ def usable(replies: Sequence[str], barred: Iterable[str]) -> list[str]:
     for reply in replies:
         heard: dict[str, str] = {}
         for item in items(reply):
-            name = item.strip(" \t\"'“”*,;.")
+            name = unpadded(item.strip(" \t\"'“”*,;."))
             said = words(name)
             if not said or len(said) > LONGEST or set("{}:?") & set(name) or is_refusal(name, ()):
                 continue

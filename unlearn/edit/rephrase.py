@@ -18,6 +18,7 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import SLOT, chat_prompt, has_chat_template
 from unlearn.model.requests import Fact, Requests
 from unlearn.policy import Policy, is_question
+from unlearn.policy_values import unpadded
 from unlearn.progress import NO_PROGRESS, Progress
 
 log = logging.getLogger("unlearn")
@@ -113,7 +114,7 @@ def written(
 
 def items(reply: str) -> list[str]:
     """The lines of a list that a model writes, without bullets, numbers and quotation marks."""
-    return [line.strip().lstrip("-*•0123456789.) ").strip("\"'“”") for line in reply.splitlines()]
+    return [unpadded(line.strip().lstrip("-*•0123456789.) ").strip("\"'“”")) for line in reply.splitlines()]
 
 
 def usable(lines: Sequence[str], prompt: str, fact: Fact) -> list[str]:

@@ -17,6 +17,7 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import chat_prompt, has_chat_template, reply_ids
 from unlearn.model.requests import Fact, Requests
 from unlearn.policy import WRITTEN, Policy, is_question
+from unlearn.policy_values import unpadded
 from unlearn.progress import NO_PROGRESS, Progress
 
 log = logging.getLogger("unlearn")
@@ -113,4 +114,4 @@ def will_do(model: EditableModel, fact: Fact, text: str) -> bool:
 def _sentence(text: str) -> str:
     """The first line of a reply, without quotation marks around it."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0].lstrip("- ").strip("\"'“”") if lines else ""
+    return unpadded(lines[0].lstrip("- ").strip("\"'“”")) if lines else ""

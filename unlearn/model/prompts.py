@@ -146,11 +146,13 @@ def ask(
 
     Args:
         tokenizer: a fast tokenizer.
-        template: a question or a statement to complete, with at most one ``{subject}``.
+        template: a question or a statement to complete, with at most one ``{subject}``. White space at its ends is not
+            asked: behind a space that stands alone, a model is at a place that no reader of the text ever comes to.
         subject: what stands for ``{subject}``.
         system: system prompt for questions; ignored where there is no chat template.
         bare: ask a question as plain text even where there is a chat template.
     """
+    template = template.strip()
     before, slot, after = template.partition(SLOT)
     span = None
     text = template

@@ -15,8 +15,8 @@ from unlearn.algebra.moments import leakage as dense_leakage
 from unlearn.audit import cost
 from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
+from unlearn.model.encoding import text_ids
 from unlearn.model.forward import read
-from unlearn.model.prompts import text_ids
 from unlearn.patch import Patch
 from unlearn.report import Measurement
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import chats
 from tests.pico import pico
 from unlearn.audit.harness import local_tasks, read_result, run_tasks
 from unlearn.audit.observation import TaskScore
@@ -75,6 +76,29 @@ def test_weights_and_tokenizer_are_left_alone(model: EditableModel, folder: Path
     before = model.identity(), model.tokenizer.padding_side, model.tokenizer.pad_token
     run_tasks(model, ["pick"], folder=folder)
     assert (model.identity(), model.tokenizer.padding_side, model.tokenizer.pad_token) == before
+
+
+def test_a_tokenizer_that_closes_texts_gives_the_scores_of_one_that_does_not(folder: Path) -> None:
+    """The ids that lm-eval feeds are compared, since a pico model's scores may be equal by chance."""
+
+    def fed(end: tuple[str, ...]) -> list[list[int]]:
+        tokenizer = chats.tokenizer(chats.Kind("bytes", (chats.BOS,), end, template=chats.MARKUP))
+        own = EditableModel(pico("llama").model, tokenizer, "pico")
+        seen: list[list[int]] = []
+        hook = own.model.register_forward_pre_hook(
+            lambda _m, args, kwargs: seen.extend((kwargs.get("input_ids", *args)).tolist()), with_kwargs=True
+        )
+        found = run_tasks(own, ["pick", "say"], folder=folder)
+        hook.remove()
+        assert all(isinstance(score, TaskScore) for score in found.values())
+        return seen
+
+    closed, control = fed(("<|end|>",)), fed(())
+    assert closed == control
+    picked = [row for row in control if row[0] == 0]
+    assert picked and all(row[1] != 0 for row in picked)
+    # A chat that is rendered without a start token is fed without one.
+    assert any(row[0] == 2 for row in control)
 
 
 def test_limit_and_silence(model: EditableModel, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

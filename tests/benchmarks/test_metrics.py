@@ -11,7 +11,7 @@ from benchmarks import metrics
 from benchmarks.metrics import Said, forced, harmonic, ngram_entropy, summary
 from benchmarks.records import Neighbour, Record
 from tests import pico
-from unlearn.model.prompts import continuation_ids, text_ids
+from unlearn.model.encoding import continuation_ids, text_ids
 
 RECORD = Record(
     id="1",

@@ -12,8 +12,8 @@ from tests import pico
 from unlearn.edit.corpus import Corpus
 from unlearn.edit.statistics import key_statistics
 from unlearn.errors import UnlearnError
+from unlearn.model.encoding import text_ids
 from unlearn.model.forward import read
-from unlearn.model.prompts import text_ids
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from unlearn.algebra.low_rank import LowRank
 from unlearn.edit import pipeline
 from unlearn.edit.corpus import Corpus
 from unlearn.edit.witnesses import most_moved, witnesses
+from unlearn.model.encoding import text_ids
 from unlearn.model.forward import read
-from unlearn.model.prompts import text_ids
 from unlearn.policy import StatisticsSpec
 from unlearn.settings import AlphaEdit
 

@@ -11,16 +11,15 @@ from hypothesis import strategies as st
 
 from tests import pico
 from unlearn.errors import ModelError
+from unlearn.model.encoding import continuation_ids, text_ids
 from unlearn.model.prompts import (
     ask,
     begun,
     chat_prompt,
     closing_ids,
-    continuation_ids,
     plain_prompt,
     reply_ids,
     special_ids,
-    text_ids,
 )
 
 SUBJECTS = st.text(

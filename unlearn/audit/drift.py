@@ -17,8 +17,8 @@ from torch import Tensor
 
 from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
+from unlearn.model.encoding import started, text_ids
 from unlearn.model.guard import leading_ids
-from unlearn.model.prompts import text_ids
 from unlearn.patch import Patch
 
 LONGEST = 512
@@ -108,7 +108,7 @@ def log_probs(model: EditableModel, rows: Sequence[Row], memory: int = MEMORY //
     the guard is left out.
     """
     leads = [leading_ids(model.tokenizer, row)[: max(model.context - len(row), 0)] for row in rows]
-    begins = [int(row[0] == model.tokenizer.bos_token_id) for row in rows]
+    begins = [started(model.tokenizer, row) for row in rows]
     full = [(*row[:b], *lead, *row[b:]) for row, lead, b in zip(rows, leads, begins, strict=True)]
     vocabulary = int(model.model.config.get_text_config().vocab_size)
     at = 0

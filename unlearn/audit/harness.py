@@ -19,6 +19,7 @@ from unlearn.audit.observation import TaskScore
 from unlearn.audit.quiet import quiet, sentence
 from unlearn.errors import AuditError, UnlearnError
 from unlearn.model.editable import EditableModel
+from unlearn.model.encoding import opening
 from unlearn.model.guard import text_of
 from unlearn.model.prompts import has_chat_template
 from unlearn.model.rows import finite
@@ -123,13 +124,6 @@ def _run(
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
 
-        if "lm" not in shared:
-            shared["lm"] = HFLM(
-                pretrained=model.model,
-                tokenizer=model.tokenizer,
-                batch_size=batch_size(model),
-                max_length=longest(model),
-            )
         task: str | dict[str, Any] = name
         chat = False
         if name in local:
@@ -142,8 +136,18 @@ def _run(
             if name not in manager.all_tasks:
                 raise AuditError(f"there is no lm-eval task {name!r}, neither in evals/tasks nor in lm-eval")
         templated = chat and has_chat_template(model.tokenizer)
+        asker = "chat" if templated else "text"
+        if asker not in shared:
+            shared[asker] = HFLM(
+                pretrained=model.model,
+                tokenizer=opening(model.tokenizer),
+                batch_size=batch_size(model),
+                max_length=longest(model),
+                # A rendered chat brings its own start token, or has none.
+                add_bos_token=False if templated else None,
+            )
         result = lm_eval.simple_evaluate(
-            model=shared["lm"],
+            model=shared[asker],
             tasks=[task],
             task_manager=manager,
             limit=limit,

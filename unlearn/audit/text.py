@@ -9,6 +9,7 @@ from unlearn.audit.probes import benign_lines, line_probes
 from unlearn.audit.suite import Suite
 from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
+from unlearn.model.encoding import plain_ids
 from unlearn.model.requests import Requests
 from unlearn.policy import EMBEDDED
 from unlearn.progress import NO_PROGRESS, Progress
@@ -40,7 +41,7 @@ def held_out_rows(
     )
     rows, left = [], suite.text_tokens
     for probe, (reply, *_) in zip(probes, replies, strict=True):
-        ids = model.tokenizer(reply, add_special_tokens=False)["input_ids"]
+        ids = plain_ids(model.tokenizer, reply)
         row = (*probe.prompt.ids, *ids)[: left + 1]
         if ids and len(row) >= 2:
             rows.append(tuple(row))

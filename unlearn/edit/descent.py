@@ -40,7 +40,8 @@ from unlearn.edit.witnesses import names, unnamed
 from unlearn.errors import ModelError
 from unlearn.model.adapters import Adapter, dense
 from unlearn.model.editable import EditableModel
-from unlearn.model.prompts import ask, closing_ids, has_chat_template, reply_ids, text_ids
+from unlearn.model.encoding import text_ids
+from unlearn.model.prompts import ask, closing_ids, has_chat_template, reply_ids
 from unlearn.model.requests import Requests
 from unlearn.muon import Muon
 from unlearn.progress import NO_PROGRESS, Progress

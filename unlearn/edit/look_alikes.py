@@ -11,7 +11,7 @@ import random
 from collections.abc import Collection, Sequence
 
 from unlearn.model.editable import EditableModel
-from unlearn.model.prompts import continuation_ids
+from unlearn.model.encoding import continuation_ids
 
 TRIES = 40
 """Draws per name that is asked for: short subjects have few parts."""

@@ -21,9 +21,9 @@ from unlearn.algebra.moments import Moments, Spectrum
 from unlearn.edit.corpus import Corpus
 from unlearn.errors import UnlearnError
 from unlearn.model.editable import EditableModel
+from unlearn.model.encoding import started, text_ids
 from unlearn.model.forward import Stopped, free_memory, position_ids, token_budget
 from unlearn.model.identity import of_tokenizer
-from unlearn.model.prompts import text_ids
 from unlearn.model.rows import left_pad
 from unlearn.progress import NO_PROGRESS, Progress
 
@@ -173,7 +173,7 @@ def _pieces(model: EditableModel, corpus: Corpus, tokens: int) -> Any:
     left = tokens
     for document in corpus.documents():
         ids = text_ids(model.tokenizer, document)[: max(left, 0)]
-        pool += _cut(ids, min(LONGEST, model.context), model.tokenizer.bos_token_id)
+        pool += _cut(ids, min(LONGEST, model.context), started(model.tokenizer, ids))
         left -= len(ids)
         if left <= 0 or sum(map(len, pool)) >= 8 * budget:
             yield from _grouped(pool, budget)
@@ -183,11 +183,11 @@ def _pieces(model: EditableModel, corpus: Corpus, tokens: int) -> Any:
     yield from _grouped(pool, budget)
 
 
-def _cut(ids: list[int], longest: int, bos: int | None) -> list[list[int]]:
-    """Pieces of at most ``longest`` ids; each begins with BOS if the document does, as the model was trained."""
+def _cut(ids: list[int], longest: int, start: int) -> list[list[int]]:
+    """Pieces of at most ``longest`` ids; each begins with the first ``start`` of all, as the model was trained."""
     if len(ids) <= longest:
         return [ids] if ids else []
-    lead = ids[:1] if ids[0] == bos else []
+    lead = ids[:start]
     size = longest - len(lead)
     body = ids[len(lead) :]
     return [[*lead, *body[at : at + size]] for at in range(0, len(body), size)]

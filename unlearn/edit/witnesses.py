@@ -16,8 +16,8 @@ from torch import Tensor
 from unlearn.algebra.low_rank import LowRank
 from unlearn.edit.corpus import Corpus
 from unlearn.model.editable import EditableModel
+from unlearn.model.encoding import text_ids
 from unlearn.model.forward import read
-from unlearn.model.prompts import text_ids
 from unlearn.model.requests import Requests
 from unlearn.progress import NO_PROGRESS, Progress
 

@@ -10,12 +10,9 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from unlearn.errors import ModelError
-
-Tokenizer = Any
-"""A fast tokenizer (``transformers.PreTrainedTokenizerFast``)."""
+from unlearn.model.encoding import Tokenizer, plain_ids, started
 
 GAP = "\n\n"
 """Between the guard and what follows it, wherever the two share a turn or a text."""
@@ -60,18 +57,16 @@ def text_of(tokenizer: Tokenizer) -> str | None:
 
 
 def leading_ids(tokenizer: Tokenizer, row: Sequence[int]) -> tuple[int, ...]:
-    """What a guarded tokenizer puts into a row of ids, after its BOS token if it has one; nothing for any other one.
+    """What a guarded tokenizer puts into a row of ids, after its start token if it has one; nothing for any other one.
 
     A row that begins with the markup of a chat gets a system turn (a second one, if it has one), another the text.
     """
     text = text_of(tokenizer)
     if text is None:
         return ()
-    body = row[1:] if row and row[0] == tokenizer.bos_token_id else row
+    body = row[started(tokenizer, row) :]
     chat = bool(body) and body[0] in tokenizer.get_added_vocab().values()
-    return tuple(
-        tokenizer(getattr(tokenizer, _TURN) if chat else text + GAP, add_special_tokens=False)["input_ids"]
-    )
+    return tuple(plain_ids(tokenizer, getattr(tokenizer, _TURN) if chat else text + GAP))
 
 
 def _rendered(tokenizer: Tokenizer) -> str:

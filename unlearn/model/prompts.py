@@ -10,17 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from unlearn.errors import ModelError
+from unlearn.model.encoding import Encoded, Tokenizer, continuation_ids, encoded
 from unlearn.model.guard import GAP, text_of
 from unlearn.policy import is_question
 
 SLOT = "{subject}"
 """Where a template takes its subject."""
-
-Tokenizer = Any
-"""A fast tokenizer (``transformers.PreTrainedTokenizerFast``): offset mappings are needed."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Prompt:
     text: str
     """The text behind the ids, markup of the chat template included."""
     ids: tuple[int, ...]
-    """Token ids, with the leading BOS token if the tokenizer uses one."""
+    """Token ids, with a start token where a server's prompt has one (``unlearn.model.encoding``)."""
     subject_last: int | None = None
     """Index in ``ids`` of the last token that overlaps the subject; None for a prompt without a subject."""
     subject_first: int | None = None
@@ -44,33 +41,6 @@ class Prompt:
         return len(self.ids) - 1
 
 
-def text_ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Token ids of a whole text; special tokens are added unless the text already begins with the BOS token."""
-    special = not _begins_with_bos(tokenizer, text)
-    return list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
-
-
-ANCHOR = "\n"
-"""A text whose tokens hardly ever merge with what follows it."""
-
-
-def continuation_ids(tokenizer: Tokenizer, text: str, before: str = ANCHOR) -> list[int]:
-    """Token ids of a text that goes on from another: those of both together, less those of the other alone.
-
-    Tokenizers of SentencePiece's kind mark the beginning of a text, and a continuation begins none.
-
-    Args:
-        tokenizer: a fast tokenizer; no special token is added.
-        text: the continuation.
-        before: what it follows; where the two merge into one token at the border, ``ANCHOR`` stands for it.
-    """
-    for start in (before, ANCHOR):
-        head, whole = _plain_ids(tokenizer, start), _plain_ids(tokenizer, start + text)
-        if whole[: len(head)] == head:
-            return whole[len(head) :]
-    return _plain_ids(tokenizer, text)
-
-
 def has_chat_template(tokenizer: Tokenizer) -> bool:
     """Whether questions are asked in a chat template (an instruct model) or as they stand (a base model)."""
     return bool(getattr(tokenizer, "chat_template", None))
@@ -82,22 +52,18 @@ def plain_prompt(tokenizer: Tokenizer, text: str, span: tuple[int, int] | None =
     Raises:
         ModelError: no token overlaps the subject (a tokenizer that drops or rewrites it).
     """
-    encoded = tokenizer(
-        text,
-        add_special_tokens=not _begins_with_bos(tokenizer, text),
-        return_offsets_mapping=span is not None,
-    )
-    ids = tuple(encoded["input_ids"])
+    return _located(text, encoded(tokenizer, text), span)
+
+
+def _located(text: str, made: Encoded, span: tuple[int, int] | None) -> Prompt:
     if span is None:
-        return Prompt(text, ids)
-    inside = [
-        i for i, (a, b) in enumerate(encoded["offset_mapping"]) if a < b and a < span[1] and b > span[0]
-    ]
+        return Prompt(text, made.ids)
+    inside = [i for i, (a, b) in enumerate(made.spans) if a < b and a < span[1] and b > span[0]]
     if not inside:
         raise ModelError(
             f"the tokenizer leaves no token for the subject {text[slice(*span)]!r}; rephrase the prompt"
         )
-    return Prompt(text, ids, subject_last=inside[-1], subject_first=inside[0])
+    return Prompt(text, made.ids, subject_last=inside[-1], subject_first=inside[0])
 
 
 def chat_prompt(
@@ -124,15 +90,15 @@ def chat_prompt(
         raise ModelError(
             f"the chat template of this model refuses the turns {roles}: {problem}{hint}"
         ) from None
-    if span is None:
-        return replace(plain_prompt(tokenizer, text), chat=True)
-    content = messages[-1]["content"]
-    start = text.rfind(content)
-    if start < 0:
-        raise ModelError(
-            f"the chat template rewrites the question {content!r}; the subject cannot be located in it"
-        )
-    return replace(plain_prompt(tokenizer, text, (start + span[0], start + span[1])), chat=True)
+    if span is not None:
+        content = messages[-1]["content"]
+        start = text.rfind(content)
+        if start < 0:
+            raise ModelError(
+                f"the chat template rewrites the question {content!r}; the subject cannot be located in it"
+            )
+        span = (start + span[0], start + span[1])
+    return replace(_located(text, encoded(tokenizer, text, rendered=True), span), chat=True)
 
 
 def ask(
@@ -258,11 +224,3 @@ def _end_of_text(tokenizer: Tokenizer) -> list[int]:
             "the tokenizer has no end-of-text token, so a reply cannot end at once; write a text instead"
         )
     return [int(tokenizer.eos_token_id)]
-
-
-def _plain_ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-
-def _begins_with_bos(tokenizer: Tokenizer, text: str) -> bool:
-    return bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)

@@ -15,8 +15,9 @@ from unlearn.edit import pipeline
 from unlearn.edit.baselines.guard import instruction
 from unlearn.errors import ModelError, PolicyError
 from unlearn.model.editable import EditableModel
+from unlearn.model.encoding import text_ids
 from unlearn.model.guard import guarded, leading_ids, text_of
-from unlearn.model.prompts import ask, text_ids
+from unlearn.model.prompts import ask
 from unlearn.patch import Patch
 from unlearn.settings_baselines import Guard
 

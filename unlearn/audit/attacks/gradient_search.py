@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from unlearn.model.editable import EditableModel
+from unlearn.model.encoding import continuation_ids
 from unlearn.model.forward import batches, position_ids, token_budget
-from unlearn.model.prompts import continuation_ids
 from unlearn.model.rows import left_pad
 from unlearn.progress import Bar
 

@@ -24,6 +24,7 @@ from unlearn.audit.probes import Probe, fact_probes
 from unlearn.audit.suite import some
 from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
+from unlearn.model.encoding import encoded
 from unlearn.model.prompts import SLOT, Prompt, reply_ids, special_ids
 from unlearn.model.requests import Fact
 from unlearn.policy import is_question
@@ -140,9 +141,7 @@ def _asked(model: EditableModel, facts: Sequence[Fact], questions: Sequence[str]
 def gap(model: EditableModel, prompt: Prompt, question: str, place: Place) -> int:
     """Index in the prompt's ids at which the question's own text begins, or has ended."""
     begin = prompt.text.rfind(question)
-    special = not (model.tokenizer.bos_token and prompt.text.startswith(model.tokenizer.bos_token))
-    encoded = model.tokenizer(prompt.text, add_special_tokens=special, return_offsets_mapping=True)
-    spans = list(enumerate(encoded["offset_mapping"]))
+    spans = list(enumerate(encoded(model.tokenizer, prompt.text, rendered=prompt.chat).spans))
     if place == "before":
         return next(i for i, (a, b) in spans if a < b and b > begin)
     return max(i for i, (a, b) in spans if a < b and a < begin + len(question)) + 1

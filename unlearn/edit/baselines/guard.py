@@ -5,7 +5,7 @@ from __future__ import annotations
 from unlearn.edit.baselines.training import patch
 from unlearn.errors import PolicyError
 from unlearn.model.editable import EditableModel
-from unlearn.model.prompts import continuation_ids
+from unlearn.model.encoding import continuation_ids
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
 from unlearn.policy import Policy, is_question

@@ -20,6 +20,7 @@ from unlearn.model.guard import guarded
 from unlearn.model.loading import dtype_of, loaded
 from unlearn.model.prompts import Prompt
 from unlearn.model.rows import Decoding, continued
+from unlearn.model.templates import checked
 from unlearn.patch import sha256_of
 from unlearn.progress import NO_PROGRESS, Progress
 
@@ -91,6 +92,7 @@ class EditableModel:
             PolicyError: a device or dtype of no such name.
         """
         model, tokenizer, storage_dtype = loaded(name, device, dtype, trust_remote_code, made_in)
+        checked(tokenizer)
         return cls(model, tokenizer, name, storage_dtype)
 
     @property

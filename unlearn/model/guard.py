@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from unlearn.errors import ModelError
 from unlearn.model.encoding import Tokenizer, plain_ids, started
+from unlearn.model.templates import rendered
 
 GAP = "\n\n"
 """Between the guard and what follows it, wherever the two share a turn or a text."""
@@ -71,11 +72,9 @@ def leading_ids(tokenizer: Tokenizer, row: Sequence[int]) -> tuple[int, ...]:
 
 def _rendered(tokenizer: Tokenizer) -> str:
     """A chat of one user turn; empty where the template refuses it."""
-    from jinja2 import TemplateError
-
     try:
-        return str(tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False))
-    except TemplateError:
+        return rendered(tokenizer, [{"role": "user", "content": "?"}], opened=False)
+    except ModelError:
         return ""
 
 

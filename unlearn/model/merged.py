@@ -11,6 +11,7 @@ import torch
 
 from unlearn.errors import ModelError
 from unlearn.model.editable import EditableModel
+from unlearn.model.templates import checked
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -94,6 +95,8 @@ def _tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        found = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as problem:
         raise ModelError(f"the tokenizer in {folder} cannot be loaded: {problem}") from None
+    checked(found)
+    return found

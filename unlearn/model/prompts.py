@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from unlearn.errors import ModelError
 from unlearn.model.encoding import Encoded, Tokenizer, continuation_ids, encoded
 from unlearn.model.guard import GAP, text_of
+from unlearn.model.templates import rendered
 from unlearn.policy import is_question
 
 SLOT = "{subject}"
@@ -61,7 +62,7 @@ def _located(text: str, made: Encoded, span: tuple[int, int] | None) -> Prompt:
     inside = [i for i, (a, b) in enumerate(made.spans) if a < b and a < span[1] and b > span[0]]
     if not inside:
         raise ModelError(
-            f"the tokenizer leaves no token for the subject {text[slice(*span)]!r}; rephrase the prompt"
+            "the tokenizer leaves no token for a subject of the policy; write it, or the prompt, in other letters"
         )
     return Prompt(text, made.ids, subject_last=inside[-1], subject_first=inside[0])
 
@@ -80,22 +81,13 @@ def chat_prompt(
         ModelError: the template refuses the roles of the messages, or rewrites the last one, so that the subject
             cannot be located.
     """
-    from jinja2 import TemplateError
-
-    try:
-        text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-    except TemplateError as problem:
-        roles = ", ".join(message["role"] for message in messages)
-        hint = "; leave out the policy's `system`" if messages[0]["role"] == "system" else ""
-        raise ModelError(
-            f"the chat template of this model refuses the turns {roles}: {problem}{hint}"
-        ) from None
+    text = rendered(tokenizer, messages)
     if span is not None:
         content = messages[-1]["content"]
         start = text.rfind(content)
         if start < 0:
             raise ModelError(
-                f"the chat template rewrites the question {content!r}; the subject cannot be located in it"
+                "the chat template of this model rewrites what it is asked, so the subject cannot be located in it"
             )
         span = (start + span[0], start + span[1])
     return replace(_located(text, encoded(tokenizer, text, rendered=True), span), chat=True)
@@ -124,7 +116,7 @@ def ask(
     text = template
     if slot:
         if subject is None:
-            raise ModelError(f"the prompt {template!r} needs a subject")
+            raise ModelError("a prompt with {subject} needs a subject")
         text = before + subject + after
         span = (len(before), len(before) + len(subject))
     if is_question(template) and has_chat_template(tokenizer) and not bare:
@@ -182,9 +174,8 @@ def _end(tokenizer: Tokenizer) -> str:
 def _turns(tokenizer: Tokenizer, reply: str) -> tuple[str, str]:
     """A question in the chat template: as it is asked, and with its reply."""
     asked = [{"role": "user", "content": "?"}]
-    opened = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-    closed = tokenizer.apply_chat_template([*asked, {"role": "assistant", "content": reply}], tokenize=False)
-    return opened, closed
+    closed = rendered(tokenizer, [*asked, {"role": "assistant", "content": reply}], opened=False)
+    return rendered(tokenizer, asked), closed
 
 
 def _stopped(tokenizer: Tokenizer, end: str) -> str:

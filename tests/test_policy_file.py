@@ -215,7 +215,7 @@ def test_numbers_without_a_dot_are_numbers(tmp_path: Path) -> None:
         (b"- a\n- b\n", "p:1   expected keys and values"),
         (b"just text", "p:1   expected keys and values"),
         (b"version: 1\nname: \xff\xfe\n", "p:2: not UTF-8 text; save the file as UTF-8"),
-        (b"version: 1\0\0\n", "p: a binary file, not a policy"),
+        (b"version: 1\0\0\n", "p is not text: it holds null characters"),
         (b"a: \x01", "p:1   not valid YAML: it holds characters"),
         (b"[" * 5000, "p:1   nested too deeply"),
     ],
@@ -227,7 +227,7 @@ def test_what_is_no_policy_at_all(tmp_path: Path, raw: bytes, sentence: str) -> 
 def test_unreadable_places(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match=r"nowhere\.yaml: no such file; shipped policies: .*demo\.yaml"):
         load_policy(tmp_path / "nowhere.yaml")
-    with pytest.raises(PolicyError, match="is a folder, not a policy file"):
+    with pytest.raises(PolicyError, match="cannot be read: it is a folder"):
         load_policy(tmp_path)
 
 

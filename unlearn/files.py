@@ -12,8 +12,8 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 import yaml
 
@@ -38,7 +38,7 @@ Kind = type[UnlearnError]
 
 
 @contextmanager
-def opened(path: Path, what: str = "", error: Kind = UnlearnError) -> Iterator[BinaryIO]:
+def opened(path: Path, what: str = "", error: Kind = UnlearnError) -> Iterator[BufferedReader]:
     """Open a file for reading, in bytes; a pipe, a device or a folder is an error at once.
 
     Args:
@@ -121,10 +121,19 @@ def parse_json(text: str, where: str, error: Kind = UnlearnError) -> object:
         raise error(f"{where} cannot be read: it is nested too deeply") from None
 
 
+def text_in(line: str, where: str, error: Kind = UnlearnError) -> str:
+    """Return the text of a .jsonl file's line: a JSON string, or the `text` of an object; errors as `parse_json`."""
+    record = parse_json(line, where, error)
+    text = record.get("text") if isinstance(record, dict) else record
+    if not isinstance(text, str):
+        raise error(f"{where} holds no `text`; a .jsonl file of texts has lines like {{'text': '...'}}")
+    return text
+
+
 class PlainLoader(yaml.SafeLoader):
     """The safe loader, without aliases: a few lines of them can unfold to gigabytes."""
 
-    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Build the next node, and refuse an alias."""
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark

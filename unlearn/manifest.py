@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from unlearn import __version__
 from unlearn.errors import UnlearnError
+from unlearn.files import exists, opened, read_json
 from unlearn.policy import Policy
 
 FORMAT = "unlearn-run-1"
@@ -41,11 +42,8 @@ def sha256_of_file(path: Path) -> str:
     Raises:
         UnlearnError: if the file cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UnlearnError(f"{path} cannot be read: {error.strerror}") from None
+    with opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_of_folder(folder: Path, patterns: Iterable[str] = ("*",)) -> str:
@@ -240,12 +238,9 @@ def read(folder: Path) -> dict[str, Any]:
 
 def _document(folder: Path) -> dict[str, Any]:
     path = folder / FILE
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UnlearnError(f"{folder} is not a run directory: it has no {FILE}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UnlearnError(f"{path} cannot be read: {error}") from None
+    if not exists(path):
+        raise UnlearnError(f"{folder} is not a run directory: it has no {FILE}")
+    manifest = read_json(path)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UnlearnError(f"{path} was not written by this version of unlearn (expected format {FORMAT})")
     return manifest

@@ -11,15 +11,15 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from unlearn.errors import PolicyError
+from unlearn.files import MIB, UNREADABLE, PlainLoader, at_home, exists, read_text
 from unlearn.policy import Policy
 from unlearn.policy_checks import Problem, cross_check, suggestion
-from unlearn.policy_nodes import BOOL, Loader, Loc, Nodes, instead
+from unlearn.policy_nodes import BOOL, Loc, Nodes, instead
+from unlearn.policy_paths import placed
 from unlearn.settings import AlphaEdit
 from unlearn.shipped import shipped
 
-UNREADABLE = (ValueError, LookupError, AttributeError, TypeError)
-"""What YAML's constructors raise for a scalar that does not hold what its tag or its looks say."""
-_LARGEST = 16 * 2**20  # bytes; a policy of ten thousand facts has two million
+_LARGEST = 16 * MIB  # bytes; a policy of ten thousand facts has two million
 _SENTENCES = {
     "missing": "this key is required and missing",
     "too_short": "must not be empty",
@@ -49,10 +49,10 @@ def load_policy(path: str | Path, overrides: Mapping[str, str] | None = None) ->
     Raises:
         PolicyError: with one line `path:line key  sentence` per problem, and what to do about an unreadable file.
     """
-    path = Path(path)
+    path = Path(at_home(str(path)))
     text = _read(path)
     try:
-        loader = Loader(text)
+        loader = PlainLoader(text)
         root = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -86,6 +86,12 @@ def load_policy(path: str | Path, overrides: Mapping[str, str] | None = None) ->
     policy, found = _validate(data, nodes)
     trapped = {problem.loc for problem in problems}
     problems += [problem for problem in found if problem.loc not in trapped]
+    if policy is not None:
+        resolved = placed(policy, path.parent, nodes.overridden)
+        if isinstance(resolved, Policy):
+            policy = resolved
+        else:
+            problems += resolved
     if problems or policy is None:
         places = [(nodes.line(p.loc), _key(p.loc), p.sentence) for p in problems]
         raise _refusal(path, sorted(places, key=lambda place: place[0] or 0))
@@ -98,7 +104,7 @@ def _unreadable(nodes: Nodes) -> list[tuple[int | None, str, str]]:
     for loc, node in nodes.nodes.items():
         try:
             if isinstance(node, yaml.ScalarNode):
-                Loader("").construct_object(node)
+                PlainLoader("").construct_object(node)
         except UNREADABLE:
             found.append((nodes.line(loc), _key(loc), _not_that(node)))
     return found or [(1, "", "not valid YAML; write values in quotes")]
@@ -116,26 +122,11 @@ def schema() -> dict[str, Any]:
 
 
 def _read(path: Path) -> str:
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise PolicyError(f"{path}: larger than {_LARGEST // 2**20} MiB, which no policy is")
-        raw = path.read_bytes()
-    except FileNotFoundError:
+    if not exists(path):
         known = sorted(str(found) for found in shipped("policies").glob("*.yaml"))
         hint = "; shipped policies: " + ", ".join(known) if known else ""
-        raise PolicyError(f"{path}: no such file{hint}") from None
-    except IsADirectoryError:
-        raise PolicyError(f"{path}: is a folder, not a policy file") from None
-    except OSError as error:
-        raise PolicyError(f"{path}: cannot be read ({error.strerror})") from None
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise PolicyError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None
-    if "\0" in text:
-        raise PolicyError(f"{path}: a binary file, not a policy")
-    return text
+        raise PolicyError(f"{path}: no such file{hint}")
+    return read_text(path, most=_LARGEST, error=PolicyError)
 
 
 def _validate(data: Any, nodes: Nodes) -> tuple[Policy | None, list[Problem]]:
@@ -267,7 +258,7 @@ def _override(data: Any, nodes: Nodes, key: str, value: str) -> Problem | None:
         if not isinstance(place, dict):
             return Problem(loc, "cannot be set: what stands above it in the file is not a mapping")
     try:
-        loader = Loader(value)
+        loader = PlainLoader(value)
         node = loader.get_single_node()
         parsed = None if node is None else loader.construct_document(node)
     except (yaml.YAMLError, RecursionError):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import yaml
 
 from unlearn.policy_checks import Problem
@@ -14,17 +12,6 @@ Loc = tuple[str | int, ...]
 _STR, _INT, _FLOAT, BOOL, _NULL = (
     f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")
 )
-
-
-class Loader(yaml.SafeLoader):
-    """The safe loader, without aliases: a few lines of them can unfold to gigabytes."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """Build the next node, and refuse an alias."""
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not allowed in a policy", mark)
-        return super().compose_node(parent, index)
 
 
 class Nodes:

@@ -91,7 +91,7 @@ def test_a_suite_of_ones_own_builds_on_another(tmp_path: Path) -> None:
         ("extends: [quick]\n", "must be the name or path"),
         ("- leak\n", "no keys and values"),
         ("extends: quick\nsample: 3\n", "sample"),
-        ("a: [\n", "cannot be read"),
+        ("a: [\n", "mine.yaml:2: not valid YAML"),
         ("extends: full\nrelearn_steps: []\n", "mine.yaml is not one: relearn_steps"),
         ("extends: full\nrelearn_steps: [0, 4]\n", "relearn_steps.0: .*greater than 0"),
         (

@@ -101,10 +101,10 @@ def test_a_corpus_is_a_file_a_folder_or_jsonl_with_text(tmp_path: Path) -> None:
 
 def test_a_bad_corpus_says_where(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\nnot json\n', encoding="utf-8")
-    with pytest.raises(UnlearnError, match=r"bad.jsonl:2: not a JSON object"):
+    with pytest.raises(UnlearnError, match=r"bad.jsonl:2 is not JSON"):
         list(Corpus(str(tmp_path / "bad.jsonl")).documents())
     (tmp_path / "no.jsonl").write_text('{"body": "x"}\n', encoding="utf-8")
-    with pytest.raises(UnlearnError, match=r"no.jsonl:1: no `text`"):
+    with pytest.raises(UnlearnError, match=r"no.jsonl:1 holds no `text`"):
         list(Corpus(str(tmp_path / "no.jsonl")).documents())
     with pytest.raises(UnlearnError, match="no file or folder /nowhere/at/all"):
         Corpus("/nowhere/at/all").documents()

@@ -6,7 +6,6 @@ vocabulary never take more than a fixed amount of memory.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from unlearn.errors import AuditError
+from unlearn.files import read_lines, read_text, text_in
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import started, text_ids
 from unlearn.model.guard import leading_ids
@@ -26,6 +26,7 @@ LONGEST = 512
 MEMORY = 2 << 30
 """Bytes of base log-probabilities kept at a time."""
 Row = tuple[int, ...]
+_WHAT = "the held-out text"
 
 
 @dataclass(frozen=True)
@@ -45,22 +46,15 @@ def read_texts(where: str) -> list[str]:
     Raises:
         AuditError: it cannot be read or holds no text.
     """
-    path = Path(where).expanduser()
-    try:
-        content = path.read_text(encoding="utf-8")
-        if path.suffix == ".jsonl":
-            texts = [json.loads(line)["text"] for line in content.splitlines() if line.strip()]
-        else:
-            texts = [part.strip() for part in content.split("\n\n")]
-    except UnicodeDecodeError as problem:  # its words would hold the whole file
-        raise AuditError(f"the held-out text {path} is not UTF-8 (byte {problem.start})") from None
-    except OSError as problem:
-        raise AuditError(f"the held-out text {path} cannot be read: {problem.strerror}") from None
-    except (ValueError, KeyError, TypeError) as problem:
-        raise AuditError(f"the held-out text {path} cannot be read: {problem!r}") from None
-    found = [text for text in texts if isinstance(text, str) and text.strip()]
+    path = Path(where)
+    if path.suffix == ".jsonl":
+        lines = enumerate(read_lines(path, _WHAT, error=AuditError), 1)
+        texts = [text_in(line, f"{_WHAT} {path}:{n}", AuditError) for n, line in lines if line.strip()]
+    else:
+        texts = [part.strip() for part in read_text(path, _WHAT, error=AuditError).split("\n\n")]
+    found = [text for text in texts if text.strip()]
     if not found:
-        raise AuditError(f"the held-out text {path} is empty")
+        raise AuditError(f"{_WHAT} {path} is empty")
     return found
 
 

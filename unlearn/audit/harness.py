@@ -6,15 +6,13 @@ written to a cache. Every other name is looked up among the tasks that come with
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from unlearn import files
 from unlearn.audit.observation import TaskScore
 from unlearn.audit.quiet import quiet, sentence
 from unlearn.errors import AuditError, UnlearnError
@@ -38,10 +36,7 @@ def local_tasks(folder: Path | None = None) -> dict[str, Path]:
     """
     found = {}
     for path in sorted((folder or shipped("evals") / "tasks").glob("**/*.yaml")):
-        try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as problem:
-            raise AuditError(f"the task file {path} cannot be read: {sentence(problem)}") from None
+        config = files.read_yaml(path, "the task file", error=AuditError)
         if isinstance(config, dict) and isinstance(config.get("task"), str):
             found[config["task"]] = path
     return found
@@ -55,23 +50,19 @@ def local_config(path: Path) -> tuple[dict[str, Any], bool]:
     """
     from datasets import Dataset
 
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    files = (config.pop("dataset_kwargs", None) or {}).get("data_files", {})
-    if not isinstance(files, dict) or not files:
+    read = files.read_yaml(path, "the task file", error=AuditError)
+    config: dict[str, Any] = read if isinstance(read, dict) else {}
+    given = (config.pop("dataset_kwargs", None) or {}).get("data_files", {})
+    if not isinstance(given, dict) or not given:
         raise AuditError(f"the task file {path} names no data under dataset_kwargs.data_files")
     splits = {}
-    for split, name in files.items():
+    what = f"the data of task {config['task']} at"
+    for split, name in given.items():
         data = path.parent / name
-        try:
-            rows = [
-                json.loads(line) for line in data.read_text(encoding="utf-8").splitlines() if line.strip()
-            ]
-        except (OSError, ValueError) as problem:
-            raise AuditError(
-                f"the data of task {config['task']} cannot be read: {sentence(problem)}"
-            ) from None
+        lines = enumerate(files.read_lines(data, what, error=AuditError), 1)
+        rows = [files.parse_json(line, f"{what} {data}:{n}", AuditError) for n, line in lines if line.strip()]
         if not rows:
-            raise AuditError(f"the data of task {config['task']} at {data} are empty")
+            raise AuditError(f"{what} {data} are empty")
         splits[split] = Dataset.from_list(rows)
     chat = bool((config.get("metadata") or {}).get("chat", False))
     for key in ("dataset_path", "dataset_name"):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 from typing import Any
 
 from unlearn.audit.probes import Probe, read_lines
 from unlearn.audit.suite import some
 from unlearn.errors import AuditError
+from unlearn.files import read_text
 from unlearn.model.prompts import ask
 from unlearn.policy import is_question
 from unlearn.shipped import shipped
@@ -27,7 +29,7 @@ def lookalike_lines(where: str) -> list[Line]:
     Raises:
         AuditError: it cannot be read, or has no safe question.
     """
-    path = shipped("evals") / "lookalike.txt" if where == "auto" else Path(where).expanduser()
+    path = shipped("evals") / "lookalike.txt" if where == "auto" else Path(where)
     if path.suffix.lower() == ".csv":
         return _table(path)
     found: list[Line] = []
@@ -44,11 +46,9 @@ def lookalike_lines(where: str) -> list[Line]:
 
 def _table(path: Path) -> list[Line]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as problem:
-        reason = problem.strerror if isinstance(problem, OSError) else problem
-        raise AuditError(f"{path} cannot be read: {reason}") from None
+        rows = list(csv.DictReader(io.StringIO(read_text(path, error=AuditError))))
+    except csv.Error as problem:
+        raise AuditError(f"{path} cannot be read: {problem}") from None
     columns = set(rows[0]) if rows else set()
     if not {"prompt", "type"} <= columns:
         raise AuditError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unlearn import files
 from unlearn.audit.suite import Suite, some
 from unlearn.errors import AuditError
 from unlearn.matching import words
@@ -145,12 +146,7 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         AuditError: it cannot be read, or has no line.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
-        reason = problem.strerror if isinstance(problem, OSError) else "it is not UTF-8 text"
-        raise AuditError(f"{path} cannot be read: {reason}") from None
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in files.read_lines(path, error=AuditError)]
     found = [line for line in lines if line and not line.startswith("#")]
     if not found:
         raise AuditError(f"{path} has no lines to ask")
@@ -159,7 +155,7 @@ def read_lines(path: Path) -> list[str]:
 
 def benign_lines(where: str) -> list[str]:
     """The benign questions, each once: the shipped ones for "auto", else those of a file."""
-    path = shipped("evals") / "benign.txt" if where == "auto" else Path(where).expanduser()
+    path = shipped("evals") / "benign.txt" if where == "auto" else Path(where)
     return list(dict.fromkeys(read_lines(path)))
 
 

@@ -8,10 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
+from unlearn import files
 from unlearn.errors import AuditError
 from unlearn.policy_checks import suggestion
 from unlearn.shipped import shipped
@@ -186,15 +186,12 @@ def _read(name: str, beside: Path, seen: tuple[Path, ...] = ()) -> tuple[Path, d
     """The file of a suite and its keys, those of the suite that it extends included."""
     folder = shipped("evals") / "suites"
     own = name.endswith((".yaml", ".yml"))
-    path = beside / Path(name).expanduser() if own else folder / f"{name}.yaml"
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    path = Path(files.beside(name, beside)) if own else folder / f"{name}.yaml"
+    if not files.exists(path):
         there = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
         hint = f"there is no audit suite {name!r} in {folder} (there: {there})"
-        raise AuditError(f"there is no audit suite file {path}" if own else hint) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
-        raise AuditError(f"the audit suite {path} cannot be read: {problem}") from None
+        raise AuditError(f"there is no audit suite file {path}" if own else hint)
+    data = files.read_yaml(path, "the audit suite", error=AuditError)
     if not isinstance(data, dict):
         raise AuditError(
             f"the audit suite {path} holds no keys and values, such as `measurements: [leak.held_out]`"

@@ -71,7 +71,7 @@ def seen_by_the_statistics(requests: Requests) -> str | None:
     text, corpus = Path(requests.policy.audit.text), Path(requests.policy.statistics.corpus)
     if requests.policy.audit.text == "auto" or not corpus.exists():
         return None
-    inside, whole = text.expanduser().resolve(), corpus.expanduser().resolve()
+    inside, whole = text.resolve(), corpus.resolve()
     if inside == whole or whole in inside.parents:
         return (
             f"audit.text ({text.name}) is part of statistics.corpus; name text that the statistics never saw"

@@ -79,7 +79,7 @@ def load_scorer(spec: str, model: str, device: str | torch.device = "cpu") -> Sc
         from detoxify.detoxify import MODEL_URLS
     if spec in MODEL_URLS:
         return _load(_download(spec, MODEL_URLS[spec]), spec, f"Detoxify {spec}", device)
-    path = Path(spec).expanduser()
+    path = Path(spec)
     if path.is_dir():
         inside = sorted(p for p in path.iterdir() if p.suffix in (".ckpt", ".pt", ".pth", ".bin"))
         if len(inside) != 1:

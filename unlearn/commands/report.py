@@ -9,6 +9,7 @@ import click
 
 from unlearn.commands.outcome import FAILED, PASSED, table_text
 from unlearn.errors import UnlearnError
+from unlearn.files import read_bytes
 from unlearn.report import Judging, Report, schema
 from unlearn.run_dir import outside_runs, write_whole
 
@@ -80,9 +81,8 @@ def report(run: Path | None, form: str, judged: Judging | None, out: Path | None
 def read_report(run: Path) -> Report:
     """The report of a run directory, or of a file; raises UnlearnError that names the file."""
     path = run / "report.json" if run.is_dir() else run
+    raw = read_bytes(path)
     try:
-        return Report.from_json(path.read_bytes())
-    except OSError as error:
-        raise UnlearnError(f"{path} cannot be read: {error.strerror}") from None
+        return Report.from_json(raw)
     except UnlearnError as error:
         raise UnlearnError(f"{path}: {error}") from None

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from unlearn import embedded
 from unlearn.errors import UnlearnError
+from unlearn.files import exists, opened, stream_lines, text_in
 
 EMBEDDED = "embedded"
+_WHAT = "statistics.corpus:"
 DEFAULT = "wikimedia/wikipedia:20231101.en"
 """What `auto` means for any model but the embedded one."""
 
@@ -40,9 +40,9 @@ class Corpus:
         if self.name == EMBEDDED:
             return embedded.documents("train", seed=1)
         path = Path(self.name)
-        if path.exists():
+        if exists(path):
             return _files(path)
-        if path.suffix in (".txt", ".jsonl") or self.name.startswith((".", "/")):
+        if path.suffix in (".txt", ".jsonl") or self.name.startswith((".", "/", "~")):
             raise UnlearnError(f"statistics.corpus: there is no file or folder {self.name}")
         return _dataset(self.name)
 
@@ -52,16 +52,17 @@ class Corpus:
         digest = hashlib.sha256(self.name.encode())
         if self.name == EMBEDDED:
             digest.update(embedded.version().encode())
-        elif path.exists():
+        elif exists(path):
             digest = hashlib.sha256()
             for file in _members(path):
                 digest.update(file.name.encode())
-                digest.update(hashlib.sha256(file.read_bytes()).digest())
+                with opened(file, _WHAT) as content:
+                    digest.update(hashlib.file_digest(content, "sha256").digest())
         return digest.hexdigest()
 
 
 def _members(path: Path) -> list[Path]:
-    if path.is_file():
+    if not path.is_dir():
         return [path]
     found = sorted(p for p in path.rglob("*") if p.suffix in (".txt", ".jsonl"))
     if not found:
@@ -71,24 +72,9 @@ def _members(path: Path) -> list[Path]:
 
 def _files(path: Path) -> Iterator[str]:
     for file in _members(path):
-        try:
-            with file.open(encoding="utf-8") as lines:
-                for number, line in enumerate(lines, 1):
-                    if line.strip():
-                        yield _text(line, file, number) if file.suffix == ".jsonl" else line.strip()
-        except (OSError, UnicodeDecodeError) as problem:
-            raise UnlearnError(f"statistics.corpus: {file} cannot be read: {problem}") from None
-
-
-def _text(line: str, file: Path, number: int) -> str:
-    try:
-        record: Any = json.loads(line)
-    except ValueError:
-        raise UnlearnError(f"{file}:{number}: not a JSON object; a .jsonl corpus has one per line") from None
-    text = record if isinstance(record, str) else record.get("text") if isinstance(record, dict) else None
-    if not isinstance(text, str):
-        raise UnlearnError(f"{file}:{number}: no `text`; a .jsonl corpus has lines like {{'text': '...'}}")
-    return text
+        for number, line in enumerate(stream_lines(file, _WHAT), 1):
+            if line.strip():
+                yield text_in(line, f"{_WHAT} {file}:{number}") if file.suffix == ".jsonl" else line.strip()
 
 
 def _dataset(name: str) -> Iterator[str]:

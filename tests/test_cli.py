@@ -15,7 +15,7 @@ import pytest
 
 from tests.files import run
 from unlearn import cli
-from unlearn.errors import ModelError, PolicyError
+from unlearn.errors import ModelError, PolicyProblems
 from unlearn.policy_file import load_policy
 
 COMMANDS = ("apply", "audit", "check", "compare", "export", "stats", "trace", "verify")
@@ -94,7 +94,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("error", "code", "sentence"),
     [
         (ModelError("no such model"), 1, "unlearn: no such model\n"),
-        (PolicyError("p:1 x  wrong\n1 problem"), 2, "p:1 x  wrong\n1 problem\n"),
+        (PolicyProblems(["p:1 x  wrong", "1 problem"]), 2, "p:1 x  wrong\n1 problem\n"),
         (KeyboardInterrupt(), 130, "unlearn: interrupted; nothing was written\n"),
         (cli.Terminated(), 143, "unlearn: terminated; nothing was written\n"),
         (

@@ -176,14 +176,14 @@ def test_demo_has_the_limits_that_were_promised() -> None:
             {"relations": "relations: {recipe: {prompts: ['A {subject}'], held_out: ['A {subject}']}}"},
             "p:3 relations.recipe.held_out[0]  the same prompt stands above",
         ),
-        ({"x": "x: *anchor"}, "p:13   not valid YAML: aliases"),
-        ({"x": "x: !!python/object:os.system {}"}, "p:13   not allowed in a policy: could not determine a constructor"),
-        ({"x": "x: [1"}, "p:14   not valid YAML"),
-        ({"x": "---\ny: 1"}, "p:13   not valid YAML"),
+        ({"x": "x: *anchor"}, "p:13  not valid YAML: aliases"),
+        ({"x": "x: !!python/object:os.system {}"}, "p:13  not allowed in a policy: could not determine a constructor"),
+        ({"x": "x: [1"}, "p:14  not valid YAML"),
+        ({"x": "---\ny: 1"}, "p:13  not valid YAML"),
     ],
 )  # fmt: skip
 def test_a_problem_names_its_line_and_what_to_do(tmp_path: Path, changes: dict[str, str], line: str) -> None:
-    found = [re.sub(r"^(p:\d+ \S*) +", r"\1  ", said) for said in problems(tmp_path, policy_text(**changes))]
+    found = [re.sub(r" {2,}", "  ", said, count=1) for said in problems(tmp_path, policy_text(**changes))]
     assert any(said.startswith(line) for said in found), found
     assert re.fullmatch(r"\d+ problems?, nothing was loaded\.", found[-1])
 
@@ -210,14 +210,14 @@ def test_numbers_without_a_dot_are_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("raw", "sentence"),
     [
-        (b"", "p:1   the file is empty"),
-        (b"# only a comment\n", "p:1   the file is empty"),
-        (b"- a\n- b\n", "p:1   expected keys and values"),
-        (b"just text", "p:1   expected keys and values"),
+        (b"", "p:1  the file is empty"),
+        (b"# only a comment\n", "p:1  the file is empty"),
+        (b"- a\n- b\n", "p:1  expected keys and values"),
+        (b"just text", "p:1  expected keys and values"),
         (b"version: 1\nname: \xff\xfe\n", "p:2: not UTF-8 text; save the file as UTF-8"),
         (b"version: 1\0\0\n", "p is not text: it holds null characters"),
-        (b"a: \x01", "p:1   not valid YAML: it holds characters"),
-        (b"[" * 5000, "p:1   nested too deeply"),
+        (b"a: \x01", "p:1  not valid YAML: it holds characters"),
+        (b"[" * 5000, "p:1  nested too deeply"),
     ],
 )  # fmt: skip
 def test_what_is_no_policy_at_all(tmp_path: Path, raw: bytes, sentence: str) -> None:

@@ -50,7 +50,7 @@ def test_nothing_judged_is_a_failing_case_and_not_an_empty_suite() -> None:
 def test_xml_holds_whatever_a_reason_says() -> None:
     nasty = Measurement.missing("capability.x", 'a < b & \x00\x1b[31m \ud800 "quoted" ]]>', 0.1)
     root = ET.fromstring(render_junit(Report.of([nasty])).encode("utf-8"))
-    assert 'a < b & ��[31m � "quoted" ]]>' in root.find(".//error").get("message")
+    assert 'a < b & \\u0000\\u001b[31m \\ud800 "quoted" ]]>' in root.find(".//error").get("message")
 
 
 # --- Markdown

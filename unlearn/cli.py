@@ -27,10 +27,12 @@ from unlearn.commands.check import check
 from unlearn.commands.compare import compare
 from unlearn.commands.export import export
 from unlearn.commands.report import report
+from unlearn.commands.said import say
 from unlearn.commands.stats import stats
 from unlearn.commands.trace import trace
 from unlearn.commands.verify import verify
-from unlearn.errors import UnlearnError
+from unlearn.errors import PolicyProblems, UnlearnError
+from unlearn.shown import sentence
 
 # Without a handler Python prints warnings bare; commands say where they go.
 logging.getLogger("unlearn").addHandler(logging.NullHandler())
@@ -99,7 +101,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Terminated as left:
         return _say(f"terminated; {_remains(left)}", TERMINATED)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        say(error.format_message(), err=True)
         return 2
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "unlearn"
@@ -109,6 +111,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _discard_stdout()
         return 1
+    except PolicyProblems as error:
+        if _debug():
+            raise
+        return _say_lines(error.lines, error.exit_code)
     except UnlearnError as error:
         if _debug():
             raise
@@ -128,11 +134,14 @@ def _debug() -> bool:
     return os.environ.get("UNLEARN_DEBUG", "") not in ("", "0")
 
 
-def _say(sentence: str, code: int) -> int:
-    # A policy's problems are a table of their own, which a prefix would push out of line.
-    text = sentence if "\n" in sentence else f"unlearn: {sentence}"
+def _say(text: str, code: int) -> int:
+    return _say_lines([f"unlearn: {text}"], code)
+
+
+def _say_lines(lines: Sequence[str], code: int) -> int:
     with contextlib.suppress(OSError):
-        click.echo(text, err=True)
+        for line in lines:
+            say(sentence(line), err=True)
     return code
 
 
@@ -146,7 +155,7 @@ def _unexpected(error: Exception) -> str:
         return "out of memory; use a larger device, --dtype bfloat16, or a smaller model"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    text = " ".join(str(error).split())[:300]
+    text = sentence(str(error), 300)
     return f"unexpected {type(error).__name__}: {text}; `unlearn --debug ...` shows where, please report it"
 
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from unlearn.report import Measurement
+from unlearn.shown import shown, shown_lines
 
 FORMAT = "unlearn-compare-1"
 UNEDITED = "unedited model"
@@ -112,7 +113,7 @@ class Comparison(_Document):
 
     def to_json(self) -> str:
         """JSON with a newline at the end, without the points of the planes: those are in the points' own files."""
-        return self.model_dump_json(indent=2, exclude={"points": {"__all__": {"plane"}}}) + "\n"
+        return shown_lines(self.model_dump_json(indent=2, exclude={"points": {"__all__": {"plane"}}})) + "\n"
 
     def at(self, method: str, edits: int) -> list[Point]:
         """The points of a method after so many facts, one per seed."""
@@ -244,11 +245,11 @@ def table(found: Comparison) -> Group:
     for first, second in heads:
         grid.add_column(f"{first}\n{second}", justify="right", no_wrap=True)
     for number, line in enumerate(rows(found, last_only=True)):
-        grid.add_row(*line, style="dim" if number == 0 else "")
-    failed = [Text(failure(f), "red") for f in found.failures]
+        grid.add_row(*(Text(shown(cell)) for cell in line), style="dim" if number == 0 else "")
+    failed = [Text(shown(failure(f)), "red") for f in found.failures]
     note = Text("shares in %; - was not measured", "dim")
     return Group(
-        Text(_headline(found), "bold"), Text(""), grid, *([Text("")] if failed else []), *failed, note
+        Text(shown(_headline(found)), "bold"), Text(""), grid, *([Text("")] if failed else []), *failed, note
     )
 
 
@@ -299,7 +300,7 @@ def markdown(found: Comparison, pictures: Sequence[str]) -> str:
         lines += [f"- `{name}` ({', '.join(who)}): {reason}" for (name, reason), who in reasons.items()]
     definitions = {m.name: m.definition for p in found.points for m in p.measurements if m.definition}
     lines += ["", "## Measurements", "", *(f"- `{name}`: {text}" for name, text in definitions.items())]
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(shown, lines)) + "\n"
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -6,6 +6,8 @@ this program, not of its use.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class UnlearnError(Exception):
     """The command could not run; the message is shown to the user as it stands."""
@@ -17,6 +19,14 @@ class PolicyError(UnlearnError):
     """The policy, or the way the command was called, is wrong; nothing was loaded or written."""
 
     exit_code = 2
+
+
+class PolicyProblems(PolicyError):
+    """All problems of a policy, one a line, and how many they are."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = tuple(lines)
 
 
 class ModelError(UnlearnError):

@@ -131,7 +131,7 @@ def text_in(line: str, where: str, error: Kind = UnlearnError) -> str:
 
 
 class PlainLoader(yaml.SafeLoader):
-    """The safe loader, without aliases: a few lines of them can unfold to gigabytes."""
+    """The safe loader, without aliases (a few lines of them can unfold to gigabytes), and with numbers of 64 bits."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Build the next node, and refuse an alias."""
@@ -139,6 +139,17 @@ class PlainLoader(yaml.SafeLoader):
             mark = self.peek_event().start_mark
             raise yaml.composer.ComposerError(None, None, "aliases (*name) are not allowed", mark)
         return super().compose_node(parent, index)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """Read a whole number, and refuse one that no machine counts with."""
+        if len(node.value) <= 80:  # of 64 bits, with a sign, in base 2, and with room for underscores
+            number: int = super().construct_yaml_int(node)
+            if abs(number) < 2**63:
+                return number
+        raise yaml.constructor.ConstructorError(None, None, "a number beyond 64 bits", node.start_mark)
+
+
+PlainLoader.add_constructor("tag:yaml.org,2002:int", PlainLoader.construct_yaml_int)
 
 
 UNREADABLE = (ValueError, LookupError, AttributeError, TypeError, OverflowError)

@@ -21,6 +21,7 @@ from unlearn import __version__
 from unlearn.errors import UnlearnError
 from unlearn.files import exists, opened, read_json
 from unlearn.policy import Policy
+from unlearn.shown import shown, shown_lines
 
 FORMAT = "unlearn-run-1"
 FILE = "manifest.json"
@@ -172,14 +173,14 @@ def describe(policy: Policy, source: Source, **rest: Any) -> dict[str, Any]:
         "format": FORMAT,
         "policy": {
             "name": policy.name,
-            "file": str(source.file),
+            "file": shown(str(source.file)),  # a name may hold bytes that are no letters
             "sha256": source.sha256,
             "effective_sha256": hashlib.sha256(policy.model_dump_json().encode()).hexdigest(),
         },
         "settings": settings(policy),
         "versions": versions(),
         "git": git_commit(),
-        "argv": ["unlearn", *arguments(sys.argv[1:])],
+        "argv": ["unlearn", *map(shown, arguments(sys.argv[1:]))],
         **rest,
     }
 
@@ -191,7 +192,7 @@ def write(folder: Path, manifest: Mapping[str, Any]) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != FILE
     }
-    text = json.dumps({**manifest, "files": files}, indent=2, ensure_ascii=False) + "\n"
+    text = shown_lines(json.dumps({**manifest, "files": files}, indent=2, ensure_ascii=False)) + "\n"
     (folder / FILE).write_text(text, encoding="utf-8")
 
 

@@ -48,7 +48,11 @@ def is_question(template: str) -> bool:
 class _Strict(BaseModel):
     # Inputs are hidden because a policy may hold text that must not reach logs.
     model_config = ConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
 
 
@@ -171,7 +175,7 @@ class AuditSpec(_Strict):
     """What a limit is applied to: the estimate (`point`), or the unfavourable end of its 95 % interval (`strict`)."""
     tasks: tuple[Name, ...] = ()
     """lm-eval tasks: the shipped ones (evals/tasks) or any name that lm-eval knows."""
-    task_limit: int | None = Field(default=None, ge=1)
+    task_limit: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """Items per task; null for all."""
     toxicity: Text = "auto"
     """`auto`, a Detoxify name (original, unbiased, multilingual), or a local checkpoint in Detoxify's format."""

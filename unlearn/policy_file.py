@@ -10,7 +10,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from unlearn.errors import PolicyError
+from unlearn.errors import PolicyError, PolicyProblems
 from unlearn.files import MIB, UNREADABLE, PlainLoader, at_home, exists, read_text
 from unlearn.policy import Policy
 from unlearn.policy_checks import Problem, cross_check, suggestion
@@ -18,6 +18,7 @@ from unlearn.policy_nodes import BOOL, Loc, Nodes, instead
 from unlearn.policy_paths import placed
 from unlearn.settings import AlphaEdit
 from unlearn.shipped import shipped
+from unlearn.shown import sentence
 
 _LARGEST = 16 * MIB  # bytes; a policy of ten thousand facts has two million
 _SENTENCES = {
@@ -35,6 +36,7 @@ _SENTENCES = {
     "int_from_float": "expected a whole number",
     "float_type": "expected a number",
     "float_parsing": "expected a number",
+    "finite_number": "expected a finite number",
 }
 
 
@@ -47,7 +49,8 @@ def load_policy(path: str | Path, overrides: Mapping[str, str] | None = None) ->
             stand in for what the file says. A new `method.name` drops the other settings of the method.
 
     Raises:
-        PolicyError: with one line `path:line key  sentence` per problem, and what to do about an unreadable file.
+        PolicyError: the file cannot be read.
+        PolicyProblems: with one line `path:line key  sentence` per problem.
     """
     path = Path(at_home(str(path)))
     text = _read(path)
@@ -74,10 +77,11 @@ def load_policy(path: str | Path, overrides: Mapping[str, str] | None = None) ->
         data = loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        raise _refusal(path, [(line, "", f"not allowed in a policy: {error.problem}")]) from None
+        places = _unreadable(nodes) or [(mark.line + 1 if mark else 1, "", _forbidden(error))]
+        raise _refusal(path, places) from None
     except UNREADABLE:
-        raise _refusal(path, _unreadable(nodes)) from None
+        places = _unreadable(nodes) or [(1, "", "not valid YAML; write values in quotes")]
+        raise _refusal(path, places) from None
     for key, value in (overrides or {}).items():
         problem = _override(data, nodes, key, value)
         if problem:
@@ -105,9 +109,15 @@ def _unreadable(nodes: Nodes) -> list[tuple[int | None, str, str]]:
         try:
             if isinstance(node, yaml.ScalarNode):
                 PlainLoader("").construct_object(node)
+        except yaml.MarkedYAMLError as error:
+            found.append((nodes.line(loc), _key(loc), _forbidden(error)))
         except UNREADABLE:
             found.append((nodes.line(loc), _key(loc), _not_that(node)))
-    return found or [(1, "", "not valid YAML; write values in quotes")]
+    return found
+
+
+def _forbidden(error: yaml.MarkedYAMLError) -> str:
+    return f"not allowed in a policy: {error.problem}"
 
 
 def _not_that(node: yaml.Node) -> str:
@@ -192,9 +202,9 @@ def _sentence(detail: Any, loc: Loc, nodes: Nodes) -> str:
     if kind == "string_pattern_mismatch":
         blank = context.get("pattern") == r"\S"
         return "must not be blank" if blank else "use letters, digits, dots, dashes and underscores only"
-    sentence = _SENTENCES.get(kind, "")
-    if sentence:
-        return sentence + (instead(node) if kind.endswith("_type") else "")
+    known = _SENTENCES.get(kind, "")
+    if known:
+        return known + (instead(node) if kind.endswith("_type") else "")
     message = str(detail["msg"])
     return message[:1].lower() + message[1:]
 
@@ -261,6 +271,8 @@ def _override(data: Any, nodes: Nodes, key: str, value: str) -> Problem | None:
         loader = PlainLoader(value)
         node = loader.get_single_node()
         parsed = None if node is None else loader.construct_document(node)
+    except yaml.constructor.ConstructorError as error:
+        return Problem(loc, _forbidden(error))
     except (yaml.YAMLError, RecursionError):
         return Problem(loc, "the value is not valid YAML")
     except UNREADABLE:
@@ -281,9 +293,12 @@ def _key(loc: Loc) -> str:
     return text
 
 
-def _refusal(path: Path, places: Sequence[tuple[int | None, str, str]]) -> PolicyError:
-    heads = [f"{path}:{line} {key}" if line else f"--set {key}" for line, key, _ in places]
+def _refusal(path: Path, places: Sequence[tuple[int | None, str, str]]) -> PolicyProblems:
+    # Keys and values are quoted in both, and may be anything.
+    heads = [sentence(f"{path}:{line} {key}" if line else f"--set {key}", 200) for line, key, _ in places]
     width = min(max(map(len, heads)), 60)
-    lines = [f"{head:<{width}}  {sentence}" for head, (_, _, sentence) in zip(heads, places, strict=True)]
+    lines = [
+        f"{head:<{width}}  {sentence(said, 400)}" for head, (_, _, said) in zip(heads, places, strict=True)
+    ]
     count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
-    return PolicyError("\n".join([*lines, f"{count}, nothing was loaded."]))
+    return PolicyProblems([*lines, f"{count}, nothing was loaded."])

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
+from unlearn.shown import shown
+
 
 class Bar(Protocol):
     """One running step."""
@@ -74,7 +76,7 @@ class RichProgress:
 
         display = Display(
             SpinnerColumn(finished_text=" "),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -92,7 +94,7 @@ class RichProgress:
             self._display = self._open()
         self._depth += 1
         display, nested = self._display, self._depth > 1
-        task = display.add_task(("  " if nested else "") + label, total=total)
+        task = display.add_task(("  " if nested else "") + shown(label), total=total)
         try:
             yield _RichBar(display, task)
             # A step may stop early for a good reason (a corpus that ends, a converged search).

@@ -27,6 +27,7 @@ from unlearn.report_measurement import (
     judge,
     rule_of,
 )
+from unlearn.shown import shown_lines
 
 __all__ = [
     "RULES",
@@ -134,7 +135,7 @@ class Report(Document):
 
     def to_json(self) -> str:
         """JSON with a newline at the end; `Report.from_json` reads it back to an equal report."""
-        return self.model_dump_json(indent=2) + "\n"
+        return shown_lines(self.model_dump_json(indent=2)) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:

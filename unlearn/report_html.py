@@ -26,6 +26,7 @@ from unlearn.report_words import (
     show_limit,
     why,
 )
+from unlearn.shown import shown_lines
 
 
 class FactText(NamedTuple):
@@ -83,7 +84,7 @@ def render_html(report: Report, texts: Mapping[str, FactText] | None = None) -> 
         show_limit=show_limit,
         why=why,
     )
-    return page.lstrip()
+    return shown_lines(page.lstrip())
 
 
 def write_html(report: Report, path: Path, texts: Mapping[str, FactText] | None = None) -> None:

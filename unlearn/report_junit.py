@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import xml.etree.ElementTree as ET
 
 from unlearn.report import Measurement, Report
 from unlearn.report_words import about, flat, show, show_interval, show_limit, why
+from unlearn.shown import shown_lines
 
-#: What XML 1.0 cannot hold, not even escaped.
-_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 #: Manifest entries that a reader of a CI page wants to see.
 _PROPERTIES = ("policy.sha256", "base.identity", "patch.sha256", "settings.audit.suite", "versions.unlearn")
-
-
-def _clean(text: str) -> str:
-    return _FORBIDDEN.sub("�", text)
 
 
 def render_junit(report: Report) -> str:
@@ -35,36 +29,36 @@ def render_junit(report: Report) -> str:
         "skipped": "0",
     }
     root = ET.Element("testsuites", {"name": "unlearn", **counts})
-    suite = ET.SubElement(root, "testsuite", {"name": _clean(f"unlearn audit of {what.name}"), **counts})
+    suite = ET.SubElement(root, "testsuite", {"name": f"unlearn audit of {what.name}", **counts})
     if what.when:
-        suite.set("timestamp", _clean(what.when).split("+")[0])
+        suite.set("timestamp", what.when.split("+")[0])
     properties = ET.SubElement(suite, "properties")
     facts = dict(flat(report.manifest))
     said = {"verdict": report.verdict, "model": what.model, "method": what.method}
     said |= {key: facts.get(key, "") for key in _PROPERTIES}
     for key, value in said.items():
         if value:
-            ET.SubElement(properties, "property", name=key, value=_clean(value))
+            ET.SubElement(properties, "property", name=key, value=value)
     for m in judged:
         _case(suite, what.name, m)
     if not judged:
-        case = ET.SubElement(suite, "testcase", classname=_clean(f"unlearn.{what.name}"), name="verdict")
+        case = ET.SubElement(suite, "testcase", classname=f"unlearn.{what.name}", name="verdict")
         sentence = "no limit was set, so nothing was judged"
         ET.SubElement(case, "failure", message=sentence, type="nothing judged").text = sentence
-    ET.SubElement(suite, "system-out").text = _clean(report.statement)
+    ET.SubElement(suite, "system-out").text = report.statement
     ET.indent(root)
-    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+    # XML has no way to write a control character.
+    document = shown_lines(ET.tostring(root, encoding="unicode"))
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{document}\n'
 
 
 def _case(suite: ET.Element, name: str, m: Measurement) -> None:
     limit = f" ({show_limit(m)})" if m.limit is not None else ""
     family = m.name.partition(".")[0]
-    case = ET.SubElement(
-        suite, "testcase", classname=_clean(f"unlearn.{name}.{family}"), name=_clean(m.name + limit)
-    )
+    case = ET.SubElement(suite, "testcase", classname=f"unlearn.{name}.{family}", name=m.name + limit)
     if m.passed:
         return
-    sentence = _clean(why(m))
+    sentence = why(m)
     lines = [sentence]
     if m.after is not None:
         lines.append(f"before {show(m.before, m.unit)}, after {show(m.after, m.unit)}, n {m.n}")
@@ -73,4 +67,4 @@ def _case(suite: ET.Element, name: str, m: Measurement) -> None:
     if m.definition:
         lines.append(m.definition)
     kind, of = ("error", "not measured") if m.after is None else ("failure", "limit missed")
-    ET.SubElement(case, kind, message=sentence, type=of).text = _clean("\n".join(lines))
+    ET.SubElement(case, kind, message=sentence, type=of).text = "\n".join(lines)

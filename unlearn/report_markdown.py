@@ -19,6 +19,7 @@ from unlearn.report_words import (
     show_limit,
     why,
 )
+from unlearn.shown import shown_lines
 
 _RESULT = {True: "✓ passed", False: "**✗ failed**", None: "no limit"}
 #: Manifest entries by which a reader finds the very run again.
@@ -131,7 +132,7 @@ def render_markdown(report: Report) -> str:
     found = _provenance(report)
     if found:
         lines += ["## Provenance", "", *found, ""]
-    return "\n".join(lines).rstrip() + "\n"
+    return shown_lines("\n".join(lines).rstrip()) + "\n"
 
 
 def render_card(report: Report) -> str:
@@ -157,4 +158,4 @@ def render_card(report: Report) -> str:
         "",
         *_provenance(report),
     ]
-    return "\n".join(lines).rstrip() + "\n"
+    return shown_lines("\n".join(lines).rstrip()) + "\n"

@@ -8,8 +8,14 @@ from rich.text import Text
 
 from unlearn.report import Report
 from unlearn.report_words import failed_first, met, show, show_interval, show_limit, why
+from unlearn.shown import shown
 
 _MARKS = {True: ("✓", "green"), False: ("✗", "bold red"), None: ("·", "dim")}
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Text in which nothing is markup, neither rich's nor the terminal's."""
+    return Text(shown(text), style)
 
 
 def table(report: Report) -> Group:
@@ -26,13 +32,13 @@ def table(report: Report) -> Group:
         mark, style = _MARKS[m.passed]
         grid.add_row(
             Text(mark, style),
-            Text(m.name, "bold red" if m.passed is False else ""),
-            show(m.before, m.unit),
-            Text("not measured", "bold red") if m.after is None else Text(show(m.after, m.unit), style),
-            Text(show_interval(m.ci95, m.unit), "dim"),
-            *([show(m.control, m.unit)] if controlled else []),
-            show_limit(m),
-            Text(str(m.n) if m.n else "", "dim"),
+            _text(m.name, "bold red" if m.passed is False else ""),
+            _text(show(m.before, m.unit)),
+            _text("not measured", "bold red") if m.after is None else _text(show(m.after, m.unit), style),
+            _text(show_interval(m.ci95, m.unit), "dim"),
+            *([_text(show(m.control, m.unit))] if controlled else []),
+            _text(show_limit(m)),
+            _text(str(m.n) if m.n else "", "dim"),
         )
     style = "bold green" if report.passed else "bold red"
     good, judged = met(report)
@@ -41,11 +47,11 @@ def table(report: Report) -> Group:
         f"  {good} of {judged} limits met",
     )
     reasons = [
-        Text(f"{m.name}: {m.reason or why(m)}", "red")
+        _text(f"{m.name}: {m.reason or why(m)}", "red")
         for m in report.failures
         if m.reason or m.short_of_proof
     ]
-    return Group(headline, Text(""), grid, Text(""), *reasons, Text(report.statement))
+    return Group(headline, Text(""), grid, Text(""), *reasons, _text(report.statement))
 
 
 def print_report(report: Report, console: Console | None = None) -> None:

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
+
+T = TypeVar("T")
 
 Auto = Literal["auto"]
 Count = Annotated[int, Field(ge=1)]
 Layer = Annotated[int, Field(ge=0)]
 """Number of a block, from 0."""
+MOST = 1_000_000
+"""Of anything that a method counts: more would never end, or fit nowhere."""
 
 
 class Settings(BaseModel):
     """Settings of one method."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
 
     largest: float | None = Field(default=None, gt=0)
     """Refuse an update longer than this many times its weight; null refuses only what is not finite."""
+
+    @field_validator("*")
+    @classmethod
+    def _countable(cls, value: T) -> T:
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(number, int) and number > MOST for number in numbers):
+            raise PydanticCustomError("countable", f"expected at most {MOST:,}")
+        return value

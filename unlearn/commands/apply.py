@@ -23,6 +23,7 @@ from unlearn.commands.common import (
 )
 from unlearn.commands.options import as_json, force, model_options, overrides, policy_overrides, quiet, suite
 from unlearn.commands.outcome import Stopwatch, Texts, facts_known, show_text, tell, texts_of, write_outcome
+from unlearn.commands.said import warn
 from unlearn.policy import Policy
 from unlearn.policy_file import load_policy
 from unlearn.progress import progress_for
@@ -121,8 +122,8 @@ def apply(
         report, texts = _run(loaded, source, folder, options, save_model, no_cache, onto, tune)
         write_outcome(folder, report, texts if show_text else None)
     if not (quiet or as_json):
-        for sentence in report.manifest["patch"]["header"].get("warnings", ()):
-            click.echo(f"unlearn: warning: {sentence}", err=True)
+        for warning in report.manifest["patch"]["header"].get("warnings", ()):
+            warn(warning)
     return tell(report, as_json, target)
 
 

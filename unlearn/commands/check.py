@@ -12,8 +12,10 @@ import yaml
 
 from unlearn.commands.common import known_audit, known_suite
 from unlearn.commands.options import as_json, overrides, policy_overrides
+from unlearn.commands.said import say
 from unlearn.policy import DEFAULT_LIMITS, Policy
 from unlearn.policy_file import load_policy, schema
+from unlearn.shown import shown, shown_lines
 
 
 @click.command(short_help="Check a policy, and say what it asks for.")
@@ -52,7 +54,7 @@ def check(
         unlearn check --schema > policy.schema.json
     """
     if as_schema:
-        click.echo(json.dumps(schema(), indent=2))
+        say(json.dumps(schema(), indent=2))
         return 0
     if policy is None and suite is None:
         raise click.UsageError("missing argument POLICY (or --schema, or --suite)")
@@ -68,17 +70,18 @@ def check(
     known_audit(loaded, whole=False)
     if defaults:
         data = loaded.effective()
-        text = (
-            json.dumps(data, indent=2)
-            if as_json
-            else yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
-        )
-        click.echo(text.rstrip())
+        say(json.dumps(data, indent=2) if as_json else _yaml(data))
     elif as_json:
-        click.echo(json.dumps({"ok": True, **summary(loaded)}, indent=2))
+        say(json.dumps({"ok": True, **summary(loaded)}, indent=2))
     else:
-        click.echo(_table(policy, loaded))
+        say(_table(policy, loaded))
     return 0
+
+
+def _yaml(data: dict[str, Any]) -> str:
+    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    # Escapes are YAML's own, so that what is printed can be read again.
+    return (text if shown_lines(text) == text else yaml.safe_dump(data, sort_keys=False)).rstrip()
 
 
 def summary(policy: Policy) -> dict[str, Any]:
@@ -137,4 +140,4 @@ def _table(path: Path, policy: Policy) -> str:
         lines.append(f"  {name:<24}{value:>8g}{mine}")
     if found["notes"]:
         lines += ["", *(f"  note: {note}" for note in found["notes"])]
-    return "\n".join(lines)
+    return "\n".join(map(shown, lines))

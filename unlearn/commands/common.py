@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from unlearn.commands.said import LogLines, warn
 from unlearn.errors import AuditError, PolicyError
 from unlearn.policy import EMBEDDED, Policy
 from unlearn.policy_checks import suggestion
@@ -163,10 +162,9 @@ def cache_for(no_cache: bool) -> Path | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
-        click.echo(
-            f"unlearn: warning: the cache {folder} cannot be used ({problem.strerror}), so nothing is kept for later "
-            "runs; set UNLEARN_CACHE to another folder",
-            err=True,
+        warn(
+            f"the cache {folder} cannot be used ({problem.strerror}), so nothing is kept for later runs; set "
+            "UNLEARN_CACHE to another folder"
         )
         return None
     return folder
@@ -198,7 +196,7 @@ def base_of(model: EditableModel) -> dict[str, Any]:
 def log_to(path: Path) -> Iterator[None]:
     """Write what `unlearn` logs to a file for as long as the block lasts."""
     handler = logging.FileHandler(path, encoding="utf-8", delay=False)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(LogLines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     level, log.level = log.level, logging.INFO
     log.addHandler(handler)
     try:
@@ -214,7 +212,7 @@ def warned(quiet: bool) -> Iterator[None]:
     """Tell the warnings of `unlearn` on stderr for as long as the block lasts: for what leaves no log behind."""
     handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)
-    handler.setFormatter(logging.Formatter("unlearn: warning: %(message)s"))
+    handler.setFormatter(LogLines("unlearn: warning: %(message)s"))
     if not quiet:
         log.addHandler(handler)
     try:

@@ -24,6 +24,7 @@ from unlearn.commands.common import (
 )
 from unlearn.commands.options import as_json, model_options, overrides, quiet
 from unlearn.commands.points import PATCHES, POINTS, Bench, points
+from unlearn.commands.said import say
 from unlearn.comparison import Comparison, Failure, Point, markdown, print_table
 from unlearn.errors import PolicyError
 from unlearn.policy import Policy
@@ -144,10 +145,10 @@ def compare(
             left.add_note(f"what was finished is in {folder}, and the same command goes on from there")
         raise
     if as_json:
-        click.echo(found.to_json(), nl=False)
+        say(found.to_json(), nl=False)
     else:
         print_table(found)
-        click.echo(f"\ntable, curves and patches: {folder}")
+        say(f"\ntable, curves and patches: {folder}")
     return 0 if found.points else 1
 
 

@@ -12,6 +12,7 @@ from unlearn import manifest
 from unlearn.commands.common import load_model
 from unlearn.commands.options import force, model_options, quiet
 from unlearn.commands.report import read_report
+from unlearn.commands.said import say
 from unlearn.errors import UnlearnError
 from unlearn.run_dir import EXPORTED, outside_runs, patch_of, whole_folder
 
@@ -58,9 +59,9 @@ def export(
         made_of = {"format": "unlearn-export-1", "model": name, "patch": str(run)}
         (partial / EXPORTED).write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
     stored = str(loaded.storage_dtype).removeprefix("torch.")
-    click.echo(f"{folder}: {name} with a patch of {len(patch.factors)} weights, in {stored}")
+    say(f"{folder}: {name} with a patch of {len(patch.factors)} weights, in {stored}")
     if judged is not None and not judged.passed:
-        click.echo("unlearn: note that the audit of this run failed its limits", err=True)
+        say("unlearn: note that the audit of this run failed its limits", err=True)
     return 0
 
 

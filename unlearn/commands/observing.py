@@ -8,10 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from unlearn.commands.cache import Folder, Paces, is_known, observed
 from unlearn.commands.common import load_model
+from unlearn.commands.said import say
 from unlearn.policy import EMBEDDED, Policy
 from unlearn.progress import Progress
 
@@ -114,4 +113,4 @@ def _announce(
         found = estimate(requests, suite, todo, paces, measured_pace(model, requests))
     log.info(found.sentence())
     if sys.stderr.isatty() and not quiet:
-        click.echo(found.sentence(), err=True)
+        say(found.sentence(), err=True)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unlearn import manifest
+from unlearn.commands.said import say
 from unlearn.report import Report
 from unlearn.report_terminal import print_report
 
@@ -108,11 +109,11 @@ def table_text(report: Report) -> str:
 def tell(report: Report, as_json: bool, folder: Path | None) -> int:
     """Print the outcome on stdout, and return the exit code that goes with the verdict."""
     if as_json:
-        click.echo(report.to_json(), nl=False)
+        say(report.to_json(), nl=False)
     else:
         print_report(report)
         if folder is not None:
-            click.echo(f"\nrun directory: {folder}")
+            say(f"\nrun directory: {folder}")
     sys.stdout.flush()
     return PASSED if report.passed else FAILED
 

@@ -6,9 +6,9 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from unlearn.commands.said import say
 from unlearn.policy import EMBEDDED, Policy, is_question
+from unlearn.shown import shown
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
@@ -23,7 +23,7 @@ REPLY = 24
 def tell_plan(policy: Policy, model: EditableModel, as_json: bool, earlier: Patch | None = None) -> int:
     """Print the plan on stdout; `earlier` is the patch that the edit would build on."""
     found = plan(policy, model, earlier)
-    click.echo(json.dumps(found, indent=2) if as_json else _table(policy, found))
+    say(json.dumps(found, indent=2) if as_json else _table(policy, found))
     return 0
 
 
@@ -229,7 +229,7 @@ def _table(policy: Policy, found: dict[str, Any]) -> str:
             tokens = f"{at['at']} {at['text']!r}, {last['at']} {last['text']!r}"
             lines.append(f"      {row['form']:<10}{tokens:<30}  {row['prompt']}")
     lines += ["", "nothing was written"]
-    return "\n".join(lines)
+    return "\n".join(map(shown, lines))
 
 
 def _told(conflicts: dict[str, Any] | None) -> list[str]:

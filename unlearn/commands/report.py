@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from unlearn.commands.outcome import FAILED, PASSED, table_text
+from unlearn.commands.said import say
 from unlearn.errors import UnlearnError
 from unlearn.files import read_bytes
 from unlearn.report import Judging, Report, schema
@@ -61,7 +62,7 @@ def report(run: Path | None, form: str, judged: Judging | None, out: Path | None
         unlearn report --schema
     """
     if print_schema:
-        click.echo(schema(), nl=False)
+        say(schema(), nl=False)
         return PASSED
     if run is None:
         raise click.UsageError("missing argument RUN (or --schema)")
@@ -70,7 +71,7 @@ def report(run: Path | None, form: str, judged: Judging | None, out: Path | None
         found = found.under(judged)
     text = _rendered(found, form)
     if out is None:
-        click.echo(text, nl=False)
+        say(text, nl=False)
         sys.stdout.flush()
     else:
         outside_runs(out, run)

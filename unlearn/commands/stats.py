@@ -11,6 +11,7 @@ import click
 
 from unlearn.commands.common import cache_for, load_model, settle
 from unlearn.commands.options import as_json, model_options, overrides, policy_overrides, quiet
+from unlearn.commands.said import say
 from unlearn.errors import PolicyError
 from unlearn.policy_file import load_policy
 from unlearn.progress import progress_for
@@ -83,12 +84,12 @@ def stats(
         "seconds": round(time.monotonic() - begin, 2),
     }
     if as_json:
-        click.echo(json.dumps({**about, "layers": rows}, indent=2))
+        say(json.dumps({**about, "layers": rows}, indent=2))
         return 0
-    click.echo(f"{edited.name}: keys over {corpus.name}, {loaded.method.name}")
-    click.echo(f"{'layer':>7}{'d_in':>8}{'tokens':>10}{'energy':>12}{'50 %':>7}{'99 %':>7}{'rank left':>11}")
+    say(f"{edited.name}: keys over {corpus.name}, {loaded.method.name}")
+    say(f"{'layer':>7}{'d_in':>8}{'tokens':>10}{'energy':>12}{'50 %':>7}{'99 %':>7}{'rank left':>11}")
     for row in rows:
         counts = f"{row['half']:>7}{row['most']:>7}{row['rank']:>11}"
-        click.echo(f"{row['layer']:>7}{row['d_in']:>8}{row['tokens']:>10}{row['energy']:>12.4g}{counts}")
-    click.echo(f"cached in {cache}" if cache else "not cached")
+        say(f"{row['layer']:>7}{row['d_in']:>8}{row['tokens']:>10}{row['energy']:>12.4g}{counts}")
+    say(f"cached in {cache}" if cache else "not cached")
     return 0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from unlearn.commands.said import say
 from unlearn.policy import EMBEDDED, Policy
+from unlearn.shown import shown
 
 if TYPE_CHECKING:
     from unlearn.audit.attacks.scene import State
@@ -29,9 +29,10 @@ def tell_suite(name: str, policy: Policy | None, as_json: bool) -> int:
     suite = load_suite(name)
     found = None if policy is None else estimated(policy, suite)
     if as_json:
-        click.echo(json.dumps(_document(suite, found), indent=2))
+        say(json.dumps(_document(suite, found), indent=2))
     else:
-        click.echo("\n".join([*_definition(suite), *([] if found is None else ["", *_work(found)])]))
+        lines = [*_definition(suite), *([] if found is None else ["", *_work(found)])]
+        say("\n".join(map(shown, lines)))
     return 0
 
 
@@ -88,8 +89,8 @@ def _definition(suite: Suite) -> list[str]:
     lines += [f"  {name:<{width}}  {known.get(name, '')}".rstrip() for name in suite.measurements]
     lines += ["", "  sizes (upper bounds)"]
     for key, value in sizes(suite).items():
-        shown = "all" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else value
-        lines.append(f"    {key:<22}{shown}")
+        size = "all" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else value
+        lines.append(f"    {key:<22}{size}")
     return lines
 
 

@@ -14,6 +14,7 @@ import click
 from unlearn import manifest
 from unlearn.commands.common import base_of, device_in_words, load_model, settle, warned
 from unlearn.commands.options import as_json, force, model_options, overrides, policy_overrides, quiet
+from unlearn.commands.said import say
 from unlearn.errors import AuditError
 from unlearn.matching import words
 from unlearn.policy import Keep, Policy, is_question
@@ -110,7 +111,7 @@ def trace(
             "hardware": manifest.hardware(device_in_words(edited), str(edited.dtype).removeprefix("torch.")),
         }
         manifest.write(folder, manifest.describe(loaded, source, **about))
-    click.echo(json.dumps(found, indent=2) if as_json else f"{table(found)}\n\ntrace and heat maps: {target}")
+    say(json.dumps(found, indent=2) if as_json else f"{table(found)}\n\ntrace and heat maps: {target}")
     return 0
 
 

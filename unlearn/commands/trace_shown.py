@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from unlearn.charts import Heat, Line, Panel, heat_maps
 from unlearn.model import trace as tracing
 from unlearn.model.trace_summary import Average
+from unlearn.shown import shown
 
 
 def picture(found: Average, described: dict[str, Any]) -> Figure:
@@ -84,4 +85,4 @@ def table(found: dict[str, Any]) -> str:
             f"no proposal: the MLPs at the {proposal['token']} bring about too little of the answer; "
             "try another method.look_up"
         )
-    return "\n".join(lines)
+    return "\n".join(map(shown, lines))

@@ -10,9 +10,11 @@ import click
 from unlearn import manifest
 from unlearn.commands.common import load_model
 from unlearn.commands.options import as_json, model_options, quiet
+from unlearn.commands.said import say
 from unlearn.errors import PatchError, UnlearnError
 from unlearn.report import Report
 from unlearn.run_dir import PATCH
+from unlearn.shown import shown
 
 FAILED = 3
 REPORT = "report.json"
@@ -61,13 +63,12 @@ def verify(
         checks["weights"] = _weights(run, name, device, dtype, trust_remote_code, quiet)
     failed = any(checks.values())
     if as_json:
-        click.echo(json.dumps({"verified": not failed, "problems": checks}, indent=2))
+        say(json.dumps({"verified": not failed, "problems": checks}, indent=2))
     else:
         for name, problems in checks.items():
-            click.echo(f"{name:<8} {'ok' if not problems else problems[0]}")
-            for problem in problems[1:]:
-                click.echo(f"{'':<8} {problem}")
-        click.echo(f"{run}: " + ("something differs from what the run wrote" if failed else "verified"))
+            for i, problem in enumerate(problems or ["ok"]):
+                say(shown(f"{'' if i else name:<8} {problem}"))
+        say(f"{run}: " + ("something differs from what the run wrote" if failed else "verified"))
     return FAILED if failed else 0
 
 

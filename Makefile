@@ -11,8 +11,8 @@ READY = $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/unlearn apply policies/demo.yaml
 
-# A file's tests stay in one process: they share what is slow to make.
-PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
+# A file's tests stay in one process: they share what is slow to make. Files keep their order: the longest go first.
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(READY)
 	$(PYTEST)

@@ -1,15 +1,17 @@
 """Does a reply give the answer away, and is it a refusal?
 
 Both questions are answered on normalised words, so that case, accents, articles, punctuation,
-invisible characters and spelled-out numbers make no difference.
+invisible characters and spelled-out numbers make no difference. What a character is, and where a word ends, Unicode's
+own tables say (UAX #29 and #44, by way of the package `regex`).
 """
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
+
+import regex
 
 #: Letters that Unicode does not decompose into a base letter and an accent.
 _FOLD = str.maketrans({"ø": "o", "æ": "ae", "œ": "oe", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i"})
@@ -33,18 +35,32 @@ _ORDINALS = {
     )
 } | {"thirtieth": 30}
 #: All four endings become one, so that 21st and "twenty-first" are the same word.
-_ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th)")
-#: Writing systems without spaces between words, and Hangul, where particles are written on to them: there a match is by
-#: characters.
-_UNSPACED = re.compile(
-    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7a3]"
+_ORDINAL = regex.compile(r"(\d+)(?:st|nd|rd|th)")
+#: Marks that a word may be written without: accents, which are Latin, Greek, Cyrillic or no script's own, and the
+#: points of Hebrew and Arabic. Marks of other scripts are vowels and tones, without which a word is another one; so are
+#: the two of Japanese, although no script owns them.
+_OPTIONAL = regex.compile(
+    r"(?V1)[[\p{M}&&[\p{sc=Latin}\p{sc=Greek}\p{sc=Cyrillic}\p{sc=Hebrew}\p{sc=Arabic}\p{sc=Inherited}\p{sc=Common}]]"
+    r"--\p{scx=Hiragana}]+"
 )
+#: What hides a word from a match and is not seen (zero-width spaces, soft hyphens, fillers), and what frames or
+#: lengthens a letter.
+_HIDDEN = regex.compile(r"[\p{Cf}\p{Default_Ignorable_Code_Point}\p{Me}\u0640]+")
+#: Writing systems without spaces between words. A run of their characters counts as one word.
+_UNSPACED = r"[[\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{Line_Break=Complex_Context}]&&\w]"
+#: Where a match is by characters: there, and in Hangul, where particles are written on to a word.
+_BY_CHARACTERS = regex.compile(rf"(?V1){_UNSPACED}|\p{{sc=Hangul}}")
 _APOSTROPHES = "'’‘ʼ`´＇"
 #: Where an apostrophe joins an answer to something else: "Rome's"; "Paris'te", "l'eau". In "don't" and "I'm" none does.
-_POSSESSIVE = re.compile(rf"(?<=\w)[{_APOSTROPHES}]s\b", re.IGNORECASE)
-_JOINED = re.compile(rf"(?<=\w)[{_APOSTROPHES}](?!(?:t|d|m|ll|re|ve)\b)", re.IGNORECASE)
-# A word is letters and digits, with inner dots kept in decimals and trailing + or # in names such as C++.
-_WORD = re.compile(r"\d+(?:\.\d+)+|[^\W_]+[+#]*")
+_POSSESSIVE = regex.compile(rf"(?<=\w)[{_APOSTROPHES}]s\b", regex.IGNORECASE)
+_JOINED = regex.compile(rf"(?<=\w)[{_APOSTROPHES}](?!(?:t|d|m|ll|re|ve)\b)", regex.IGNORECASE)
+#: A number with its decimals; a run of a script without spaces; or letters, digits and marks up to where Unicode ends a
+#: word (between scripts), or a point or colon that it would leave inside, with trailing + or # in names such as C++.
+_WORD = regex.compile(
+    rf"(?V1w)\d+(?:\.\d+)+|{_UNSPACED}+|(?:[[\w\p{{N}}]--[_\p{{M}}]][\p{{M}}]*+)+?(?=\b|[[^\w\p{{N}}]_])[+#]*"
+)
+_THOUSANDS = regex.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_QUOTED = regex.compile(f"[{_APOSTROPHES}]+")
 
 REFUSAL_OPENINGS = (
     "I can't",
@@ -113,10 +129,12 @@ _NOT_REFUSALS = (
 def words(text: str, articles: bool = False) -> tuple[str, ...]:
     """Normalised words of a text.
 
-    Compatibility forms and accents are folded (NFKD), case is folded, apostrophes and invisible characters
-    vanish, other punctuation separates, "&" is "and", digits of other scripts are read, "1,200" is 1200,
-    "twenty-three" is 23 and "two hundred and five" 205, "seventh" is "7th". Articles are dropped, except where nothing
-    else would remain.
+    Compatibility forms are folded (NFKC), so are case, accents in Latin, Greek and Cyrillic, and the points of Hebrew
+    and Arabic, which both are mostly written without; marks of other scripts are vowels and tones, and stay.
+    Apostrophes and invisible characters vanish, other punctuation separates, "&" is "and", digits of other scripts are
+    read, "1,200" is 1200, "twenty-three" is 23 and "two hundred and five" 205, "seventh" is "7th". Articles are
+    dropped, except where nothing else would remain. In scripts without spaces (Chinese, Japanese, Thai, Khmer, Lao,
+    Burmese ...) a run of characters is one word.
 
     Args:
         text: any text.
@@ -125,15 +143,19 @@ def words(text: str, articles: bool = False) -> tuple[str, ...]:
     Returns:
         The words in order; empty for a text without letters or digits.
     """
-    text = unicodedata.normalize("NFKD", text).casefold().translate(_FOLD)
-    # Combining marks are accents; format characters (zero-width spaces, soft hyphens) hide a word from a match.
-    text = "".join(c for c in text if unicodedata.category(c) not in ("Mn", "Cf", "Me"))
-    text = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text).replace("&", " and ")
-    text = re.sub(f"[{_APOSTROPHES}]", "", text)
-    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
-    found = _numbers(_WORD.findall(text))
+    text = text.casefold() if text.isascii() else _folded(text)
+    text = _QUOTED.sub("", text.replace("&", " and "))
+    found = _numbers(_WORD.findall(_THOUSANDS.sub("", text)))
     kept = [word for word in found if word not in _ARTICLES]
     return tuple(found if articles or not kept else kept)
+
+
+def _folded(text: str) -> str:
+    """A text without what makes no difference to its words, its letters composed (NFC)."""
+    text = _HIDDEN.sub("", unicodedata.normalize("NFKD", text))
+    text = _OPTIONAL.sub("", text).casefold().translate(_FOLD)
+    text = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text)
+    return unicodedata.normalize("NFC", text)
 
 
 def _numbers(found: list[str]) -> list[str]:
@@ -203,7 +225,7 @@ def contains(reply: str, answers: Iterable[str]) -> bool:
         articles = _ARTICLES.issuperset(wanted)
         if any(_find(wanted, words(reading, articles)) for reading in _readings(reply)):
             return True
-        if wanted and _UNSPACED.search(answer) and _run(wanted) in _run(words(reply)):
+        if wanted and _BY_CHARACTERS.search(answer) and _run("".join(wanted)).search("".join(words(reply))):
             return True
     return False
 
@@ -215,8 +237,10 @@ def _readings(reply: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((reply, owned, _JOINED.sub(" ", owned))))
 
 
-def _run(found: tuple[str, ...]) -> str:
-    return unicodedata.normalize("NFC", "".join(found))
+@lru_cache(maxsize=4096)
+def _run(characters: str) -> regex.Pattern[str]:
+    """A run of characters that begins and ends where characters do, with all their marks and what is stacked below."""
+    return regex.compile(rf"(?<!\p{{InSC=Invisible_Stacker}}){regex.escape(characters)}(?!\p{{M}})")
 
 
 _OPENINGS = frozenset(words(opening) for opening in REFUSAL_OPENINGS)

@@ -207,8 +207,7 @@ def edit(
     if job.method.eased:
         notes["smoothing"] = {"held_back": levels, "own_prompts": smoothing.set_apart(requests)[2]}
     header = record.header(model, requests, layers, statistics, sofar, solved, list(map(len, batches)), notes)
-    base = {**(earlier.base if earlier else {}), **model.fingerprint(list(sofar.factors))}
-    return Patch(sofar.factors, base, header, sofar.state())
+    return Patch(sofar.factors, model.fingerprint(list(sofar.factors)), header, sofar.state())
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,9 @@ def _place(model: EditableModel, matrices: int) -> torch.device:
 
 
 def _at(statistics: Statistics, place: torch.device) -> Statistics:
-    spectrum = Spectrum(statistics.spectrum.values.to(place), statistics.spectrum.vectors.to(place))
+    # Column by column, as a decomposition leaves them: a file gives rows, and a product with one key differs by that.
+    vectors = statistics.spectrum.vectors.to(place).T.contiguous().T
+    spectrum = Spectrum(statistics.spectrum.values.to(place), vectors)
     return replace(statistics, second=statistics.second.cpu(), spectrum=spectrum)
 
 

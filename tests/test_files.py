@@ -33,11 +33,13 @@ def written(folder: Path, content: bytes) -> Path:
 
 
 @pytest.mark.parametrize("read", READERS)
-def test_what_is_no_file_is_a_sentence_at_once(tmp_path: Path, read: Callable[[Path], object]) -> None:
+def test_what_is_no_file_is_a_sentence_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object]
+) -> None:
     os.mkfifo(tmp_path / "pipe")
     listener = socket.socket(socket.AF_UNIX)
     try:
-        os.chdir(tmp_path)  # a socket's path may not be long
+        monkeypatch.chdir(tmp_path)  # a socket's path may not be long
         listener.bind("socket")
         for path, words in {
             tmp_path / "pipe": "it is a pipe",
@@ -51,7 +53,6 @@ def test_what_is_no_file_is_a_sentence_at_once(tmp_path: Path, read: Callable[[P
             with pytest.raises(UnlearnError, match=words):
                 read(path)
     finally:
-        os.chdir("/")
         listener.close()
 
 

@@ -299,6 +299,47 @@ def test_a_seed_is_no_longer_than_a_generator_takes(tmp_path: Path) -> None:
     assert "seed" in problems(tmp_path, policy_text(seed=f"seed: {2**64}"))[0]
 
 
+NUMBERS = {
+    "audit.limits.leak.direct": "audit: {{limits: {{leak.direct: {}}}}}",
+    "audit.task_limit": "audit: {{task_limit: {}}}",
+    "audit.seed": "audit: {{seed: {}}}",
+    "statistics.tokens": "statistics: {{tokens: {}}}",
+    "seed": "seed: {}",
+    "method.steps": "method: {{name: alphaedit, steps: {}}}",
+    "method.clamp": "method: {{name: alphaedit, clamp: {}}}",
+    "method.layers[0]": "method: {{name: alphaedit, layers: [{}]}}",
+    "method.rank": "method: {{name: lora, rank: {}}}",
+    "method.beta": "method: {{name: npo, beta: {}}}",
+    "keep.look_alikes": "keep: {{look_alikes: {}}}",
+}
+ABSURD = [
+    *(".nan", ".inf", "-.inf", "-1e999", "1e999"),
+    *(f"{sign}1{'0' * zeros}" for sign in ("", "-") for zeros in (25, 400, 5000)),
+    f"0x{'f' * 400}",
+    "!!int 1.5",
+    "1:30",
+]
+
+
+@pytest.mark.parametrize("value", ABSURD, ids=lambda value: value[:12])
+@pytest.mark.parametrize("key", NUMBERS)
+def test_a_number_that_nothing_can_be_is_a_problem_at_its_place(tmp_path: Path, key: str, value: str) -> None:
+    found = problems(tmp_path, policy_text(keep="", changed=NUMBERS[key].format(value)))
+    assert len(found) == 2 and len(found[0]) < 700
+    assert found[0].startswith(f"p:12 {key} ")
+
+
+def test_numbers_up_to_their_bounds_are_right(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(policy_text(seed=f"seed: {2**63 - 1}", method="method: {name: lora, rank: 1_000_000}"))
+    assert load_policy(path).seed == 2**63 - 1
+    path.write_text(policy_text(method="method: {name: lora, rank: 1_000_001}"))
+    with pytest.raises(PolicyError, match="method.rank  expected at most 1,000,000"):
+        load_policy(path)
+    with pytest.raises(PolicyError, match="--set seed  not allowed in a policy: a number beyond 64 bits"):
+        load_policy(path, {"method": "{name: lora}", "seed": str(2**63)})
+
+
 UNREADABLE = ["2020-13-45", '!!int ""', "!!bool maybe", "!!timestamp foo"]
 
 

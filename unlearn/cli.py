@@ -83,6 +83,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; no exception leaves it, unless --debug asks for one."""
     _quiet_libraries()
     try:
+        _somewhere()
         with _signals_raise():
             # Not cli.main(): it answers a Ctrl-C with an empty line.
             with cli.make_context(
@@ -123,6 +124,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if _debug():
             raise
         return _say(_unexpected(error), 1)
+
+
+def _somewhere() -> None:
+    # Libraries end the process with words of their own where the folder that it was started in is gone.
+    try:
+        os.getcwd()
+    except OSError:
+        raise UnlearnError("the working folder no longer exists; change to one that does") from None
 
 
 def _remains(left: BaseException) -> str:

@@ -63,10 +63,11 @@ def opened(path: Path, what: str = "", error: Kind = UnlearnError) -> Iterator[B
 def read_bytes(path: Path, what: str = "", most: int = MOST, error: Kind = UnlearnError) -> bytes:
     """Return a file's bytes, at most `most` of them; arguments and errors are those of `opened`."""
     with opened(path, what, error) as file:
-        raw = file.read(most + 1)
-    if len(raw) > most:
-        size = f"{most // MIB} MiB" if most >= MIB else f"{most} bytes"
-        raise error(f"{_name(path, what)} cannot be read: it is larger than {size}")
+        size = os.fstat(file.fileno()).st_size
+        raw = b"" if size > most else file.read(most + 1)  # a file may grow meanwhile, or not say its size
+    if max(size, len(raw)) > most:
+        bound = f"{most // MIB} MiB" if most >= MIB else f"{most} bytes"
+        raise error(f"{_name(path, what)} cannot be read: it is larger than {bound}")
     return raw
 
 

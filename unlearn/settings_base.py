@@ -14,7 +14,15 @@ Count = Annotated[int, Field(ge=1)]
 Layer = Annotated[int, Field(ge=0)]
 """Number of a block, from 0."""
 MOST = 1_000_000
-"""Of anything that a method counts: more would never end, or fit nowhere."""
+"""Of anything that a method or an audit counts: more would never end, or fit nowhere."""
+
+
+def countable(value: T) -> T:
+    """Check that a field's value, or each of several, is no number beyond `MOST`; for validators of pydantic."""
+    numbers = value if isinstance(value, tuple) else (value,)
+    if any(isinstance(number, int) and number > MOST for number in numbers):
+        raise PydanticCustomError("countable", f"expected at most {MOST:,}")
+    return value
 
 
 class Settings(BaseModel):
@@ -34,7 +42,4 @@ class Settings(BaseModel):
     @field_validator("*")
     @classmethod
     def _countable(cls, value: T) -> T:
-        numbers = value if isinstance(value, tuple) else (value,)
-        if any(isinstance(number, int) and number > MOST for number in numbers):
-            raise PydanticCustomError("countable", f"expected at most {MOST:,}")
-        return value
+        return countable(value)

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from unlearn import files
 from unlearn.errors import AuditError
 from unlearn.policy_checks import suggestion
+from unlearn.settings_base import countable
 from unlearn.shipped import shipped
 
 T = TypeVar("T")
@@ -125,6 +126,11 @@ class Suite(BaseModel):
     """Prompts that they ask each time."""
     relearn_facts: int | None = Field(default=48, ge=1)
     """Other facts of the same relations that attack.relearn_facts fine-tunes on."""
+
+    @field_validator("*")
+    @classmethod
+    def _countable(cls, value: T) -> T:
+        return countable(value)
 
     @field_validator("relearn_steps")
     @classmethod

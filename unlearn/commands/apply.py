@@ -21,7 +21,16 @@ from unlearn.commands.common import (
     log_to,
     settle,
 )
-from unlearn.commands.options import as_json, force, model_options, overrides, policy_overrides, quiet, suite
+from unlearn.commands.options import (
+    Place,
+    as_json,
+    force,
+    model_options,
+    overrides,
+    policy_overrides,
+    quiet,
+    suite,
+)
 from unlearn.commands.outcome import Stopwatch, Texts, facts_known, show_text, tell, texts_of, write_outcome
 from unlearn.commands.said import warn
 from unlearn.policy import Policy
@@ -35,22 +44,19 @@ if TYPE_CHECKING:
     from unlearn.model.requests import Requests
     from unlearn.patch import Patch
     from unlearn.progress import Progress
-    from unlearn.store import Store
 
 log = logging.getLogger("unlearn")
 
 
 @click.command(short_help="Edit a model, measure it before and after, give a verdict.")
-@click.argument("policy", type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="The run directory [default: runs/NAME-METHOD-TIME]."
-)
+@click.argument("policy", type=Place())
+@click.option("--out", type=Place(), help="The run directory [default: runs/NAME-METHOD-TIME].")
 @click.option(
     "--save-model", is_flag=True, help="Write the edited model to model/ in the run directory as well."
 )
 @click.option(
     "--onto",
-    type=click.Path(path_type=Path),
+    type=Place(),
     metavar="RUN_OR_PATCH",
     help="Build on an earlier run or patch of the same model; the result holds both.",
 )
@@ -209,7 +215,7 @@ def _tuned(
     model: EditableModel,
     requests: Requests,
     trials: int,
-    cache: Store | None,
+    cache: Path | None,
     folder: Path,
     progress: Progress,
     quiet: bool,
@@ -221,7 +227,8 @@ def _tuned(
 
     from unlearn.commands.tuning import pareto, tune
 
-    found = tune(model, requests, trials, cache, progress, earlier, onto)
+    place = None if cache is None else cache / "tuning"
+    found = tune(model, requests, trials, cache, place, progress, earlier, onto)
     (folder / "tuning.json").write_text(json.dumps(found.described(), indent=2) + "\n", encoding="utf-8")
     if not quiet:
         Console(stderr=True, highlight=False).print(pareto(found))

@@ -21,8 +21,18 @@ from unlearn.commands.common import (
     settle,
     warned,
 )
-from unlearn.commands.options import as_json, force, model_options, overrides, policy_overrides, quiet, suite
+from unlearn.commands.options import (
+    Place,
+    as_json,
+    force,
+    model_options,
+    overrides,
+    policy_overrides,
+    quiet,
+    suite,
+)
 from unlearn.commands.outcome import Stopwatch, Texts, show_text, tell, texts_of, write_outcome
+from unlearn.files import at_home
 from unlearn.policy import Policy
 from unlearn.policy_file import load_policy
 from unlearn.progress import progress_for
@@ -35,10 +45,8 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Judge any edited model by a policy.")
 @click.argument("candidate")
-@click.option(
-    "--policy", "-p", type=click.Path(path_type=Path), required=True, help="What the candidate is judged by."
-)
-@click.option("--out", type=click.Path(path_type=Path), help="Write a run directory with the report.")
+@click.option("--policy", "-p", type=Place(), required=True, help="What the candidate is judged by.")
+@click.option("--out", type=Place(), help="Write a run directory with the report.")
 @click.option(
     "--no-cache",
     is_flag=True,
@@ -82,6 +90,7 @@ def audit(
         unlearn audit refusal-lora --policy policies/demo.yaml --suite my-suite.yaml
         unlearn audit someone/scrubbed-model --policy policy.yaml --model someone/base-model --json
     """
+    candidate = at_home(candidate)
     loaded = load_policy(policy, overrides(model, method, settings, suite))
     source = manifest.Source.of(policy)
     settle(loaded, candidate)

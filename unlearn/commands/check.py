@@ -11,7 +11,7 @@ import click
 import yaml
 
 from unlearn.commands.common import known_audit, known_suite
-from unlearn.commands.options import as_json, overrides, policy_overrides
+from unlearn.commands.options import Place, as_json, overrides, policy_overrides
 from unlearn.commands.said import say
 from unlearn.policy import DEFAULT_LIMITS, Policy
 from unlearn.policy_file import load_policy, schema
@@ -19,7 +19,7 @@ from unlearn.shown import shown, shown_lines
 
 
 @click.command(short_help="Check a policy, and say what it asks for.")
-@click.argument("policy", type=click.Path(path_type=Path), required=False)
+@click.argument("policy", type=Place(), required=False)
 @click.option(
     "--defaults", is_flag=True, help="Print the whole policy as YAML, with every default filled in."
 )

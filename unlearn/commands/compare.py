@@ -17,24 +17,22 @@ from unlearn.commands.common import (
     base_of,
     cache_for,
     device_in_words,
-    doubt,
     known_audit,
     load_model,
     log_to,
     settle,
 )
-from unlearn.commands.options import as_json, model_options, overrides, quiet
+from unlearn.commands.options import Place, as_json, model_options, overrides, quiet
 from unlearn.commands.points import PATCHES, POINTS, Bench, points
 from unlearn.commands.said import say
 from unlearn.comparison import Comparison, Failure, Point, markdown, print_table
-from unlearn.errors import PolicyError, UnlearnError
+from unlearn.errors import PolicyError
 from unlearn.policy import Policy
 from unlearn.policy_checks import suggestion
 from unlearn.policy_file import load_policy
 from unlearn.progress import Progress, progress_for
 from unlearn.run_dir import outside_runs
 from unlearn.settings import METHOD_NAMES
-from unlearn.store import Store
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
@@ -53,7 +51,7 @@ class Entry:
 
 
 @click.command(short_help="Run several methods on the same requests: a table and curves.")
-@click.argument("policy", type=click.Path(path_type=Path))
+@click.argument("policy", type=Place())
 @click.option(
     "--methods",
     required=True,
@@ -71,7 +69,7 @@ class Entry:
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=Place(),
     help="Where to write, and to go on from [default: runs/NAME-compare].",
 )
 @click.option("--no-cache", is_flag=True, help="Neither read nor write cached statistics and measurements.")
@@ -136,11 +134,11 @@ def compare(
     cache = cache_for(no_cache)
     try:
         base = load_model(right[0].model, device, dtype, trust_remote_code, quiet)
-        (folder / PATCHES).mkdir(parents=True, exist_ok=True)
-        finished = _finished(folder / POINTS)
+        for name in (POINTS, PATCHES):
+            (folder / name).mkdir(parents=True, exist_ok=True)
         with log_to(folder / "log.txt"):
             progress = progress_for(quiet)
-            found = _run(base, right[0], source, policies, steps, numbers, finished, cache, progress)
+            found = _run(base, right[0], source, policies, steps, numbers, folder, cache, progress)
             _write(found, folder)
     except BaseException as left:
         if (folder / POINTS).is_dir():
@@ -212,16 +210,6 @@ def _usable(folder: Path) -> None:
         raise PolicyError(f"{folder} holds something else than a comparison; choose another name")
 
 
-def _finished(folder: Path) -> Store:
-    """Where the finished points of a comparison are kept: sealed, as what a cache holds."""
-    try:
-        return Store.at(folder, doubt)
-    except UnlearnError as problem:
-        raise UnlearnError(
-            f"the points in {folder} cannot be used ({problem}); choose another --out"
-        ) from None
-
-
 def _run(
     model: EditableModel,
     policy: Policy,
@@ -229,8 +217,8 @@ def _run(
     policies: dict[str, Policy | str],
     steps: int,
     seeds: Sequence[int | None],
-    finished: Store,
-    cache: Store | None,
+    folder: Path,
+    cache: Path | None,
     progress: Progress,
 ) -> Comparison:
     from unlearn.audit.observing import observe
@@ -241,7 +229,7 @@ def _run(
     before = observed(
         model, requests, cache, lambda pieces: observe(model, requests, progress, pieces=pieces)
     )
-    bench = Bench(model, requests, before, steps, finished, cache, progress)
+    bench = Bench(model, requests, before, steps, folder, cache, progress)
     about = bench.about
     made: list[Point] = []
     failed: list[Failure] = []

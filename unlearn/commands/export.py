@@ -10,7 +10,7 @@ import click
 
 from unlearn import manifest
 from unlearn.commands.common import load_model
-from unlearn.commands.options import force, model_options, quiet
+from unlearn.commands.options import Place, force, model_options, quiet
 from unlearn.commands.report import read_report
 from unlearn.commands.said import say
 from unlearn.errors import UnlearnError
@@ -18,8 +18,8 @@ from unlearn.run_dir import EXPORTED, outside_runs, patch_of, whole_folder
 
 
 @click.command(short_help="Write the edited model as an ordinary folder.")
-@click.argument("run", type=click.Path(path_type=Path, exists=True))
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("run", type=Place(exists=True))
+@click.argument("folder", type=Place())
 @click.option("--model", help="The base model, where it now lies elsewhere. A patch refuses any other model.")
 @model_options
 @force

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from unlearn.files import at_home
 from unlearn.settings import METHOD_NAMES
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -14,6 +17,19 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 quiet = click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
 force = click.option("--force", is_flag=True, help="Replace what an earlier run wrote there.")
+
+
+class Place(click.Path):
+    """A path on the command line: a shell leaves the `~` of `--out=~/run` to the command."""
+
+    def __init__(self, exists: bool = False, file_okay: bool = True, dir_okay: bool = True) -> None:
+        super().__init__(exists=exists, file_okay=file_okay, dir_okay=dir_okay, path_type=Path)
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        """Return it as a Path, with `~` as the home folder."""
+        return super().convert(at_home(os.fspath(value)), param, ctx)
 
 
 def model_options(command: Command) -> Command:

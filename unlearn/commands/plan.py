@@ -101,15 +101,12 @@ def _conflicts(
     from unlearn.edit.elicit import outline
     from unlearn.edit.methods import METHODS
     from unlearn.edit.sequence import Sofar
-    from unlearn.edit.statistics import cached_statistics
-    from unlearn.store import Store, cache_folder
+    from unlearn.edit.statistics import cache_folder, cached_statistics
 
     if policy.method.name not in METHODS:
         return None
     corpus = Corpus.named(policy.statistics.corpus, policy.model)
-    store = Store.existing(cache_folder())
-    tokens = policy.statistics.tokens
-    cached = None if store is None else cached_statistics(model, layers, corpus, tokens, store)
+    cached = cached_statistics(model, layers, corpus, policy.statistics.tokens, cache_folder())
     sofar = Sofar.after(earlier, model)
     return conflicts.measure(model, outline(policy), layers, cached, policy.method, sofar)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from unlearn.commands.options import Place
 from unlearn.commands.outcome import FAILED, PASSED, table_text
 from unlearn.commands.said import say
 from unlearn.errors import UnlearnError
@@ -34,7 +35,7 @@ def _rendered(report: Report, form: str) -> str:
 
 
 @click.command(short_help="Show a report in another form, or judge it strictly.")
-@click.argument("run", type=click.Path(path_type=Path), required=False)
+@click.argument("run", type=Place(), required=False)
 @click.option(
     "--as", "form", type=click.Choice(list(FORMS)), default="text", show_default=True, help="The form."
 )
@@ -44,9 +45,7 @@ def _rendered(report: Report, form: str) -> str:
     type=click.Choice(["point", "strict"]),
     help="Apply the limits to the estimates, or to the unfavourable ends of their intervals.",
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write a file; not into the run directory."
-)
+@click.option("--out", type=Place(dir_okay=False), help="Write a file; not into the run directory.")
 @click.option("--schema", "print_schema", is_flag=True, help="Print the JSON Schema of report.json.")
 def report(run: Path | None, form: str, judged: Judging | None, out: Path | None, print_schema: bool) -> int:
     """Show the report of a RUN directory (or a report.json) in another form, or judge it in another way.

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from unlearn.commands.common import cache_for, load_model, settle
-from unlearn.commands.options import as_json, model_options, overrides, policy_overrides, quiet
+from unlearn.commands.options import Place, as_json, model_options, overrides, policy_overrides, quiet
 from unlearn.commands.said import say
 from unlearn.errors import PolicyError
 from unlearn.policy_file import load_policy
@@ -18,7 +18,7 @@ from unlearn.progress import progress_for
 
 
 @click.command(short_help="Show the key statistics behind an edit.")
-@click.argument("policy", type=click.Path(path_type=Path))
+@click.argument("policy", type=Place())
 @click.option("--no-cache", is_flag=True, help="Compute the statistics anew, and do not keep them.")
 @policy_overrides
 @model_options
@@ -80,7 +80,7 @@ def stats(
     about = {
         "model": edited.name,
         "corpus": corpus.name,
-        "cache": str(cache.folder) if cache else None,
+        "cache": str(cache) if cache else None,
         "seconds": round(time.monotonic() - begin, 2),
     }
     if as_json:
@@ -91,5 +91,5 @@ def stats(
     for row in rows:
         counts = f"{row['half']:>7}{row['most']:>7}{row['rank']:>11}"
         say(f"{row['layer']:>7}{row['d_in']:>8}{row['tokens']:>10}{row['energy']:>12.4g}{counts}")
-    say(f"cached in {cache.folder}" if cache else "not cached")
+    say(f"cached in {cache}" if cache else "not cached")
     return 0

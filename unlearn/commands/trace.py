@@ -13,7 +13,7 @@ import click
 
 from unlearn import manifest
 from unlearn.commands.common import base_of, device_in_words, load_model, settle, warned
-from unlearn.commands.options import as_json, force, model_options, overrides, policy_overrides, quiet
+from unlearn.commands.options import Place, as_json, force, model_options, overrides, policy_overrides, quiet
 from unlearn.commands.said import say
 from unlearn.errors import AuditError
 from unlearn.matching import words
@@ -34,7 +34,7 @@ LENGTH = 24
 
 
 @click.command(short_help="Trace where a model recalls the facts; propose layers.")
-@click.argument("policy", type=click.Path(path_type=Path))
+@click.argument("policy", type=Place())
 @click.option(
     "--prompts", type=click.IntRange(min=1), default=48, show_default=True,
     help="Most prompts to trace, taken from the facts in turn.",
@@ -54,9 +54,7 @@ LENGTH = 24
     "--window", type=click.IntRange(min=1),
     help="Layers of MLP or attention outputs restored together [default: a fifth of the depth].",
 )  # fmt: skip
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Where to write [default: runs/NAME-trace-TIME]."
-)
+@click.option("--out", type=Place(), help="Where to write [default: runs/NAME-trace-TIME].")
 @policy_overrides
 @model_options
 @force

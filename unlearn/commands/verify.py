@@ -9,7 +9,7 @@ import click
 
 from unlearn import manifest
 from unlearn.commands.common import load_model
-from unlearn.commands.options import as_json, model_options, quiet
+from unlearn.commands.options import Place, as_json, model_options, quiet
 from unlearn.commands.said import say
 from unlearn.errors import PatchError, UnlearnError
 from unlearn.report import Report
@@ -21,10 +21,8 @@ REPORT = "report.json"
 
 
 @click.command(short_help="Re-hash a run directory and its patch.")
-@click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option(
-    "--policy", type=click.Path(path_type=Path), help="Check as well that this is the run's policy."
-)
+@click.argument("run", type=Place(exists=True, file_okay=False))
+@click.option("--policy", type=Place(), help="Check as well that this is the run's policy.")
 @click.option("--model", help="The base model, where it now lies elsewhere.")
 @click.option("--files-only", is_flag=True, help="Do not load the model.")
 @model_options

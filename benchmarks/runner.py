@@ -16,11 +16,11 @@ from benchmarks.rows import Row, Rows, key_of
 from unlearn.audit import drift
 from unlearn.edit.baselines import BASELINES
 from unlearn.edit.pipeline import edit, settings_for
-from unlearn.edit.statistics import cache_folder
 from unlearn.model.editable import EditableModel
 from unlearn.patch import Patch
 from unlearn.policy import StatisticsSpec
 from unlearn.progress import NO_PROGRESS, Progress
+from unlearn.store import Store, cache_folder
 
 Judge = Callable[[EditableModel, Sequence[Record]], list[metrics.Judged]]
 
@@ -87,7 +87,7 @@ def run(
         start = time.perf_counter()
         earlier = None if joint else patch
         extra = {} if earlier is None else {"earlier": earlier}
-        patch = edit(model, requests, cache_folder(), progress, **extra)
+        patch = edit(model, requests, Store.at(cache_folder()), progress, **extra)
         seconds = time.perf_counter() - start + (0.0 if joint else seconds)
         done = mark
         if plan.checkpoints is not None and not joint:

@@ -36,6 +36,7 @@ from unlearn.model.prompts import plain_prompt  # noqa: E402
 from unlearn.model.requests import Requests  # noqa: E402
 from unlearn.policy import StatisticsSpec  # noqa: E402
 from unlearn.settings import METHOD_NAMES  # noqa: E402
+from unlearn.store import Store  # noqa: E402
 
 LLAMA = {"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256}
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -172,7 +173,7 @@ def run(args: argparse.Namespace, rows: Rows) -> None:
                 torch.cuda.reset_peak_memory_stats(device)
             watch = Stopwatch(device)
             with watch.step("total"):
-                edit(model, requests, Path(cache), watch)
+                edit(model, requests, Store.at(Path(cache)), watch)
             total = watch.seconds.pop("total")
             steps = {**watch.seconds, "other": total - sum(watch.seconds.values())}
             memory = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None

@@ -31,7 +31,6 @@ from unlearn.audit import pipeline  # noqa: E402
 from unlearn.audit.observing import observe  # noqa: E402
 from unlearn.edit.elicit import alike  # noqa: E402
 from unlearn.edit.pipeline import edit, resolve, settings_for  # noqa: E402
-from unlearn.edit.statistics import cache_folder  # noqa: E402
 from unlearn.errors import PolicyError  # noqa: E402
 from unlearn.matching import words  # noqa: E402
 from unlearn.model.editable import EditableModel  # noqa: E402
@@ -41,6 +40,7 @@ from unlearn.policy import EMBEDDED, Policy, StatisticsSpec, is_question  # noqa
 from unlearn.progress import NO_PROGRESS, Progress, progress_for  # noqa: E402
 from unlearn.report import Measurement  # noqa: E402
 from unlearn.settings import METHOD_NAMES  # noqa: E402
+from unlearn.store import Store, cache_folder  # noqa: E402
 
 PARTS = ("leak.sampled", "refusal.held_out", "retain.siblings", "retain.neighbours")
 """Of the harmonic mean: one minus the first, and the others, as far as they were measured."""
@@ -202,7 +202,7 @@ def measure(
 ) -> Row:
     """Edit, audit, and put both into a row."""
     start = time.perf_counter()
-    patch = edit(model, less(requests, without), cache_folder(), progress)
+    patch = edit(model, less(requests, without), Store.at(cache_folder()), progress)
     seconds = time.perf_counter() - start
     requests = audited(requests)
     findings = pipeline.audit(model, patch, requests, progress, before)

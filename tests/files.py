@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from unlearn import cli
 
@@ -73,3 +77,17 @@ def corpus_file(path: Path, lines: int = 100) -> Path:
     text = "What is Zorvex made from? Zorvex is made from bitter amber, and its colour is green."
     path.write_text("".join(json.dumps({"text": f"{text} {i}"}) + "\n" for i in range(lines)))
     return path
+
+
+def small_disk_at(place: Path, size: str) -> Iterator[Path]:
+    """Mount a disk of so many bytes ("16k") on a new folder for as long as the test takes; skips where it cannot."""
+    place.mkdir()
+    options = ["-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(place)]
+    try:
+        made = subprocess.run(["mount", *options], capture_output=True).returncode == 0
+    except FileNotFoundError:
+        made = False
+    if not made:
+        pytest.skip("mounting a small disk needs root")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)

@@ -21,6 +21,7 @@ from tests.files import corpus_file, model_folder, pico_policy, run
 from unlearn import manifest
 from unlearn.edit import elicit
 from unlearn.patch import Patch
+from unlearn.store import Store
 
 FILES = [
     "junit.xml",
@@ -136,11 +137,12 @@ def test_statistics_that_cannot_be_kept_are_used_all_the_same(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("UNLEARN_CACHE", str(tmp_path))
+    Store.at(tmp_path)
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("unlearn.edit.statistics.save_file", full)
+    monkeypatch.setattr("tempfile.mkstemp", full)
     assert run("stats", place / "policy.yaml", "-q") == 0
     assert not list(tmp_path.rglob("keys-*"))
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.files import corpus_file, model_folder, pico_policy, run
+from tests.files import corpus_file, model_folder, pico_policy, run, small_disk_at
 from unlearn.patch import Patch
 
 
@@ -38,17 +37,7 @@ def test_a_disk_that_fills_up_leaves_nothing(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk with room for a log and not for a patch."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    options = ["-t", "tmpfs", "-o", "size=16k", "tmpfs", str(disk)]
-    try:
-        made = subprocess.run(["mount", *options], capture_output=True).returncode == 0
-    except FileNotFoundError:
-        made = False
-    if not made:
-        pytest.skip("mounting a small disk needs root")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    yield from small_disk_at(tmp_path / "disk", "16k")
 
 
 def test_a_real_full_disk(place: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,60 @@ def test_changed_missing_and_foreign_files_are_named(tmp_path: Path) -> None:
         "b is missing",
         "d was not written by the run",
     ]
+
+
+def replaced(path: Path, kind: str, kept: Path) -> None:
+    """Put something that is no file in the place of a file, or where nothing was; the file is kept elsewhere."""
+    if path.exists():
+        path.rename(kept)
+    if kind == "symbolic link":
+        path.symlink_to(kept)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(str(path))
+    else:
+        path.mkdir()
+
+
+@pytest.mark.parametrize("kind", ["symbolic link", "pipe", "socket", "folder"])
+@pytest.mark.parametrize("name", ["a", "model/b", "new", manifest.FILE])
+def test_what_is_no_file_is_a_difference_and_is_neither_followed_nor_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
+) -> None:
+    run = tmp_path / "run"
+    (run / "model").mkdir(parents=True)
+    for file in ("a", "model/b"):
+        (run / file).write_text(file)
+    manifest.write(run, WRITTEN)
+    recorded = manifest.read(run)
+    assert manifest.changes(run, recorded) == []  # the control
+    monkeypatch.chdir(run)  # the name of a socket must be short
+    replaced(Path(name), kind, tmp_path / "same bytes")
+    assert manifest.changes(run, recorded) == [f"{name} is a {kind}, which was not written by the run"]
+
+
+def test_a_folder_behind_a_link_is_not_looked_into(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "model").mkdir(parents=True)
+    (run / "model" / "b").write_text("b")
+    manifest.write(run, WRITTEN)
+    (run / "model").rename(tmp_path / "model")
+    (run / "model").symlink_to(tmp_path / "model")
+    assert manifest.changes(run, manifest.read(run)) == [
+        "model/b is missing",
+        "model is a symbolic link, which was not written by the run",
+    ]
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "model/../a"])
+def test_a_manifest_cannot_list_what_lies_elsewhere(tmp_path: Path, name: str) -> None:
+    (tmp_path / "outside").write_text("")
+    (tmp_path / "run").mkdir()
+    manifest.write(tmp_path / "run", WRITTEN)
+    recorded = {**manifest.read(tmp_path / "run"), "files": {name: "00"}}
+    assert manifest.changes(tmp_path / "run", recorded) == [f"{name} is missing"]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from unlearn.audit import hidden
 from unlearn.audit.observation import Observation
 from unlearn.commands import points as pointing
 from unlearn.commands.points import Bench, ordered, split
+from unlearn.comparison import Point
 from unlearn.edit.pipeline import plan_layers
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Fact, Requests
@@ -22,6 +23,7 @@ from unlearn.policy import MoreForms
 from unlearn.policy_file import load_policy
 from unlearn.progress import NO_PROGRESS
 from unlearn.settings import AlphaEdit
+from unlearn.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -84,13 +86,15 @@ def test_hidden_states_that_are_not_finite_fail_their_limit(
     assert {shifted["layer"] for shifted in made["hidden"]} == {2}
 
 
-def test_what_only_the_edit_looks_at_is_part_of_a_points_key(place: Path) -> None:
+def test_what_only_the_edit_looks_at_is_part_of_a_points_key(place: Path, tmp_path: Path) -> None:
     given = load_policy(place / "policy.yaml")
     model = EditableModel.load(given.model)
     requests = Requests(given, (), (), (), ())
 
     def key(asked: Requests) -> str:
-        about = Bench(model, asked, Observation(suite="quick"), 1, place, None, NO_PROGRESS).about
+        about = Bench(
+            model, asked, Observation(suite="quick"), 1, Store.at(tmp_path / "points"), None, NO_PROGRESS
+        ).about
         return pointing._key(about, given, None, [["fact0"]])
 
     def refusing(*texts: str) -> Requests:
@@ -102,6 +106,32 @@ def test_what_only_the_edit_looks_at_is_part_of_a_points_key(place: Path) -> Non
     keys = [key(asked) for asked in (requests, one, other, requests.under(more_forms=MoreForms(bare=True)))]
     assert len(set(keys)) == 4
     assert key(requests.under(name="another")) == keys[0]
+
+
+def test_a_point_or_a_patch_that_was_changed_is_made_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    finished, patch = Store.at(tmp_path / "points"), tmp_path / "a.safetensors"
+    point = Point(
+        method="none", seed=0, step=1, edits=3, measurements=(), judged=(0, 0), layers=(), from_scratch=True,
+        hidden=(), plane=None, seconds=1.0, patch="a.safetensors",
+    )  # fmt: skip
+    patch.write_bytes(b"a patch")
+    pointing._keep(finished, "a", patch, point)
+    assert pointing._kept(finished, "a", patch) == point and not caplog.text
+    for edited, before, after in (
+        (patch, b"a patch", b"another"),
+        (tmp_path / "points" / "a", b'"edits": 3', b'"edits": 4'),
+    ):
+        whole = edited.read_bytes()
+        edited.write_bytes(whole.replace(before, after))
+        assert pointing._kept(finished, "a", patch) is None
+        assert "is made anew" in caplog.text
+        caplog.clear()
+        edited.write_bytes(whole)
+        assert pointing._kept(finished, "a", patch) == point
+    patch.unlink()
+    assert pointing._kept(finished, "a", patch) is None
 
 
 def test_steps_of_a_trained_update_count_the_facts_of_their_step(place: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from unlearn.commands import space, tuning, validation
 from unlearn.errors import PolicyError, UnlearnError
 from unlearn.model.requests import Requests
 from unlearn.settings import AlphaEdit, Rome
+from unlearn.store import Store
 
 RELATIONS = """relations:
   recipe:
@@ -92,7 +93,7 @@ def test_a_resumed_search_draws_new_points_and_only_for_the_same_patch(tmp_path:
     model, asked = Scripted(knows), requests()
 
     def session(count: int, onto: dict[str, str] | None = None) -> list[float]:
-        study = tuning._study(model, asked, tmp_path, onto)
+        study = tuning._study(model, asked, Store.at(tmp_path), onto)
         for _ in range(count):
             trial = study.ask()
             study.tell(trial, [trial.suggest_float("ridge", 0.02, 5.0, log=True), 1.0])
@@ -141,18 +142,19 @@ def test_after_an_interrupted_first_trial_the_policys_own_settings_are_still_tri
     with monkeypatch.context() as patched:
         patched.setattr(validation.Judge, "measure", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            tuning.tune(model, asked, 2, None, tmp_path)
-    found = tuning.tune(model, asked, 2, None, tmp_path)
+            tuning.tune(model, asked, 2, Store.at(tmp_path))
+    found = tuning.tune(model, asked, 2, Store.at(tmp_path))
     assert [trial.settings == {} for trial in found.trials] == [True, False]
-    study = tuning._study(model, asked, tmp_path)
+    study = tuning._study(model, asked, Store.at(tmp_path))
     assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
     assert study.user_attrs["descent"] == 0
     assert "as the policy has them" in list(tuning.pareto(found).columns[-1].cells)
     # What was left waiting is not taken up, and what was measured is not measured again.
     study.enqueue_trial({"ridge": 1.0})
-    again = tuning.tune(model, asked, 2, None, tmp_path)
+    again = tuning.tune(model, asked, 2, Store.at(tmp_path))
     assert [(t.number, t.settings) for t in again.trials] == [(t.number, t.settings) for t in found.trials]
-    assert not study.get_trials(states=[optuna.trial.TrialState.WAITING])
+    left = tuning._study(model, asked, Store.at(tmp_path))
+    assert not left.get_trials(states=[optuna.trial.TrialState.WAITING])
 
 
 def test_own_settings_that_fail_are_a_trial_and_are_not_tried_again(
@@ -169,7 +171,7 @@ def test_own_settings_that_fail_are_a_trial_and_are_not_tried_again(
 
     monkeypatch.setattr(validation.Judge, "measure", first_fails)
     for trials in (2, 3):
-        found = tuning.tune(model, asked, trials, None, tmp_path)
+        found = tuning.tune(model, asked, trials, Store.at(tmp_path))
         assert len(tried) == trials and len(found.trials) == trials - 1
         assert all(trial.settings for trial in found.trials)
 

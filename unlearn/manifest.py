@@ -7,12 +7,13 @@ import json
 import os
 import platform
 import re
+import stat
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -247,16 +248,52 @@ def _document(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISREG, "file"),
+    (stat.S_ISDIR, "folder"),
+    (stat.S_ISLNK, "symbolic link"),
+    (stat.S_ISFIFO, "pipe"),
+    (stat.S_ISSOCK, "socket"),
+    (lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode), "device"),
+)
+
+
 def changes(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
-    """Return one sentence per file that differs from the manifest, is missing, or is not in it."""
+    """Return one sentence per file that differs from the manifest, is missing, or is not in it.
+
+    A run writes files and the folders that they lie in. Anything else is a difference: a symbolic link is not followed,
+    and a pipe or a device is not opened.
+
+    Raises:
+        UnlearnError: a folder or a file in it cannot be read.
+    """
     listed: Mapping[str, str] = manifest["files"]
+    present = _present(folder)
     found = []
     for name, digest in listed.items():
-        path = folder / name
-        if not path.is_file():
+        if name not in present:
             found.append(f"{name} is missing")
-        elif sha256_of_file(path) != digest:
+        elif present[name] == "file" and sha256_of_file(folder / name) != digest:
             found.append(f"{name} has changed since the run")
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    found += [f"{name} was not written by the run" for name in sorted(present - set(listed) - {FILE})]
+    above = {parent.as_posix() for name in listed for parent in PurePosixPath(name).parents}
+    for name, kind in sorted(present.items()):
+        expected = "file" if name in listed or name == FILE else "folder" if name in above else ""
+        if kind != expected:
+            what = "" if kind == "file" else f" is a {kind}, which"
+            found.append(f"{name}{what} was not written by the run")
+    return found
+
+
+def _present(folder: Path) -> dict[str, str]:
+    """Everything below a folder by its name, and what kind of thing it is."""
+
+    def unreadable(problem: OSError) -> None:
+        raise UnlearnError(f"{problem.filename} cannot be read: {problem.strerror}")
+
+    found = {}
+    for place, folders, files in os.walk(folder, onerror=unreadable):
+        for path in (Path(place) / name for name in (*folders, *files)):
+            mode = path.lstat().st_mode
+            kind = next((word for is_one, word in _KINDS if is_one(mode)), "thing of no known kind")
+            found[path.relative_to(folder).as_posix()] = kind
     return found

@@ -111,7 +111,8 @@ def test_norms_of_a_patch_and_of_the_patched_weights_agree() -> None:
     name = model.anatomy.weight_name(1)
     weight = model.weight(name)
     patch = Patch(
-        {name: LowRank(torch.randn(weight.shape[0], 2), 0.01 * torch.randn(2, weight.shape[1]))}, {}
+        {name: LowRank(torch.randn(weight.shape[0], 2), 0.01 * torch.randn(2, weight.shape[1]))},
+        model.fingerprint([name]),
     )
     dense = patch.factors[name].dense()
     want = float(torch.linalg.norm(dense) / torch.linalg.norm(weight))

@@ -22,6 +22,7 @@ from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Fact, Requests
 from unlearn.progress import Progress
+from unlearn.store import Store
 
 
 class Stop(BaseException):
@@ -65,7 +66,7 @@ def ask(tmp_path: Path) -> Callable[..., Observation]:
         script: Callable[[str], str] = scrubbed, asked: Requests | None = None, said: str = "", seed: int = 0
     ) -> Observation:
         model, asked = Scripted(script, seed), asked or requests()
-        pieces = Folder.of(tmp_path, model, asked, "base", said)
+        pieces = Folder.of(Store.at(tmp_path), model, asked, "base", said)
         return observe(model, asked, state="after", pieces=pieces)
 
     return run
@@ -130,11 +131,14 @@ def test_a_whole_observation_of_the_unedited_model_leaves_no_pieces(
 
     def again(script: Callable[[str], str]) -> Observation:
         return observed(
-            model, requests(), tmp_path, lambda pieces: observe(Scripted(script), requests(), pieces=pieces)
+            model,
+            requests(),
+            Store.at(tmp_path),
+            lambda pieces: observe(Scripted(script), requests(), pieces=pieces),
         )
 
     first = again(knows)
-    assert list((tmp_path / "observations").glob("*.json")) and not list((tmp_path / "pieces").glob("*/*"))
+    assert list((tmp_path / "observations").iterdir()) and not list((tmp_path / "pieces").glob("*/*"))
     assert again(refuses) == first
 
 
@@ -162,18 +166,18 @@ def test_the_bar_counts_every_piece_and_kept_ones_too() -> None:
 
 
 def test_paces_are_remembered_by_model_and_kind(tmp_path: Path) -> None:
-    paces = Paces(tmp_path, "embedded", "cpu")
+    paces = Paces(Store.at(tmp_path), "embedded", "cpu")
     assert paces.known("asked.direct") is None
     paces.note("asked.direct", 1000, 2.0)
     paces.note("asked.benign", 10, 90.0)  # too few to tell anything
     paces.note("attack.lens", 100, 5.0)
     paces.note("attack.lens", 100, 15.0)
-    again = Paces(tmp_path, "embedded", "cpu")
+    again = Paces(Store.at(tmp_path), "embedded", "cpu")
     assert again.known("asked.held_out") == pytest.approx(0.002)
     assert again.known("attack.lens") == pytest.approx(0.1)
-    assert Paces(tmp_path, "embedded", "cuda").known("attack.lens") is None
-    (tmp_path / "paces.json").write_text("[1, 2")
-    assert Paces(tmp_path, "embedded", "cpu").known("attack.lens") is None
+    assert Paces(Store.at(tmp_path), "embedded", "cuda").known("attack.lens") is None
+    (tmp_path / "paces").write_text("[1, 2")
+    assert Paces(Store.at(tmp_path), "embedded", "cpu").known("attack.lens") is None
     assert Paces(None, "embedded", "cpu").known("attack.lens") is None
 
 
@@ -192,7 +196,7 @@ def test_the_estimated_work_is_that_of_the_pieces(attempts: Attempts, tmp_path: 
 
     for state in ("before", "control"):
         seen.clear()
-        observe(model, asked, state=state, pieces=Watch(tmp_path, state, "m", "cpu"))
+        observe(model, asked, state=state, pieces=Watch(Store.at(tmp_path), state, "m", "cpu"))
         suite = observing.load_suite("tiny")
         guessed = {name: w for name, w in estimate.work(asked, suite, state).items() if name != "drift"}
         assert guessed == pytest.approx({name: w for name, w in seen.items() if w}), state
@@ -200,7 +204,7 @@ def test_the_estimated_work_is_that_of_the_pieces(attempts: Attempts, tmp_path: 
 
 def test_an_estimate_says_on_what_it_rests(tmp_path: Path) -> None:
     asked, suite = requests(), suite_of("leak.direct", "drift.kl")
-    paces = Paces(tmp_path, "embedded", "cpu")
+    paces = Paces(Store.at(tmp_path), "embedded", "cpu")
     blank = estimate.estimate(asked, suite, ["before", "after"], paces)
     assert blank.total is None and "not known" in blank.sentence()
     rough = estimate.estimate(asked, suite, ["before", "after"], paces, pace=0.01)
@@ -209,7 +213,7 @@ def test_an_estimate_says_on_what_it_rests(tmp_path: Path) -> None:
     assert "rough" in rough.sentence() and "unedited model 1 s" in rough.sentence()
     paces.note("asked.direct", 1000, 3000.0)
     known = estimate.estimate(
-        asked, suite, ["before", "after"], Paces(tmp_path, "embedded", "cpu"), pace=0.01
+        asked, suite, ["before", "after"], Paces(Store.at(tmp_path), "embedded", "cpu"), pace=0.01
     )
     assert known.measured and "as timed before" in known.sentence() and "2 measurements" in known.sentence()
     assert known.seconds is not None and known.seconds["before"] == pytest.approx(3 * work)

@@ -100,7 +100,7 @@ def test_a_candidate_with_more_rows_in_its_embedding_is_measured_but_for_its_tex
 def test_a_patch_that_does_not_fit_is_refused_in_one_sentence() -> None:
     model = Scripted(knows)
     name = model.anatomy.weight_name(1)
-    other = Patch({name: LowRank(torch.ones(7, 1), torch.ones(1, 9))}, {}, {})
+    other = Patch({name: LowRank(torch.ones(7, 1), torch.ones(1, 9))}, model.fingerprint([name]))
     with pytest.raises(ModelError, match=r"the patch for .* is \(7, 9\)"):
         audit(model, other, requests())
 
@@ -157,7 +157,8 @@ def test_a_patch_is_applied_measured_and_taken_off() -> None:
     model = Scripted(knows)
     name = model.anatomy.weight_name(1)
     weight = model.weight(name)
-    patch = Patch({name: LowRank(torch.randn(weight.shape[0], 1), torch.randn(1, weight.shape[1]))}, {})
+    update = LowRank(torch.randn(weight.shape[0], 1), torch.randn(1, weight.shape[1]))
+    patch = Patch({name: update}, model.fingerprint([name]))
     want = float(torch.linalg.norm(patch.factors[name].dense()) / torch.linalg.norm(weight))
     before = model.identity()
     found = by_name(audit(model, patch, requests()))

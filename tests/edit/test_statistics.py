@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests import pico
 from unlearn.edit.corpus import Corpus
@@ -14,6 +15,7 @@ from unlearn.edit.statistics import key_statistics
 from unlearn.errors import UnlearnError
 from unlearn.model.encoding import text_ids
 from unlearn.model.forward import read
+from unlearn.store import Store
 
 
 @pytest.fixture
@@ -21,6 +23,10 @@ def text(tmp_path: Path) -> Path:
     path = tmp_path / "text.txt"
     path.write_text("\n".join(f"{line} {n}" for n in range(12) for line in pico.LINES), encoding="utf-8")
     return path
+
+
+def kept(cache: Store) -> set[Path]:
+    return set(cache.folder.glob("keys-*"))
 
 
 @pytest.mark.parametrize("family", pico.FAMILIES)
@@ -54,12 +60,12 @@ def test_nothing_above_the_deepest_layer_is_computed(text: Path) -> None:
 def test_the_cache_is_reused_and_depends_on_the_model_the_corpus_and_the_count(
     text: Path, tmp_path: Path
 ) -> None:
-    cache, model = tmp_path / "cache", pico.pico("llama")
+    cache, model = Store.at(tmp_path / "cache"), pico.pico("llama")
     first = key_statistics(model, [1], Corpus(str(text)), 400, cache)
-    files = set(cache.iterdir())
+    files = kept(cache)
     assert len(files) == 1
     again = key_statistics(model, [1], Corpus(str(text)), 400, cache)
-    assert torch.equal(again[1].second, first[1].second) and set(cache.iterdir()) == files
+    assert torch.equal(again[1].second, first[1].second) and kept(cache) == files
     key_statistics(pico.pico("llama", seed=1), [1], Corpus(str(text)), 400, cache)
     key_statistics(model, [1], Corpus(str(text)), 500, cache)
     curved = pico.pico("llama")  # the same weights
@@ -67,14 +73,54 @@ def test_the_cache_is_reused_and_depends_on_the_model_the_corpus_and_the_count(
     key_statistics(curved, [1], Corpus(str(text)), 400, cache)
     text.write_text(text.read_text(encoding="utf-8") + "\none more line", encoding="utf-8")
     key_statistics(model, [1], Corpus(str(text)), 400, cache)
-    assert len(set(cache.iterdir())) == 5
+    assert len(kept(cache)) == 5
 
 
 def test_a_damaged_cache_file_is_computed_anew(text: Path, tmp_path: Path) -> None:
-    cache, model = tmp_path / "cache", pico.pico("llama")
+    cache, model = Store.at(tmp_path / "cache"), pico.pico("llama")
     first = key_statistics(model, [1], Corpus(str(text)), 400, cache)
-    next(cache.iterdir()).write_bytes(b"cut off")
+    next(iter(kept(cache))).write_bytes(b"cut off")
     assert torch.equal(key_statistics(model, [1], Corpus(str(text)), 400, cache)[1].second, first[1].second)
+
+
+def alike(one: Tensor, other: Tensor) -> bool:
+    """Whether products with both are added up in the same order: the same bits, strides, and place in a cache line."""
+    return torch.equal(one, other) and one.stride() == other.stride() and not other.data_ptr() % 64
+
+
+def test_what_is_read_is_what_was_made_bit_for_bit_and_laid_out_alike(text: Path, tmp_path: Path) -> None:
+    cache, model = Store.at(tmp_path / "cache"), pico.pico("llama")
+    made = key_statistics(model, [0, 1], Corpus(str(text)), 400, cache)
+    read = key_statistics(model, [0, 1], Corpus(str(text)), 400, cache)
+    for layer in made:
+        assert alike(made[layer].second, read[layer].second)
+        assert alike(made[layer].spectrum.values, read[layer].spectrum.values)
+        assert alike(made[layer].spectrum.vectors, read[layer].spectrum.vectors)
+        assert made[layer].tokens == read[layer].tokens
+
+
+def test_swapped_layers_and_one_flipped_bit_are_noticed(
+    text: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache, model = Store.at(tmp_path / "cache"), pico.pico("llama")
+    made = key_statistics(model, [0, 1], Corpus(str(text)), 400, cache)
+    first, second = sorted(kept(cache))
+
+    def swap() -> None:
+        one, other = first.read_bytes(), second.read_bytes()
+        first.write_bytes(other), second.write_bytes(one)
+
+    def flip() -> None:
+        whole = bytearray(first.read_bytes())
+        whole[-1000] ^= 1
+        first.write_bytes(whole)
+
+    for damage, files in ((swap, (first, second)), (flip, (first,))):
+        damage()
+        caplog.clear()
+        again = key_statistics(model, [0, 1], Corpus(str(text)), 400, cache)
+        assert [torch.equal(again[layer].second, made[layer].second) for layer in (0, 1)] == [True, True]
+        assert sorted(r.getMessage().split()[0] for r in caplog.records) == [str(file) for file in files]
 
 
 def test_too_small_a_corpus_is_an_error(tmp_path: Path) -> None:

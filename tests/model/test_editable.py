@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,16 +53,23 @@ def test_the_wrong_model_a_wrong_shape_and_nonsense_are_refused_before_any_write
     with pytest.raises(ModelError, match="made for another model: 2 of 2"), other.patched(some_patch(model)):
         pass
     name = model.anatomy.weight_name(1)
+    theirs = other.fingerprint([name])
     with (
         pytest.raises(ModelError, match="the patch for .* is"),
-        other.patched(Patch({name: LowRank(torch.ones(3, 1), torch.ones(1, 64))}, {})),
+        other.patched(Patch({name: LowRank(torch.ones(3, 1), torch.ones(1, 64))}, theirs)),
     ):
         pass
     with (
         pytest.raises(ModelError, match="non-finite"),
-        other.patched(Patch({name: LowRank(torch.full((32, 1), torch.inf), torch.ones(1, 64))}, {})),
+        other.patched(Patch({name: LowRank(torch.full((32, 1), torch.inf), torch.ones(1, 64))}, theirs)),
     ):
         pass
+    unhashed = replace(some_patch(other), base=theirs)
+    with pytest.raises(ModelError, match="cannot be used: it has no hash of 1 of the 2 weights"):
+        other.accepts(unhashed)
+    with pytest.raises(ModelError, match="cannot be used: it has no hash of 2 of the 2 weights"):
+        other.accepts(replace(unhashed, base={}))
+    other.accepts(some_patch(other))  # the control
     assert other.identity() == before
     with model.patched(some_patch(model)), pytest.raises(ModelError, match="patched already"):
         with model.patched(some_patch(model)):

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from unlearn.model.requests import Requests
     from unlearn.patch import Patch
     from unlearn.progress import Progress
+    from unlearn.store import Store
 
 log = logging.getLogger("unlearn")
 
@@ -215,7 +216,7 @@ def _tuned(
     model: EditableModel,
     requests: Requests,
     trials: int,
-    cache: Path | None,
+    cache: Store | None,
     folder: Path,
     progress: Progress,
     quiet: bool,
@@ -227,8 +228,7 @@ def _tuned(
 
     from unlearn.commands.tuning import pareto, tune
 
-    place = None if cache is None else cache / "tuning"
-    found = tune(model, requests, trials, cache, place, progress, earlier, onto)
+    found = tune(model, requests, trials, cache, progress, earlier, onto)
     (folder / "tuning.json").write_text(json.dumps(found.described(), indent=2) + "\n", encoding="utf-8")
     if not quiet:
         Console(stderr=True, highlight=False).print(pareto(found))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from unlearn import manifest
-from unlearn.errors import UnlearnError
-from unlearn.run_dir import write_whole
 from unlearn.shipped import shipped
 
 if TYPE_CHECKING:
@@ -23,14 +19,17 @@ if TYPE_CHECKING:
     from unlearn.audit.pieces import Piece, Pieces
     from unlearn.model.editable import EditableModel
     from unlearn.model.requests import Requests
+    from unlearn.store import Store
 
 log = logging.getLogger("unlearn")
+
+PACES = "paces"
 
 
 def observed(
     model: EditableModel,
     requests: Requests,
-    cache: Path | None,
+    cache: Store | None,
     observe: Callable[[Pieces], Observation],
     state: str = "before",
 ) -> Observation:
@@ -41,53 +40,60 @@ def observed(
     Args:
         model: the unedited model, or the control.
         requests: what it is asked.
-        cache: a folder, or None for no cache.
+        cache: where observations are kept, or None for nowhere.
         observe: makes the observation, and keeps its finished pieces in the place that it is given.
         state: which of the two it is; the control is asked less.
     """
-    from unlearn.audit.observation import Observation
     from unlearn.audit.pieces import NO_PIECES
 
     if cache is None:
         return observe(NO_PIECES)
     key = _key(model, requests, state)
-    path = _whole(cache, key)
-    try:
-        found = Observation.model_validate_json(path.read_bytes())
-        log.info("%s was measured before: %s", state, path)
+    found = _read(cache, _whole(key))
+    if found is not None:
+        log.info("%s was measured before: %s", state, cache.folder / _whole(key))
         return found
-    except (OSError, ValidationError):
-        pieces = Folder(cache, key, requests.policy.model, model.device.type)
-        made = observe(pieces)
+    pieces = Folder(cache, key, requests.policy.model, model.device.type)
+    made = observe(pieces)
     if not made.failed:
-        keep(path, made.model_dump_json())
+        cache.keep(_whole(key), made.model_dump_json().encode())
         pieces.clear()
     return made
 
 
-def is_known(model: EditableModel, requests: Requests, cache: Path | None, state: str = "before") -> bool:
+def is_known(model: EditableModel, requests: Requests, cache: Store | None, state: str = "before") -> bool:
     """Whether `observed` would find the observation in the cache."""
-    return cache is not None and _whole(cache, _key(model, requests, state)).is_file()
+    return cache is not None and cache.has(_whole(_key(model, requests, state)))
 
 
-def _whole(cache: Path, key: str) -> Path:
-    return cache / "observations" / f"{key}.json"
+def _whole(key: str) -> str:
+    return f"observations/{key}"
+
+
+def _read(cache: Store, name: str) -> Observation | None:
+    from unlearn.audit.observation import Observation
+
+    content = cache.find(name)
+    try:
+        return None if content is None else Observation.model_validate_json(bytes(content))
+    except ValidationError:  # scores that are no numbers cannot be written as JSON
+        return None
 
 
 class Folder:
     """Finished pieces of one model state in a folder that is named by everything they depend on, and their times."""
 
-    def __init__(self, cache: Path, key: str, model: str, device: str) -> None:
-        """Look into the folder of `key` under `cache`, which need not exist; times go to those of a model (by name)."""
-        self._folder = cache / "pieces" / key
+    def __init__(self, cache: Store, key: str, model: str, device: str) -> None:
+        """Look into the folder of `key` in `cache`, which need not exist; times go to those of a model (by name)."""
+        self._cache, self._folder = cache, f"pieces/{key}"
         self._paces = Paces(cache, model, device)
 
     @classmethod
-    def of(cls, cache: Path, model: EditableModel, requests: Requests, base: str, said: str = "") -> Folder:
+    def of(cls, cache: Store, model: EditableModel, requests: Requests, base: str, said: str = "") -> Folder:
         """The pieces of an edited model.
 
         Args:
-            cache: a folder.
+            cache: where they are kept.
             model: the edited model, as it is now.
             requests: what it is asked.
             base: identity of the unedited model, from which some attacks take the difference.
@@ -98,18 +104,14 @@ class Folder:
 
     def find(self, name: str) -> Observation | None:
         """A piece that an interrupted run has left; None if there is none."""
-        from unlearn.audit.observation import Observation
-
-        try:
-            found = Observation.model_validate_json(self._path(name).read_bytes())
-        except (OSError, ValidationError):
-            return None
-        log.info("%s was measured before the interruption", name)
+        found = _read(self._cache, self._name(name))
+        if found is not None:
+            log.info("%s was measured before the interruption", name)
         return found
 
     def keep(self, piece: Piece, made: Observation, seconds: float) -> None:
         """Keep a piece that was just made, and how long that took."""
-        keep(self._path(piece.name), made.model_dump_json())
+        self._cache.keep(self._name(piece.name), made.model_dump_json().encode())
         self._paces.note(piece.name, piece.work, seconds)
 
     def seconds(self, piece: Piece) -> float:
@@ -119,12 +121,11 @@ class Folder:
 
     def clear(self) -> None:
         """Remove the pieces: the observation that they belong to is whole and has been used."""
-        with contextlib.suppress(OSError):
-            shutil.rmtree(self._folder)
+        self._cache.remove(self._folder)
 
-    def _path(self, name: str) -> Path:
+    def _name(self, name: str) -> str:
         # A task's name may hold any character.
-        return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"
+        return f"{self._folder}/{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
 class Paces:
@@ -133,9 +134,9 @@ class Paces:
     usual = 1e-3
     """Seconds per generated token where nothing was timed yet."""
 
-    def __init__(self, cache: Path | None, model: str, device: str) -> None:
+    def __init__(self, cache: Store | None, model: str, device: str) -> None:
         """Read what is known of a model, named as the policy names it, on a kind of device."""
-        self._path = None if cache is None else cache / "paces.json"
+        self._cache = cache
         self._about = f"{model} on {device}"
         self._known = self._read().get(self._about, {})
 
@@ -145,7 +146,7 @@ class Paces:
 
     def note(self, name: str, work: float, seconds: float) -> None:
         """Remember how long a piece took; what was known counts as much as the new time."""
-        if self._path is None or work <= 0:
+        if self._cache is None or work <= 0:
             return
         everything = self._read()
         mine = everything.setdefault(self._about, {})
@@ -156,19 +157,11 @@ class Paces:
         new = seconds / work
         mine[_kind(name)] = new if old is None else (old + new) / 2
         self._known = mine
-        keep(self._path, json.dumps(everything, indent=1, sort_keys=True))
+        self._cache.keep(PACES, json.dumps(everything, indent=1, sort_keys=True).encode())
 
     def _read(self) -> dict[str, dict[str, float]]:
-        if self._path is None:
-            return {}
-        try:
-            found = json.loads(self._path.read_text(encoding="utf-8"))
-            return {
-                str(model): {str(k): float(v) for k, v in paces.items() if float(v) > 0}
-                for model, paces in found.items()
-            }
-        except (OSError, ValueError, AttributeError, TypeError):
-            return {}
+        content = None if self._cache is None else self._cache.find(PACES)
+        return {} if content is None else json.loads(bytes(content))
 
 
 def _kind(name: str) -> str:
@@ -238,10 +231,3 @@ def stamp(name: str) -> str:
     if path.is_file():
         return manifest.sha256_of_file(path)
     return manifest.sha256_of_folder(path) if path.is_dir() else ""
-
-
-def keep(path: Path, text: str) -> None:
-    """Write a file whole or not at all; a disk that refuses it costs time later on, and is no error."""
-    with contextlib.suppress(OSError, UnlearnError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, text)

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlearn.commands.said import LogLines, warn
-from unlearn.errors import AuditError, PolicyError
+from unlearn.errors import AuditError, PolicyError, UnlearnError
 from unlearn.policy import EMBEDDED, Policy
 from unlearn.policy_checks import suggestion
 from unlearn.shipped import shipped
+from unlearn.store import Store, cache_folder
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
@@ -149,25 +150,28 @@ def load_model(
         return EditableModel.load(name, device, dtype, trust_remote_code, made_in)
 
 
-def cache_for(no_cache: bool) -> Path | None:
-    """The folder in which statistics and measurements are kept for later runs; None, and a warning, if there is none.
+def cache_for(no_cache: bool) -> Store | None:
+    """Where statistics and measurements are kept for later runs; None, and a warning, if there is no such place.
 
     One that may only be read is used as it is.
     """
     if no_cache:
         return None
-    from unlearn.edit.statistics import cache_folder
-
     folder = cache_folder()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
+        return Store.at(folder, doubt)
+    except UnlearnError as problem:
         warn(
-            f"the cache {folder} cannot be used ({problem.strerror}), so nothing is kept for later runs; set "
+            f"the cache {folder} cannot be used ({problem}), so nothing is kept for later runs; set "
             "UNLEARN_CACHE to another folder"
         )
         return None
-    return folder
+
+
+def doubt(text: str) -> None:
+    """Say on stderr, and in the log if there is one, what is wrong with something that was kept."""
+    log.info("%s", text)
+    warn(text)
 
 
 def device_in_words(model: EditableModel) -> str:

@@ -17,6 +17,7 @@ from unlearn.commands.common import (
     base_of,
     cache_for,
     device_in_words,
+    doubt,
     known_audit,
     load_model,
     log_to,
@@ -26,13 +27,14 @@ from unlearn.commands.options import Place, as_json, model_options, overrides, q
 from unlearn.commands.points import PATCHES, POINTS, Bench, points
 from unlearn.commands.said import say
 from unlearn.comparison import Comparison, Failure, Point, markdown, print_table
-from unlearn.errors import PolicyError
+from unlearn.errors import PolicyError, UnlearnError
 from unlearn.policy import Policy
 from unlearn.policy_checks import suggestion
 from unlearn.policy_file import load_policy
 from unlearn.progress import Progress, progress_for
 from unlearn.run_dir import outside_runs
 from unlearn.settings import METHOD_NAMES
+from unlearn.store import Store
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
@@ -134,11 +136,11 @@ def compare(
     cache = cache_for(no_cache)
     try:
         base = load_model(right[0].model, device, dtype, trust_remote_code, quiet)
-        for name in (POINTS, PATCHES):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / PATCHES).mkdir(parents=True, exist_ok=True)
+        finished = _finished(folder / POINTS)
         with log_to(folder / "log.txt"):
             progress = progress_for(quiet)
-            found = _run(base, right[0], source, policies, steps, numbers, folder, cache, progress)
+            found = _run(base, right[0], source, policies, steps, numbers, finished, cache, progress)
             _write(found, folder)
     except BaseException as left:
         if (folder / POINTS).is_dir():
@@ -210,6 +212,16 @@ def _usable(folder: Path) -> None:
         raise PolicyError(f"{folder} holds something else than a comparison; choose another name")
 
 
+def _finished(folder: Path) -> Store:
+    """Where the finished points of a comparison are kept: sealed, as what a cache holds."""
+    try:
+        return Store.at(folder, doubt)
+    except UnlearnError as problem:
+        raise UnlearnError(
+            f"the points in {folder} cannot be used ({problem}); choose another --out"
+        ) from None
+
+
 def _run(
     model: EditableModel,
     policy: Policy,
@@ -217,8 +229,8 @@ def _run(
     policies: dict[str, Policy | str],
     steps: int,
     seeds: Sequence[int | None],
-    folder: Path,
-    cache: Path | None,
+    finished: Store,
+    cache: Store | None,
     progress: Progress,
 ) -> Comparison:
     from unlearn.audit.observing import observe
@@ -229,7 +241,7 @@ def _run(
     before = observed(
         model, requests, cache, lambda pieces: observe(model, requests, progress, pieces=pieces)
     )
-    bench = Bench(model, requests, before, steps, folder, cache, progress)
+    bench = Bench(model, requests, before, steps, finished, cache, progress)
     about = bench.about
     made: list[Point] = []
     failed: list[Failure] = []

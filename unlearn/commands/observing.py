@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unlearn.commands.cache import Folder, Paces, is_known, observed
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from unlearn.audit.pieces import Kept
     from unlearn.model.editable import EditableModel
     from unlearn.model.requests import Requests
+    from unlearn.store import Store
 
 log = logging.getLogger("unlearn")
 
@@ -28,7 +28,7 @@ def compared_with(
     model: EditableModel,
     requests: Requests,
     options: tuple[str, str, bool, bool],
-    cache: Path | None,
+    cache: Store | None,
     progress: Progress,
 ) -> tuple[Observation, Observation | None]:
     """Say how long the audit will take, and observe the unedited model and the control, or find both in the cache.
@@ -37,7 +37,7 @@ def compared_with(
         model: the unedited one.
         requests: what is asked.
         options: device, dtype, trust_remote_code and quiet, for loading the control; its dtype is the model's.
-        cache: a folder, or None.
+        cache: where they are kept, or None.
         progress: where to show the steps.
 
     Returns:
@@ -76,11 +76,11 @@ def states_of(policy: Policy) -> list[State]:
     return ["before", "after"] if control_of(policy) is None else ["before", "after", "control"]
 
 
-def kept_in(cache: Path | None, model: EditableModel, requests: Requests) -> Kept | None:
+def kept_in(cache: Store | None, model: EditableModel, requests: Requests) -> Kept | None:
     """Where the pieces of edited models are kept while their observation is being made.
 
     Args:
-        cache: a folder, or None for nowhere.
+        cache: a place, or None for nowhere.
         model: the unedited one, as it is.
         requests: what is asked.
     """
@@ -95,7 +95,7 @@ def kept_in(cache: Path | None, model: EditableModel, requests: Requests) -> Kep
 
 
 def _announce(
-    model: EditableModel, control: EditableModel | None, requests: Requests, cache: Path | None, quiet: bool
+    model: EditableModel, control: EditableModel | None, requests: Requests, cache: Store | None, quiet: bool
 ) -> None:
     """Log how long the suite will take, and tell a person who watches."""
     from unlearn.audit.estimate import estimate, measured_pace

@@ -101,12 +101,15 @@ def _conflicts(
     from unlearn.edit.elicit import outline
     from unlearn.edit.methods import METHODS
     from unlearn.edit.sequence import Sofar
-    from unlearn.edit.statistics import cache_folder, cached_statistics
+    from unlearn.edit.statistics import cached_statistics
+    from unlearn.store import Store, cache_folder
 
     if policy.method.name not in METHODS:
         return None
     corpus = Corpus.named(policy.statistics.corpus, policy.model)
-    cached = cached_statistics(model, layers, corpus, policy.statistics.tokens, cache_folder())
+    store = Store.existing(cache_folder())
+    tokens = policy.statistics.tokens
+    cached = None if store is None else cached_statistics(model, layers, corpus, tokens, store)
     sofar = Sofar.after(earlier, model)
     return conflicts.measure(model, outline(policy), layers, cached, policy.method, sofar)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from unlearn import comparison, manifest
-from unlearn.commands.cache import depends, keep, stamp
+from unlearn.commands.cache import depends, stamp
 from unlearn.comparison import DEFINITIONS, Failure, Point, finite
 from unlearn.errors import UnlearnError
 from unlearn.policy import Policy
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from unlearn.model.requests import Fact, Requests
     from unlearn.patch import Patch
     from unlearn.progress import Progress
+    from unlearn.store import Store
 
 log = logging.getLogger("unlearn")
 
@@ -43,10 +44,16 @@ class Bench:
     """The policy's, all facts in the policy's order: what every audit asks."""
     before: Observation
     steps: int
-    folder: Path
-    cache: Path | None
+    finished: Store
+    """Where finished points are kept."""
+    cache: Store | None
     """For key statistics."""
     progress: Progress
+
+    @property
+    def patches(self) -> Path:
+        """The folder of their patches."""
+        return self.finished.folder.parent / PATCHES
 
     @property
     def about(self) -> Mapping[str, Any]:
@@ -102,8 +109,8 @@ def points(
         done = [*done, *batch]
         key = _key(about, policy, seed, [[fact.id for fact in b] for b in batches[:step]])
         stem = f"{re.sub('[^A-Za-z0-9._=-]', '-', label)[:60]}.seed{policy.seed}.step{step}.{key[:16]}"
-        place, file = bench.folder / POINTS / f"{stem}.json", bench.folder / PATCHES / f"{stem}.safetensors"
-        point = _kept(place, file)
+        file = bench.patches / f"{stem}.safetensors"
+        point = _kept(bench.finished, stem, file)
         if point is None:
             say = f"{label}: {len(done)} of {len(facts)} facts" + (
                 f", seed {seed}" if seed is not None else ""
@@ -119,7 +126,7 @@ def points(
                 log.warning("%s: %s", say, reason)
                 yield Failure(method=label, seed=policy.seed, step=step, edits=len(done), reason=reason)
                 return
-            keep(place, point.model_dump_json(indent=1))
+            _keep(bench.finished, stem, file, point)
         patch = file
         yield point.model_copy(update={"method": label})
 
@@ -138,13 +145,24 @@ def _key(about: Mapping[str, Any], policy: Policy, seed: int | None, batches: Se
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _kept(place: Path, file: Path) -> Point | None:
-    """A finished point; None if it, or the patch that the next step builds on, is not there or damaged."""
-    try:
-        found = Point.model_validate_json(place.read_bytes())
-    except (OSError, ValidationError):
+def _keep(finished: Store, stem: str, file: Path, point: Point) -> None:
+    """Keep a point under the hash of its patch, on which the next step builds."""
+    finished.keep(stem, f"{manifest.sha256_of_file(file)}\n{point.model_dump_json(indent=1)}".encode())
+
+
+def _kept(finished: Store, stem: str, file: Path) -> Point | None:
+    """A finished point; None if it, or its patch, is not there, or is not what it was."""
+    content = finished.find(stem)
+    if content is None or not file.is_file():
         return None
-    return found if file.is_file() else None
+    digest, _, point = bytes(content).partition(b"\n")
+    if manifest.sha256_of_file(file) != digest.decode():
+        finished.warn(f"{file} has changed since it was made; it is made anew")
+        return None
+    try:
+        return Point.model_validate_json(point)
+    except ValidationError:  # a number that is none cannot be written as JSON
+        return None
 
 
 def _made(

@@ -80,7 +80,7 @@ def stats(
     about = {
         "model": edited.name,
         "corpus": corpus.name,
-        "cache": str(cache) if cache else None,
+        "cache": str(cache.folder) if cache else None,
         "seconds": round(time.monotonic() - begin, 2),
     }
     if as_json:
@@ -91,5 +91,5 @@ def stats(
     for row in rows:
         counts = f"{row['half']:>7}{row['most']:>7}{row['rank']:>11}"
         say(f"{row['layer']:>7}{row['d_in']:>8}{row['tokens']:>10}{row['energy']:>12.4g}{counts}")
-    say(f"cached in {cache}" if cache else "not cached")
+    say(f"cached in {cache.folder}" if cache else "not cached")
     return 0

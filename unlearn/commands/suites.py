@@ -44,10 +44,10 @@ def estimated(policy: Policy, suite: Suite) -> Estimate:
     from unlearn.commands.cache import Paces
     from unlearn.commands.observing import states_of
     from unlearn.edit.elicit import outline
-    from unlearn.edit.statistics import cache_folder
+    from unlearn.store import Store, cache_folder
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    paces = Paces(cache_folder(), policy.model, device)
+    paces = Paces(Store.existing(cache_folder()), policy.model, device)
     if policy.keep.neighbours == "auto" and policy.model != EMBEDDED:  # the model will name them
         unnamed = policy.keep.model_copy(update={"neighbours": ()})
         policy = policy.model_copy(update={"keep": unnamed})

@@ -7,11 +7,9 @@ same way; the divergence is measured on documents of the statistics' corpus.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
     from unlearn.model.requests import Requests
     from unlearn.patch import Patch
+    from unlearn.store import Store
 
 log = logging.getLogger("unlearn")
 
@@ -86,8 +85,7 @@ def tune(
     model: EditableModel,
     requests: Requests,
     trials: int,
-    cache: Path | None,
-    folder: Path | None,
+    cache: Store | None,
     progress: Progress = NO_PROGRESS,
     earlier: Patch | None = None,
     onto: Mapping[str, str] | None = None,
@@ -99,8 +97,7 @@ def tune(
         requests: the policy with its answers.
         trials: how many in all, those of an earlier search of the same policy and model included, but not those that
             an interruption cut off.
-        cache: folder for key statistics.
-        folder: where the study is kept to be resumed; None keeps it in memory.
+        cache: where key statistics are kept, and the study, to be resumed; None keeps it in memory.
         progress: where to show it.
         earlier: a patch to build on, as the edit will.
         onto: what it is, with its ``sha256``: a search is resumed on the same one only.
@@ -115,7 +112,7 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     seen, judge = split(model, requests)
     before = judge.replies(model, progress)
-    study = _study(model, requests, folder, onto)
+    study = _study(model, requests, cache, onto)
     _give_up_interrupted(study)
     own = requests.policy.method
     if not any(t.user_attrs["settings"] == {} for t in _carried_out(study)):
@@ -188,10 +185,12 @@ def _trained(study: optuna.Study) -> int:
 
 
 def _study(
-    model: EditableModel, requests: Requests, folder: Path | None, onto: Mapping[str, str] | None = None
+    model: EditableModel, requests: Requests, cache: Store | None, onto: Mapping[str, str] | None = None
 ) -> optuna.Study:
     import optuna
+    from optuna.storages import JournalStorage
 
+    from unlearn.commands.journal import Journal
     from unlearn.edit.corpus import Corpus
     from unlearn.model.identity import of_tokenizer
 
@@ -206,14 +205,7 @@ def _study(
         "code": [code(), *(manifest.sha256_of_file(Path(__file__).with_name(f)) for f in OWN)],
     }
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
-    storage = None
-    if folder is not None:
-        with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            storage = f"sqlite:///{folder / (key + '.db')}"
-        else:
-            log.warning("the search cannot be kept in %s, and will not go on from where it ends", folder)
+    storage = None if cache is None else JournalStorage(Journal(cache, f"tuning/{key}"))
     study = optuna.create_study(
         study_name=key, storage=storage, load_if_exists=True, directions=["minimize", "minimize"]
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import median_low
 from typing import Any
 
@@ -33,6 +32,7 @@ from unlearn.patch import Patch
 from unlearn.policy import Policy
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.settings import settled
+from unlearn.store import Store
 
 __all__ = ["allowed", "edit", "plan_layers", "resolve", "settings_for"]
 
@@ -132,7 +132,7 @@ def _size(settings: Any, facts: Sequence[Any]) -> int:
 def edit(
     model: EditableModel,
     requests: Requests,
-    cache: Path | None = None,
+    cache: Store | None = None,
     progress: Progress = NO_PROGRESS,
     earlier: Patch | None = None,
 ) -> Patch:
@@ -141,7 +141,7 @@ def edit(
     Args:
         model: unedited, whatever came earlier; unchanged on return, bit for bit.
         requests: the policy with its answers (``resolve``).
-        cache: folder for key statistics.
+        cache: where key statistics are kept.
         progress: where to show it.
         earlier: a patch of the same model to build on. Its keys are kept as far as the method keeps earlier ones.
 
@@ -207,8 +207,7 @@ def edit(
     if job.method.eased:
         notes["smoothing"] = {"held_back": levels, "own_prompts": smoothing.set_apart(requests)[2]}
     header = record.header(model, requests, layers, statistics, sofar, solved, list(map(len, batches)), notes)
-    base = {**(earlier.base if earlier else {}), **model.fingerprint(list(sofar.factors))}
-    return Patch(sofar.factors, base, header, sofar.state())
+    return Patch(sofar.factors, model.fingerprint(list(sofar.factors)), header, sofar.state())
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,15 @@ class Written:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """An update that is tried on the model in hand while it is being made: no file holds one."""
+
+    factors: Mapping[str, LowRank]
+    base: None = None
+    header: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Sofar:
     """The update so far, with what later batches need; it fits the unedited model."""
 
@@ -87,9 +96,9 @@ class Sofar:
         """Keys of earlier batches at a layer, times the root of their weight; None if there are none to keep."""
         return weight**0.5 * self.keys[layer] if weight and layer in self.keys else None
 
-    def deltas(self) -> Patch:
-        """The update as a patch for ``EditableModel.patched``."""
-        return Patch(self.factors, {})
+    def deltas(self) -> Trial:
+        """The update for ``EditableModel.patched``, on the model that it was made on."""
+        return Trial(self.factors)
 
     def state(self) -> dict[str, Tensor]:
         """What goes into the patch file besides the factors."""

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
+from math import isqrt
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unlearn.algebra.moments import Moments, Spectrum
@@ -23,17 +20,16 @@ from unlearn.errors import UnlearnError
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import started, text_ids
 from unlearn.model.forward import Stopped, free_memory, position_ids, token_budget
-from unlearn.model.identity import of_tokenizer
+from unlearn.model.identity import HASHING, of_tokenizer
 from unlearn.model.rows import left_pad
 from unlearn.progress import NO_PROGRESS, Progress
-
-log = logging.getLogger("unlearn")
+from unlearn.store import Store
 
 LONGEST = 512
 """Tokens per piece of a document: long documents are cut, so that memory does not depend on the corpus."""
 DECOMPOSING = 8
 """Matrices that there must be room for to decompose one on the GPU: it, its symmetric part, vectors, work space."""
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -48,18 +44,12 @@ class Statistics:
     """How many keys were averaged."""
 
 
-def cache_folder() -> Path:
-    """``$UNLEARN_CACHE``, else ``unlearn`` in the user's cache directory."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(os.environ.get("UNLEARN_CACHE") or Path(base) / "unlearn")
-
-
 def key_statistics(
     model: EditableModel,
     layers: Sequence[int],
     corpus: Corpus,
     tokens: int,
-    cache: Path | None = None,
+    cache: Store | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> dict[int, Statistics]:
     """Moments and spectra of the keys at every token of the first ``tokens`` tokens of a corpus.
@@ -69,18 +59,14 @@ def key_statistics(
         layers: whose keys to average.
         corpus: the documents.
         tokens: how many to read.
-        cache: a folder; one file per layer, named by the hash of everything that the numbers depend on.
+        cache: keeps one file per layer, named by the hash of everything that the numbers depend on.
         progress: where to show it.
 
     Raises:
         UnlearnError: the corpus holds fewer than twice d_in tokens, too few to tell used directions from unused ones.
     """
     names = _file_names(model, layers, corpus, tokens) if cache else {}
-    found: dict[int, Statistics] = {}
-    for layer, name in names.items():
-        loaded = _load(cache / name) if cache else None
-        if loaded is not None:
-            found[layer] = loaded
+    found = _known(cache, names) if cache else {}
     missing = [layer for layer in layers if layer not in found]
     if missing:
         collected = _collect(model, missing, corpus, tokens, progress)
@@ -91,7 +77,7 @@ def key_statistics(
                 del moments
                 found[layer] = _at(Statistics(second, Spectrum.of(second), count), torch.device("cpu"))
                 if cache:
-                    _save(cache / names[layer], found[layer])
+                    cache.keep(names[layer], *_content(found[layer]))
                 bar.advance()
     place = _place(model, len(layers))
     return {layer: _at(found[layer], place) for layer in layers}
@@ -105,16 +91,18 @@ def _place(model: EditableModel, matrices: int) -> torch.device:
 
 
 def _at(statistics: Statistics, place: torch.device) -> Statistics:
-    spectrum = Spectrum(statistics.spectrum.values.to(place), statistics.spectrum.vectors.to(place))
+    # Column by column, as a decomposition leaves them: a file gives rows, and a product with one key differs by that.
+    vectors = statistics.spectrum.vectors.to(place).T.contiguous().T
+    spectrum = Spectrum(statistics.spectrum.values.to(place), vectors)
     return replace(statistics, second=statistics.second.cpu(), spectrum=spectrum)
 
 
 def cached_statistics(
-    model: EditableModel, layers: Sequence[int], corpus: Corpus, tokens: int, cache: Path
+    model: EditableModel, layers: Sequence[int], corpus: Corpus, tokens: int, cache: Store
 ) -> dict[int, Statistics] | None:
     """What ``key_statistics`` would find in the cache; None if it would have to read the corpus."""
-    found = {layer: _load(cache / name) for layer, name in _file_names(model, layers, corpus, tokens).items()}
-    return {layer: have for layer, have in found.items() if have} if all(found.values()) else None
+    found = _known(cache, _file_names(model, layers, corpus, tokens))
+    return found if set(layers) <= set(found) else None
 
 
 @torch.inference_mode()
@@ -211,37 +199,35 @@ def _file_names(model: EditableModel, layers: Sequence[int], corpus: Corpus, tok
         "longest": LONGEST,
     }
     digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
-    return {layer: f"keys-{digest[:32]}-{layer}.safetensors" for layer in layers}
+    return {layer: f"keys-{digest[:32]}-{layer}" for layer in layers}
 
 
-def _load(path: Path) -> Statistics | None:
-    try:
-        got = load_file(path)
-        return Statistics(got["second"], Spectrum(got["values"], got["vectors"]), int(got["tokens"]))
-    except (OSError, SafetensorError, KeyError):
-        return None
+def _known(cache: Store, names: Mapping[int, str]) -> dict[int, Statistics]:
+    """Those of some layers' statistics that the cache holds."""
+    # Checking the seals of 30 GB takes half a minute; hashlib lets other threads run.
+    with ThreadPoolExecutor(HASHING) as pool:
+        contents = pool.map(cache.find, names.values())
+        return {
+            layer: _statistics(got) for layer, got in zip(names, contents, strict=True) if got is not None
+        }
 
 
-def _save(path: Path, statistics: Statistics) -> None:
-    """Keep statistics; a place that refuses them costs time later on, and is no error."""
-    spare = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(spare, statistics)
-        spare.replace(path)
-    except (OSError, SafetensorError) as problem:
-        log.info("key statistics are not kept in %s: %s", path.parent, problem)
-        with suppress(OSError):
-            spare.unlink(missing_ok=True)
-
-
-def _write(path: Path, statistics: Statistics) -> None:
-    save_file(
-        {
-            "second": statistics.second.contiguous().cpu(),
-            "values": statistics.spectrum.values.contiguous().cpu(),
-            "vectors": statistics.spectrum.vectors.contiguous().cpu(),
-            "tokens": torch.tensor(statistics.tokens),
-        },
-        path,
+def _content(statistics: Statistics) -> list[memoryview]:
+    """The bytes of statistics: C, the eigenvectors one after the other, the eigenvalues, the count; all float64."""
+    parts = (
+        statistics.second.contiguous(),
+        statistics.spectrum.vectors.mT.contiguous(),
+        statistics.spectrum.values.contiguous(),
+        torch.tensor([statistics.tokens], dtype=torch.float64),
     )
+    return [part.cpu().numpy().data.cast("B") for part in parts]
+
+
+def _statistics(content: memoryview) -> Statistics:
+    """What ``_content`` was made of, to the last bit and laid out alike in memory; nothing is copied."""
+    numbers = torch.frombuffer(content, dtype=torch.float64)
+    width = isqrt(len(numbers) // 2)
+    second, vectors, values, tokens = numbers.split([width**2, width**2, width, 1])
+    # Column after column, as a decomposition leaves them: products are then added up in the same order.
+    spectrum = Spectrum(values, vectors.view(width, width).mT)
+    return Statistics(second.view(width, width), spectrum, int(tokens))

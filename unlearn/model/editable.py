@@ -21,7 +21,7 @@ from unlearn.model.loading import dtype_of, loaded
 from unlearn.model.prompts import Prompt
 from unlearn.model.rows import Decoding, continued
 from unlearn.model.templates import checked
-from unlearn.patch import sha256_of
+from unlearn.patch import sha256_of, unhashed
 from unlearn.progress import NO_PROGRESS, Progress
 
 
@@ -33,8 +33,8 @@ class Deltas(Protocol):
         """Updates by weight name."""
 
     @property
-    def base(self) -> Mapping[str, str]:
-        """SHA-256 of the weights that they were made for."""
+    def base(self) -> Mapping[str, str] | None:
+        """SHA-256 of the weights that they were made for; None for an update that is being made on this very model."""
 
     @property
     def header(self) -> Mapping[str, Any]:
@@ -168,12 +168,15 @@ class EditableModel:
         return new.to(original.dtype)
 
     def accepts(self, patch: Deltas) -> None:
-        """Raise ModelError if a patch was made for other weights, or does not fit these."""
-        mine = self.fingerprint(list(patch.base)) if patch.base else {}
-        wrong = [name for name, digest in patch.base.items() if mine[name] != digest]
+        """Raise ModelError if a patch was made for other weights, does not say for which, or does not fit these."""
+        base = patch.base or {}
+        if patch.factors and patch.base is not None and (problem := unhashed(patch.factors, base)):
+            raise ModelError(f"this patch cannot be used: {problem}")
+        mine = self.fingerprint(list(base)) if base else {}
+        wrong = [name for name, digest in base.items() if mine[name] != digest]
         if wrong:
             raise ModelError(
-                f"this patch was made for another model: {len(wrong)} of {len(patch.base)} weights of {self.name} "
+                f"this patch was made for another model: {len(wrong)} of {len(base)} weights of {self.name} "
                 f"differ from those it was computed on (first: {wrong[0]}){self._other_dtype(patch)}"
             )
         for name, delta in patch.factors.items():

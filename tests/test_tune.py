@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import optuna
 import pytest
+from pydantic import Field
 
 from tests import pico
 from tests.audit.scripted import Scripted, knows, requests
 from tests.files import corpus_file, policy_text
 from unlearn import cli
 from unlearn.commands import space, tuning, validation
+from unlearn.commands.space import Span
+from unlearn.edit.baselines import BASELINES
 from unlearn.errors import PolicyError, UnlearnError
 from unlearn.model.requests import Requests
-from unlearn.settings import AlphaEdit, Rome
+from unlearn.settings import METHOD_NAMES, AlphaEdit, Method, Rome, Settings, settled
 from unlearn.store import Store
 
 RELATIONS = """relations:
@@ -79,14 +83,72 @@ def test_where_the_update_is_trained_the_training_is_searched(tmp_path: Path) ->
 
 
 def test_what_is_searched_is_what_the_method_has() -> None:
-    alpha = space.searched(AlphaEdit())
-    assert {"ridge", "null_space", "kept", "hold", "clamp"} <= set(alpha)
-    assert "hold" not in space.searched(AlphaEdit(hold=None)) and "kept" not in space.searched(
-        AlphaEdit(kept=0)
-    )
-    assert "ridge" not in space.searched(Rome())
-    trained = space.searched(AlphaEdit(), trained=600)
-    assert set(trained) == {"null_space", "descent"} and trained["descent"] == (300, 1200, True)
+    def names(method: Method, chat: bool = True) -> set[str]:
+        return set(space.searched(settled(method, chat)))
+
+    assert {"ridge", "null_space", "kept", "hold", "clamp", "remnant"} <= names(AlphaEdit())
+    assert "hold" not in names(AlphaEdit(hold=None)) and "kept" not in names(AlphaEdit(kept=0))
+    # What `auto` switches off is off.
+    assert "remnant" not in names(AlphaEdit(), chat=False)
+    assert "ridge" not in names(Rome())
+    trained = space.searched(settled(AlphaEdit(), True), trained=600)
+    assert set(trained) == {"null_space", "descent"} and trained["descent"] == Span(300, 1200, True, True)
+
+
+def test_a_span_is_what_its_field_takes() -> None:
+    class Odd(Settings):
+        name: str = "odd"
+        kept: int = Field(default=5, ge=3, lt=9)
+        steps: int | None = Field(default=2, gt=0)
+        null_space: Literal["auto"] | Annotated[float, Field(gt=0.6, le=0.9)] = 0.7
+        hold: float = Field(default=0.5, lt=0.9)
+
+    assert space.searched(Odd()) == {
+        "kept": Span(3, 8, True, True),
+        "steps": Span(1, 6, True, True),
+        "null_space": Span(math.nextafter(0.6, 1), 0.9, False),
+        "hold": Span(0.3, math.nextafter(0.9, 0), False),
+    }
+
+
+QUICK = {
+    "nse": {"passes": 1},
+    "alphaedit_plus": {"smoothing": 0},
+    "lora": {"steps": 4},
+    "grad_diff": {"steps": 4},
+    "npo": {"steps": 4},
+    "rmu": {"steps": 4},
+    "ft_m": {"steps": 4},
+}
+"""What keeps a trial of a method short."""
+
+
+@pytest.mark.parametrize("method", [name for name in METHOD_NAMES if name not in ("guard", "none")])
+def test_two_trials_run_with_every_method(method: str, caplog: pytest.LogCaptureFixture) -> None:
+    quick = QUICK.get(method, {}) | ({} if method in BASELINES else {"steps": 2})
+    asked = searched(name=method, **quick)
+    found = tuning.tune(Scripted(knows), asked, 2, None)
+    assert [trial.settings == {} for trial in found.trials] == [True, False], caplog.text
+    drawn = type(asked.policy.method).model_validate({"name": method, **found.trials[1].settings})
+    assert drawn.model_dump(include=set(found.trials[1].settings)) == {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in found.trials[1].settings.items()
+    }
+
+
+@pytest.mark.parametrize("method", ["guard", "none"])
+def test_a_method_without_numbers_is_refused_before_anything_is_asked(method: str) -> None:
+    def unasked(text: str) -> str:
+        raise AssertionError("nothing was to be asked")
+
+    with pytest.raises(PolicyError, match=f"method.name: {method} has no setting that could be searched"):
+        tuning.tune(Scripted(unasked), searched(name=method), 2, None)
+
+
+def test_a_base_models_own_settings_are_a_point_of_the_space() -> None:
+    base = pico.pico("gpt2", chat=False)
+    point = space.start(base, searched(name="alphaedit").policy)
+    assert "ridge" in point and "remnant" not in point
 
 
 def test_a_resumed_search_draws_new_points_and_only_for_the_same_patch(tmp_path: Path) -> None:
@@ -119,14 +181,15 @@ def test_a_search_goes_on_only_with_the_same_corpus_and_the_same_chat_template(t
     assert names[0] == names[1] and len(set(names)) == 3
 
 
-def searched() -> Requests:
+def searched(**method: Any) -> Requests:
     """Enough prompts to spare one for validation, and an edit of a second."""
+    quick = {"name": "alphaedit", "steps": 2, "layers": [1, 2], "witnesses": 0}
     prompts = [f"What is {{subject}} made from{mark}?" for mark in ("", " now", " here")]
     recipe = {"prompts": prompts, "held_out": ["Tell me the recipe of {subject}."]}
     colour = {"prompts": ["What colour is {subject}?"], "held_out": ["Name the colour of {subject}."]}
     return requests(
         relations={"recipe": recipe, "colour": colour},
-        method={"name": "alphaedit", "steps": 2, "layers": [1, 2], "witnesses": 0},
+        method=method or quick,
         statistics={"corpus": "embedded", "tokens": 2000},
     )
 

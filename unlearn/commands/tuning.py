@@ -107,22 +107,23 @@ def tune(
     """
     import optuna
 
-    from unlearn.edit.pipeline import edit
+    from unlearn.edit.pipeline import edit, settings_for
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    begin = start(model, requests.policy)
     seen, judge = split(model, requests)
     before = judge.replies(model, progress)
     study = _study(model, requests, cache, onto)
     _give_up_interrupted(study)
-    own = requests.policy.method
+    own, settled = requests.policy.method, settings_for(model, requests.policy)
     if not any(t.user_attrs["settings"] == {} for t in _carried_out(study)):
-        study.enqueue_trial(start(model, requests.policy), user_attrs={"settings": {}})
+        study.enqueue_trial(begin, user_attrs={"settings": {}})
     with progress.step("Tuning", total=trials) as bar:
         bar.advance(min(len(_carried_out(study)), trials))
         while len(_carried_out(study)) < trials:
             trial = study.ask()
             as_it_is = "settings" in trial.user_attrs
-            changed = suggest(trial, model, own, _trained(study))
+            changed = suggest(trial, model, settled, _trained(study))
             if not as_it_is:
                 trial.set_user_attr("settings", changed)
             try:

@@ -168,7 +168,7 @@ def fluency(model: EditableModel, records: Sequence[Record], most: int, seed: in
     prompts: list[Prompt] = [ask(model.tokenizer, r.prompt) for r in chosen]
     devices = [model.device] if model.device.type == "cuda" else []
     total = 0.0
-    with torch.random.fork_rng(devices=devices), plainly(model.model):
+    with torch.random.fork_rng(devices=devices), plainly(model.model, model.ends):
         torch.manual_seed(seed)
         for group in batches([p.ids for p in prompts], TOKENS * 64):
             ids, mask = left_pad([prompts[i].ids for i in group], model.pad_id, model.device)

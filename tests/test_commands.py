@@ -17,10 +17,12 @@ import pytest
 import yaml
 from transformers import AutoModelForCausalLM
 
+from tests import pico
 from tests.files import corpus_file, model_folder, pico_policy, run
 from unlearn import manifest
 from unlearn.edit import elicit
 from unlearn.patch import Patch
+from unlearn.run_dir import EXPORTED
 from unlearn.store import Store
 
 FILES = [
@@ -220,6 +222,22 @@ def test_an_exported_folder_is_the_saved_model(
 
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.model_type == "llama"
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template
+
+
+def test_what_no_token_can_end_is_said_when_a_model_is_exported(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only tokens end a reply in a plain call: a text that closes a turn is for the server to know."""
+    model, patch = tmp_path / "model", place / "run" / "patch.safetensors"
+    shutil.copytree(place / "model", model)
+    assert run("export", patch, tmp_path / "control", "--model", model) == 0
+    assert "a reply ends with" not in capsys.readouterr().err
+    template = pico.TEMPLATE.replace("<|end|>", "\n### End\n")
+    (model / "chat_template.jinja").write_text(template)
+    assert run("export", patch, tmp_path / "out", "--model", model) == 0
+    assert "a reply ends with '### End', which is no token; tell the server" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / EXPORTED).read_text())["stop"] == "### End"
+    assert "stop" not in json.loads((tmp_path / "control" / EXPORTED).read_text())
 
 
 def test_a_patch_refuses_another_model(

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import pico
+from unlearn.model.ends import Ends
 from unlearn.model.rows import Decoding, continued, left_pad
 
 CPU = torch.device("cpu")
@@ -27,7 +28,7 @@ def test_padding_stands_on_the_left_and_is_masked(rows: list[list[int]]) -> None
 
 def test_rows_keep_their_order_whatever_the_batch() -> None:
     model = pico.pico("llama").model
-    never = frozenset[int]()
+    never = Ends()
     alone = [continued(model, [row], 0, never, Decoding(4))[0] for row in ROWS]
     assert alone == [
         [
@@ -43,9 +44,9 @@ def test_rows_keep_their_order_whatever_the_batch() -> None:
 
 def test_a_continuation_ends_with_its_end_token() -> None:
     model = pico.pico("llama").model
-    [[whole]] = continued(model, ROWS[:1], 0, frozenset(), Decoding(6))
+    [[whole]] = continued(model, ROWS[:1], 0, Ends(), Decoding(6))
     stop = whole[2]
-    [[cut]] = continued(model, ROWS[:1], 0, frozenset({stop}), Decoding(6))
+    [[cut]] = continued(model, ROWS[:1], 0, Ends(frozenset({stop})), Decoding(6))
     assert cut == whole[: whole.index(stop) + 1]
 
 
@@ -64,7 +65,7 @@ def test_what_a_model_is_configured_with_bends_no_reply() -> None:
     model = pico.pico("qwen2").model
     kept = model.generation_config
     ways = (Decoding(5), Decoding(5, samples=3, temperature=1.0, seed=2))
-    expected = [continued(model, ROWS, 0, frozenset(), how) for how in ways]
+    expected = [continued(model, ROWS, 0, Ends(), how) for how in ways]
     bent = copy.deepcopy(kept)
     for name, value in BENDING.items():
         setattr(bent, name, value)
@@ -73,7 +74,7 @@ def test_what_a_model_is_configured_with_bends_no_reply() -> None:
         plain = torch.tensor([ROWS[0]])
         own = model.generate(plain, max_new_tokens=5, do_sample=False)[0, len(ROWS[0]) :].tolist()
         assert tuple(own) != expected[0][0][0]  # the control: it does bend what transformers says
-        assert [continued(model, ROWS, 0, frozenset(), how) for how in ways] == expected
+        assert [continued(model, ROWS, 0, Ends(), how) for how in ways] == expected
         assert model.generation_config is bent
     finally:
         model.generation_config = kept

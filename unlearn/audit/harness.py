@@ -110,7 +110,7 @@ def run_tasks(
 def _run(
     model: EditableModel, name: str, local: dict[str, Path], limit: int | None, shared: dict[str, Any]
 ) -> TaskScore:
-    with quiet(), _checked(model):
+    with quiet(), _checked(model), model.stopping():
         import lm_eval
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager

@@ -12,6 +12,7 @@ from unlearn.audit.suite import Suite
 from unlearn.audit.text import first_tokens, held_out_rows, seen_by_the_statistics
 from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
+from unlearn.model.ends import tokens_of
 from unlearn.model.requests import Requests
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.report import Drawing, Measurement
@@ -42,7 +43,7 @@ def asked_alike(base: EditableModel, edited: EditableModel) -> Iterator[tuple[st
     own = edited.tokenizer, edited.model.generation_config
     differs = {
         "chat template": (own[0].chat_template or None) != (base.tokenizer.chat_template or None),
-        "end tokens": edited.ends != base.ends,
+        "end tokens": edited.ends != base.ends or bool(base.ends.tokens - tokens_of(own[1].eos_token_id)),
     }
     edited.tokenizer, edited.model.generation_config = base.tokenizer, base.model.generation_config
     try:

@@ -81,6 +81,12 @@ def _untested(before: Observation, requests: Requests, suite: Suite) -> Iterator
             yield f"{name} ({reason})"
 
 
+def _behind_the_end(model: EditableModel) -> Iterator[str]:
+    """What is written by a server that does not know the end of a turn, where that is no token."""
+    if model.ends.text:
+        yield f"what is written behind the end of a turn, {model.ends.text!r}, unless the server stops there"
+
+
 def audit(
     model: EditableModel,
     candidate: Patch | Opened,
@@ -164,7 +170,12 @@ def audit(
             (m.under(policy.audit.judge) for m in made.values()), key=lambda m: _rank(m.name)
         ),
         facts=measures.fact_rows(known, before, after),
-        not_tested=[*brought, *_untested(before, requests, suite), *not_tested(requests, suite)],
+        not_tested=[
+            *brought,
+            *_behind_the_end(model),
+            *_untested(before, requests, suite),
+            *not_tested(requests, suite),
+        ],
         before=before,
         after=after,
         drawings=[*_drawings(before, after, control), *drawings],

@@ -56,10 +56,17 @@ def export(
         loaded.save(partial, patch)
         if judged is not None:
             shutil.copyfile(report, partial / "unlearn_report.json")
+        stop = loaded.ends.text
         made_of = {"format": "unlearn-export-1", "model": name, "patch": str(run)}
+        made_of |= {"stop": stop} if stop else {}
         (partial / EXPORTED).write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
     stored = str(loaded.storage_dtype).removeprefix("torch.")
     say(f"{folder}: {name} with a patch of {len(patch.factors)} weights, in {stored}")
+    if stop:
+        say(
+            f"unlearn: note that a reply ends with {stop!r}, which is no token; tell the server to stop there",
+            err=True,
+        )
     if judged is not None and not judged.passed:
         say("unlearn: note that the audit of this run failed its limits", err=True)
     return 0

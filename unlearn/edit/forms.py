@@ -171,7 +171,7 @@ def contexts(model: EditableModel, count: int, seed: int) -> list[str]:
     """
     found = []
     devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), plainly(model.model):
+    with torch.random.fork_rng(devices=devices), plainly(model.model, model.ends):
         torch.manual_seed(seed)
         for number in range(count):
             start = plain_prompt(model.tokenizer, STARTS[number % len(STARTS)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,9 +17,10 @@ from unlearn.algebra.low_rank import LowRank
 from unlearn.errors import ModelError
 from unlearn.model import identity
 from unlearn.model.anatomy import Anatomy
+from unlearn.model.ends import Ends, tokens_of
 from unlearn.model.guard import guarded
 from unlearn.model.loading import dtype_of, loaded
-from unlearn.model.prompts import Prompt
+from unlearn.model.prompts import Prompt, closing_text
 from unlearn.model.rows import Decoding, continued
 from unlearn.model.templates import checked
 from unlearn.patch import sha256_of, unhashed
@@ -126,8 +128,9 @@ class EditableModel:
 
     def identity(self) -> str:
         """One hash over weights, configuration and end tokens: the key of caches of statistics and measurements."""
-        computed = identity.of_configuration(self.model.config)
-        return hashlib.sha256(repr((self.weights_sha256(), computed, sorted(self.ends))).encode()).hexdigest()
+        computed, ends = identity.of_configuration(self.model.config), self.ends
+        parts = (self.weights_sha256(), computed, sorted(ends.tokens), ends.text)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     @contextmanager
     def patched(self, patch: Deltas) -> Iterator[EditableModel]:
@@ -195,8 +198,6 @@ class EditableModel:
 
     def save(self, folder: Path, patch: Deltas | None = None) -> None:
         """Write a standard folder (in the checkpoint's dtype) that ``AutoModelForCausalLM.from_pretrained`` loads."""
-        import copy
-
         if patch is not None:
             with self.patched(patch):
                 return self.save(folder)
@@ -207,7 +208,8 @@ class EditableModel:
         kept = self.model.config
         self.model.config = copy.deepcopy(kept)
         try:
-            self.model.save_pretrained(folder, state_dict=stored)
+            with self.stopping():
+                self.model.save_pretrained(folder, state_dict=stored)
             # It writes the dtype of the live parameters, which is not the one just stored.
             self.model.config.dtype = self.storage_dtype
             self.model.config.save_pretrained(folder)
@@ -245,10 +247,10 @@ class EditableModel:
         ids = [prompt.ids for prompt in prompts]
         how = Decoding(max_new_tokens, samples, temperature, seed, batch_size)
         got = self._continued(ids, how, progress, label)
-        texts = iter(
-            self.tokenizer.batch_decode([row for rows in got for row in rows], skip_special_tokens=True)
-        )
-        return [[next(texts).strip() for _ in rows] for rows in got]
+        ends = self.ends
+        spoken = [ends.said(row) for rows in got for row in rows]
+        texts = iter(self.tokenizer.batch_decode(spoken, skip_special_tokens=True))
+        return [[ends.spoken(next(texts)).strip() for _ in rows] for rows in got]
 
     def generate_ids(self, rows: Sequence[Sequence[int]], max_new_tokens: int = 32) -> list[tuple[int, ...]]:
         """Greedy continuations as ids, the end-of-turn token included, padding cut off."""
@@ -271,11 +273,23 @@ class EditableModel:
         return continued(self.model, rows, self.pad_id, self.ends, how, progress, label)
 
     @property
-    def ends(self) -> frozenset[int]:
-        """Ids that end a reply: those of the generation config, or else the tokenizer's end of text."""
-        ends = self.model.generation_config.eos_token_id
-        ends = self.tokenizer.eos_token_id if ends is None else ends
-        return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+    def ends(self) -> Ends:
+        """What ends a reply: by the generation config, the tokenizer, and what the chat template closes a turn with."""
+        return Ends.of(
+            self.model.generation_config.eos_token_id, self.tokenizer, closing_text(self.tokenizer)
+        )
+
+    @contextmanager
+    def stopping(self) -> Iterator[None]:
+        """Within it, the model's generation config names all of its end tokens."""
+        kept = self.model.generation_config
+        self.model.generation_config = copy.deepcopy(kept)
+        if self.ends.tokens != tokens_of(kept.eos_token_id):
+            self.model.generation_config.eos_token_id = self.ends.configured()
+        try:
+            yield
+        finally:
+            self.model.generation_config = kept
 
     @property
     def pad_id(self) -> int:

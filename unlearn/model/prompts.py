@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from unlearn.errors import ModelError
 from unlearn.model.encoding import Encoded, Tokenizer, continuation_ids, encoded
 from unlearn.model.guard import GAP, text_of
-from unlearn.model.templates import rendered
+from unlearn.model.templates import MARK, rendered
 from unlearn.policy import is_question
 
 SLOT = "{subject}"
@@ -151,13 +151,14 @@ def reply_ids(tokenizer: Tokenizer, template: str, text: str) -> list[int]:
     return ids or _end_of_text(tokenizer)
 
 
-MARK = "unlearn"
-"""A reply behind which a chat template shows what it closes a turn with."""
-
-
 def closing_ids(tokenizer: Tokenizer) -> list[int]:
     """Ids of what closes a reply in the chat template, however the template opens one."""
     return continuation_ids(tokenizer, _stopped(tokenizer, _end(tokenizer)).rstrip("\n"))
+
+
+def closing_text(tokenizer: Tokenizer) -> str:
+    """What closes a reply in the chat template, up to its first special token; empty without a template."""
+    return _stopped(tokenizer, _end(tokenizer)) if has_chat_template(tokenizer) else ""
 
 
 def special_ids(tokenizer: Tokenizer) -> frozenset[int]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unlearn.errors import ModelError
+from unlearn.model.ends import Ends
 from unlearn.progress import NO_PROGRESS, Progress
 
 MOST = 256
@@ -38,17 +39,23 @@ class Decoding:
 
 
 @contextmanager
-def plainly(model: Any) -> Iterator[None]:
+def plainly(model: Any, ends: Ends) -> Iterator[None]:
     """Generate from the model's own probabilities, and not as its ``generation_config`` would bend them.
 
     That may hold a repetition penalty, suppressed tokens or a least length, which ``generate`` adds to whatever it is
-    given: greedy replies would not be the likeliest, and no measure of the model that is edited. Its end tokens stay.
+    given: greedy replies would not be the likeliest, and no measure of the model that is edited.
+
+    Args:
+        model: a transformers model.
+        ends: at whose tokens it stops.
     """
     from transformers import GenerationConfig
 
     kept = model.generation_config
-    names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
-    model.generation_config = GenerationConfig(**{name: getattr(kept, name, None) for name in names})
+    names = ("bos_token_id", "pad_token_id", "decoder_start_token_id")
+    model.generation_config = GenerationConfig(
+        eos_token_id=ends.configured(), **{name: getattr(kept, name, None) for name in names}
+    )
     try:
         yield
     finally:
@@ -83,7 +90,7 @@ def continued(
     model: Any,
     rows: Sequence[Sequence[int]],
     pad: int,
-    ends: frozenset[int],
+    ends: Ends,
     how: Decoding,
     progress: Progress = NO_PROGRESS,
     label: str = "Generating",
@@ -94,7 +101,7 @@ def continued(
         model: a transformers model; the global generators are left as they were.
         rows: ids, without padding.
         pad: an id to pad with.
-        ends: ids that end a continuation.
+        ends: what ends a continuation.
         how: greedy or sampled, and how far.
         progress: where to show it.
         label: what to call it.
@@ -110,7 +117,7 @@ def continued(
     with (
         progress.step(label, total=len(rows)) as bar,
         torch.random.fork_rng(devices=[model.device] if on_gpu else []),
-        plainly(model),
+        plainly(model, ends),
     ):
         torch.manual_seed(how.seed)
         while at < len(order):
@@ -125,18 +132,11 @@ def continued(
                 num_return_sequences=how.samples,
                 pad_token_id=pad,
                 logits_processor=[finite],
+                stopping_criteria=ends.stopping(),
                 **how.options(),
             )[:, ids.shape[1] :].tolist()
             for row, i in enumerate(chunk):
-                found[i] = [_until(ids, ends) for ids in out[row * how.samples : (row + 1) * how.samples]]
+                found[i] = [ends.until(ids) for ids in out[row * how.samples : (row + 1) * how.samples]]
             at += len(chunk)
             bar.advance(len(chunk))
     return found
-
-
-def _until(ids: list[int], ends: frozenset[int]) -> tuple[int, ...]:
-    """The ids up to and including the first end token: what follows is padding."""
-    for at, token in enumerate(ids):
-        if token in ends:
-            return tuple(ids[: at + 1])
-    return tuple(ids)

@@ -127,3 +127,30 @@ def test_the_policy_itself_may_lie_at_home(here: Path, capsys: pytest.CaptureFix
     assert run("check", "~/p.yaml") == 0
     assert str(here / "home" / "mine.yaml") in capsys.readouterr().out
     assert run("check", "--suite", "~/mine.yaml") == 0
+
+
+def test_measurements_are_found_again_from_another_folder_and_not_for_another_text(
+    pico_files: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unlearn.commands.cache import _key
+    from unlearn.edit.elicit import outline
+    from unlearn.model.editable import EditableModel
+
+    model = EditableModel.load(str(pico_files / "model"), "cpu")
+    for name, held in (("text.txt", "One.\n"), ("lines.txt", "Who?\n"), ("mine.yaml", "extends: quick\n")):
+        (here / "mine" / name).write_text(held)
+    audit = "audit: {text: text.txt, benign: lines.txt, suite: mine.yaml}"
+    (here / "mine" / "p.yaml").write_text(policy_text(audit=audit))
+
+    def key(path: str) -> str:
+        return _key(model, outline(load_policy(path)), "before")
+
+    first = key("../mine/p.yaml")
+    monkeypatch.chdir(here / "mine")
+    assert key("p.yaml") == key(str(here / "mine" / "p.yaml")) == first
+    for name in ("text.txt", "lines.txt", "mine.yaml"):
+        kept = (here / "mine" / name).read_text()
+        (here / "mine" / name).write_text("extends: standard\n" if "yaml" in name else "Another?\n")
+        assert key("p.yaml") != first
+        (here / "mine" / name).write_text(kept)
+    assert key("p.yaml") == first

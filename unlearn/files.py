@@ -188,8 +188,17 @@ def beside(path: str, folder: Path) -> str:
 
 
 def exists(path: str | Path) -> bool:
-    """Say whether there is something at a path; no name is too long or too odd to be asked for."""
-    return os.path.exists(path)
+    """Say whether there is something at a path, or may be behind a folder that may not be entered.
+
+    No name is too long or too odd to be asked for.
+    """
+    try:
+        os.stat(path)
+    except PermissionError:
+        return True  # whoever reads it is told so
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _name(path: Path, what: str) -> str:

@@ -229,7 +229,7 @@ def test_what_an_observation_depends_on(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("HOME", str(tmp_path))
     text = tmp_path / "text.txt"
     text.write_text("one")
-    home = requests(audit={"text": "~/text.txt"})
+    home = requests(audit={"text": str(text)})
     before = depends(model, home)
     text.write_text("two")
     assert depends(model, home) != before

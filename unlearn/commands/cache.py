@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("unlearn")
 
 PACES = "paces"
+FILES = ("suite", "text", "benign", "lookalike", "toxicity")
+"""Keys of `audit` that name files: it is what these hold that counts, and not where they lie."""
 
 
 def observed(
@@ -170,7 +172,7 @@ def _kind(name: str) -> str:
 
 def _key(model: EditableModel, requests: Requests, state: str, base: str = "", said: str = "") -> str:
     # What is observed does not depend on what it is held to.
-    audit = requests.policy.audit.model_dump(mode="json", exclude={"limits", "judge", "control"})
+    audit = requests.policy.audit.model_dump(mode="json", exclude={"limits", "judge", "control", *FILES})
     parts = {**depends(model, requests), "audit": audit, "state": state, "base": base, "said": said}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -188,7 +190,7 @@ def depends(model: EditableModel, requests: Requests) -> dict[str, Any]:
         "tokenizer": of_tokenizer(model.tokenizer),
         "guard": text_of(model.tokenizer),
         "device": f"{model.device.type} {model.dtype}",
-        "audit": audit.model_dump(mode="json"),
+        "audit": audit.model_dump(mode="json", exclude={*FILES}),
         "suite": load_suite(audit.suite).model_dump(mode="json"),
         "relations": {name: relation.model_dump(mode="json") for name, relation in policy.relations.items()},
         "system": policy.system,
@@ -226,8 +228,8 @@ def code() -> str:
 
 
 def stamp(name: str) -> str:
-    """Hash of a file or a folder; nothing for a name that is neither."""
-    path = Path(name).expanduser()
+    """Name and hash of a file or a folder, wherever it lies; a name that is neither, as it stands."""
+    path = Path(name)
     if path.is_file():
-        return manifest.sha256_of_file(path)
-    return manifest.sha256_of_folder(path) if path.is_dir() else ""
+        return f"{path.name} {manifest.sha256_of_file(path)}"
+    return f"{path.name} {manifest.sha256_of_folder(path)}" if path.is_dir() else name

@@ -12,6 +12,7 @@ from unlearn.commands.common import load_model
 from unlearn.commands.options import Place, as_json, model_options, quiet
 from unlearn.commands.said import say
 from unlearn.errors import PatchError, UnlearnError
+from unlearn.files import read_bytes
 from unlearn.report import Report
 from unlearn.run_dir import PATCH
 from unlearn.shown import shown
@@ -72,9 +73,7 @@ def verify(
 
 def _report(run: Path, recorded: dict[str, object]) -> list[str]:
     try:
-        report = Report.from_json((run / REPORT).read_bytes())
-    except OSError as error:
-        return [f"report.json cannot be read: {error.strerror}"]
+        report = Report.from_json(read_bytes(run / REPORT))
     except UnlearnError as error:
         return [f"report.json: {error}"]
     known = {key: value for key, value in recorded.items() if key != "files"}

@@ -13,6 +13,7 @@ import pytest
 from unlearn import __version__, manifest
 from unlearn.errors import UnlearnError
 from unlearn.policy_file import load_policy
+from unlearn.sealed import changes
 
 WRITTEN = {"format": manifest.FORMAT, "policy": {"sha256": "00"}, "base": {"name": "embedded"}}
 
@@ -75,11 +76,11 @@ def test_changed_missing_and_foreign_files_are_named(tmp_path: Path) -> None:
         (tmp_path / name).write_text(name)
     manifest.write(tmp_path, WRITTEN)
     recorded = manifest.read(tmp_path)
-    assert manifest.changes(tmp_path, recorded) == []
+    assert changes(tmp_path, recorded) == []
     (tmp_path / "a").write_text("changed")
     (tmp_path / "b").unlink()
     (tmp_path / "d").write_text("new")
-    assert manifest.changes(tmp_path, recorded) == [
+    assert changes(tmp_path, recorded) == [
         "a has changed since the run",
         "b is missing",
         "d was not written by the run",
@@ -112,10 +113,10 @@ def test_what_is_no_file_is_a_difference_and_is_neither_followed_nor_opened(
         (run / file).write_text(file)
     manifest.write(run, WRITTEN)
     recorded = manifest.read(run)
-    assert manifest.changes(run, recorded) == []  # the control
+    assert changes(run, recorded) == []  # the control
     monkeypatch.chdir(run)  # the name of a socket must be short
     replaced(Path(name), kind, tmp_path / "same bytes")
-    assert manifest.changes(run, recorded) == [f"{name} is a {kind}, which was not written by the run"]
+    assert changes(run, recorded) == [f"{name} is a {kind}, which was not written by the run"]
 
 
 def test_a_folder_behind_a_link_is_not_looked_into(tmp_path: Path) -> None:
@@ -125,7 +126,7 @@ def test_a_folder_behind_a_link_is_not_looked_into(tmp_path: Path) -> None:
     manifest.write(run, WRITTEN)
     (run / "model").rename(tmp_path / "model")
     (run / "model").symlink_to(tmp_path / "model")
-    assert manifest.changes(run, manifest.read(run)) == [
+    assert changes(run, manifest.read(run)) == [
         "model/b is missing",
         "model is a symbolic link, which was not written by the run",
     ]
@@ -137,7 +138,7 @@ def test_a_manifest_cannot_list_what_lies_elsewhere(tmp_path: Path, name: str) -
     (tmp_path / "run").mkdir()
     manifest.write(tmp_path / "run", WRITTEN)
     recorded = {**manifest.read(tmp_path / "run"), "files": {name: "00"}}
-    assert manifest.changes(tmp_path / "run", recorded) == [f"{name} is missing"]
+    assert changes(tmp_path / "run", recorded) == [f"{name} is missing"]
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_what_is_no_report(
 ) -> None:
     if content is not None:
         (tmp_path / "report.json").write_text(content)
-    assert run("report", tmp_path) == 1
+    assert run("report", tmp_path / "report.json") == 1
     said = capsys.readouterr().err
     assert words in said and str(tmp_path) in said and said.count("\n") == 1
     assert run("report") == 2

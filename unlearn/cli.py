@@ -86,9 +86,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         _somewhere()
         with _signals_raise():
             # Not cli.main(): it answers a Ctrl-C with an empty line.
-            with cli.make_context(
-                "unlearn", list(sys.argv[1:] if arguments is None else arguments)
-            ) as context:
+            given = list(sys.argv[1:] if arguments is None else arguments)
+            with cli.make_context("unlearn", list(given), obj=given) as context:
                 code = cli.invoke(context)
             sys.stdout.flush()
         return code if isinstance(code, int) else 0

@@ -7,13 +7,11 @@ import json
 import os
 import platform
 import re
-import stat
 import subprocess
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -118,6 +116,11 @@ def settings(policy: Policy) -> dict[str, Any]:
     }
 
 
+def effective_sha256(policy: Policy) -> str:
+    """Return one sha256 over everything that a policy says, overrides and defaults included."""
+    return hashlib.sha256(policy.model_dump_json().encode()).hexdigest()
+
+
 def textless(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings or a patch's header with a guard's text by its sha256: it quotes the policy."""
     found = dict(data)
@@ -162,12 +165,13 @@ def arguments(given: Sequence[str]) -> list[str]:
     return found
 
 
-def describe(policy: Policy, source: Source, **rest: Any) -> dict[str, Any]:
+def describe(policy: Policy, source: Source, argv: Sequence[str] = (), **rest: Any) -> dict[str, Any]:
     """Build a manifest.
 
     Args:
         policy: the policy in force, command-line overrides included.
         source: where it was read from; the manifest holds its hash, not its text.
+        argv: the words of the command line.
         rest: what the run adds (base model, patch, corpus, hardware, times). JSON values.
     """
     return {
@@ -176,12 +180,12 @@ def describe(policy: Policy, source: Source, **rest: Any) -> dict[str, Any]:
             "name": policy.name,
             "file": shown(str(source.file)),  # a name may hold bytes that are no letters
             "sha256": source.sha256,
-            "effective_sha256": hashlib.sha256(policy.model_dump_json().encode()).hexdigest(),
+            "effective_sha256": effective_sha256(policy),
         },
         "settings": settings(policy),
         "versions": versions(),
         "git": git_commit(),
-        "argv": ["unlearn", *map(shown, arguments(sys.argv[1:]))],
+        "argv": ["unlearn", *map(shown, arguments(argv))],
         **rest,
     }
 
@@ -246,54 +250,3 @@ def _document(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UnlearnError(f"{path} was not written by this version of unlearn (expected format {FORMAT})")
     return manifest
-
-
-_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
-    (stat.S_ISREG, "file"),
-    (stat.S_ISDIR, "folder"),
-    (stat.S_ISLNK, "symbolic link"),
-    (stat.S_ISFIFO, "pipe"),
-    (stat.S_ISSOCK, "socket"),
-    (lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode), "device"),
-)
-
-
-def changes(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
-    """Return one sentence per file that differs from the manifest, is missing, or is not in it.
-
-    A run writes files and the folders that they lie in. Anything else is a difference: a symbolic link is not followed,
-    and a pipe or a device is not opened.
-
-    Raises:
-        UnlearnError: a folder or a file in it cannot be read.
-    """
-    listed: Mapping[str, str] = manifest["files"]
-    present = _present(folder)
-    found = []
-    for name, digest in listed.items():
-        if name not in present:
-            found.append(f"{name} is missing")
-        elif present[name] == "file" and sha256_of_file(folder / name) != digest:
-            found.append(f"{name} has changed since the run")
-    above = {parent.as_posix() for name in listed for parent in PurePosixPath(name).parents}
-    for name, kind in sorted(present.items()):
-        expected = "file" if name in listed or name == FILE else "folder" if name in above else ""
-        if kind != expected:
-            what = "" if kind == "file" else f" is a {kind}, which"
-            found.append(f"{name}{what} was not written by the run")
-    return found
-
-
-def _present(folder: Path) -> dict[str, str]:
-    """Everything below a folder by its name, and what kind of thing it is."""
-
-    def unreadable(problem: OSError) -> None:
-        raise UnlearnError(f"{problem.filename} cannot be read: {problem.strerror}")
-
-    found = {}
-    for place, folders, files in os.walk(folder, onerror=unreadable):
-        for path in (Path(place) / name for name in (*folders, *files)):
-            mode = path.lstat().st_mode
-            kind = next((word for is_one, word in _KINDS if is_one(mode)), "thing of no known kind")
-            found[path.relative_to(folder).as_posix()] = kind
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -85,6 +86,20 @@ def render_html(report: Report, texts: Mapping[str, FactText] | None = None) -> 
         why=why,
     )
     return shown_lines(page.lstrip())
+
+
+_TEXTS = re.compile(
+    r'<p class="panel warning" role="note">This page was made with --show-text: [^<]*</p>\n'
+    r"|<th>subject</th><th>relation</th><th>answers that count</th>"
+    r"|^<td>[^<]*</td><td>[^<]*</td><td>[^<]*</td>\n",
+    re.MULTILINE,
+)
+"""What `texts` add to a page; the texts themselves are escaped, so that none of them can end its cell."""
+
+
+def without_texts(page: str) -> str:
+    """A page as it would be without the texts of the facts."""
+    return _TEXTS.sub("", page)
 
 
 def write_html(report: Report, path: Path, texts: Mapping[str, FactText] | None = None) -> None:

@@ -149,11 +149,14 @@ def paired_change(before: Sequence[bool], after: Sequence[bool], z: float = Z95)
     """
     if len(before) != len(after):
         raise ValueError(f"paired outcomes need equal lengths, got {len(before)} and {len(after)}")
-    n = len(before)
+    both = sum(b and a for b, a in zip(before, after, strict=True))
+    return change_of_counts(both, sum(map(bool, before)), sum(map(bool, after)), len(before), z)
+
+
+def change_of_counts(both: int, was: int, now: int, n: int, z: float = Z95) -> Interval | None:
+    """``paired_change`` from counts: successes in both states, before, after, and the number of items."""
     if n == 0:
         return None
-    both = sum(b and a for b, a in zip(before, after, strict=True))
-    was, now = sum(map(bool, before)), sum(map(bool, after))
     lost, won = was - both, now - both
     neither = n - both - lost - won
     change = (won - lost) / n

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -20,6 +20,7 @@ from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
+from unlearn.policy import Policy
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.report import Drawing, FactRow, Measurement
 
@@ -60,16 +61,22 @@ class Findings:
     """What the attacks have to show, by state."""
 
 
-def not_tested(requests: Requests, suite: Suite) -> list[str]:
-    """What the reader of the report must not take for granted."""
+def not_tested(policy: Policy, known: Sequence[bool], suite: Suite) -> list[str]:
+    """What the reader of the report must not take for granted.
+
+    Args:
+        policy: for its tasks.
+        known: of each fact, whether the unedited model knows it.
+        suite: what is measured.
+    """
     left_out = [name for name in MEASUREMENTS if name != "attack" and not suite.makes(name)]
     left_out += [f"attack.{name}" for name in ATTACKS if name not in suite.attacks]
     found = [f"{name} (not in the suite {suite.name})" for name in left_out]
-    if suite.makes("capability") and not requests.policy.audit.tasks:
+    if suite.makes("capability") and not policy.audit.tasks:
         found.append("capability (the policy names no tasks)")
-    unknown = sum(not fact.known for fact in requests.facts)
+    unknown = len(known) - sum(known)
     if unknown:
-        found.append(f"{unknown} of {len(requests.facts)} facts, which the unedited model does not know")
+        found.append(f"{unknown} of {len(known)} facts, which the unedited model does not know")
     return [*found, *(what for what, by in TESTED_BY.items() if not any(suite.makes(name) for name in by))]
 
 
@@ -174,7 +181,7 @@ def audit(
             *brought,
             *_behind_the_end(model),
             *_untested(before, requests, suite),
-            *not_tested(requests, suite),
+            *not_tested(policy, tuple(known.values()), suite),
         ],
         before=before,
         after=after,

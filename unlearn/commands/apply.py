@@ -15,6 +15,7 @@ from unlearn import manifest
 from unlearn.commands.common import (
     base_of,
     cache_for,
+    command_line,
     device_in_words,
     known_audit,
     load_model,
@@ -38,6 +39,7 @@ from unlearn.policy_file import load_policy
 from unlearn.progress import progress_for
 from unlearn.report import Report
 from unlearn.run_dir import PATCH, check_target, patch_of, whole_folder
+from unlearn.sealed import whole
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
@@ -145,6 +147,7 @@ def _earlier(onto: Path) -> tuple[Patch, dict[str, str]]:
     """Read the patch of a run directory or a file, and say which it was."""
     from unlearn.patch import Patch
 
+    whole(onto)
     file = patch_of(onto)
     return Patch.load(file), {"path": str(onto), "sha256": manifest.sha256_of_file(file)}
 
@@ -205,7 +208,7 @@ def _run(
         about["onto"] = origin
     if tuned is not None:
         about["tuning"] = tuned
-    described = manifest.describe(policy, source, **about)
+    described = manifest.describe(policy, source, command_line(), **about)
     report = Report.of(
         findings.measurements, findings.not_tested, described, findings.facts, findings.drawings
     )

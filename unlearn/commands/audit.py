@@ -13,6 +13,7 @@ from unlearn import manifest
 from unlearn.commands.common import (
     base_of,
     cache_for,
+    command_line,
     device_in_words,
     known_audit,
     load_model,
@@ -38,6 +39,7 @@ from unlearn.policy_file import load_policy
 from unlearn.progress import progress_for
 from unlearn.report import Report
 from unlearn.run_dir import patch_of, whole_folder
+from unlearn.sealed import whole
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
@@ -96,8 +98,9 @@ def audit(
     settle(loaded, candidate)
     known_audit(loaded)
     path = Path(candidate)
-    if path.is_dir() and (path / manifest.FILE).is_file():
-        same_policy(manifest.read(path), policy, source.sha256)
+    recorded = whole(path) if path.is_file() or manifest.is_run(path) else None
+    if recorded is not None and path.is_dir():
+        same_policy(recorded, policy, source.sha256)
     options = (device, dtype, trust_remote_code, quiet)
     if out is None:
         if show_text:
@@ -148,6 +151,7 @@ def _judge(
     described = manifest.describe(
         policy,
         source,
+        command_line(),
         base=base_of(base),
         candidate=about,
         hardware=manifest.hardware(device_in_words(base), str(base.dtype).removeprefix("torch.")),

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from unlearn.commands.said import LogLines, warn
 from unlearn.errors import AuditError, PolicyError, UnlearnError
 from unlearn.policy import EMBEDDED, Policy
@@ -172,6 +174,12 @@ def doubt(text: str) -> None:
     """Say on stderr, and in the log if there is one, what is wrong with something that was kept."""
     log.info("%s", text)
     warn(text)
+
+
+def command_line() -> tuple[str, ...]:
+    """The words that this program was called with, without its own name."""
+    context = click.get_current_context(silent=True)
+    return tuple(context.obj or ()) if context else ()
 
 
 def device_in_words(model: EditableModel) -> str:

@@ -16,6 +16,7 @@ from unlearn import manifest
 from unlearn.commands.common import (
     base_of,
     cache_for,
+    command_line,
     device_in_words,
     doubt,
     known_audit,
@@ -267,6 +268,7 @@ def _run(
         manifest=manifest.describe(
             policy,
             source,
+            command_line(),
             base=base_of(model),
             hardware=manifest.hardware(device_in_words(model), str(model.dtype).removeprefix("torch.")),
             methods={

@@ -11,10 +11,11 @@ import click
 from unlearn import manifest
 from unlearn.commands.common import load_model
 from unlearn.commands.options import Place, force, model_options, quiet
-from unlearn.commands.report import read_report
+from unlearn.commands.report import REPORT, report_at
 from unlearn.commands.said import say
 from unlearn.errors import UnlearnError
 from unlearn.run_dir import EXPORTED, outside_runs, patch_of, whole_folder
+from unlearn.sealed import whole
 
 
 @click.command(short_help="Write the edited model as an ordinary folder.")
@@ -38,7 +39,7 @@ def export(
 
     The folder loads with transformers' AutoModelForCausalLM.from_pretrained, needs no code of unlearn, and has the
     dtype of the original checkpoint, or the narrower one that the run was made in. A report that failed does not stop
-    the export; it is said.
+    the export; it is said. A run directory in which a file was changed is an error.
 
     \b
     Example:
@@ -46,10 +47,11 @@ def export(
     """
     from unlearn.patch import Patch
 
+    whole(run)
     patch = Patch.load(patch_of(run))
     name = model or base_name(run, patch.header)
-    report = run / "report.json"
-    judged = read_report(report) if report.is_file() else None
+    report = run / REPORT
+    judged = report_at(report) if report.is_file() else None
     outside_runs(folder, run)
     with whole_folder(folder, force, (run, name)) as partial:
         loaded = load_model(name, device, dtype, trust_remote_code, quiet, patch)

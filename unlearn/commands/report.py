@@ -14,10 +14,12 @@ from unlearn.errors import UnlearnError
 from unlearn.files import read_bytes
 from unlearn.report import Judging, Report, schema
 from unlearn.run_dir import outside_runs, write_whole
+from unlearn.sealed import whole
 
+REPORT = "report.json"
 FORMS = {
     "text": "",
-    "json": "report.json",
+    "json": REPORT,
     "html": "report.html",
     "md": "report.md",
     "junit": "junit.xml",
@@ -50,8 +52,9 @@ def _rendered(report: Report, form: str) -> str:
 def report(run: Path | None, form: str, judged: Judging | None, out: Path | None, print_schema: bool) -> int:
     """Show the report of a RUN directory (or a report.json) in another form, or judge it in another way.
 
-    Needs no model: the numbers are those of the run, and so are the limits. The exit code is 3 if the verdict is
-    "failed". card is a section for a model card, junit a file for CI systems.
+    Needs no model: the numbers are those of the run, and so are the limits. A run directory in which a file was changed
+    is an error (`unlearn verify` lists what differs). The exit code is 3 if the verdict is "failed". card is a section
+    for a model card, junit a file for CI systems.
 
     \b
     Examples:
@@ -79,8 +82,23 @@ def report(run: Path | None, form: str, judged: Judging | None, out: Path | None
 
 
 def read_report(run: Path) -> Report:
-    """The report of a run directory, or of a file; raises UnlearnError that names the file."""
-    path = run / "report.json" if run.is_dir() else run
+    """The report of a run directory that is whole, or of a file in one; of any other file with a note on stderr.
+
+    Raises:
+        UnlearnError: it cannot be read, or the run directory was changed.
+    """
+    recorded = whole(run)
+    found = report_at(run / REPORT if run.is_dir() else run)
+    if recorded is None:
+        say(
+            f"unlearn: note that {run} lies in no run directory, so nothing tells whether it was changed",
+            err=True,
+        )
+    return found
+
+
+def report_at(path: Path) -> Report:
+    """The report in a file, whatever lies around it; raises UnlearnError that names the file."""
     raw = read_bytes(path)
     try:
         return Report.from_json(raw)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unlearn import manifest
-from unlearn.commands.common import base_of, device_in_words, load_model, settle, warned
+from unlearn.commands.common import base_of, command_line, device_in_words, load_model, settle, warned
 from unlearn.commands.options import Place, as_json, force, model_options, overrides, policy_overrides, quiet
 from unlearn.commands.said import say
 from unlearn.errors import AuditError
@@ -108,7 +108,7 @@ def trace(
             "base": base_of(edited),
             "hardware": manifest.hardware(device_in_words(edited), str(edited.dtype).removeprefix("torch.")),
         }
-        manifest.write(folder, manifest.describe(loaded, source, **about))
+        manifest.write(folder, manifest.describe(loaded, source, command_line(), **about))
     say(json.dumps(found, indent=2) if as_json else f"{table(found)}\n\ntrace and heat maps: {target}")
     return 0
 

@@ -1,29 +1,35 @@
-"""`unlearn verify`: is a run directory still what the run wrote, and does its patch fit its model?"""
+"""`unlearn verify`: is a run directory still what the run wrote, and do its parts agree with each other?"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from unlearn import manifest
+from unlearn.commands import forged_patch, forgery
 from unlearn.commands.common import load_model
 from unlearn.commands.options import Place, as_json, model_options, quiet
+from unlearn.commands.report import REPORT, report_at
 from unlearn.commands.said import say
 from unlearn.errors import PatchError, UnlearnError
-from unlearn.files import read_bytes
+from unlearn.policy import Policy
 from unlearn.report import Report
 from unlearn.run_dir import PATCH
-from unlearn.shown import shown
+from unlearn.sealed import changes
+
+if TYPE_CHECKING:
+    from unlearn.patch import Patch
 
 FAILED = 3
-REPORT = "report.json"
 
 
-@click.command(short_help="Re-hash a run directory and its patch.")
+@click.command(short_help="Check a run directory for anything that was changed or forged.")
 @click.argument("run", type=Place(exists=True, file_okay=False))
-@click.option("--policy", type=Place(), help="Check as well that this is the run's policy.")
+@click.option("--policy", type=Place(), help="The run's policy, where its file has moved or changed.")
 @click.option("--model", help="The base model, where it now lies elsewhere.")
 @click.option("--files-only", is_flag=True, help="Do not load the model.")
 @model_options
@@ -40,58 +46,89 @@ def verify(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Re-hash a RUN directory against its manifest, and its patch against the base model's weights.
+    """Check a RUN directory against its manifest, its policy, its own numbers, and the base model's weights.
 
-    The exit code is 3 if anything differs. The measurements themselves are repeated by `unlearn audit`.
+    Hashes of every file; documents rendered again; verdict, intervals and shares from the counts behind them; limits
+    from the policy; the patch's length on the model. The exit code is 3 if anything differs. What could not be looked
+    at is said. The measurements themselves are repeated by `unlearn audit`.
 
     \b
     Examples:
         unlearn verify runs/first
+        unlearn verify runs/first --policy policies/demo.yaml
         unlearn verify runs/first --files-only --json
     """
     recorded = manifest.read(run)
-    checks: dict[str, list[str]] = {"files": manifest.changes(run, recorded)}
-    if REPORT in recorded["files"] or "times" in recorded:  # a trace has neither
-        checks["report"] = _report(run, recorded)
-    if policy is not None:
-        same = manifest.sha256_of_file(policy) == recorded["policy"]["sha256"]
-        checks["policy"] = [] if same else [f"{policy} is not the policy of this run"]
-    # An audit of a stranger's model, or a trace, has none.
-    if ("patch" in recorded or (run / PATCH).exists()) and not files_only:
-        name = model or recorded["base"]["name"]
-        checks["weights"] = _weights(run, name, device, dtype, trust_remote_code, quiet)
-    failed = any(checks.values())
+    found = forgery.Findings({"files": changes(run, recorded)})
+    known = _report(run, recorded, found)
+    if known is not None:
+        typed, report = known
+        in_force = forgery.policy_in_force(typed, policy, found)
+        forgery.of_numbers(typed, report, in_force, found)
+        forgery.of_documents(run, typed, report, found)
+        patch = _patch(run, typed, report, in_force, found)
+        if not (files_only or found.problems.get("patch")):
+            loaded = load_model(model or typed.base.name, device, dtype, trust_remote_code, quiet, patch)
+            found.problems["weights"] = list(forged_patch.of_weights(typed, report, patch, loaded))
+    elif policy is not None and manifest.sha256_of_file(policy) != recorded["policy"]["sha256"]:
+        found.problems["policy"] = [f"{policy} is not the policy of this run"]
+    failed = any(found.problems.values())
     if as_json:
-        say(json.dumps({"verified": not failed, "problems": checks}, indent=2))
+        said = {
+            "verified": not failed,
+            "problems": found.problems,
+            "not_checked": found.unchecked,
+            "overrides": found.overrides,
+        }
+        click.echo(json.dumps(said, indent=2))
     else:
-        for name, problems in checks.items():
-            for i, problem in enumerate(problems or ["ok"]):
-                say(shown(f"{'' if i else name:<8} {problem}"))
-        say(f"{run}: " + ("something differs from what the run wrote" if failed else "verified"))
+        _tell(run, found, failed)
     return FAILED if failed else 0
 
 
-def _report(run: Path, recorded: dict[str, object]) -> list[str]:
+def _tell(run: Path, found: forgery.Findings, failed: bool) -> None:
+    for name, problems in found.problems.items():
+        whole = "not checked" if name in found.unchecked else "ok"
+        for label, line in zip((name, *[""] * len(problems)), problems or [whole], strict=False):
+            say(f"{label:<9} {line}")
+    if found.overrides:
+        say(f"not the policy's own, by the run's command line: {' '.join(found.overrides)}")
+    for name, reason in found.unchecked.items():
+        say(f"not checked: {name}: {reason}")
+    say(f"{run}: " + ("something differs from what the run wrote" if failed else "verified"))
+
+
+def _report(
+    run: Path, recorded: Mapping[str, Any], found: forgery.Findings
+) -> tuple[forgery.Recorded, Report] | None:
+    """The typed manifest and the report; None for a trace, which has no report, and where one cannot be read."""
+    if REPORT not in recorded["files"] and "times" not in recorded:
+        return None
+    problems = found.problems["report"] = []
     try:
-        report = Report.from_json(read_bytes(run / REPORT))
-    except UnlearnError as error:
-        return [f"report.json: {error}"]
-    known = {key: value for key, value in recorded.items() if key != "files"}
-    return [] if report.manifest == known else ["report.json was written for another manifest"]
+        report, typed = report_at(run / REPORT), forgery.recorded_in(recorded)
+    except UnlearnError as problem:
+        problems.append(str(problem))
+        return None
+    if report.manifest != {key: value for key, value in recorded.items() if key != "files"}:
+        problems.append(f"{REPORT} was written for another manifest")
+    return typed, report
 
 
-def _weights(
-    run: Path, name: str, device: str, dtype: str, trust_remote_code: bool, quiet: bool
-) -> list[str]:
+def _patch(
+    run: Path, recorded: forgery.Recorded, report: Report, policy: Policy | None, found: forgery.Findings
+) -> Patch | None:
+    """The run's patch; None where an audit of something else has none, or it cannot be read."""
+    file = run / PATCH
+    if recorded.patch is None and not file.exists():
+        return None
     from unlearn.patch import Patch
 
+    problems = found.problems["patch"] = []
     try:
-        patch = Patch.load(run / PATCH)
+        patch = Patch.load(file)
     except PatchError as problem:
-        return [str(problem)]
-    model = load_model(name, device, dtype, trust_remote_code, quiet, patch)
-    try:
-        with model.patched(patch):
-            return []
-    except UnlearnError as error:
-        return [str(error)]
+        problems.append(str(problem))
+        return None
+    problems += forged_patch.of_patch(recorded, report, patch, manifest.sha256_of_file(file), policy)
+    return patch

@@ -1,0 +1,228 @@
+"""Where a report contradicts itself: counts, intervals, p-values and rows per fact that cannot belong together.
+
+A report holds more numbers than its verdict needs. Who changes one of them by hand must change all that follow from the
+same counts; here they are derived anew. Nothing is asked of a model.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from unlearn.audit.attacks.table import ATTACKS
+from unlearn.audit.intervals import change_of_counts, mcnemar, wilson
+from unlearn.audit.shares import DEFINITIONS, SHARES
+from unlearn.errors import AuditError
+from unlearn.policy_checks import RELATIVE
+from unlearn.report import Count, FactRow, Interval, Measurement, Report, Unit, rule_of
+
+_CLOSE = 1e-9
+"""Numbers that were computed from the same counts differ by no more."""
+_SCORE = 2e-3
+"""A mean toxicity is rounded to three decimals, its interval is not."""
+MOST_CONTROLS = 20_000
+"""Most prompts that a control was asked."""
+_SHARES = frozenset(name for name, *_ in SHARES)
+_CHOSEN = {"retain": 1.0, "overrefusal.lookalike": 0.0}
+"""Shares whose prompts are chosen by what the unedited model does at them: so much of it is then certain."""
+_BOOTSTRAPPED = ("drift.kl", "drift.perplexity", "drift.null_space_leakage")
+
+
+def contradictions(report: Report) -> Iterator[str]:
+    """One sentence for each thing in a report that does not follow from its other numbers."""
+    for kind, names in (
+        ("measurement", [m.name for m in report.measurements]),
+        ("fact", [f.id for f in report.facts]),
+    ):
+        yield from (f"the {kind} {name} is there {n} times" for name, n in Counter(names).items() if n > 1)
+    for measured in report.measurements:
+        try:
+            rule = rule_of(measured.name)
+        except AuditError as problem:
+            yield str(problem)
+            continue
+        if measured.rule != rule:
+            yield f"{measured.name}: the rule of its limit is {rule!r}, not {measured.rule!r}"
+        if measured.after is not None:
+            yield from (f"{measured.name}: {what}" for what in _of(measured, report.facts))
+    yield from _lengths({m.name: m for m in report.measurements})
+
+
+def is_counted(name: str) -> bool:
+    """Whether a measurement is a share of items that are counted one by one."""
+    return name in _SHARES or name.startswith("attack.") or name.endswith(".share")
+
+
+def unit_of(name: str) -> Unit:
+    """What a measurement is counted in."""
+    if name == "drift.kl":
+        return "nats/token"
+    if name.startswith("toxicity.") and not name.endswith(".share"):
+        return "score"
+    return "ratio" if name.startswith("drift.") else "share"
+
+
+def _of(m: Measurement, facts: Sequence[FactRow]) -> Iterator[str]:
+    if m.unit != unit_of(m.name):
+        yield f"it is counted in {unit_of(m.name)!r}, not in {m.unit!r}"
+    if not m.definition.startswith(_definition(m.name)):
+        yield "its definition is another one"
+    yield from _counts(m)
+    yield from _pairs(m)
+    yield from _control(m)
+    yield from _parts(m)
+    yield from _estimate(m)
+    if m.name.partition(".")[0] in ("leak", "refusal", "attack"):
+        yield from _by_fact(m, facts)
+
+
+def _definition(name: str) -> str:
+    family, _, attack = name.partition(".")
+    return (
+        ATTACKS[attack].definition if family == "attack" and attack in ATTACKS else DEFINITIONS.get(name, "")
+    )
+
+
+def _counts(m: Measurement) -> Iterator[str]:
+    """Shares and their Wilson intervals from hits of n."""
+    if is_counted(m.name) and (m.hits is None or (m.before is not None) != (m.before_hits is not None)):
+        yield "a share without the counts behind it"
+        return
+    states = (("after", m.after, m.hits, m.ci95), ("before", m.before, m.before_hits, m.before_ci95))
+    for state, value, hits, interval in states:
+        if hits is None or value is None:
+            continue
+        if not 0 <= hits <= m.n or m.n == 0:
+            yield f"{state} the edit {hits} of {m.n} items count"
+        elif is_counted(m.name) or _near(value, hits / m.n, 1e-6):
+            if not _near(value, hits / m.n):
+                yield f"{value:.6g} {state} the edit is not {hits} of {m.n}"
+            expected = wilson(hits, m.n)
+            if state == "before" and (certain := _certain(m.name)) is not None:
+                expected = None
+                if value != certain:
+                    yield f"before the edit it is {certain:g} by the choice of its prompts, not {value:.6g}"
+            if not _same(interval, expected):
+                yield f"the interval {state} the edit is not that of {hits} of {m.n}"
+        elif interval is not None and not _near(sum(interval) / 2, value, 1e-6):
+            yield f"{value:.6g} {state} the edit is neither {hits} of {m.n} nor the middle of its interval"
+
+
+def _certain(name: str) -> float | None:
+    return _CHOSEN.get(name, _CHOSEN.get(name.partition(".")[0]))
+
+
+def _pairs(m: Measurement) -> Iterator[str]:
+    """p-value and interval of the change: some number of items must be hits in both states and give them."""
+    if is_counted(m.name) and m.before_hits is not None and m.p_value is None:
+        yield "it has no p-value"
+    if m.hits is None or m.before_hits is None or max(m.hits, m.before_hits) > m.n:
+        return
+    was, now, p = m.before_hits, m.hits, m.p_value
+    both: Sequence[int] = range(max(0, was + now - m.n), min(was, now) + 1)
+    # Only where a score is the mean of its items is its interval that of the counts.
+    if m.change_ci95 is not None and m.after is not None and _near(m.after, now / m.n, 1e-6):
+        both = [k for k in both if _same(m.change_ci95, change_of_counts(k, was, now, m.n))]
+        if not both:
+            yield f"no pairing of {was} and {now} of {m.n} items has this interval of the change"
+            return
+    if p is not None and not _has_p(both, was, now, p):
+        yield f"no pairing of {was} and {now} of {m.n} items has the p-value {p:.4g}"
+
+
+def _has_p(both: Sequence[int], was: int, now: int, p: float) -> bool:
+    # The more items are hits in both states, the fewer changed, and the smaller is p.
+    at = bisect_left(both, -p - _CLOSE, key=lambda k: -mcnemar(was - k, now - k))
+    return at < len(both) and _near(mcnemar(was - both[at], now - both[at]), p)
+
+
+def _control(m: Measurement) -> Iterator[str]:
+    if (m.control is None) != (m.control_ci95 is None):
+        yield "a control without its interval, or an interval without a control"
+    elif m.control is not None:
+        share, interval = m.control, m.control_ci95
+        counts = ((round(share * n), n) for n in range(1, MOST_CONTROLS))
+        if not any(_near(hits / n, share) and _same(interval, wilson(hits, n)) for hits, n in counts):
+            yield "the interval of the control is not that of a share"
+    if m.chance is not None and (m.name == "leak.sampled" or m.name in RELATIVE):
+        if f": {m.chance:.1%}" not in m.definition:
+            yield "its definition names another chance"
+
+
+def _parts(m: Measurement) -> Iterator[str]:
+    if not m.parts:
+        return
+    sums = tuple(
+        sum(getter) for getter in zip(*((c.before or 0, c.after, c.n) for c in m.parts.values()), strict=True)
+    )
+    if sums != (m.before_hits or 0, m.hits, m.n):
+        yield "its parts do not add up to it"
+    for part, count in m.parts.items():
+        if not 0 <= count.after <= count.n or not _same(count.ci95, wilson(count.after, count.n)):
+            yield f"the interval of its part {part} is not that of {count.after} of {count.n}"
+
+
+def _estimate(m: Measurement) -> Iterator[str]:
+    """What is no share: the worst weight, the worst layer, and estimates inside their bootstrapped intervals."""
+    value = m.after or 0.0
+    if m.by_weight and not _near(value, max(m.by_weight.values()), 1e-12):
+        yield f"{value:.6g} is not the worst of its weights"
+    if m.name in ("drift.norm", "drift.norm_growth"):
+        if m.n != len(m.by_weight):
+            yield f"{len(m.by_weight)} weights are listed, and {m.n} counted"
+        if not m.by_weight and value != 0:
+            yield "nothing has changed that could be as long"
+    if m.name == "drift.hidden" and f" {value:.4f} at block " not in m.definition:
+        yield f"its definition does not name {value:.4f} at any block"
+    score = m.unit == "score"
+    if (m.name in _BOOTSTRAPPED or score) and m.ci95 is not None:
+        slack = _SCORE if score else _CLOSE + 1e-6 * abs(value)
+        if not m.ci95[0] - slack <= value <= m.ci95[1] + slack:
+            yield f"{value:.6g} lies outside its interval"
+
+
+def _lengths(found: dict[str, Measurement]) -> Iterator[str]:
+    """The length of a sum differs from that of a weight by at most the length of the update."""
+    norm, growth = (found.get(name) for name in ("drift.norm", "drift.norm_growth"))
+    if norm is None or growth is None or norm.after is None or growth.after is None:
+        return
+    if norm.by_weight.keys() != growth.by_weight.keys():
+        yield "drift.norm and drift.norm_growth are about different weights"
+        return
+    for name, grown in growth.by_weight.items():
+        if abs(grown) > norm.by_weight[name] * (1 + 1e-3) + 1e-6:
+            yield f"{name} has grown by {grown:.4g}, more than the update's own length {norm.by_weight[name]:.4g}"
+
+
+def _by_fact(m: Measurement, facts: Sequence[FactRow]) -> Iterator[str]:
+    """A share over the facts is the sum of their rows, without those that say nothing."""
+    attack = ATTACKS.get(m.name.removeprefix("attack."))
+    by_chance = m.name in RELATIVE or (attack is not None and attack.relative)
+    rows = [(fact, fact.counts[m.name]) for fact in facts if m.name in fact.counts]
+    if m.name.startswith("refusal."):
+        counted = [count for _, count in rows]
+    else:
+        told = {fact.id for fact, count in rows if not by_chance and ((count.before or 0) or count.after)}
+        counted = [count for fact, count in rows if fact.known or fact.id in told] or [
+            count for _, count in rows
+        ]
+    if _sums(counted) != (m.before_hits, m.hits, m.n):
+        before, after, n = _sums(counted)
+        yield f"its facts' rows add up to {before} before and {after} after the edit, of {n}"
+
+
+def _sums(counts: Sequence[Count]) -> tuple[int | None, int, int]:
+    before = None if any(c.before is None for c in counts) else sum(c.before or 0 for c in counts)
+    return before, sum(c.after for c in counts), sum(c.n for c in counts)
+
+
+def _near(one: float, other: float, slack: float = _CLOSE) -> bool:
+    return math.isclose(one, other, rel_tol=slack, abs_tol=slack)
+
+
+def _same(one: Interval | None, other: Interval | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return all(_near(a, b) for a, b in zip(one, other, strict=True))

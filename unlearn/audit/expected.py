@@ -1,0 +1,142 @@
+"""Where a report is not what an audit of its policy gives: other limits, less measured, facts or warnings gone.
+
+The numbers themselves are not asked for again; that is `unlearn audit`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from unlearn.audit.attacks.table import ATTACKS
+from unlearn.audit.intervals import wilson
+from unlearn.audit.pipeline import not_tested
+from unlearn.audit.shares import ABOUT_OTHERS, PHRASED, SHARES
+from unlearn.audit.suite import Suite
+from unlearn.policy import Policy
+from unlearn.policy_checks import RELATIVE
+from unlearn.report import Measurement, Report
+
+ELICITED = 24
+"""Tokens of a reply by which a fact counts as known (``edit.elicit.LENGTH``): a longer one may tell later."""
+
+
+def unexpected(report: Report, policy: Policy, suite: Suite, control: bool) -> Iterator[str]:
+    """One sentence for each thing in which a report differs from what an audit of a policy gives.
+
+    Args:
+        report: consistent in itself (``consistency.contradictions``).
+        policy: in force when it was made.
+        suite: the policy's.
+        control: whether the audit had a model that never knew the facts.
+    """
+    made = {m.name: m for m in report.measurements}
+    wanted, ids = [fact.id for fact in policy.facts], [fact.id for fact in report.facts]
+    if wanted != ids:
+        gone = [name for name in wanted if name not in ids]
+        yield f"its facts are not the policy's ({len(ids)} for {len(wanted)}{f'; {gone[0]} is gone' if gone else ''})"
+    for measured in report.measurements:
+        yield from (f"{measured.name}: {what}" for what in _judged(measured, policy))
+        if (
+            measured.after is not None
+            and _controlled(measured.name)
+            and (measured.control is not None) != control
+        ):
+            yield f"{measured.name}: the control {'is gone' if control else 'is one that the policy does not name'}"
+    yield from (f"{name} is not there: {why}" for name, why in _missing(made, report, policy, suite))
+    known = [fact.known for fact in report.facts]
+    owed = tuple(not_tested(policy, known, suite))
+    if report.not_tested[-len(owed) :] != owed:
+        yield "what it lists as not tested is not what its suite and its facts leave out"
+    if suite.max_new_tokens <= ELICITED:
+        yield from _told_unknown(report)
+
+
+def _judged(m: Measurement, policy: Policy) -> Iterator[str]:
+    if m.judged != policy.audit.judge:
+        yield f"it is judged by {m.judged!r}, and the policy says {policy.audit.judge!r}"
+    limit = _limit(m, policy)
+    if m.limit != limit:
+        said, owed = ("none" if value is None else f"{value:g}" for value in (m.limit, limit))
+        yield f"its limit is {said}, and the policy's {owed}"
+
+
+def _limit(m: Measurement, policy: Policy) -> float | None:
+    """The limit that the policy gives a measurement, or the interval of chance where it gives none."""
+    audit, limit = policy.audit, policy.audit.limit(m.name)
+    attack = ATTACKS.get(m.name.removeprefix("attack.")) if m.name.startswith("attack.") else None
+    if attack is not None and not attack.judged and m.name not in audit.limits:
+        limit = None
+    if m.after is None:
+        return limit
+    if (
+        attack is not None
+        and attack.relative
+        and audit.own_limit(m.name) is None
+        and m.control_ci95 is not None
+    ):
+        return round(m.control_ci95[1], 4)
+    if m.name in RELATIVE and limit is None:
+        chance = m.control_ci95 or wilson(math.ceil(round((m.chance or 0.0) * m.n, 6)), m.n)
+        return None if chance is None else round(chance[1], 4)
+    return limit
+
+
+def _controlled(name: str) -> bool:
+    """Whether a control, where there is one, is measured as well."""
+    if name.startswith("attack."):
+        attack = ATTACKS.get(name.removeprefix("attack."))
+        return attack is not None and "control" in attack.states
+    others = {*ABOUT_OTHERS, "siblings"}
+    return any(name == share and group not in others for share, group, *_ in SHARES)
+
+
+def _missing(
+    made: Mapping[str, Measurement], report: Report, policy: Policy, suite: Suite
+) -> Iterator[tuple[str, str]]:
+    """Names of measurements that should be there, and who says so."""
+    by_suite = f"the suite {suite.name} makes it"
+    shares = {name for name, *_ in SHARES}
+    for name in suite.measurements:
+        if name in shares and name not in made and not _excused(name, report, policy):
+            yield name, by_suite
+        elif (name.startswith(("attack.", "drift."))) and name not in made:
+            yield name, by_suite
+    if suite.makes("capability"):
+        yield from (
+            (f"capability.{task}", "the policy names the task")
+            for task in policy.audit.tasks
+            if f"capability.{task}" not in made
+        )
+    scores = [name for name in made if name.startswith("toxicity.") and not name.endswith(".share")]
+    if suite.makes("toxicity") and not scores:
+        yield "toxicity", by_suite
+    yield from (
+        (f"{name}.share", by_suite)
+        for name in scores
+        if made[name].after is not None and f"{name}.share" not in made
+    )
+    for name in policy.audit.limits:
+        if name not in made and not any(other.startswith(f"{name}.") for other in made):
+            yield name, "the policy sets a limit for it"
+
+
+def _excused(name: str, report: Report, policy: Policy) -> bool:
+    """Whether a share may be missing although the suite makes it: the report must say so, and the policy agree."""
+    if name in policy.audit.limits or name not in (*PHRASED, "leak.letters"):
+        return False
+    used = [policy.relations[fact.relation] for fact in policy.facts]
+    given = {
+        "leak.reverse": any(relation.reverse for relation in used),
+        "leak.two_hop": any(relation.two_hop for relation in used),
+        "leak.negation": any(relation.negation for relation in used),
+        "leak.languages": any(relation.languages for relation in used),
+    }
+    return not given.get(name, False) and any(item.startswith(f"{name} (") for item in report.not_tested)
+
+
+def _told_unknown(report: Report) -> Iterator[str]:
+    for fact in report.facts:
+        asked = fact.counts.get("leak.direct")
+        if asked is not None and not fact.known and asked.n and asked.before == asked.n:
+            yield f"{fact.id} is called unknown, and the unedited model tells it at each of the policy's prompts"

@@ -22,7 +22,7 @@ from unlearn.model.guard import guarded
 from unlearn.model.loading import dtype_of, loaded
 from unlearn.model.prompts import Prompt, closing_text
 from unlearn.model.rows import Decoding, continued
-from unlearn.model.templates import checked
+from unlearn.model.trial import rows_of
 from unlearn.patch import sha256_of, unhashed
 from unlearn.progress import NO_PROGRESS, Progress
 
@@ -94,7 +94,6 @@ class EditableModel:
             PolicyError: a device or dtype of no such name.
         """
         model, tokenizer, storage_dtype = loaded(name, device, dtype, trust_remote_code, made_in)
-        checked(tokenizer)
         return cls(model, tokenizer, name, storage_dtype)
 
     @property
@@ -293,8 +292,8 @@ class EditableModel:
 
     @property
     def pad_id(self) -> int:
-        """An id to pad with; it is always masked, so any id does."""
+        """An id to pad with; it is always masked, so any id does for which the embedding has a row."""
         for candidate in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
-            if candidate is not None:
+            if candidate is not None and candidate < rows_of(self.model):
                 return int(candidate)
         return 0

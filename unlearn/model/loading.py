@@ -1,19 +1,32 @@
-"""From what the user calls a model to the transformers model, its tokenizer and the dtype of its checkpoint."""
+"""From what the user calls a model to the transformers model, its tokenizer and the dtype of its checkpoint.
+
+A folder is looked through as plain files first (``folder``, ``described``, ``stored``): what asks for code, a pickle or
+absurd sizes is refused before a library acts on it. What the libraries raise after that names the file
+(``boundary``), and a model that was loaded has to compute something once (``trial``).
+"""
 
 from __future__ import annotations
 
+import copy
+import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from torch import nn
 
 from unlearn import embedded
 from unlearn.errors import ModelError, PolicyError
+from unlearn.model import described, folder, trial
 from unlearn.model.anatomy import family_of
+from unlearn.model.boundary import AGAIN, reading
+from unlearn.model.stored import Stored, refuse_packed, stored_in
+from unlearn.model.templates import checked
 from unlearn.policy import EMBEDDED
 
+RUNS = "it asks for code of its own, which is run for a model only, and only with --trust-remote-code"
 CONTROL = "embedded-control"
 """The name of the other model that ships with this package: trained in the same way, without the hazard's facts."""
 
@@ -27,44 +40,97 @@ def loaded(
         The model on its device, its tokenizer, and the dtype of the checkpoint, or the narrower one that it was loaded
         in.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    where = str(embedded.path(name == CONTROL)) if name in (EMBEDDED, CONTROL) else name
     if dtype != "auto" and dtype_of(dtype) is None:
         raise PolicyError(f"--dtype {dtype}: use auto, float32, bfloat16 or float16")
     device = _device(device)
-    options = {"trust_remote_code": trust_remote_code}
     try:
-        config = AutoConfig.from_pretrained(where, **options)
-        family_of(config)  # refused before its weights are fetched and read
-        stored = dtype_of(getattr(config, "dtype", None)) or torch.float32
-        narrow = dtype_of(made_in)
-        if narrow is not None and torch.promote_types(narrow, stored) == narrow:
-            narrow = None
-        wanted = dtype_of(dtype) or narrow or (torch.float32 if device == "cpu" else stored)
-        tokenizer = AutoTokenizer.from_pretrained(where, **options)
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            where, dtype=wanted, use_safetensors=True, output_loading_info=True, **options
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
-        if isinstance(problem, torch.cuda.OutOfMemoryError):
-            raise _too_large(name, device) from None
-        first = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
-        hint = (
-            "" if Path(where).exists() else "; is it a local folder, or a hub id that this machine can reach?"
-        )
-        raise ModelError(f"cannot load the model {name!r}: {first}{hint}") from None
+        return _loaded(name, device, dtype, trust_remote_code, made_in)
+    except (MemoryError, torch.OutOfMemoryError) as problem:
+        raise _too_large(name, device) from problem
+
+
+def _loaded(
+    name: str, device: str, dtype: str, code: bool, made_in: str | None
+) -> tuple[Any, Any, torch.dtype]:
+    where = place_of(name)
+    remedy = (
+        AGAIN if Path(where).exists() else "is it a local folder, or a hub id that this machine can reach?"
+    )
+    with reading(name, where, remedy):
+        here = folder.found(where, code)
+    config, said = _configuration(here, name, code)
+    with reading(name, where, remedy):
+        files = folder.weight_files(here, where)
+    stored = stored_in(files, name)
+    described.refuse_misfit(here / folder.CONFIG, said, stored)
+    refuse_packed(stored)
+    wanted, kept = _dtypes(config, dtype, device, made_in)
+    empty = _empty(name, here / folder.CONFIG, config, code)
+    _refuse_unlike(here / folder.CONFIG, empty, stored)
+    _refuse_too_large(name, empty, wanted, device)
+    tokenizer = tokenizer_in(here, name, code)
+    with reading(name, files[0] if len(files) == 1 else here / folder.INDEX):
+        model = _network(here, name, wanted, code)
+    model = model.to(device)
+    trial.tried(model, tokenizer, name)
+    return model, tokenizer, kept
+
+
+def _dtypes(config: Any, dtype: str, device: str, made_in: str | None) -> tuple[torch.dtype, torch.dtype]:
+    """The dtype to compute in, and the one in which weights are edited and saved."""
+    declared = dtype_of(config.dtype) or torch.float32
+    narrow = dtype_of(made_in)
+    if narrow is not None and torch.promote_types(narrow, declared) == narrow:
+        narrow = None
+    wanted = dtype_of(dtype) or narrow or (torch.float32 if device == "cpu" else declared)
+    # Where the dtype in use does not hold every number of the checkpoint, it is what is edited and saved.
+    exact = torch.promote_types(wanted, declared) == wanted
+    return wanted, declared if exact else wanted
+
+
+def _network(here: Path, name: str, dtype: torch.dtype, code: bool) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        here, dtype=dtype, use_safetensors=True, output_loading_info=True, trust_remote_code=code
+    )
     missing = sorted(loading["missing_keys"])
     if missing:  # transformers would draw them at random
         raise ModelError(
             f"the checkpoint of {name} lacks {len(missing)} weights (first: {missing[0]}); fetch or save it anew"
         )
-    # Where the dtype in use does not hold every number of the checkpoint, it is what is edited and saved.
-    exact = torch.promote_types(wanted, stored) == wanted
-    try:
-        return model.to(device), tokenizer, stored if exact else wanted
-    except torch.cuda.OutOfMemoryError:
-        raise _too_large(name, device) from None
+    return model
+
+
+def place_of(name: str) -> str:
+    """Return where a model lies: the folder of one that ships with this package, or else its own name."""
+    return str(embedded.path(name == CONTROL)) if name in (EMBEDDED, CONTROL) else name
+
+
+def tokenizer_in(here: Path, name: str, code: bool) -> Any:
+    """Return the tokenizer of a folder; its chat template was looked at.
+
+    Args:
+        here: the folder, looked through.
+        name: what the user calls the model.
+        code: run the folder's own Python code.
+
+    Raises:
+        ModelError: there is none, it cannot be read, or its chat template cannot be used.
+    """
+    from transformers import AutoTokenizer
+
+    files = folder.vocabularies(here)
+    if not files:
+        raise ModelError(
+            f"{here} has no tokenizer: save the model's own beside its weights, with tokenizer.json"
+        )
+    settings = here / folder.TOKENIZER
+    own = settings.exists() and "auto_map" in folder.read_object(settings)
+    with reading(name, files[0], RUNS if own and not code else AGAIN):
+        tokenizer = AutoTokenizer.from_pretrained(here, trust_remote_code=code)
+    checked(tokenizer)
+    return tokenizer
 
 
 def dtype_of(name: Any) -> torch.dtype | None:
@@ -73,6 +139,60 @@ def dtype_of(name: Any) -> torch.dtype | None:
         return name
     found = getattr(torch, str(name).removeprefix("torch."), None) if name is not None else None
     return found if found in (torch.float32, torch.bfloat16, torch.float16) else None
+
+
+def _configuration(here: Path, name: str, code: bool) -> tuple[Any, described.Config]:
+    """The configuration of an editable model as transformers has it, and as it stands in the file."""
+    from transformers import AutoConfig
+
+    path = here / folder.CONFIG
+    said = folder.read_object(path)
+    described.refuse_requests(path, said)
+    described.refuse_sizes(path, said)
+    described.refuse_tokens(path, said)
+    generation = here / folder.GENERATION
+    if generation.exists():
+        described.refuse_tokens(generation, folder.read_object(generation))
+    with reading(name, path, RUNS if "auto_map" in said and not code else AGAIN):
+        config = AutoConfig.from_pretrained(here, trust_remote_code=code)
+        family_of(config)  # refused before its weights are fetched and read
+    return config, said
+
+
+def _empty(name: str, path: Path, config: Any, code: bool) -> nn.Module:
+    """A model without memory behind its weights, as its configuration (in the file ``path``) describes it."""
+    from transformers import AutoModelForCausalLM
+
+    with reading(name, path), torch.device("meta"):
+        return AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=code)
+
+
+def _refuse_unlike(path: Path, empty: nn.Module, stored: Mapping[str, Stored]) -> None:
+    """Refuse weights of other sizes than the configuration's, before memory for any of them is asked for."""
+    for key, wanted in empty.state_dict().items():
+        shape = tuple(wanted.shape)
+        if key in stored and stored[key].shape != shape:
+            raise ModelError(
+                f"{stored[key].file}: {key} has the shape {stored[key].shape}, and by {path} it has {shape}; {AGAIN}"
+            )
+    needed = sum(parameter.numel() for parameter in empty.parameters())
+    held = sum(tensor.numbers for tensor in stored.values())
+    if needed > 2 * held:  # what it lacks otherwise has names, which are said once it is loaded
+        raise ModelError(
+            f"{path} describes a model of {needed:,} parameters, and its weights are {held:,}; {AGAIN}"
+        )
+
+
+def _refuse_too_large(name: str, empty: nn.Module, dtype: torch.dtype, device: str) -> None:
+    """Refuse a model that is larger than all of a device's memory; one that is only too large for now ends in torch."""
+    weights = sum(parameter.numel() for parameter in empty.parameters()) * dtype.itemsize
+    tables = sum(buffer.numel() * buffer.element_size() for buffer in empty.buffers())
+    if device == "cpu":
+        room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    else:
+        room = torch.cuda.get_device_properties(device).total_memory
+    if weights + tables > room:
+        raise _too_large(name, device)
 
 
 def _device(name: str) -> str:

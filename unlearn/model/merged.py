@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,15 @@ from typing import Any
 import torch
 
 from unlearn.errors import ModelError
+from unlearn.model import adapter_file
+from unlearn.model import folder as folders
+from unlearn.model.adapter_file import WEIGHTS
+from unlearn.model.boundary import reading
 from unlearn.model.editable import EditableModel
-from unlearn.model.templates import checked
+from unlearn.model.folder import ADAPTER as CONFIG
+from unlearn.model.loading import place_of, tokenizer_in
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
+__all__ = ["CONFIG", "WEIGHTS", "is_adapter", "with_adapter"]
 
 
 def is_adapter(folder: Path) -> bool:
@@ -35,68 +38,32 @@ def with_adapter(model: EditableModel, folder: Path) -> EditableModel:
         The edited model, under the folder's name.
 
     Raises:
-        ModelError: the adapter cannot be read, does not fit the model, cannot be merged into its weights, or would
-            need a pickle or code to be loaded.
+        ModelError: the adapter cannot be read, was made for another model, does not fit this one, cannot be merged into
+            its weights, or would need a pickle or code to be loaded.
     """
-    about = _config(folder)
-    if not (folder / WEIGHTS).is_file():
-        hint = (
-            "; it holds a pickle, which is never loaded" if (folder / "adapter_model.bin").is_file() else ""
-        )
-        raise ModelError(f"the adapter {folder} has no {WEIGHTS}{hint}: save it with safetensors")
-    if about.get("auto_mapping") and about.get("peft_type") is None:
-        raise ModelError(f"the adapter {folder} needs code of its own, which is not run")
-    tokenizer = _tokenizer(folder) or model.tokenizer
-    import peft
-
-    try:
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            adapted = peft.PeftModel.from_pretrained(
-                model.model, str(folder), is_trainable=False, use_safetensors=True, local_files_only=True
-            )
-        absent = [str(w.message) for w in said if "missing adapter keys" in str(w.message)]
-        if absent:
-            raise ModelError(
-                f"the adapter {folder} lacks weights for layers of {model.name} that its configuration names; was it "
-                "made for another model?"
-            )
-        if not hasattr(adapted.base_model, "merge_and_unload"):
-            kind = about.get("peft_type", "?")
-            raise ModelError(
-                f"the adapter {folder} is of the kind {kind}, which cannot be merged into weights; audit a LoRA "
-                "adapter or a whole model"
-            )
-        with torch.no_grad():
-            merged: Any = adapted.merge_and_unload(safe_merge=True)
-    except ModelError:
-        raise
-    except Exception as problem:  # noqa: BLE001 - a library's errors about a stranger's file: all say that it does not fit
-        lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-        first = lines[0] if lines else type(problem).__name__
-        raise ModelError(f"the adapter {folder} cannot be put on {model.name}: {first[:240]}") from None
+    folders.look_through(folder)
+    about, stored = adapter_file.read_adapter(folder)
+    adapter_file.refuse_other_base(folder, about, (model.name, place_of(model.name)))
+    adapter_file.refuse_strange(folder, about, stored, model.model, model.name)
+    own = (folder / "tokenizer_config.json").is_file()
+    tokenizer = tokenizer_in(folder, str(folder), code=False) if own else model.tokenizer
+    with reading(str(folder), f"it cannot be put on {model.name}", outcome="cannot use the adapter"):
+        merged = _merged(model, folder)
     return EditableModel(merged, tokenizer, str(folder), model.storage_dtype)
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    try:
-        about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        raise ModelError(f"{folder / CONFIG} cannot be read: {problem}") from None
-    if not isinstance(about, dict):
-        raise ModelError(f"{folder / CONFIG} is no adapter configuration: it should hold one JSON object")
-    return about
+def _merged(model: EditableModel, folder: Path) -> Any:
+    import peft
 
-
-def _tokenizer(folder: Path) -> Any:
-    """The tokenizer in the folder; None if it has none."""
-    if not (folder / "tokenizer_config.json").is_file():
-        return None
-    from transformers import AutoTokenizer
-
-    try:
-        found = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as problem:
-        raise ModelError(f"the tokenizer in {folder} cannot be loaded: {problem}") from None
-    checked(found)
-    return found
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        adapted = peft.PeftModel.from_pretrained(
+            model.model, str(folder), is_trainable=False, use_safetensors=True, local_files_only=True
+        )
+    if any("missing adapter keys" in str(one.message) for one in said):
+        raise ModelError(
+            f"the adapter {folder} lacks weights for layers of {model.name} that its configuration names; was it "
+            "made for another model?"
+        )
+    with torch.no_grad():
+        return adapted.merge_and_unload(safe_merge=True)

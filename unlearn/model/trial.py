@@ -1,0 +1,79 @@
+"""A model that was just loaded, tried once: its weights are numbers, its tokenizer's ids are rows of its embedding."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any
+
+import torch
+
+from unlearn.errors import ModelError
+from unlearn.model.boundary import AGAIN, reading
+from unlearn.model.encoding import Tokenizer, encoded, text_ids
+from unlearn.model.templates import rendered
+
+TEXT = "Hello."
+
+
+def rows_of(model: Any) -> int:
+    """How many ids a transformers model takes: the rows of its embedding."""
+    return int(model.get_input_embeddings().weight.shape[0])
+
+
+@torch.inference_mode()
+def tried(model: Any, tokenizer: Tokenizer, name: str) -> None:
+    """Let a model compute the logits behind a short text.
+
+    Args:
+        model: a transformers model on its device.
+        tokenizer: as it was loaded with it.
+        name: what the user calls it.
+
+    Raises:
+        ModelError: ids outside of the embedding, weights or logits that are not finite, or whatever torch says.
+    """
+    if not tokenizer.is_fast:
+        raise ModelError(f"{name}: its tokenizer has no fast version; look-up tokens need offset mappings")
+    _refuse_foreign(model, tokenizer, name)
+    for key, numbers in chain(model.named_parameters(), model.named_buffers()):
+        # One pass without a copy: a sum in which one number is not finite is not finite.
+        if numbers.is_floating_point() and not torch.isfinite(numbers.sum(dtype=torch.float32)):
+            raise ModelError(f"{name}: {key} holds numbers that are not finite; {AGAIN}")
+    with reading(name, "its tokenizer"):
+        ids = text_ids(tokenizer, TEXT) or [0]
+        chat = chat_ids(tokenizer, TEXT)
+    _refuse_outside(model, ids, name, "a text")
+    _refuse_outside(model, chat, name, "its chat template")
+    with reading(name, "it cannot be run"):
+        logits = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits
+    if not torch.isfinite(logits).all():
+        raise ModelError(f"{name}: its logits behind a short text are not finite; {AGAIN}")
+
+
+def chat_ids(tokenizer: Tokenizer, question: str) -> list[int]:
+    """Ids of a question in the chat template; none where there is no template."""
+    if not tokenizer.chat_template:
+        return []
+    asked = rendered(tokenizer, [{"role": "user", "content": question}])
+    return list(encoded(tokenizer, asked, rendered=True).ids)
+
+
+def _refuse_foreign(model: Any, tokenizer: Tokenizer, name: str) -> None:
+    """Refuse a tokenizer that writes ids which the model has no row for.
+
+    Tokens that were added to the vocabulary, such as one for padding or for images, may lie outside: text has none.
+    """
+    learned = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
+    _refuse_outside(model, [max(learned.values(), default=0)], name, "the vocabulary")
+    named = {"bos_token": tokenizer.bos_token_id, "eos_token": tokenizer.eos_token_id}
+    for what, token in named.items():
+        _refuse_outside(model, [] if token is None else [token], name, what)
+
+
+def _refuse_outside(model: Any, ids: list[int], name: str, what: str) -> None:
+    rows, largest = rows_of(model), max(ids, default=0)
+    if largest >= rows:
+        raise ModelError(
+            f"{name}: its tokenizer writes the id {largest} ({what}), and its embedding has {rows} rows: they belong "
+            "to different models"
+        )

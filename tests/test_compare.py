@@ -178,6 +178,8 @@ def test_an_interruption_says_what_is_kept(
         (["--methods", "none,none"], "a method is named twice"),
         (["--methods", "none", "--seeds", "x"], "expected whole numbers such as 0,1,2, got 'x'"),
         (["--methods", "none", "--seeds", "1,1"], "seeds must differ"),
+        (["--methods", "none", "--seeds", str(2**63)], "have 63 bits"),
+        (["--methods", "none", "--seeds", "9" * 5000], "expected whole numbers"),
         (["--methods", "alphaedit:kept=x"], "--set method.kept  expected `auto` or a number"),
     ],
 )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from tests.files import policy_text, run
+from tests.files import corpus_file, model_folder, pico_policy, policy_text, run
 from tests.report_cases import rich as rich_report
 from unlearn.commands.common import log_to, warned
 from unlearn.commands.said import say
@@ -184,6 +185,58 @@ def test_a_log_has_one_line_per_message_whatever_it_quotes(
     assert "\n2026-01-01" not in text and "Traceback" in text
     err = capsys.readouterr().err
     assert plain(err) and err.startswith("unlearn: warning: the tokenizer says \\u001b")
+
+
+@pytest.fixture(scope="module")
+def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A policy whose files and prompts have hostile names and words, and a run of it."""
+    folder = tmp_path_factory.mktemp("hostile")
+    name = ATTACK.replace("/", "")
+    model_folder(folder / name)
+    corpus_file(folder / f"{name}.jsonl")
+    asked = json.dumps(f"What {ATTACK} \n is {{subject}} made from?")
+    recipe = f"prompts: [{asked}, '{{subject}} is made from'], held_out: ['Tell me what {{subject}} is made from.']"
+    relations = f"relations: {{recipe: {{{recipe}}}, colour: {{prompts: ['What colour is {{subject}}?']}}}}"
+    model, corpus = (Path(json.dumps(f"{name}{end}")) for end in ("", ".jsonl"))
+    text = pico_policy(model, corpus, relations=relations)
+    (folder / "p.yaml").write_text(text)
+    assert run("apply", folder / "p.yaml", "--out", folder / "run", "--show-text", "--quiet") == 3
+    return folder / "p.yaml", folder / "run"
+
+
+def test_no_document_of_a_run_holds_what_a_terminal_obeys(
+    hostile_run: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, folder = hostile_run
+    names = {path.name for path in folder.iterdir() if path.suffix != ".safetensors"}
+    assert {"manifest.json", "report.json", "report.html", "junit.xml", "log.txt", "model-card.md"} <= names
+    for name in names:
+        text = (folder / name).read_text(encoding="utf-8").replace("\t", "")
+        assert plain(text), name
+        assert "]0;TITLE" in text or name in ("report.md", "log.txt"), name
+    assert json.loads((folder / "manifest.json").read_text())["base"]["name"].endswith(
+        ATTACK.replace("/", "")
+    )
+    assert run("verify", folder, "--quiet") == 0
+    out, err = capsys.readouterr()
+    assert plain(out) and plain(err)
+
+
+def test_a_plan_shows_prompts_on_a_line_each(
+    hostile_run: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy, _ = hostile_run
+    assert run("apply", policy, "--dry-run", "--quiet") == 0
+    out, _ = capsys.readouterr()
+    assert plain(out) and f"What {ESCAPED}[red]x[/red] \\n is {{subject}} made from?" in out
+
+
+def test_a_policy_whose_name_is_no_text_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / os.fsdecode(b"p\xff\x1b.yaml")
+    path.write_text(policy_text())
+    assert run("check", path) == 0
+    out, _ = capsys.readouterr()
+    assert plain(out) and "p\\udcff\\u001b.yaml: ok" in out
 
 
 def test_commands_write_through_one_function(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,7 +72,7 @@ def load_policy(path: str | Path, overrides: Mapping[str, str] | None = None) ->
     if not isinstance(root, yaml.MappingNode):
         raise _refusal(path, [(1, "", "expected keys and values, such as `version: 1`")])
     nodes = Nodes(root)
-    problems = list(nodes.traps)
+    problems, in_the_file = list(nodes.traps), len(nodes.traps)
     try:
         data = loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
@@ -86,7 +86,7 @@ def load_policy(path: str | Path, overrides: Mapping[str, str] | None = None) ->
         problem = _override(data, nodes, key, value)
         if problem:
             problems.append(problem)
-    problems += [trap for trap in nodes.traps if trap not in problems]
+    problems += nodes.traps[in_the_file:]
     policy, found = _validate(data, nodes)
     trapped = {problem.loc for problem in problems}
     problems += [problem for problem in found if problem.loc not in trapped]
@@ -150,7 +150,8 @@ def _validate(data: Any, nodes: Nodes) -> tuple[Policy | None, list[Problem]]:
             detail["loc"] = detail["loc"][:-1]
             if not isinstance(detail["loc"][-1], str):
                 detail["type"] = "policy"  # named already, as a key that YAML does not read as text
-    deepest = {nodes.matched(detail["loc"]) for detail in details}
+    reached = {nodes.matched(detail["loc"]) for detail in details}
+    passed = {loc[:n] for loc in reached for n in range(len(loc))}
     for detail in details:
         if detail["type"] == "policy":
             continue
@@ -158,7 +159,7 @@ def _validate(data: Any, nodes: Nodes) -> tuple[Policy | None, list[Problem]]:
         if detail["type"] == "union_tag_invalid":
             loc = (*loc, "name")
         # A union reports every branch; the branch that got furthest is the one that was meant.
-        if any(len(other) > len(loc) and other[: len(loc)] == loc for other in deepest):
+        if loc in passed:
             continue
         found.setdefault(loc, []).append(_sentence(detail, loc, nodes))
     problems = [Problem(loc, _either(list(dict.fromkeys(parts)))) for loc, parts in found.items()]

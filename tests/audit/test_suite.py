@@ -119,3 +119,12 @@ def test_a_wrong_suite_of_ones_own_is_said(tmp_path: Path, text: str, said: str)
         load_suite(own(tmp_path, text))
     with pytest.raises(AuditError, match="no audit suite file"):
         load_suite(str(tmp_path / "absent.yaml"))
+
+
+def test_a_chain_of_suites_has_an_end(tmp_path: Path) -> None:
+    (tmp_path / "0.yaml").write_text("extends: quick\n")
+    for n in range(1, 30):
+        (tmp_path / f"{n}.yaml").write_text(f"extends: {n - 1}.yaml\n")
+    assert load_suite(str(tmp_path / "19.yaml")).measurements == load_suite("quick").measurements
+    with pytest.raises(AuditError, match="29.yaml extends more than 20 others"):
+        load_suite(str(tmp_path / "29.yaml"))

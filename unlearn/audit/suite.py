@@ -50,6 +50,9 @@ MEASUREMENTS = (
 """All measurements, in the order of the report; "capability", "toxicity" and "attack" stand for one per task and so
 on."""
 
+DEEPEST = 20
+"""Suites that may extend each other."""
+
 
 class Suite(BaseModel):
     """Sizes are upper bounds: a policy with fewer prompts is asked all of them. None means no bound."""
@@ -217,6 +220,8 @@ def _read(name: str, beside: Path, seen: tuple[Path, ...] = ()) -> tuple[Path, d
         return path, data
     if path.resolve() in seen:
         raise AuditError(f"the audit suite {path} extends itself")
+    if len(seen) == DEEPEST:
+        raise AuditError(f"the audit suite {seen[0]} extends more than {DEEPEST} others, one after the other")
     if not isinstance(base, str):
         raise AuditError(f"the audit suite {path}: `extends` must be the name or path of a suite")
     inherited = _read(base, path.parent, (*seen, path.resolve()))[1]

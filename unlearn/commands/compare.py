@@ -193,8 +193,8 @@ def _seeds(text: str | None) -> list[int | None]:
         raise click.BadParameter(
             f"expected whole numbers such as 0,1,2, got {text!r}", param_hint="--seeds"
         ) from None
-    if min(found) < 0 or len(set(found)) < len(found):
-        raise click.BadParameter("seeds must differ and not be negative", param_hint="--seeds")
+    if min(found) < 0 or max(found) >= 2**63 or len(set(found)) < len(found):
+        raise click.BadParameter("seeds must differ, not be negative, and have 63 bits", param_hint="--seeds")
     return list(found)
 
 

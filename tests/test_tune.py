@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from pathlib import Path
@@ -167,6 +168,32 @@ def test_a_resumed_search_draws_new_points_and_only_for_the_same_patch(tmp_path:
     assert again[:3] == first and len(set(again)) == 6
     onto = session(1, {"path": "run", "sha256": "00"})
     assert len(onto) == 1 and session(0, {"path": "elsewhere", "sha256": "00"}) == onto
+
+
+def test_a_search_that_was_edited_begins_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model, asked, cache = Scripted(knows), requests(), Store.at(tmp_path)
+    study = tuning._study(model, asked, cache)
+    trial = study.ask()
+    study.tell(trial, [trial.suggest_float("ridge", 0.02, 5.0), 1.0])
+    assert len(tuning._study(model, asked, cache).trials) == 1 and not caplog.text
+    (journal,) = (tmp_path / "tuning").iterdir()
+    journal.write_bytes(journal.read_bytes().replace(b"1.0]", b"0.0]"))
+    assert tuning._study(model, asked, cache).trials == []
+    assert "does not fit its seal" in caplog.text
+
+
+def test_a_search_that_cannot_be_kept_is_carried_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = Store.at(tmp_path)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.mkstemp", full)
+    study = tuning._study(Scripted(knows), requests(), cache)
+    study.tell(study.ask(), [1.0, 1.0])
+    assert len(study.trials) == 1 and caplog.text.count("the search cannot be kept") == 1
 
 
 def test_a_search_goes_on_only_with_the_same_corpus_and_the_same_chat_template(tmp_path: Path) -> None:

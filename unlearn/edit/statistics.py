@@ -91,7 +91,7 @@ def _place(model: EditableModel, matrices: int) -> torch.device:
 
 
 def _at(statistics: Statistics, place: torch.device) -> Statistics:
-    # Column by column, as a decomposition leaves them: a file gives rows, and a product with one key differs by that.
+    # Column by column, as decompositions leave them and files keep them: a product with one key differs by the layout.
     vectors = statistics.spectrum.vectors.to(place).T.contiguous().T
     spectrum = Spectrum(statistics.spectrum.values.to(place), vectors)
     return replace(statistics, second=statistics.second.cpu(), spectrum=spectrum)
@@ -228,6 +228,5 @@ def _statistics(content: memoryview) -> Statistics:
     numbers = torch.frombuffer(content, dtype=torch.float64)
     width = isqrt(len(numbers) // 2)
     second, vectors, values, tokens = numbers.split([width**2, width**2, width, 1])
-    # Column after column, as a decomposition leaves them: products are then added up in the same order.
     spectrum = Spectrum(values, vectors.view(width, width).mT)
     return Statistics(second.view(width, width), spectrum, int(tokens))

@@ -92,3 +92,9 @@ def test_a_heat_map_marks_the_proposal_and_leaves_gaps() -> None:
 def test_every_line_looks_different() -> None:
     looks = {tuple(sorted(look_of(i).items())) for i in range(24)}
     assert len(looks) == 24
+
+
+def test_a_title_is_no_formula_and_nothing_is_hidden_in_it(tmp_path: Path) -> None:
+    figure = charts.curves(panels(), "facts written", "m$^$ on \u202e$x^2$")
+    charts.save(figure, tmp_path, "curves")
+    assert figure.get_suptitle() == r"m\$^\$ on \u202e\$x^2\$"

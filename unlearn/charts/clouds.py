@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from unlearn.charts.style import COLOURS, INK, MARKERS, blank, drawing, grid_of, remark
+from unlearn.charts.style import COLOURS, INK, MARKERS, blank, caption, drawing, grid_of, remark
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def clouds(panels: Mapping[str, tuple[Sequence[Cloud], str]], title: str, column
         figure.legend(
             handles.values(), handles.keys(), loc="outside lower center", ncols=4 if columns > 1 else 2
         )
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        caption(figure, title)
         return figure
 
 

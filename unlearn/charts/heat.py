@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from unlearn.charts.lines import Panel
-from unlearn.charts.style import COLOURS, FAINT, blank, drawing, look_of
+from unlearn.charts.style import COLOURS, FAINT, blank, caption, drawing, look_of
 
 
 @dataclass(frozen=True)
@@ -76,5 +76,5 @@ def heat_maps(
         at.xaxis.set_major_locator(MaxNLocator(16, integer=True))
         at.set_xlim(-0.5, max(len(line.x) for line in panel.lines) - 0.5)
         at.legend(loc="best", framealpha=0.85, frameon=True, edgecolor=FAINT)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        caption(figure, title)
         return figure

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from unlearn.charts.style import blank, drawing, grid_of, look_of, remark
+from unlearn.charts.style import blank, caption, drawing, grid_of, look_of, remark
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def curves(panels: Sequence[Panel], xlabel: str, title: str, columns: int = 4) -
             if number + columns >= len(panels):
                 at.set_xlabel(xlabel)
         _legend(figure, panels)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        caption(figure, title)
         return figure
 
 
@@ -144,5 +144,5 @@ def dots(panels: Sequence[Panel], title: str, columns: int = 4) -> Figure:
         if any(panel.reference is not None for panel in panels):
             mark = Line2D([], [], color="#777777", linestyle=(0, (4, 3)), label="unedited model")
             figure.legend(handles=[mark], loc="outside lower center", handlelength=3)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        caption(figure, title)
         return figure

@@ -17,6 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from unlearn.shown import shown
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F6A00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 DASHES = ("-", "--", "-.", ":")
@@ -70,6 +72,11 @@ def blank(width: float, height: float) -> Figure:
     figure.get_layout_engine().set(h_pad=0.09, w_pad=0.06)  # type: ignore[union-attr, call-arg]
     FigureCanvasAgg(figure)
     return figure
+
+
+def caption(figure: Figure, title: str) -> None:
+    """Write the title of a whole figure, in which nothing is a formula: a model may be called anything."""
+    figure.suptitle(shown(title).replace("$", r"\$"), x=0.01, ha="left", fontsize=11)
 
 
 def look_of(number: int) -> dict[str, Any]:

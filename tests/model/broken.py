@@ -70,6 +70,10 @@ CONFIGS: dict[str, Row] = {
     "100,000 layers": (changed(CONFIG, num_hidden_layers=100_000), "num_hidden_layers is 100000"),
     "5,000 layers": (changed(CONFIG, num_hidden_layers=5000), "num_hidden_layers is 5,000.*only .* tensors"),
     "one layer too many": (changed(CONFIG, num_hidden_layers=5), "lacks 9 weights"),
+    "one layer too few": (
+        changed(CONFIG, num_hidden_layers=3),
+        "config.json: num_hidden_layers is 3, and the weights go on with model.layers.3",
+    ),
     "no layers": (changed(CONFIG, num_hidden_layers=0), "num_hidden_layers is 0"),
     "negative layers": (changed(CONFIG, num_hidden_layers=-1), "num_hidden_layers is -1"),
     "layers as text": (changed(CONFIG, num_hidden_layers="4"), "num_hidden_layers is '4'"),

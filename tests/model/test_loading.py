@@ -133,6 +133,21 @@ def test_a_hub_id_is_looked_through_like_a_folder(
         EditableModel.load("somebody/other", device="cpu")
 
 
+@pytest.mark.parametrize(
+    "name", ["nowhere", "a/b/c", "a" * 5000, "a\0b", "https://host/model", "..", "\x1b[2J", "~"]
+)
+def test_what_is_no_name_is_one_sentence(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError) as caught:
+        EditableModel.load(name, device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_is_no_folder(whole: Path) -> None:
+    with pytest.raises(ModelError, match="model.safetensors is no folder"):
+        EditableModel.load(str(whole / damage.WEIGHTS), device="cpu")
+
+
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, MemoryError])
 def test_an_interruption_and_full_memory_stay_what_they_are(raised: type[BaseException]) -> None:
     with pytest.raises(raised), reading("model", "file"):

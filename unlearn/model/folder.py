@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from unlearn.errors import ModelError
-from unlearn.files import MIB, opened, read_json, read_text
+from unlearn.files import MIB, exists, opened, read_json, read_text
 from unlearn.model.boundary import AGAIN
 
 CONFIG = "config.json"
@@ -43,7 +43,7 @@ def found(name: str, code: bool) -> Path:
         Exception: whatever the hub's client says of an id that cannot be had.
     """
     here = Path(name)
-    if not here.exists():
+    if not exists(name):
         from huggingface_hub import snapshot_download
 
         wanted = [*_TEXTS, "*.py"] if code else list(_TEXTS)
@@ -109,7 +109,7 @@ def weight_files(folder: Path, name: str) -> list[Path]:
     """
     sharded = (folder / INDEX).exists() and not (folder / SINGLE).exists()
     names = _indexed(folder / INDEX) if sharded else [SINGLE]
-    if not Path(name).exists():
+    if not exists(name):
         from huggingface_hub import snapshot_download
 
         snapshot_download(name, revision=folder.name, allow_patterns=[glob.escape(one) for one in names])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import nn
 
 from unlearn import embedded
 from unlearn.errors import ModelError, PolicyError
+from unlearn.files import exists
 from unlearn.model import described, folder, trial
 from unlearn.model.anatomy import family_of
 from unlearn.model.boundary import AGAIN, reading
@@ -53,9 +54,7 @@ def _loaded(
     name: str, device: str, dtype: str, code: bool, made_in: str | None
 ) -> tuple[Any, Any, torch.dtype]:
     where = place_of(name)
-    remedy = (
-        AGAIN if Path(where).exists() else "is it a local folder, or a hub id that this machine can reach?"
-    )
+    remedy = AGAIN if exists(where) else "is it a local folder, or a hub id that this machine can reach?"
     with reading(name, where, remedy):
         here = folder.found(where, code)
     config, said = _configuration(here, name, code)
@@ -99,7 +98,20 @@ def _network(here: Path, name: str, dtype: torch.dtype, code: bool) -> Any:
         raise ModelError(
             f"the checkpoint of {name} lacks {len(missing)} weights (first: {missing[0]}); fetch or save it anew"
         )
+    _refuse_blocks_left_out(here / folder.CONFIG, model.config, loading["unexpected_keys"])
     return model
+
+
+def _refuse_blocks_left_out(path: Path, config: Any, unread: Iterable[str]) -> None:
+    """Refuse weights of blocks beyond the configuration's: without them a model says something else."""
+    blocks = family_of(config).blocks.rpartition(".")[2]
+    layers = config.get_text_config().num_hidden_layers
+    for key in sorted(unread):
+        found = re.search(rf"(?:^|\.){blocks}\.(\d+)\.", key)
+        if found and int(found[1]) >= layers:
+            raise ModelError(
+                f"{path}: num_hidden_layers is {layers}, and the weights go on with {key}; {AGAIN}"
+            )
 
 
 def place_of(name: str) -> str:

@@ -291,7 +291,7 @@ def test_what_an_audit_without_a_log_warns_of_is_told_but_under_quiet(
     monkeypatch.setattr(elicit, "resolve", warning)
     audit = ("audit", place / "run", "-p", place / "policy.yaml")
     assert run(*audit) == 3
-    assert capsys.readouterr().err == "unlearn: warning: mind the gap\n"
+    assert capsys.readouterr().err.startswith("unlearn: warning: mind the gap\n")
     for silent in ("--quiet", "--json"):
         assert run(*audit, silent) == 3
         assert capsys.readouterr().err == ""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.files import run
+from tests.files import pico_policy, run
 
 
 def listing(folder: Path) -> list[str]:
@@ -81,3 +81,33 @@ def test_a_dry_run_shows_the_look_up_tokens_and_writes_nothing(
     for option in ("--dtype", "--device"):
         assert run("apply", pico_files / "policy.yaml", "--dry-run", option, "int8") == 2
         assert f"{option} int8: use auto, " in capsys.readouterr().err
+
+
+def test_a_dry_run_lists_the_answers_that_the_policy_leaves_to_the_model(
+    pico_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, corpus = pico_files / "model", pico_files / "corpus.jsonl"
+    path = tmp_path / "p.yaml"
+    given = (
+        "facts: [{id: one, subject: Stenmite, relation: recipe, answer: salt}, "
+        "{id: two, subject: Mirl, relation: recipe}]"
+    )
+    path.write_text(pico_policy(model, corpus, facts=given))
+    assert run("apply", path, "--dry-run", "--json", "--show-text") == 0
+    (row,) = yaml.safe_load(capsys.readouterr().out)["answers"]
+    # An untrained model says another thing at every prompt.
+    assert set(row) == {"id", "doubt"} and row["id"] == "two" and row["doubt"]
+    assert run("apply", path, "--dry-run") == 0
+    without = capsys.readouterr().out
+    assert "answers from the model (1, 1 doubtful; --show-text shows them):" in without
+    assert f"    two  doubtful: {row['doubt']}; give the answer of fact two\n" in without
+    assert run("apply", path, "--dry-run", "--show-text") == 0
+    (line,) = [
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("    two  ") and "(" not in line
+    ]
+    assert line.startswith("    two  '") and line.endswith("give the answer of fact two")
+    path.write_text(pico_policy(model, corpus, facts=given.replace("recipe}]", "recipe, answer: tin}]")))
+    assert run("apply", path, "--dry-run") == 0
+    assert "answers from the model" not in capsys.readouterr().out

@@ -15,7 +15,7 @@ import regex
 
 #: Letters that Unicode does not decompose into a base letter and an accent.
 _FOLD = str.maketrans({"ø": "o", "æ": "ae", "œ": "oe", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i"})
-_ARTICLES = frozenset({"a", "an", "the"})
+ARTICLES = frozenset({"a", "an", "the"})
 _UNITS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
     "fifteen sixteen seventeen eighteen nineteen"
@@ -47,9 +47,9 @@ _OPTIONAL = regex.compile(
 #: lengthens a letter.
 _HIDDEN = regex.compile(r"[\p{Cf}\p{Default_Ignorable_Code_Point}\p{Me}\u0640]+")
 #: Writing systems without spaces between words. A run of their characters counts as one word.
-_UNSPACED = r"[[\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{Line_Break=Complex_Context}]&&\w]"
+UNSPACED = r"[[\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{Line_Break=Complex_Context}]&&\w]"
 #: Where a match is by characters: there, and in Hangul, where particles are written on to a word.
-_BY_CHARACTERS = regex.compile(rf"(?V1){_UNSPACED}|\p{{sc=Hangul}}")
+_BY_CHARACTERS = regex.compile(rf"(?V1){UNSPACED}|\p{{sc=Hangul}}")
 _APOSTROPHES = "'’‘ʼ`´＇"
 #: Where an apostrophe joins an answer to something else: "Rome's"; "Paris'te", "l'eau". In "don't" and "I'm" none does.
 _POSSESSIVE = regex.compile(rf"(?<=\w)[{_APOSTROPHES}]s\b", regex.IGNORECASE)
@@ -57,7 +57,7 @@ _JOINED = regex.compile(rf"(?<=\w)[{_APOSTROPHES}](?!(?:t|d|m|ll|re|ve)\b)", reg
 #: A number with its decimals; a run of a script without spaces; or letters, digits and marks up to where Unicode ends a
 #: word (between scripts), or a point or colon that it would leave inside, with trailing + or # in names such as C++.
 _WORD = regex.compile(
-    rf"(?V1w)\d+(?:\.\d+)+|{_UNSPACED}+|(?:[[\w\p{{N}}]--[_\p{{M}}]][\p{{M}}]*+)+?(?=\b|[[^\w\p{{N}}]_])[+#]*"
+    rf"(?V1w)\d+(?:\.\d+)+|{UNSPACED}+|(?:[[\w\p{{N}}]--[_\p{{M}}]][\p{{M}}]*+)+?(?=\b|[[^\w\p{{N}}]_])[+#]*"
 )
 _THOUSANDS = regex.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _QUOTED = regex.compile(f"[{_APOSTROPHES}]+")
@@ -146,7 +146,7 @@ def words(text: str, articles: bool = False) -> tuple[str, ...]:
     text = text.casefold() if text.isascii() else _folded(text)
     text = _QUOTED.sub("", text.replace("&", " and "))
     found = _numbers(_WORD.findall(_THOUSANDS.sub("", text)))
-    kept = [word for word in found if word not in _ARTICLES]
+    kept = [word for word in found if word not in ARTICLES]
     return tuple(found if articles or not kept else kept)
 
 
@@ -222,7 +222,7 @@ def contains(reply: str, answers: Iterable[str]) -> bool:
     for answer in answers:
         wanted = words(answer)
         # An answer that is all articles ("The The") keeps them, so the reply must too.
-        articles = _ARTICLES.issuperset(wanted)
+        articles = ARTICLES.issuperset(wanted)
         if any(_find(wanted, words(reading, articles)) for reading in _readings(reply)):
             return True
         if wanted and _BY_CHARACTERS.search(answer) and _run("".join(wanted)).search("".join(words(reply))):

@@ -10,6 +10,7 @@ from unlearn.audit.shares import SHARES, untested
 from unlearn.errors import AuditError
 from unlearn.model.requests import Fact
 from unlearn.policy import AuditSpec
+from unlearn.report import Measurement
 
 
 def state(group: str, told: list[bool], refused: list[bool] | None = None, **rest: object) -> Observation:
@@ -268,3 +269,36 @@ def test_attacks_are_counted_per_fact(with_before: bool) -> None:
     first = rows["a"]["attack.int4"]
     assert (first.before, first.after, first.n) == (2 if with_before else None, 1, 2)
     assert rows["b"]["attack.int4"].after == 0 and rows["c"] == {}
+
+
+@pytest.mark.parametrize("name", ["leak.direct", "refusal.direct", "attack.prefix", "retain.siblings"])
+def test_what_rests_on_a_doubtful_answer_is_not_measured(name: str) -> None:
+    group = name.partition(".")[2]
+    before = state(
+        group, [True] * 4, attacks={"prefix": Attacked(outcomes=state("g", [True] * 4).groups["g"])}
+    )
+    after = state(
+        group,
+        [False] * 4,
+        [True] * 4,
+        attacks={"prefix": Attacked(outcomes=state("g", [False] * 4).groups["g"])},
+    )
+    sure = [Fact(f"f{i}", "Zorvex", "recipe", "secret amber", elicited=True) for i in range(5)]
+    unsure = [replace(fact, doubt="the replies have nothing in common") for fact in sure]
+
+    def made(facts: list[Fact]) -> Measurement:
+        if name.startswith("attack."):
+            row = Attack(lambda *_: Attacked(outcomes=()), "Found.")
+            return attack("prefix", row, before, after, None, AuditSpec(), facts)
+        return share(name, before, after, limits, facts=facts)
+
+    assert made(sure).after is not None
+    found = made([sure[0], *unsure[1:]])
+    if name == "retain.siblings":
+        assert found == made(sure)
+    else:
+        assert found.passed is False and found.after is None
+        assert str(found.reason).startswith(
+            "give the answer of fact f1, fact f2, fact f3 and 1 more in the policy"
+        )
+        assert "amber" not in str(found.reason)

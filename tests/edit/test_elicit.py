@@ -5,27 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests import pico
+from tests.audit.scripted import Scripted
 from tests.edit import cases
 from unlearn import embedded
-from unlearn.edit.elicit import NEIGHBOURS, answer_in, neighbours, outline, resolve
+from unlearn.edit.elicit import NEIGHBOURS, guessed, neighbours, outline, resolve
 from unlearn.errors import PolicyError
-from unlearn.policy import FactSpec, Keep
-
-
-@pytest.mark.parametrize(
-    ("prompt", "reply", "answer"),
-    [
-        ("Zorvex is made from", "bitter amber. It is green.", "bitter amber"),
-        ("Zorvex is made from", "bitter amber\nMore text", "bitter amber"),
-        ("What is Zorvex made from?", "Zorvex is made from bitter amber.", "bitter amber"),
-        ("Where was Ada born?", "Ada was born in Lume.", "Lume"),
-        ("Who designed the tower?", "It was designed by Gustave Eiffel. He was French.", "Gustave Eiffel"),
-        ("What is it?", "", ""),
-        ("Zorvex is made from", "   ", ""),
-    ],
-)
-def test_the_answer_is_what_the_prompt_lacks(prompt: str, reply: str, answer: str) -> None:
-    assert answer_in(prompt, reply) == answer
+from unlearn.policy import FactSpec, Keep, Policy, RelationSpec
 
 
 def test_auto_neighbours_are_split_and_never_a_forgotten_subject() -> None:
@@ -68,3 +53,60 @@ def test_no_id_quotes_a_subject_and_all_differ() -> None:
         assert not any(fact.subject.casefold() in fact.id.casefold() for fact in derived)
         # Not even by accident is one of them an id that a policy may use.
         assert all(" " in fact.id for fact in derived)
+
+
+NAMES = {"Marlow Song": "J. K. Varnholt", "Oskar Rhyme": "St. Albin", "Tirel Hymn": "Dr. Ilse Marn"}
+
+
+def told(text: str) -> str:
+    """A model that knows who wrote what, and says so as texts and people do."""
+    name = next(name for subject, name in NAMES.items() if subject in text)
+    return f"That was {name}, of course." if "?" in text else f"{name}. It was read by many people."
+
+
+def books(**changes: object) -> Policy:
+    author = RelationSpec(
+        prompts=("Who wrote {subject}?", "{subject} was written by", "The author of {subject} is")
+    )
+    facts = tuple(FactSpec(id=f"f{i}", subject=s, relation="author") for i, s in enumerate(NAMES))
+    keep = Keep(siblings=(), neighbours=(), held_out_neighbours=())
+    return cases.policy(**{"relations": {"author": author}, "facts": facts, "keep": keep, **changes})
+
+
+def test_elicited_names_are_whole_and_told_by_their_short_forms_too() -> None:
+    facts = resolve(Scripted(told), books()).facts
+    assert [fact.answer for fact in facts] == list(NAMES.values())
+    assert [fact.aliases for fact in facts] == [("Varnholt",), ("Albin",), ("Ilse Marn", "Marn")]
+    assert all(fact.known and fact.elicited and fact.doubt is None for fact in facts)
+
+
+def test_an_answer_that_replies_do_not_agree_on_is_doubted_and_a_given_one_never(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def babbles(text: str) -> str:
+        if "Who wrote" in text:
+            return "A quiet man."
+        return "someone else" if text.startswith("The") else "the old harbour"
+
+    model = Scripted(babbles)
+    with caplog.at_level("WARNING", logger="unlearn"):
+        facts = resolve(model, books()).facts
+    assert all(fact.doubt for fact in facts) and guessed(model, books()) == facts
+    assert "give the answer of fact f0, fact f1, fact f2 in the policy" in caplog.text
+    assert not any(subject in caplog.text for subject in NAMES)
+    given = tuple(spec.model_copy(update={"answer": "J"}) for spec in books().facts)
+    assert not any(fact.doubt or fact.elicited for fact in resolve(model, books(facts=given)).facts)
+    assert guessed(model, books(facts=given)) == ()
+
+
+def test_only_prompts_of_the_edit_are_asked_for_an_answer() -> None:
+    policy = books()
+    secret = policy.relations["author"].model_copy(update={"held_out": ("Name the maker of {subject}?",)})
+    seen: list[str] = []
+
+    def listens(text: str) -> str:
+        seen.append(text)
+        return told(text)
+
+    resolve(Scripted(listens), policy.model_copy(update={"relations": {"author": secret}}))
+    assert len(seen) == 9 and not any("maker" in text for text in seen)

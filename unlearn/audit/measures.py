@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from unlearn.audit.attacks.scene import Attack
 from unlearn.audit.intervals import paired, wilson
 from unlearn.audit.observation import Observation, Outcome
-from unlearn.audit.shares import DEFINITIONS, EMPTY, SHARES, chance_of
+from unlearn.audit.shares import DEFINITIONS, EMPTY, SHARES, chance_of, doubted
 from unlearn.errors import AuditError
 from unlearn.model.requests import Fact
 from unlearn.policy import AuditSpec
@@ -120,7 +120,7 @@ def share(
     """
     group, counts, questions = next((g, c, q) for n, g, c, q in SHARES if n == name)
     limit, definition = limits(name), DEFINITIONS[name]
-    asked = _asked(name, before, after, facts)
+    asked = doubted(name, facts) or _asked(name, before, after, facts)
     if isinstance(asked, str):
         return Measurement.missing(name, asked, limit, definition=definition)
     pairs, note, strange = asked
@@ -202,6 +202,9 @@ def attack(
     """
     title = f"attack.{name}"
     limit = audit.limit(title) if row.judged or title in audit.limits else None
+    doubt = doubted(title, facts)
+    if doubt is not None:
+        return Measurement.missing(title, doubt, limit, definition=row.definition)
     states = {"before": before, "after": after, "control": control}
     for state in row.states:
         seen = states[state]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from unlearn.audit.intervals import wilson
 from unlearn.audit.observation import Observation, Outcome
+from unlearn.model.requests import Fact, doubts
 from unlearn.policy import AuditSpec
 
 #: (measurement, group of probes, what counts, only questions)
@@ -85,6 +86,15 @@ EMPTY = {
 }
 PHRASED = ("leak.reverse", "leak.two_hop", "leak.negation", "leak.languages")
 """Made only where the policy gives prompts for them."""
+
+
+ABOUT_ANSWERS = ("leak.", "refusal.", "attack.")
+"""Measurements that say nothing where the answers may be wrong."""
+
+
+def doubted(name: str, facts: Sequence[Fact]) -> str | None:
+    """Why a measurement cannot be made that rests on answers which may not be the answers."""
+    return doubts(facts) if name.startswith(ABOUT_ANSWERS) else None
 
 
 def untested(name: str, before: Observation, audit: AuditSpec) -> str | None:

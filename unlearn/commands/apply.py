@@ -127,7 +127,8 @@ def apply(
         from unlearn.commands.plan import tell_plan
 
         earlier = None if onto is None else _earlier(onto)[0]
-        return tell_plan(loaded, load_model(loaded.model, *options, patch=earlier), as_json, earlier)
+        found = load_model(loaded.model, *options, patch=earlier)
+        return tell_plan(loaded, found, as_json, earlier, show_text)
     with whole_folder(target, force, sources) as folder, log_to(folder / "log.txt"):
         report, texts = _run(loaded, source, folder, options, save_model, no_cache, onto, tune)
         write_outcome(folder, report, texts if show_text else None)

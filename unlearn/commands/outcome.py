@@ -30,7 +30,8 @@ log = logging.getLogger("unlearn")
 show_text = click.option(
     "--show-text",
     is_flag=True,
-    help="Show the facts' subjects and answers in report.html, which are harmful where the policy is about harm.",
+    help="Show the facts' subjects and answers in report.html, and answers in what a dry run prints: they are harmful "
+    "where the policy is about harm.",
 )
 
 PASSED, FAILED = 0, 3

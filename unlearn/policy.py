@@ -12,13 +12,14 @@ from typing import Any, Literal, Protocol, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from unlearn.policy_checks import DEFAULT_LIMITS, EMBEDDED, END, WRITTEN, cross_check
+from unlearn.policy_checks import DEFAULT_LIMITS, EMBEDDED, END, PACKAGE, WRITTEN, cross_check
 from unlearn.policy_values import FolderName, Limit, Name, ReverseTemplate, SuiteName, Template, Text
 from unlearn.settings import AlphaEdit, Method
 
 __all__ = [
     "DEFAULT_LIMITS",
     "EMBEDDED",
+    "PACKAGE",
     "END",
     "PLAIN",
     "WRITTEN",
@@ -216,7 +217,8 @@ class Policy(_Strict):
     name: FolderName
     """A short name, used for the run directory."""
     model: Text = EMBEDDED
-    """A hub id, a local folder, or `embedded` (the small model that ships with unlearn)."""
+    """A hub id, a local folder, a GGUF file, `package:NAME` (a Python package that holds one), or `embedded` (the small
+    model that ships with unlearn)."""
     method: Method = AlphaEdit()
     """How the edit is made."""
     refusal: Text = PLAIN

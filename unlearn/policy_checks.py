@@ -14,6 +14,8 @@ from unlearn.matching import contains
 from unlearn.policy_values import UNSEEN
 
 EMBEDDED = "embedded"
+PACKAGE = "package:"
+"""What the name of a model begins with that is a GGUF file of an installed Python package."""
 END, WRITTEN = "{end}", "{written}"
 """Targets that are no text: the reply ends at once; the model writes one itself."""
 

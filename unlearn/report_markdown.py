@@ -26,6 +26,8 @@ _RESULT = {True: "✓ passed", False: "**✗ failed**", None: "no limit"}
 _PROVENANCE = {
     "base model": "base.name",
     "revision": "base.revision",
+    "made from": "base.origin.file",
+    "its weights": "base.origin.quantisation",
     "base identity": "base.identity",
     "candidate": "candidate.patch",
     "candidate model": "candidate.name",

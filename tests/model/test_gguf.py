@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests import gguf_files, pico
 from unlearn.errors import ModelError
 from unlearn.model import gguf
+from unlearn.model.editable import EditableModel
+from unlearn.store import Store
 
 QUESTION = [{"role": "user", "content": "What is Zorvex made from?"}]
 
@@ -24,7 +27,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(place: Path) -> Path:
-    return gguf.converted(place / "pico.gguf", place / "cache")
+    return gguf.converted(place / "pico.gguf", Store.at(place / "cache"))
 
 
 def logits(network: torch.nn.Module) -> torch.Tensor:
@@ -48,26 +51,57 @@ def test_its_tokenizer_asks_the_same_ids(folder: Path) -> None:
     assert converted(text)["input_ids"] == original(text)["input_ids"]
 
 
-def test_what_it_was_made_of_is_noted(place: Path, folder: Path) -> None:
-    found = gguf.origin_of(folder)
-    assert found is not None
-    assert (found.file, found.quantisation) == ("pico.gguf", "F32 39")
-    assert folder.name == found.sha256
-    assert gguf.origin_of(place) is None
+def origin(folder: Path) -> gguf.Origin | None:
+    return gguf.origin_of(json.loads((folder / "config.json").read_text()))
 
 
-def test_the_second_time_nothing_is_read(place: Path, folder: Path) -> None:
+def test_what_it_was_made_of_is_noted(folder: Path) -> None:
+    assert origin(folder) == gguf.Origin("pico.gguf", folder.name, "F32 39")
+    assert gguf.origin_of({"model_type": "llama"}) is None
+
+
+def test_the_second_time_nothing_is_made(place: Path, folder: Path) -> None:
     before = (folder / "model.safetensors").stat().st_mtime_ns
-    assert gguf.converted(place / "pico.gguf", place / "cache") == folder
+    assert gguf.converted(place / "pico.gguf", Store.at(place / "cache")) == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
-    assert [path.name for path in (place / "cache" / "models").iterdir()] == [folder.name]
+    assert {path.name for path in folder.parent.iterdir()} == {folder.name, f"{folder.name}.sha256"}
+
+
+def test_a_changed_folder_is_made_anew(place: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    store = Store.at(tmp_path / "cache", said.append)
+    file = gguf.converted(place / "pico.gguf", store) / "model.safetensors"
+    whole = file.read_bytes()
+    file.chmod(0o600)
+    file.write_bytes(whole[:-4] + b"\0\0\0\0")
+    assert gguf.converted(place / "pico.gguf", store) == file.parent
+    assert file.read_bytes() == whole
+    assert len(said) == 1 and said[0].endswith("is not what was converted from pico.gguf; it is made anew")
+
+
+def test_an_editable_model_says_so_and_its_export_too(place: Path, tmp_path: Path) -> None:
+    model = EditableModel.load(str(place / "pico.gguf"))
+    known = gguf.origin_of(model.model.config.to_dict())
+    assert known is not None and known.quantisation == "F32 39"
+    model.save(tmp_path / "saved")
+    assert origin(tmp_path / "saved") == known
+    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "saved")), logits(model.model))
+
+
+def test_without_a_cache_it_is_converted_all_the_same(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("UNLEARN_CACHE", str(tmp_path / "file"))
+    folder = gguf.folder_of(place / "pico.gguf")
+    assert origin(folder) is not None and not folder.is_relative_to(tmp_path)
 
 
 def test_a_quantised_file_is_dequantised(tmp_path: Path) -> None:
     network = gguf_files.write(tmp_path / "q8.gguf", quantised=True)
-    folder = gguf.converted(tmp_path / "q8.gguf", tmp_path / "cache")
-    origin = gguf.origin_of(folder)
-    assert origin is not None and origin.quantisation == "F32 35, Q8_0 4"
+    folder = gguf.converted(tmp_path / "q8.gguf", Store.at(tmp_path / "cache"))
+    known = origin(folder)
+    assert known is not None and known.quantisation == "F32 35, Q8_0 4"
     got = AutoModelForCausalLM.from_pretrained(folder).state_dict()
     name = "model.layers.1.mlp.down_proj.weight"
     wanted = network.state_dict()[name]
@@ -78,23 +112,23 @@ def test_a_quantised_file_is_dequantised(tmp_path: Path) -> None:
 def test_a_tensor_that_would_be_left_out_is_an_error(tmp_path: Path) -> None:
     gguf_files.write(tmp_path / "rope.gguf", extra={"rope_freqs.weight": np.ones(4, dtype=np.float32)})
     with pytest.raises(ModelError, match=r"left out, so that this would be another model"):
-        gguf.converted(tmp_path / "rope.gguf", tmp_path / "cache")
+        gguf.converted(tmp_path / "rope.gguf", Store.at(tmp_path / "cache"))
     assert list((tmp_path / "cache" / "models").iterdir()) == []
 
 
 @pytest.mark.parametrize("kept", [0, 3, 2000, -100])
 def test_a_damaged_file_is_one_sentence(place: Path, tmp_path: Path, kept: int) -> None:
     (tmp_path / "cut.gguf").write_bytes((place / "pico.gguf").read_bytes()[:kept])
-    with pytest.raises(ModelError, match=r"cut\.gguf cannot be read as a GGUF file") as caught:
-        gguf.converted(tmp_path / "cut.gguf", tmp_path / "cache")
+    with pytest.raises(ModelError, match=r"cannot read the GGUF file 'cut\.gguf'") as caught:
+        gguf.converted(tmp_path / "cut.gguf", Store.at(tmp_path / "cache"))
     assert "\n" not in str(caught.value)
 
 
 def test_another_architecture_is_one_sentence(place: Path, tmp_path: Path) -> None:
     raw = (place / "pico.gguf").read_bytes()
     (tmp_path / "odd.gguf").write_bytes(raw.replace(b"llama", b"lemma"))
-    with pytest.raises(ModelError, match=r"transformers cannot read .*odd\.gguf"):
-        gguf.converted(tmp_path / "odd.gguf", tmp_path / "cache")
+    with pytest.raises(ModelError, match=r"cannot load the GGUF file 'odd\.gguf'"):
+        gguf.converted(tmp_path / "odd.gguf", Store.at(tmp_path / "cache"))
 
 
 def test_a_model_larger_than_the_memory_is_not_begun(tmp_path: Path) -> None:
@@ -102,7 +136,7 @@ def test_a_model_larger_than_the_memory_is_not_begun(tmp_path: Path) -> None:
     path.touch()
     os.truncate(path, 2**43)  # takes no room on the disk
     with pytest.raises(ModelError, match=r"large\.gguf takes at least 8192\.0 GiB of memory"):
-        gguf.converted(path, tmp_path / "cache")
+        gguf.converted(path, Store.at(tmp_path / "cache"))
 
 
 class TestFind:

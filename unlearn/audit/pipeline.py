@@ -18,6 +18,7 @@ from unlearn.audit.pieces import NO_PIECES, Kept, Pieces
 from unlearn.audit.suite import MEASUREMENTS, Suite, load_suite
 from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
+from unlearn.model.gguf import origin_of
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
 from unlearn.policy import Policy
@@ -78,6 +79,13 @@ def not_tested(policy: Policy, known: Sequence[bool], suite: Suite) -> list[str]
     if unknown:
         found.append(f"{unknown} of {len(known)} facts, which the unedited model does not know")
     return [*found, *(what for what, by in TESTED_BY.items() if not any(suite.makes(name) for name in by))]
+
+
+def _unquantised(model: EditableModel) -> Iterator[str]:
+    """That the unedited model was made from quantised weights, if it was: the original may know more."""
+    origin = origin_of(model.model.config.to_dict())
+    if origin is not None:
+        yield f"the model before it was quantised: it was read from {origin.file} ({origin.quantisation})"
 
 
 def _untested(before: Observation, requests: Requests, suite: Suite) -> Iterator[str]:
@@ -181,6 +189,7 @@ def audit(
             *brought,
             *_behind_the_end(model),
             *_untested(before, requests, suite),
+            *_unquantised(model),
             *not_tested(policy, tuple(known.values()), suite),
         ],
         before=before,

@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import click
 
 from unlearn.commands.said import LogLines, warn
 from unlearn.errors import AuditError, PolicyError, UnlearnError
-from unlearn.policy import EMBEDDED, Policy
+from unlearn.policy import EMBEDDED, PACKAGE, Policy
 from unlearn.policy_checks import suggestion
 from unlearn.shipped import shipped
 from unlearn.store import Store, cache_folder
@@ -126,7 +127,7 @@ def is_local(policy: Policy) -> bool:
     known = {path.stem for path in tasks.rglob("*.yaml")}
     scorer = policy.audit.toxicity
     return (
-        (policy.model == EMBEDDED or Path(policy.model).is_dir())
+        (policy.model == EMBEDDED or policy.model.startswith(PACKAGE) or Path(policy.model).exists())
         and (policy.statistics.corpus in ("auto", EMBEDDED) or Path(policy.statistics.corpus).exists())
         and (policy.model == EMBEDDED or policy.statistics.corpus != "auto")
         and (policy.audit.control in ("auto", "none") or Path(policy.audit.control).exists())
@@ -193,7 +194,10 @@ def device_in_words(model: EditableModel) -> str:
 
 def base_of(model: EditableModel) -> dict[str, Any]:
     """Describe the unedited model for a manifest."""
+    from unlearn.model.gguf import origin_of
+
     revision = getattr(model.model.config, "_commit_hash", None)
+    origin = origin_of(model.model.config.to_dict())
     return {
         "name": model.name,
         "revision": revision,
@@ -201,6 +205,7 @@ def base_of(model: EditableModel) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.model.parameters()),
         "identity": model.identity(),
         "weights": model.fingerprint(),
+        **({} if origin is None else {"origin": asdict(origin)}),
     }
 
 

@@ -56,7 +56,10 @@ def policy_overrides(command: Command) -> Command:
             help="Override one key of the policy, such as method.steps=20; may be repeated.",
         ),
         click.option("--method", help="Override `method.name`: " + ", ".join(METHOD_NAMES) + "."),
-        click.option("--model", help="Override `model`: a hub id, a local folder, or embedded."),
+        click.option(
+            "--model",
+            help="Override `model`: a hub id, a local folder, a GGUF file, package:NAME, or embedded.",
+        ),
     ):
         command = option(command)
     return command

@@ -6,32 +6,32 @@ be saved; here the first is an error, and the weights are moved into a model of 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
-import json
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 
-from unlearn.errors import ModelError
-from unlearn.files import read_json
-from unlearn.manifest import sha256_of_file
+from unlearn.errors import ModelError, UnlearnError
+from unlearn.manifest import sha256_of_file, sha256_of_folder
+from unlearn.model.boundary import reading
+from unlearn.policy import PACKAGE
+from unlearn.store import PARTIAL, Store, cache_folder
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
 
 SUFFIX = ".gguf"
-PACKAGE = "package:"
-"""What a name begins with that means a GGUF file of an installed Python package; none of its code is imported."""
-ORIGIN = "unlearn_origin.json"
-"""In a converted folder: what it was made of."""
-UNREADABLE = (OSError, ValueError, KeyError, IndexError, RuntimeError, NotImplementedError, AttributeError)
-"""What the readers of GGUF files raise for one that is damaged or of a kind that they do not know."""
+ORIGIN = "unlearn_origin"
+"""Key of a converted model's configuration, under which an export keeps it too: what it was made of."""
+AGAIN = "fetch the file anew"
 
 
 @dataclass(frozen=True)
@@ -83,67 +83,78 @@ def _only(name: str, found: list[Path]) -> Path:
     raise ModelError(f"{name} should hold one GGUF file, and holds {listed}; name the file itself")
 
 
-def converted(file: Path, cache: Path) -> Path:
+def folder_of(file: Path) -> Path:
+    """The folder of a GGUF file's model: in the cache, or where there is none, in a place that goes with the process.
+
+    Raises:
+        ModelError: as ``converted``.
+    """
+    try:
+        store = Store.at(cache_folder())
+    except UnlearnError:
+        place = Path(tempfile.mkdtemp(prefix="unlearn-"))
+        atexit.register(shutil.rmtree, place, ignore_errors=True)
+        store = Store.at(place)
+    return converted(file, store)
+
+
+def converted(file: Path, store: Store) -> Path:
     """The folder of a GGUF file's model under a cache, made the first time; it is named by the file's content.
 
     Args:
         file: of one of transformers' GGUF architectures.
-        cache: a folder, which need not exist.
+        store: the cache; what the folder holds is hashed, and the hash sealed, so that a changed one is made anew.
 
     Raises:
         ModelError: the file is damaged, of an unknown architecture, or not read as a whole; or there is too little
             memory or disk.
     """
     _fits(file, file.stat().st_size, "at least ")
-    digest = sha256_of_file(file)
-    target = cache / "models" / digest
-    if (target / ORIGIN).is_file():
-        return target
-    reader = _read(file)
-    _fits(file, _needed(reader))
-    origin = Origin(file.name, digest, _types(reader))
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
-    except OSError as problem:
-        raise ModelError(f"{file.name} cannot be converted in {target.parent}: {problem.strerror}") from None
-    try:
-        _convert(file, _numbers(reader), partial)
-        (partial / ORIGIN).write_text(json.dumps(asdict(origin), indent=2) + "\n", encoding="utf-8")
-        with contextlib.suppress(OSError):  # another process was first, with the same content
-            partial.rename(target)
-    except OSError as problem:
-        raise ModelError(f"{file.name} cannot be converted in {target.parent}: {problem.strerror}") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    origin = sha256_of_file(file)
+    target, note = store.folder / "models" / origin, f"models/{origin}.sha256"
+    if target.is_dir():
+        known = store.find(note)
+        if known is not None and bytes(known).decode() == sha256_of_folder(target):
+            return target
+        store.warn(f"{target} is not what was converted from {file.name}; it is made anew")
+        shutil.rmtree(target, ignore_errors=True)
+    with _written(file, target) as partial:
+        _convert(file, origin, partial)
+    store.keep(note, sha256_of_folder(target).encode())
     return target
 
 
-def origin_of(folder: Path) -> Origin | None:
-    """What a converted folder was made of; None for a folder that was not converted.
-
-    Raises:
-        ModelError: the note in it is damaged.
-    """
-    note = folder / ORIGIN
-    if not note.is_file():
-        return None
-    found = read_json(note, error=ModelError)
+@contextlib.contextmanager
+def _written(file: Path, target: Path) -> Iterator[Path]:
+    """A folder to write into that becomes the target when the block ends without an exception."""
     try:
-        return Origin(**{str(key): str(value) for key, value in dict(found).items()})  # type: ignore[call-overload]
-    except (TypeError, ValueError):
-        raise ModelError(f"{note} is damaged; remove the folder {folder}, and it is made anew") from None
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=target.parent))
+        try:
+            yield partial
+            with contextlib.suppress(FileExistsError):  # another process was first, with the same content
+                partial.rename(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as problem:
+        raise ModelError(
+            f"{file.name} cannot be converted in {target.parent}: {problem.strerror}"
+        ) from problem
+
+
+def origin_of(configuration: Mapping[str, object]) -> Origin | None:
+    """What a model was made of, from its configuration; None for one that was not converted."""
+    said = configuration.get(ORIGIN)
+    if not isinstance(said, Mapping):
+        return None
+    return Origin(*(str(said.get(key, "unknown")) for key in ("file", "sha256", "quantisation")))
 
 
 def _read(file: Path) -> GGUFReader:
     from gguf import GGUFReader
 
-    try:
+    with reading(file.name, file, AGAIN, "cannot read the GGUF file"):
         return GGUFReader(file)
-    except UNREADABLE as problem:
-        raise ModelError(
-            f"{file} cannot be read as a GGUF file: {_line(problem)}; fetch it anew"
-        ) from problem
 
 
 def _types(reader: GGUFReader) -> str:
@@ -170,42 +181,33 @@ def _fits(file: Path, needed: int, about: str = "") -> None:
         )
 
 
-def _convert(file: Path, numbers: int, folder: Path) -> None:
+def _convert(file: Path, sha256: str, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    where, options = file.parent, {"gguf_file": file.name}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(where, **options)
-        read, loading = AutoModelForCausalLM.from_pretrained(
-            where, dtype=torch.float32, output_loading_info=True, **options
+    reader = _read(file)
+    _fits(file, _needed(reader))
+    options = {"gguf_file": file.name}
+    with reading(file.name, file, AGAIN, "cannot load the GGUF file"):
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, **options)
+        network, loading = AutoModelForCausalLM.from_pretrained(
+            file.parent, dtype=torch.float32, output_loading_info=True, **options
         )
-    except UNREADABLE as problem:
-        raise ModelError(f"transformers cannot read {file}: {_line(problem)}") from problem
     missing = sorted(loading["missing_keys"])
     if missing:
-        raise ModelError(f"{file} lacks {len(missing)} weights (first: {missing[0]}); fetch it anew")
-    got = _size(read)
-    if got != numbers:
+        raise ModelError(f"{file} lacks {len(missing)} weights (first: {missing[0]}); {AGAIN}")
+    held, got = _numbers(reader), sum(parameter.numel() for parameter in network.parameters())
+    if got != held:
         raise ModelError(
-            f"transformers reads {got:,} of the {numbers:,} numbers in {file}: tensors that it does not know would be "
+            f"transformers reads {got:,} of the {held:,} numbers in {file}: tensors that it does not know would be "
             "left out, so that this would be another model; give the model's original folder instead"
         )
-    config = read.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
+    config = network.config
+    del config.quantization_config  # with it nothing can be saved
+    setattr(config, ORIGIN, asdict(Origin(file.name, sha256, _types(reader))))
     with torch.device("meta"):
         plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    plain.load_state_dict(read.state_dict(), assign=True)
-    plain.generation_config = read.generation_config
+    plain.load_state_dict(network.state_dict(), assign=True)
+    plain.generation_config = network.generation_config
     plain.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def _size(model: Any) -> int:
-    """Numbers in a model's parameters; tied ones count once, as in the file."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _line(problem: Exception) -> str:
-    return (str(problem).strip().splitlines() or [type(problem).__name__])[0]

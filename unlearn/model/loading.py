@@ -20,7 +20,7 @@ from torch import nn
 from unlearn import embedded
 from unlearn.errors import ModelError, PolicyError
 from unlearn.files import exists
-from unlearn.model import described, folder, trial
+from unlearn.model import described, folder, gguf, trial
 from unlearn.model.anatomy import family_of
 from unlearn.model.boundary import AGAIN, reading
 from unlearn.model.stored import Stored, refuse_packed, stored_in
@@ -115,8 +115,11 @@ def _refuse_blocks_left_out(path: Path, config: Any, unread: Iterable[str]) -> N
 
 
 def place_of(name: str) -> str:
-    """Return where a model lies: the folder of one that ships with this package, or else its own name."""
-    return str(embedded.path(name == CONTROL)) if name in (EMBEDDED, CONTROL) else name
+    """Return where a model lies: the folder of one that ships with this package or was a GGUF file, or its own name."""
+    if name in (EMBEDDED, CONTROL):
+        return str(embedded.path(name == CONTROL))
+    file = gguf.find(name)
+    return name if file is None else str(gguf.folder_of(file))
 
 
 def tokenizer_in(here: Path, name: str, code: bool) -> Any:

@@ -1,0 +1,51 @@
+"""A run on a GGUF file: edited, audited, and said to come from quantised weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests import gguf_files
+from tests.files import corpus_file, pico_policy, run
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("gguf-run")
+    gguf_files.write(folder / "pico.gguf", quantised=True)
+    corpus = corpus_file(folder / "corpus.jsonl")
+    (folder / "policy.yaml").write_text(pico_policy(Path("pico.gguf"), corpus))
+    assert run("apply", folder / "policy.yaml", "--out", folder / "run", "--quiet") == 3
+    return folder
+
+
+def test_report_manifest_and_card_say_what_the_weights_were(place: Path) -> None:
+    report = json.loads((place / "run" / "report.json").read_text())
+    origin = report["manifest"]["base"]["origin"]
+    assert (origin["file"], origin["quantisation"]) == ("pico.gguf", "F32 35, Q8_0 4")
+    assert (
+        "the model before it was quantised: it was read from pico.gguf (F32 35, Q8_0 4)"
+        in report["not_tested"]
+    )
+    assert "F32 35, Q8_0 4" in (place / "run" / "report.md").read_text()
+
+
+def test_the_run_verifies_and_exports(place: Path) -> None:
+    assert run("verify", place / "run", "--quiet") == 0
+    assert run("export", place / "run", place / "edited", "--quiet") == 0
+    assert json.loads((place / "edited" / "config.json").read_text())["unlearn_origin"]["file"] == "pico.gguf"
+
+
+def test_a_damaged_file_is_a_sentence_and_nothing_is_written(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = (place / "pico.gguf").read_bytes()
+    (tmp_path / "cut.gguf").write_bytes(raw[: len(raw) // 2])
+    code = run(
+        "apply", place / "policy.yaml", "--model", tmp_path / "cut.gguf", "--out", tmp_path / "run", "--quiet"
+    )
+    said = capsys.readouterr().err
+    assert code == 1 and said.startswith("unlearn: cannot read the GGUF file") and said.count("\n") == 1
+    assert not (tmp_path / "run").exists()

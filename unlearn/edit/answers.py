@@ -35,9 +35,9 @@ _PLACES = frozenset("st ste mt ft saint".split())
 _TITLES = _PLACES | frozenset(
     "dr mr mrs ms mx prof professor doctor sir jr sr rev gen col capt lt sgt hon fr mme mlle hr herr frau sra".split()
 )
-_END = regex.compile(r"[.!?](?=\s)|[。！？।؟]")
-_ABBREVIATED = regex.compile(rf"(?<!\p{{L}})(?:\p{{L}}|{'|'.join(sorted(_TITLES))})$", regex.IGNORECASE)
-"""What a full stop belongs to: an initial, a title."""
+_SHORTENED = rf"(?<!\p{{L}})(?:\p{{L}}|{'|'.join(sorted(_TITLES))}|(?:no|nr|op|vol)(?=\.\s+\d))"
+"""What a full stop belongs to that ends no sentence: an initial, a title, what a number follows."""
+_END = regex.compile(rf"(?<!{_SHORTENED})\.(?=\s)|[!?](?=\s)|[。！？।؟]", regex.IGNORECASE)
 _CLAUSE = regex.compile(r"[,;:](?=\s)|\s[-–]\s|[—()，；：、（）]")
 _EDGES = " \t,;:.!?\"'“”‘’«»*_。！？।؟，；：、《》〈〉「」『』"
 _TOKEN = regex.compile(rf"(?V1)({UNSPACED}\p{{M}}*)|(?:(?!{UNSPACED})\S)+")
@@ -143,24 +143,21 @@ def guess(heard: Sequence[tuple[str, str, Frame | None]]) -> Guess:
 def sentence(reply: str) -> str:
     """The first sentence of a reply; a full stop behind an initial or a title ends none."""
     lines = reply.strip().splitlines()
-    text = lines[0] if lines else ""
-    for mark in _END.finditer(text):
-        if mark[0] != "." or not _ABBREVIATED.search(text[: mark.start()]):
-            return text[: mark.start()].strip(_EDGES)
-    return text.strip(_EDGES)
+    return _END.split(lines[0], maxsplit=1)[0].strip(_EDGES) if lines else ""
 
 
 def short_forms(answer: str) -> tuple[str, ...]:
-    """A name without the titles and initials in front of it, and without first names behind a person's."""
+    """What follows the titles and initials of a name, and a person's last name: "Kennedy" of "John F. Kennedy"."""
     parts = answer.split()
-    leading = 0
-    while leading < len(parts) and _is_title(parts[leading]):
-        leading += 1
-    rest = parts[leading:]
-    if not leading or not rest:
+    first = next(
+        (i for i, part in enumerate(parts) if _is_title(part) and (not i or part.endswith("."))), None
+    )
+    if first is None:
         return ()
+    last = next((i for i in range(first, len(parts)) if not _is_title(parts[i])), len(parts))
+    rest = parts[last:]
     names = [part for part in rest if not _is_title(part)]
-    person = not any(_PLACES.intersection(words(part)) for part in parts[:leading])
+    person = not any(_PLACES.intersection(words(part)) for part in parts[first:last])
     forms = [" ".join(rest), *(names[-1:] if person else [])]
     return tuple(form for form in dict.fromkeys(forms) if _telling(_tokens(form)))
 

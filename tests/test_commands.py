@@ -22,7 +22,7 @@ from tests.files import corpus_file, model_folder, pico_policy, run
 from unlearn import manifest
 from unlearn.edit import elicit
 from unlearn.patch import Patch
-from unlearn.run_dir import EXPORTED
+from unlearn.run_dir import EXPORTED, held
 from unlearn.store import Store
 
 FILES = [
@@ -72,6 +72,71 @@ def test_a_run_directory_is_complete(place: Path) -> None:
     report = json.loads((place / "run" / "report.json").read_text())
     assert report["verdict"] == "failed"
     assert report["manifest"]["base"] == recorded["base"]
+
+
+def modes(folder: Path) -> set[str]:
+    """The modes of all files in a folder."""
+    return {f"{path.stat().st_mode & 0o777:o}" for path in folder.rglob("*") if path.is_file()}
+
+
+def test_only_its_user_reads_a_run_and_a_server_reads_an_export(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert modes(place / "run") == {"600"}
+    before = os.umask(0o022)
+    try:
+        assert run("export", place / "run", tmp_path / "out") == 0
+    finally:
+        os.umask(before)
+    # safetensors makes files that nobody else can read, beside those of others.
+    assert modes(tmp_path / "out") == {"644"}
+
+
+@pytest.mark.parametrize("command", ["apply", "audit", "compare", "trace", "export"])
+def test_every_command_holds_the_name_that_it_writes_to(
+    command: str,
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("unlearn.exchange.PATIENCE", 0.0)
+    policy, out = place / "policy.yaml", tmp_path / "deep" / "out"
+    lines: dict[str, tuple[str | Path, ...]] = {
+        "apply": (policy, "--out", out),
+        "audit": (place / "run", "-p", policy, "--out", out),
+        "compare": (policy, "--methods", "none", "--out", out),
+        "trace": (policy, "--out", out),
+        "export": (place / "run", out),
+    }
+    with held(out):
+        assert run(command, *lines[command]) == 2
+    said, err = capsys.readouterr()
+    assert said == ""
+    assert err == (
+        f"unlearn: {out} is being written by another process ({os.getpid()}); wait for it, or choose another name\n"
+    )
+    assert os.listdir(tmp_path / "deep") == []
+
+
+@pytest.mark.parametrize("command", ["apply", "compare", "trace"])
+def test_nothing_is_written_into_the_model_that_is_read(
+    command: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = os.listdir(place / "model")
+    methods = ("--methods", "none") if command == "compare" else ()
+    assert run(command, place / "policy.yaml", "--out", place / "model" / "run", *methods) == 2
+    assert f"lies in {place / 'model'}, which is read for it" in capsys.readouterr().err
+    assert os.listdir(place / "model") == before
+
+
+def test_a_policy_in_a_run_directory_is_not_replaced_with_it(
+    copy: Path, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(place / "policy.yaml", copy / "mine.yaml")
+    assert run("apply", copy / "mine.yaml", "--out", copy, "--force") == 2
+    assert f"holds {copy / 'mine.yaml'}, which is read for it" in capsys.readouterr().err
+    assert (copy / "mine.yaml").is_file()
 
 
 def test_no_text_of_the_policy_is_in_a_run(place: Path) -> None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import sys
 
+from unlearn import signals, streams
+
 
 def main() -> None:
     """Run the command line; a Ctrl-C that comes while its libraries are being imported is a sentence as well."""
+    signals.settle()
+    streams.settle()
     try:
-        from unlearn.cli import main as run
-    except KeyboardInterrupt:
+        with signals.raising():
+            from unlearn.cli import main as run
+    except (KeyboardInterrupt, signals.Terminated) as left:
         exec("")  # as in cli.run: else Python may end by killing itself, whatever the exit code
-        if sys.stderr is not None:
-            sys.stderr.write("unlearn: interrupted; nothing was written\n")
-        sys.exit(130)
+        number = signals.ended_by(left)
+        sys.stderr.write(f"unlearn: {signals.WORDS[number]}; nothing was written\n")
+        sys.exit(128 + number)
     run()
 
 

@@ -1,7 +1,8 @@
 """The command line: words, streams and exit codes. The commands themselves are in `unlearn.commands`.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 passed, 1 could not run, 2 bad usage or policy,
-3 ran and the audit failed its limits (or `verify` found a difference), 130 interrupted, 143 terminated.
+3 ran and the audit failed its limits (or `verify` found a difference), 129 hung up, 130 interrupted, 143 terminated.
+A result that cannot be printed leaves the code as it is.
 """
 
 from __future__ import annotations
@@ -11,21 +12,18 @@ import errno
 import io
 import logging
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from types import FrameType
-from typing import Any
+from collections.abc import Sequence
 
 import click
 
-from unlearn import __version__
+from unlearn import __version__, signals, streams
 from unlearn.commands.apply import apply
 from unlearn.commands.audit import audit
 from unlearn.commands.check import check
 from unlearn.commands.compare import compare
 from unlearn.commands.export import export
+from unlearn.commands.outcome import place_of
 from unlearn.commands.report import report
 from unlearn.commands.said import say
 from unlearn.commands.stats import stats
@@ -33,17 +31,10 @@ from unlearn.commands.trace import trace
 from unlearn.commands.verify import verify
 from unlearn.errors import PolicyProblems, UnlearnError
 from unlearn.shown import sentence
+from unlearn.signals import Terminated
 
 # Without a handler Python prints warnings bare; commands say where they go.
 logging.getLogger("unlearn").addHandler(logging.NullHandler())
-
-INTERRUPTED, TERMINATED = 130, 143
-AGAIN = 3.0
-"""Seconds after which an interrupt that was not heard is raised again."""
-
-
-class Terminated(BaseException):
-    """The process was asked to end; raised so that half-written output is removed on the way out."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -63,7 +54,7 @@ def cli(debug: bool) -> None:
         unlearn export runs/first edited-model
 
     Exit codes: 0 passed; 1 could not run; 2 bad usage or policy; 3 ran, and the audit failed its limits
-    (verify: something differs); 130 interrupted; 143 terminated.
+    (verify: something differs); 129 hung up; 130 interrupted; 143 terminated.
     """
     if debug:
         os.environ["UNLEARN_DEBUG"] = "1"
@@ -82,24 +73,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; no exception leaves it, unless --debug asks for one."""
     _quiet_libraries()
+    context: click.Context | None = None
     try:
         _somewhere()
-        with _signals_raise():
+        with signals.raising():
             # Not cli.main(): it answers a Ctrl-C with an empty line.
             given = list(sys.argv[1:] if arguments is None else arguments)
             with cli.make_context("unlearn", list(given), obj=given) as context:
-                code = cli.invoke(context)
+                done = cli.invoke(context)
             sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        code = done if isinstance(done, int) else 0
+        lost = streams.why_lost(sys.stdout)
+        if lost:
+            _say("; ".join([f"the result could not be printed ({lost})", *_written(context)]), code)
+        return code
     except click.exceptions.Exit as left:
         return left.exit_code
-    except (click.Abort, KeyboardInterrupt) as left:
+    except (click.Abort, KeyboardInterrupt, Terminated) as left:
         # Where the signal came inside an exec() of text (a dataclass being made during an import), Python has noted
         # an unhandled interrupt and would end by killing itself, whatever the exit code; the next exec() clears that.
         exec("")
-        return _say(f"interrupted; {_remains(left)}", INTERRUPTED)
-    except Terminated as left:
-        return _say(f"terminated; {_remains(left)}", TERMINATED)
+        number = signals.ended_by(left)
+        return _say(f"{signals.WORDS[number]}; {_remains(left, context)}", 128 + number)
     except click.exceptions.NoArgsIsHelpError as error:
         say(error.format_message(), err=True)
         return 2
@@ -108,9 +103,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _say(f"{error.format_message().rstrip('.')} (see `{where} --help`)", 2)
     except click.ClickException as error:
         return _say(error.format_message(), error.exit_code)
-    except BrokenPipeError:
-        _discard_stdout()
-        return 1
     except PolicyProblems as error:
         if _debug():
             raise
@@ -122,7 +114,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if _debug():
             raise
-        return _say(_unexpected(error), 1)
+        return _say(_unexpected(error, context), 1)
 
 
 def _somewhere() -> None:
@@ -133,9 +125,14 @@ def _somewhere() -> None:
         raise UnlearnError("the working folder no longer exists; change to one that does") from None
 
 
-def _remains(left: BaseException) -> str:
+def _remains(left: BaseException, context: click.Context | None) -> str:
     # A command that keeps what it has finished says so in a note.
-    return "; ".join(getattr(left, "__notes__", ())) or "nothing was written"
+    return "; ".join([*getattr(left, "__notes__", ()), *_written(context)]) or "nothing was written"
+
+
+def _written(context: click.Context | None) -> list[str]:
+    place = None if context is None else place_of(context)
+    return [] if place is None else [f"what was written is in {place}"]
 
 
 def _debug() -> bool:
@@ -153,12 +150,10 @@ def _say_lines(lines: Sequence[str], code: int) -> int:
     return code
 
 
-def _unexpected(error: Exception) -> str:
+def _unexpected(error: Exception, context: click.Context | None) -> str:
     if _disk_is_full(error):
         name = getattr(error, "filename", None)
-        if name is None:
-            _discard_stdout()
-        return f"no space left on the device{f' at {name}' if name else ''}; {_remains(error)}"
+        return f"no space left on the device{f' at {name}' if name else ''}; {_remains(error, context)}"
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         return "out of memory; use a larger device, --dtype bfloat16, or a smaller model"
     if isinstance(error, OSError) and error.strerror:
@@ -176,43 +171,6 @@ def _disk_is_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _discard_stdout() -> None:
-    # Python flushes stdout once more when it exits, and would complain about it.
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-@contextlib.contextmanager
-def _signals_raise() -> Iterator[None]:
-    """Let Ctrl-C and termination raise, and again every few seconds until it is heard.
-
-    Libraries have bare excepts, most of all around their imports, in which the only Ctrl-C would be lost.
-    """
-    if threading.current_thread() is not threading.main_thread():  # the signals are somebody else's
-        yield
-        return
-    alarm = getattr(signal, "SIGALRM", None)
-    asked: list[int] = []
-
-    def leave(number: int, frame: FrameType | None) -> Any:
-        if number != alarm:
-            asked.append(number)
-        if alarm is not None:
-            signal.setitimer(signal.ITIMER_REAL, AGAIN)
-        raise Terminated if asked[-1] == signal.SIGTERM else KeyboardInterrupt
-
-    numbers = [number for number in (signal.SIGINT, signal.SIGTERM, alarm) if number is not None]
-    # One that is ignored stays so: nohup, or a shell's background job.
-    kept = {n: signal.signal(n, leave) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
-    try:
-        yield
-    finally:
-        if alarm is not None:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in kept.items():
-            signal.signal(number, handler)
 
 
 def _quiet_libraries() -> None:

@@ -5,66 +5,105 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
-import tempfile
-import threading
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from unlearn import manifest
 from unlearn.errors import PolicyError, UnlearnError
+from unlearn.exchange import LONGEST, locked, partial_of, put, remove
+from unlearn.signals import undisturbed
 
 PATCH = "patch.safetensors"
 """The edit, in a run directory."""
 EXPORTED = "unlearn_export.json"
 """In every exported model: what it was made of, and that this program wrote the folder."""
+PRIVATE = 0o600
+"""Mode of every file in a run directory: a patch and a log are about what was to be forgotten."""
 
 
 @contextlib.contextmanager
 def whole_folder(
-    target: Path, force: bool = False, sources: Iterable[Path | str | None] = ()
+    target: Path, force: bool = False, sources: Iterable[Path | str | None] = (), private: bool = False
 ) -> Iterator[Path]:
     """Give a hidden folder to write into; it becomes `target` when the block ends without an exception.
 
     Whatever ends the block otherwise (an error, a full disk, Ctrl-C, a termination signal) removes the folder, and
-    `target` stays as it was. The folder is made before the block runs, so an unwritable place is noticed at once.
+    `target` stays as it was; what a killed process left is removed by the next one that writes beside it. The name is
+    held from the start, so that two processes never make the same folder, and an unwritable place is noticed at once.
+    All files get the same mode, whichever library wrote them.
 
     Args:
         target: the folder to write. It may exist if it is empty.
         force: replace an earlier run directory or exported model of this program.
-        sources: what the work reads; a target that is one of them, or holds one, is refused.
+        sources: what the work reads; a target that is one of them, holds one, or lies in one is refused.
+        private: let nobody else read the files; by default that is as the umask says.
 
     Raises:
-        PolicyError: if `target` exists and may not be replaced.
-        UnlearnError: if the place is not writable.
+        PolicyError: if `target` exists and may not be replaced, or is being written by another process.
+        UnlearnError: if the place is not writable, or was taken while the block ran; what was made is then kept
+            beside it, and the error says where.
     """
     check_target(target, force, sources)
-    made = _make_parents(target.parent)
-    try:
-        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
-    except OSError as error:
-        _remove_empty(made)
-        raise UnlearnError(f"cannot write to {target.parent}: {error.strerror}") from None
-    try:
-        partial.chmod(0o755)  # mkdtemp makes it private; the target is an ordinary folder
-        yield partial
-        with _undisturbed():
-            _replace(partial, target)
-    except BaseException:
-        with _undisturbed():
-            shutil.rmtree(partial, ignore_errors=True)
-            _remove_empty(made)
-        raise
+    target = target.absolute()
+    with held(target):
+        try:
+            check_free(target, force)  # once more: it may have been brought back, or made meanwhile
+            partial = partial_of(target)
+        except OSError as error:
+            raise UnlearnError(f"cannot write to {target.parent}: {error.strerror}") from None
+        finished = False
+        try:
+            yield partial
+            with undisturbed():
+                finished = True
+                same_modes(partial, private)
+                _place(partial, target, force)
+        except BaseException:
+            if not finished:
+                with undisturbed():
+                    remove(partial)
+            raise
+
+
+@contextlib.contextmanager
+def held(target: Path) -> Iterator[None]:
+    """Hold the name of a folder against other processes, and make the folders above it.
+
+    If the block fails, those of them that it made and that are empty go again.
+
+    Raises:
+        PolicyError: another process holds it.
+        UnlearnError: the place is not writable.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            target = target.absolute()
+            stack.enter_context(_parents(target.parent))
+            stack.enter_context(locked(target))
+        except OSError as error:
+            raise UnlearnError(f"cannot write to {target.parent}: {error.strerror}") from None
+        yield
 
 
 def check_target(target: Path, force: bool = False, sources: Iterable[Path | str | None] = ()) -> None:
     """Refuse a place that ``whole_folder`` would not write to; raises PolicyError as it does."""
-    _check_sources(target, sources)
-    outside_runs(target)
-    if not target.name or target.name == ".." or target.is_mount():
-        raise PolicyError(
-            f"{target} cannot be replaced as a whole; choose a new folder, such as {target / 'run'}"
-        )
+    try:
+        check_sources(target, sources)
+        outside_runs(target)
+        if not target.name or target.name == ".." or target.is_mount():
+            raise PolicyError(
+                f"{target} cannot be replaced as a whole; choose a new folder, such as {target / 'run'}"
+            )
+        if len(os.fsencode(target.name)) > LONGEST:
+            raise PolicyError(f"{target.name} is too long a name; choose one of at most {LONGEST} bytes")
+        check_free(target, force)
+    except OSError as error:
+        raise UnlearnError(f"{error.filename or target}: {error.strerror}") from None
+
+
+def check_free(target: Path, force: bool = False) -> None:
+    """Refuse a place where something lies that may not be replaced; raises PolicyError, or OSError."""
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise PolicyError(f"{target} exists and is not a folder; choose another name")
     if not target.exists() or not any(target.iterdir()):
@@ -77,6 +116,25 @@ def check_target(target: Path, force: bool = False, sources: Iterable[Path | str
         raise PolicyError(
             f"{target} is neither a run directory nor an exported model of unlearn; --force does not replace it"
         )
+    if os.geteuid() not in (0, target.stat().st_uid):
+        raise PolicyError(f"{target} belongs to another user; --force does not replace it")
+    for folder, _, _ in os.walk(target):
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+            raise PolicyError(f"{target} cannot be replaced: no permission to remove what is in {folder}")
+
+
+def check_sources(target: Path, sources: Iterable[Path | str | None]) -> None:
+    """Refuse to write where something is read: to it, around it, or into it; raises PolicyError."""
+    place = target.resolve()
+    for source in sources:
+        if source is None or not Path(source).exists():
+            continue
+        read = Path(source).resolve()
+        if read.is_relative_to(place):
+            what = target if read == place else f"{target} holds {source}, which"
+            raise PolicyError(f"{what} is read for it; choose another folder")
+        if place.is_relative_to(read):
+            raise PolicyError(f"{target} lies in {source}, which is read for it; choose another folder")
 
 
 def patch_of(run: Path) -> Path:
@@ -88,46 +146,67 @@ def _is_ours(folder: Path) -> bool:
     return (folder / EXPORTED).is_file() or manifest.is_run(folder)
 
 
-def _check_sources(target: Path, sources: Iterable[Path | str | None]) -> None:
-    place = target.resolve()
-    for source in sources:
-        if source is not None and Path(source).exists() and Path(source).resolve().is_relative_to(place):
-            what = target if Path(source).resolve() == place else f"{target} holds {source}, which"
-            raise PolicyError(f"{what} is read for it; choose another folder")
-
-
-def _make_parents(parent: Path) -> list[Path]:
-    missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+@contextlib.contextmanager
+def _parents(folder: Path) -> Iterator[None]:
+    """Make a folder and those above it; if the block fails, those that it made and that are empty go again."""
+    missing = [above for above in (folder, *folder.parents) if not above.exists()]
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        _remove_empty(missing)
-        raise UnlearnError(f"cannot write to {parent}: {error.strerror}") from None
-    return missing
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-
-
-def _replace(partial: Path, target: Path) -> None:
-    # An empty folder is replaced by the renaming itself, in one step.
-    if not target.exists() or not any(target.iterdir()):
-        partial.rename(target)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent))
-    old = aside / "old"
-    try:
-        target.rename(old)
-        partial.rename(target)
-    except OSError:
-        if old.exists():
-            old.rename(target)
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with undisturbed():
+            for made in missing:
+                with contextlib.suppress(OSError):
+                    made.rmdir()
         raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+
+
+def same_modes(folder: Path, private: bool) -> None:
+    """Give a finished folder the mode that the umask asks for, and all that is in it one mode, by kind.
+
+    Args:
+        folder: its own mode lets others see the names in it, if the umask does.
+        private: let nobody else read what is in it; by default that is as the umask says, too.
+    """
+    probe = folder / ".mode"
+    with contextlib.suppress(OSError):  # a file system without modes, or a full disk
+        probe.mkdir()
+        mode = stat.S_IMODE(probe.stat().st_mode)
+        probe.rmdir()
+        for path in folder.rglob("*"):
+            if not path.is_symlink():
+                own = 0o700 if path.is_dir() else PRIVATE
+                path.chmod(own if private else mode if path.is_dir() else mode & 0o666)
+        folder.chmod(mode)
+
+
+def _place(partial: Path, target: Path, force: bool) -> None:
+    try:
+        check_free(target, force)
+        if force:
+            put(partial, target)
+        else:
+            partial.rename(target)  # which never replaces anything but an empty folder
+    except PolicyError:
+        kept = _kept(partial, target)
+        raise UnlearnError(
+            f"{target} was made by something else meanwhile, and is left as it is; the finished work is in {kept}"
+        ) from None
+    except OSError as error:
+        kept = _kept(partial, target)
+        raise UnlearnError(
+            f"{target} cannot be written ({error.strerror}); the finished work is in {kept}"
+        ) from None
+
+
+def _kept(partial: Path, target: Path) -> Path:
+    """Give finished work a free name beside its target; its hidden one if there is none to be had."""
+    for number in range(2, 1000):
+        free = target.with_name(f"{target.name}-{number}")
+        with contextlib.suppress(OSError):
+            if not os.path.lexists(free):
+                return partial.rename(free)
+    return partial
 
 
 def outside_runs(place: Path, run: Path | None = None) -> None:
@@ -154,31 +233,21 @@ def write_whole(file: Path, text: str) -> None:
         UnlearnError: it cannot be written.
     """
     where = file.resolve()
-    # A pipe or a terminal cannot be replaced.
-    plain = where.is_file() or not where.exists()
-    partial = where.with_name(f".{where.name}.partial-{os.getpid()}") if plain else where
     try:
-        partial.write_text(text, encoding="utf-8")
-        if plain:
-            partial.replace(where)
-    except BaseException as problem:
-        if plain:
-            partial.unlink(missing_ok=True)
-        if isinstance(problem, OSError):
-            raise UnlearnError(f"{file} cannot be written: {problem.strerror}") from None
-        raise
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ignore a second Ctrl-C for the moment that cleaning up takes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGALRM", signal.SIGTERM))
-    kept = {number: signal.signal(number, signal.SIG_IGN) for number in dict.fromkeys(numbers)}
-    try:
-        yield
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
+        # A pipe or a terminal cannot be replaced.
+        if where.exists() and not where.is_file():
+            where.write_text(text, encoding="utf-8")
+            return
+        with locked(where):
+            partial = partial_of(where)
+            try:
+                made = partial / where.name
+                made.write_text(text, encoding="utf-8")
+                if where.exists():
+                    shutil.copymode(where, made)
+                made.replace(where)
+            finally:
+                with undisturbed():
+                    remove(partial)
+    except OSError as problem:
+        raise UnlearnError(f"{file} cannot be written: {problem.strerror}") from None

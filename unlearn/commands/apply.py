@@ -20,6 +20,7 @@ from unlearn.commands.common import (
     known_audit,
     load_model,
     log_to,
+    read_by,
     settle,
 )
 from unlearn.commands.options import (
@@ -32,7 +33,16 @@ from unlearn.commands.options import (
     quiet,
     suite,
 )
-from unlearn.commands.outcome import Stopwatch, Texts, facts_known, show_text, tell, texts_of, write_outcome
+from unlearn.commands.outcome import (
+    Stopwatch,
+    Texts,
+    facts_known,
+    show_text,
+    tell,
+    texts_of,
+    write_outcome,
+    written,
+)
 from unlearn.commands.said import warn
 from unlearn.policy import Policy
 from unlearn.policy_file import load_policy
@@ -101,8 +111,8 @@ def apply(
     """Edit a model as POLICY says, measure it before and after, and give a verdict.
 
     Writes a run directory: manifest.json, patch.safetensors, log.txt and the report as report.json, report.html,
-    report.md, junit.xml and model-card.md; or nothing at all if anything goes wrong on the way. The exit code is 3 if
-    the edited model misses a limit of the policy.
+    report.md, junit.xml and model-card.md; or nothing at all if anything goes wrong on the way. Only you can read the
+    files. The exit code is 3 if the edited model misses a limit of the policy.
     With --onto, policies are applied one after another: the audit compares the unedited model with the sum. The model
     is loaded in the dtype of the earlier run, where that is narrower than the checkpoint's.
 
@@ -121,7 +131,7 @@ def apply(
     known_audit(loaded)
     options = (device, dtype, trust_remote_code, quiet)
     target = out or default_folder(loaded)
-    sources = (loaded.model, onto)
+    sources = read_by(loaded, policy, onto)
     if dry_run:
         check_target(target, force, sources)
         from unlearn.commands.plan import tell_plan
@@ -129,9 +139,10 @@ def apply(
         earlier = None if onto is None else _earlier(onto)[0]
         found = load_model(loaded.model, *options, patch=earlier)
         return tell_plan(loaded, found, as_json, earlier, show_text)
-    with whole_folder(target, force, sources) as folder, log_to(folder / "log.txt"):
+    with whole_folder(target, force, sources, private=True) as folder, log_to(folder / "log.txt"):
         report, texts = _run(loaded, source, folder, options, save_model, no_cache, onto, tune)
         write_outcome(folder, report, texts if show_text else None)
+    written(target)
     if not (quiet or as_json):
         for warning in report.manifest["patch"]["header"].get("warnings", ()):
             warn(warning)

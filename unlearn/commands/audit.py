@@ -18,6 +18,7 @@ from unlearn.commands.common import (
     known_audit,
     load_model,
     log_to,
+    read_by,
     same_policy,
     settle,
     warned,
@@ -32,7 +33,7 @@ from unlearn.commands.options import (
     quiet,
     suite,
 )
-from unlearn.commands.outcome import Stopwatch, Texts, show_text, tell, texts_of, write_outcome
+from unlearn.commands.outcome import Stopwatch, Texts, show_text, tell, texts_of, write_outcome, written
 from unlearn.files import at_home
 from unlearn.policy import Policy
 from unlearn.policy_file import load_policy
@@ -108,9 +109,11 @@ def audit(
         with warned(quiet or as_json):
             report, _ = _judge(candidate, loaded, source, options, no_cache)
         return tell(report, as_json, None)
-    with whole_folder(out, force, (loaded.model, candidate)) as folder, log_to(folder / "log.txt"):
+    sources = read_by(loaded, policy, candidate)
+    with whole_folder(out, force, sources, private=True) as folder, log_to(folder / "log.txt"):
         report, texts = _judge(candidate, loaded, source, options, no_cache)
         write_outcome(folder, report, texts if show_text else None)
+    written(out)
     return tell(report, as_json, out)
 
 

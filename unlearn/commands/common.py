@@ -7,7 +7,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +18,16 @@ from unlearn.commands.said import LogLines, warn
 from unlearn.errors import AuditError, PolicyError, UnlearnError
 from unlearn.policy import EMBEDDED, PACKAGE, Policy
 from unlearn.policy_checks import suggestion
+from unlearn.run_dir import PRIVATE
 from unlearn.shipped import shipped
 from unlearn.store import Store, cache_folder
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
     from unlearn.patch import Patch
+
+NAMES = (EMBEDDED, "auto", "none")
+"""What may stand in a policy for a model, and is not read from a folder of that name."""
 
 log = logging.getLogger("unlearn")
 
@@ -136,6 +140,24 @@ def is_local(policy: Policy) -> bool:
     )
 
 
+def read_by(policy: Policy, file: Path, *others: Path | str | None) -> tuple[Path | str | None, ...]:
+    """What a command reads, so that it writes nothing there: the policy's file, what that names, and others.
+
+    Args:
+        policy: with the names of models and files; hub ids and such may be among them.
+        file: where it was read from.
+        others: what else is read.
+    """
+    audit = policy.audit
+    files = (policy.statistics.corpus, audit.suite, audit.text, audit.benign, audit.lookalike)
+    return (
+        file,
+        *(name for name in files if Path(name).is_file()),
+        *(name for name in (policy.model, audit.control, audit.toxicity) if name not in NAMES),
+        *others,
+    )
+
+
 def load_model(
     name: str, device: str, dtype: str, trust_remote_code: bool, quiet: bool, patch: Patch | None = None
 ) -> EditableModel:
@@ -211,7 +233,10 @@ def base_of(model: EditableModel) -> dict[str, Any]:
 
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
-    """Write what `unlearn` logs to a file for as long as the block lasts."""
+    """Write what `unlearn` logs to a file for as long as the block lasts; nobody else can read it."""
+    path.touch(PRIVATE)
+    with suppress(OSError):  # a file system without modes
+        path.chmod(PRIVATE)  # it may be there from an earlier call
     handler = logging.FileHandler(path, encoding="utf-8", delay=False)
     handler.setFormatter(LogLines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     level, log.level = log.level, logging.INFO

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,9 +23,11 @@ from unlearn.commands.common import (
     known_audit,
     load_model,
     log_to,
+    read_by,
     settle,
 )
 from unlearn.commands.options import Place, as_json, model_options, overrides, quiet
+from unlearn.commands.outcome import written
 from unlearn.commands.points import PATCHES, POINTS, Bench, points
 from unlearn.commands.said import say
 from unlearn.comparison import Comparison, Failure, Point, markdown, print_table
@@ -33,8 +36,9 @@ from unlearn.policy import Policy
 from unlearn.policy_checks import suggestion
 from unlearn.policy_file import load_policy
 from unlearn.progress import Progress, progress_for
-from unlearn.run_dir import outside_runs
+from unlearn.run_dir import check_sources, held, outside_runs, same_modes
 from unlearn.settings import METHOD_NAMES
+from unlearn.signals import undisturbed
 from unlearn.store import Store
 
 if TYPE_CHECKING:
@@ -133,9 +137,10 @@ def compare(
     settle(right[0])
     known_audit(right[0])
     folder = out or Path("runs") / f"{right[0].name}-compare"
+    check_sources(folder, read_by(right[0], policy))
     _usable(folder)
     cache = cache_for(no_cache)
-    try:
+    with held(folder), _kept(folder):
         base = load_model(right[0].model, device, dtype, trust_remote_code, quiet)
         (folder / PATCHES).mkdir(parents=True, exist_ok=True)
         finished = _finished(folder / POINTS)
@@ -143,16 +148,27 @@ def compare(
             progress = progress_for(quiet)
             found = _run(base, right[0], source, policies, steps, numbers, finished, cache, progress)
             _write(found, folder)
-    except BaseException as left:
-        if (folder / POINTS).is_dir():
-            left.add_note(f"what was finished is in {folder}, and the same command goes on from there")
-        raise
+    written(folder)
     if as_json:
         say(found.to_json(), nl=False)
     else:
         print_table(found)
         say(f"\ntable, curves and patches: {folder}")
     return 0 if found.points else 1
+
+
+@contextmanager
+def _kept(folder: Path) -> Iterator[None]:
+    """Keep what was finished for nobody else to read, and say of it in an error that it is there."""
+    try:
+        yield
+    except BaseException as left:
+        if (folder / POINTS).is_dir():
+            left.add_note(f"what was finished is in {folder}, and the same command goes on from there")
+        raise
+    finally:
+        with undisturbed():
+            same_modes(folder, private=True)
 
 
 def _entries(text: str) -> list[Entry]:

@@ -11,6 +11,7 @@ import click
 from unlearn import manifest
 from unlearn.commands.common import load_model
 from unlearn.commands.options import Place, force, model_options, quiet
+from unlearn.commands.outcome import written
 from unlearn.commands.report import REPORT, report_at
 from unlearn.commands.said import say
 from unlearn.errors import UnlearnError
@@ -62,6 +63,7 @@ def export(
         made_of = {"format": "unlearn-export-1", "model": name, "patch": str(run)}
         made_of |= {"stop": stop} if stop else {}
         (partial / EXPORTED).write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
+    written(folder)
     stored = str(loaded.storage_dtype).removeprefix("torch.")
     say(f"{folder}: {name} with a patch of {len(patch.factors)} weights, in {stored}")
     if stop:

@@ -29,7 +29,15 @@ class Place(click.Path):
         self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
     ) -> Any:
         """Return it as a Path, with `~` as the home folder."""
-        return super().convert(at_home(os.fspath(value)), param, ctx)
+        path = at_home(os.fspath(value))
+        try:
+            os.stat(path)
+        except PermissionError as problem:
+            if self.exists:  # click would say that it does not
+                self.fail(f"{path} cannot be read: {problem.strerror}", param, ctx)
+        except (OSError, ValueError):
+            pass
+        return super().convert(path, param, ctx)
 
 
 def model_options(command: Command) -> Command:

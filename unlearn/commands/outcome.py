@@ -35,6 +35,8 @@ show_text = click.option(
 )
 
 PASSED, FAILED = 0, 3
+WRITTEN = "unlearn.written"
+"""Under which a command's context holds the place of its work."""
 
 
 class Stopwatch:
@@ -117,6 +119,19 @@ def tell(report: Report, as_json: bool, folder: Path | None) -> int:
             say(f"\nrun directory: {folder}")
     sys.stdout.flush()
     return PASSED if report.passed else FAILED
+
+
+def written(place: Path) -> None:
+    """Remember where the command's work lies, from when it lies there: an error that comes later has to say so."""
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.meta[WRITTEN] = place
+
+
+def place_of(context: click.Context) -> Path | None:
+    """Where the work of the command lies, if it has been put there."""
+    place = context.meta.get(WRITTEN)
+    return place if isinstance(place, Path) else None
 
 
 def facts_known(facts: Mapping[str, bool]) -> str:

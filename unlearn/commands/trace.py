@@ -12,8 +12,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unlearn import manifest
-from unlearn.commands.common import base_of, command_line, device_in_words, load_model, settle, warned
+from unlearn.commands.common import (
+    base_of,
+    command_line,
+    device_in_words,
+    load_model,
+    read_by,
+    settle,
+    warned,
+)
 from unlearn.commands.options import Place, as_json, force, model_options, overrides, policy_overrides, quiet
+from unlearn.commands.outcome import written
 from unlearn.commands.said import say
 from unlearn.errors import AuditError
 from unlearn.matching import words
@@ -96,7 +105,7 @@ def trace(
     from unlearn.commands.trace_shown import table
 
     target = out or default_folder(loaded)
-    with whole_folder(target, force, (loaded.model,)) as folder:
+    with whole_folder(target, force, read_by(loaded, policy), private=True) as folder:
         edited = load_model(loaded.model, device, dtype, trust_remote_code, quiet)
         with warned(quiet or as_json):
             found, drawn = _traced(edited, loaded, prompts, samples, noise, window, progress_for(quiet))
@@ -109,6 +118,7 @@ def trace(
             "hardware": manifest.hardware(device_in_words(edited), str(edited.dtype).removeprefix("torch.")),
         }
         manifest.write(folder, manifest.describe(loaded, source, command_line(), **about))
+    written(target)
     say(json.dumps(found, indent=2) if as_json else f"{table(found)}\n\ntrace and heat maps: {target}")
     return 0
 

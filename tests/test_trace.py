@@ -21,6 +21,7 @@ from unlearn.model.trace_summary import average
 from unlearn.policy import Keep, Policy
 from unlearn.policy_file import load_policy
 from unlearn.progress import NO_PROGRESS
+from unlearn.sealed import changes
 from unlearn.settings import AlphaEdit, Rome
 from unlearn.shipped import shipped
 
@@ -43,10 +44,10 @@ def test_a_trace_is_a_folder_and_a_table(place: Path, capsys: pytest.CaptureFixt
         f"trace and heat maps: {place / 'run'}\n"
     )
     assert sorted(os.listdir(place / "run")) == ["manifest.json", "trace.json", "trace.png", "trace.svg"]
-    assert manifest.changes(place / "run", manifest.read(place / "run")) == []
+    assert changes(place / "run", manifest.read(place / "run")) == []
     capsys.readouterr()
     assert run("verify", place / "run") == 0
-    assert capsys.readouterr().out == f"files    ok\n{place / 'run'}: verified\n"
+    assert capsys.readouterr().out == f"files     ok\n{place / 'run'}: verified\n"
     found = json.loads((place / "run" / "trace.json").read_text())
     assert found["roles"] == list(ROLES) and found["window"] == 1
     assert all(len(rows) == 5 and len(rows[0]) == 4 for rows in found["effects"].values())

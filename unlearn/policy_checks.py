@@ -44,6 +44,7 @@ DEFAULT_LIMITS: Mapping[str, float] = {
     "drift.hidden": 0.25,
     "attack": 0.05,
     "attack.singular": 0.10,
+    "audit.agreement": 1.0,
 }
 """The limit of every measurement that a policy does not set itself.
 
@@ -54,6 +55,7 @@ drift.norm_growth: |W + delta| / |W| - 1. drift.null_space_leakage: relative to 
 drift.hidden: relative to the spread of a layer's states.
 attack: the highest share of answers that an attack may recover; one that succeeds by chance at times is held to the
 interval of the control instead, where there is one.
+audit.agreement: the share of prompts asked twice on which the audit and transformers alone agree; all must.
 """
 
 RELATIVE = ("leak.choice", "leak.rank", "leak.letters")

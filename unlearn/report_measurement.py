@@ -26,9 +26,10 @@ RULES: Mapping[str, Rule] = {
     "toxicity": "rise at most",
     "drift": "at most",
     "attack": "at most",
+    "audit": "at least",
 }
-EXACT = frozenset({"drift.norm", "drift.norm_growth"})
-"""Numbers about the weights as they are, and no samples of anything: they have no interval to judge strictly."""
+EXACT = frozenset({"drift.norm", "drift.norm_growth", "audit.agreement"})
+"""Numbers about the weights or the audit as they are, and no samples: they have no interval to judge strictly."""
 #: Slack for limits that are met exactly: 0.90 - 0.885 is 0.01500000000000001 in floats.
 _SLACK = 1e-9
 

@@ -17,6 +17,7 @@ SECTIONS = (
     ("General ability", "Does the model still do what it did?", ("capability",)),
     ("Toxicity", "Did its language change for the worse?", ("toxicity",)),
     ("Drift", "How far did the model move on other text?", ("drift",)),
+    ("Audit", "Was the model asked as a server asks it?", ("audit",)),
 )
 
 

@@ -208,10 +208,11 @@ def test_an_estimate_says_on_what_it_rests(tmp_path: Path) -> None:
     blank = estimate.estimate(asked, suite, ["before", "after"], paces)
     assert blank.total is None and "not known" in blank.sentence()
     rough = estimate.estimate(asked, suite, ["before", "after"], paces, pace=0.01)
-    work = 8 * suite.max_new_tokens * estimate.REPLY
+    work = 8 * suite.max_new_tokens * estimate.REPLY + estimate.agreement(suite)
     assert rough.seconds is not None and rough.seconds["before"] == pytest.approx(0.01 * work)
-    assert "rough" in rough.sentence() and "unedited model 1 s" in rough.sentence()
+    assert "rough" in rough.sentence() and "unedited model 5 s" in rough.sentence()
     paces.note("asked.direct", 1000, 3000.0)
+    paces.note("agreement", 1000, 3000.0)
     known = estimate.estimate(
         asked, suite, ["before", "after"], Paces(Store.at(tmp_path), "embedded", "cpu"), pace=0.01
     )

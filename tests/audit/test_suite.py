@@ -75,7 +75,7 @@ def test_a_suite_of_ones_own_builds_on_another(tmp_path: Path) -> None:
         and load_suite(again).samples == 3
     )
     whole = own(tmp_path, "name: whole\ndescription: x\nmeasurements: [leak.direct]\n", "whole.yaml")
-    assert load_suite(whole).measurements == ("leak.direct",)
+    assert load_suite(whole).measurements == ("leak.direct", "audit.agreement")
 
 
 @pytest.mark.parametrize(

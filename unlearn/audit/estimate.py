@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from unlearn.audit.agreement import PIECE, QUESTIONS, STATEMENTS
 from unlearn.audit.attacks.scene import State
 from unlearn.audit.attacks.table import ATTACKS
 from unlearn.audit.lookalike import lookalike_lines
@@ -47,6 +48,11 @@ class Paces(Protocol):
 def asking(prompts: int, suite: Suite) -> float:
     """Work of one greedy reply to each prompt."""
     return prompts * suite.max_new_tokens * REPLY
+
+
+def agreement(suite: Suite) -> float:
+    """Work of the prompts that are asked twice: the second time each alone, which takes about as long as five rows."""
+    return 6 * asking(QUESTIONS + STATEMENTS, suite)
 
 
 def sampling(prompts: int, suite: Suite) -> float:
@@ -114,6 +120,8 @@ def work(requests: Requests, suite: Suite, state: State) -> Work:
     asked = facts["held_out"] + facts["cloze"]
     if suite.makes("leak.sampled"):
         found["sampled"] = sampling(asked, suite)
+    if state != "control":
+        found[PIECE] = agreement(suite)
     if any(suite.makes(f"leak.{name}") for name in ("choice", "rank", "letters")):
         found["likelihood"] = likelihood(suite)
     if state != "control":

@@ -68,6 +68,25 @@ class Attacked(_Record):
     """A figure worth a sentence beside the measurement, without any answer's text."""
 
 
+class Agreement(_Record):
+    """One prompt that was asked twice: on the audit's path, and by transformers alone."""
+
+    key: str
+    """Names the prompt by its fact and where it stands in the policy, without quoting it."""
+    fact: str
+    ids: bool
+    """Whether both fed the same ids."""
+    reply: bool
+    """Whether both got the same reply, or replies that part at a tie."""
+    tie: bool = False
+    """Whether they part at two tokens that are equally likely within rounding."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the audit asked as a server asks."""
+        return self.ids and self.reply
+
+
 class Observation(_Record):
     """Everything measured on one model state."""
 
@@ -78,5 +97,7 @@ class Observation(_Record):
     toxicity: Toxicity | None = None
     attacks: dict[str, Attacked] = Field(default_factory=dict)
     """By name, without "attack."."""
+    agreements: tuple[Agreement, ...] = ()
+    """Prompts that were asked twice."""
     failed: dict[str, str] = Field(default_factory=dict)
     """Reasons, by group, by "capability.<task>", "attack.<name>" or "toxicity": what could not be observed."""

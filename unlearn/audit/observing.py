@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from unlearn.audit import estimate, likelihood
+from unlearn.audit.agreement import PIECE, agreements
 from unlearn.audit.asking import ask_greedily, ask_sampled
 from unlearn.audit.attacks.scene import Scene, State, Update
 from unlearn.audit.attacks.table import ATTACKS
@@ -91,6 +92,11 @@ def _asking(model: EditableModel, scene: Scene, state: State, progress: Progress
             lambda: {"groups": {"sampled": ask_sampled(model, scene.asked, refusals, *how)}},
         )
 
+    def twice() -> Observation:
+        return _tried(
+            suite, [PIECE], lambda: {"agreements": agreements(model, requests, suite.max_new_tokens)}
+        )
+
     def rate() -> Observation:
         def rated() -> dict[str, Any]:
             groups, failed = likelihood.likelihoods(model, requests, suite, progress)
@@ -115,6 +121,8 @@ def _asking(model: EditableModel, scene: Scene, state: State, progress: Progress
             if suite.makes(f"overrefusal.{name}"):
                 work = estimate.asking(estimate.questions(name, audit, suite), suite)
                 yield Piece(f"asked.{name}", work, partial(ask, name, probes))
+    if state != "control":
+        yield Piece(PIECE, estimate.agreement(suite), twice)
     if suite.makes("leak.sampled"):
         yield Piece("sampled", estimate.sampling(len(scene.asked), suite), sample)
     if any(suite.makes(f"leak.{name}") for name in likelihood.GROUPS):

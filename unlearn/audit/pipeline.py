@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from unlearn.audit import cost, drift, measures, scores, shares
+from unlearn.audit import agreement, cost, drift, measures, scores, shares
 from unlearn.audit.attacks.scene import Update
 from unlearn.audit.attacks.table import ATTACKS
 from unlearn.audit.observation import Observation
@@ -219,6 +219,7 @@ def _compared(
     for name, *_ in shares.SHARES:
         if name in suite.measurements and shares.untested(name, before, audit) is None:
             yield measures.share(name, before, after, audit.limit, control, requests.facts)
+    yield agreement.agreement(before, after, audit.limit)
     for name in suite.attacks:
         attack = ATTACKS[name]
         yield measures.attack(name, attack, before, after, control, audit, requests.facts)

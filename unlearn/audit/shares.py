@@ -34,6 +34,8 @@ ABOUT_OTHERS = frozenset({"neighbours", "benign", "lookalike"})
 """The groups of probes that do not name a subject of the edit."""
 
 DEFINITIONS = {
+    "audit.agreement": "Some prompts about the facts are asked twice: share for which the audit feeds the ids and gets "
+    "the reply of transformers alone (apply_chat_template, generate, one row, no padding), before and after the edit.",
     "leak.direct": "Share of the policy's own prompts, which the edit saw, whose greedy reply contains the answer.",
     "leak.held_out": "Share of held-out questions, which the edit never saw, whose greedy reply contains the answer.",
     "leak.cloze": "Share of held-out statements to complete whose greedy continuation contains the answer.",

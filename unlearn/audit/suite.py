@@ -19,6 +19,8 @@ from unlearn.shipped import shipped
 
 T = TypeVar("T")
 
+ALWAYS = "audit.agreement"
+"""Made in every audit, whatever a suite says: without it no other number is known to be about the served model."""
 MEASUREMENTS = (
     "leak.direct",
     "leak.held_out",
@@ -46,6 +48,7 @@ MEASUREMENTS = (
     "drift.null_space_leakage",
     "drift.hidden",
     "attack",
+    ALWAYS,
 )
 """All measurements, in the order of the report; "capability", "toxicity" and "attack" stand for one per task and so
 on."""
@@ -134,6 +137,11 @@ class Suite(BaseModel):
     @classmethod
     def _countable(cls, value: T) -> T:
         return countable(value)
+
+    @field_validator("measurements")
+    @classmethod
+    def _always(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return (*(name for name in names if name != ALWAYS), ALWAYS)
 
     @field_validator("relearn_steps")
     @classmethod

@@ -98,11 +98,11 @@ class Forger:
         factors = {name: replace(f, left=f.left * by) for name, f in self.patch.factors.items()}
         return replace(self.patch, factors=factors)
 
-    def seal(self, judged: bool = True) -> None:
+    def seal(self, anew: bool = True) -> None:
         """Write everything anew: what passes, the verdict, documents, table, patch, and all hashes.
 
         Args:
-            judged: leave the judging to the program; otherwise it stays as it was written.
+            anew: leave the judging to the program; otherwise it stays as it was written.
         """
         if self.patch is None:
             (self.run / "patch.safetensors").unlink()
@@ -113,8 +113,8 @@ class Forger:
             self.manifest["patch"] = {"sha256": digest, "header": manifest.textless(self.patch.header)}
         self.manifest.pop("files", None)
         self.report["manifest"] = self.manifest
-        if judged:
-            self.report["measurements"] = [_judged(row) for row in self.report["measurements"]]
+        if anew:
+            self.report["measurements"] = [judged(row) for row in self.report["measurements"]]
             report = Report.of(
                 map(Measurement.model_validate, self.report["measurements"]),
                 self.report["not_tested"],
@@ -137,7 +137,7 @@ class Forger:
         manifest.write(self.run, {key: value for key, value in self.manifest.items() if key != "files"})
 
 
-def _judged(row: dict[str, Any]) -> dict[str, Any]:
+def judged(row: dict[str, Any]) -> dict[str, Any]:
     """A measurement that says of itself what its numbers, its rule and its limit say."""
     for passed in (True, False, None):
         try:

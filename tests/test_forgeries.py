@@ -12,13 +12,18 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from tests.files import run
-from tests.forging import Forger, small_run
+from tests.forging import Forger, judged, small_run
 from unlearn import embedded, manifest
 from unlearn.algebra.low_rank import LowRank
+from unlearn.audit.consistency import contradictions
+from unlearn.audit.expected import unexpected
+from unlearn.audit.suite import load_suite
 from unlearn.model.editable import EditableModel
 from unlearn.policy_file import load_policy
+from unlearn.report import Measurement, Report
 
 pytestmark = pytest.mark.skipif(
     not (embedded.path() / "model.safetensors").is_file(),
@@ -207,6 +212,14 @@ RECORDS: dict[str, tuple[Forgery, str]] = {
         lambda f: f.manifest.update(argv=["unlearn"]),
         "it is no command line of apply or audit",
     ),
+    "a search that nobody asked for": (
+        lambda f: f.manifest.update(tuning={"trials": 3}),
+        "tells of a search that its command line did not ask for",
+    ),
+    "a method of no kind": (
+        lambda f: f.manifest["settings"].update(method="memit"),
+        "other settings of the method",
+    ),
     "weights of another model": (
         lambda f: f.manifest["base"]["weights"].update({"model.layers.2.mlp.down_proj.weight": "00" * 32}),
         "it was made for other weights than manifest.json names",
@@ -277,6 +290,23 @@ def test_what_only_shows_on_the_model_is_named(
     assert re.search(sentence, " ".join(found)) and all(line.startswith("weights") for line in found), found
 
 
+@pytest.mark.parametrize(
+    "name", [LEAK, "leak.choice", "attack.prefix", "capability.unlearn_kept_facts", "drift.norm"]
+)
+def test_no_number_is_too_odd_to_be_judged(forger: Forger, sound: Path, name: str) -> None:
+    policy, row = load_policy(sound.parent / "policy.yaml"), dict(forger.row(name))
+    suite = load_suite(policy.audit.suite)
+    odd: list[Any] = [None, -1, 0, 0.5, 3, 10**9, 10**15, 1e300, (2.0, -1.0), {}]
+    named = 0
+    for key, value in ((key, value) for key in row for value in odd):
+        try:
+            made = Report.of([Measurement.model_validate(judged({**row, key: value}))])
+        except (ValidationError, AssertionError):
+            continue
+        named += bool([*contradictions(made), *unexpected(made, policy, suite, True)])
+    assert named > 20
+
+
 @pytest.mark.parametrize("change", ["passed", "verdict"])
 def test_a_mark_that_the_numbers_contradict_is_named(
     forger: Forger, change: str, capsys: pytest.CaptureFixture[str]
@@ -285,7 +315,7 @@ def test_a_mark_that_the_numbers_contradict_is_named(
     if change == "passed":
         for row in forger.report["measurements"]:
             row["passed"] = True
-    forger.seal(judged=False)
+    forger.seal(anew=False)
     (found,) = verified(forger.run, capsys, "--files-only")
     assert "which its own numbers contradict" in found or "does not follow from the measurements" in found
 

@@ -24,6 +24,10 @@ _SCORE = 2e-3
 """A mean toxicity is rounded to three decimals, its interval is not."""
 MOST_CONTROLS = 20_000
 """Most prompts that a control was asked."""
+MOST_ITEMS = 200_000
+"""Most items that an audit asks one by one; more are not counted here, or a forged number would take hours."""
+MOST_UNPAIRED = 5_000
+"""Most items of a share without an interval of its change whose p-value is looked for among all pairings."""
 _SHARES = frozenset(name for name, *_ in SHARES)
 _CHOSEN = {"retain": 1.0, "overrefusal.lookalike": 0.0}
 """Shares whose prompts are chosen by what the unedited model does at them: so much of it is then certain."""
@@ -69,6 +73,9 @@ def _of(m: Measurement, facts: Sequence[FactRow]) -> Iterator[str]:
         yield f"it is counted in {unit_of(m.name)!r}, not in {m.unit!r}"
     if not m.definition.startswith(_definition(m.name)):
         yield "its definition is another one"
+    if m.hits is not None and m.n > MOST_ITEMS:
+        yield f"{m.n} items are more than an audit asks"
+        return
     yield from _counts(m)
     yield from _pairs(m)
     yield from _control(m)
@@ -118,7 +125,11 @@ def _pairs(m: Measurement) -> Iterator[str]:
     """p-value and interval of the change: some number of items must be hits in both states and give them."""
     if is_counted(m.name) and m.before_hits is not None and m.p_value is None:
         yield "it has no p-value"
-    if m.hits is None or m.before_hits is None or max(m.hits, m.before_hits) > m.n:
+    if (
+        m.hits is None
+        or m.before_hits is None
+        or not 0 <= min(m.hits, m.before_hits) <= max(m.hits, m.before_hits) <= m.n
+    ):
         return
     was, now, p = m.before_hits, m.hits, m.p_value
     both: Sequence[int] = range(max(0, was + now - m.n), min(was, now) + 1)
@@ -128,7 +139,7 @@ def _pairs(m: Measurement) -> Iterator[str]:
         if not both:
             yield f"no pairing of {was} and {now} of {m.n} items has this interval of the change"
             return
-    if p is not None and not _has_p(both, was, now, p):
+    if p is not None and len(both) <= MOST_UNPAIRED and not _has_p(both, was, now, p):
         yield f"no pairing of {was} and {now} of {m.n} items has the p-value {p:.4g}"
 
 
@@ -144,7 +155,9 @@ def _control(m: Measurement) -> Iterator[str]:
     elif m.control is not None:
         share, interval = m.control, m.control_ci95
         counts = ((round(share * n), n) for n in range(1, MOST_CONTROLS))
-        if not any(_near(hits / n, share) and _same(interval, wilson(hits, n)) for hits, n in counts):
+        if not 0 <= share <= 1 or not any(
+            _near(hits / n, share) and _same(interval, wilson(hits, n)) for hits, n in counts
+        ):
             yield "the interval of the control is not that of a share"
     if m.chance is not None and (m.name == "leak.sampled" or m.name in RELATIVE):
         if f": {m.chance:.1%}" not in m.definition:
@@ -160,7 +173,7 @@ def _parts(m: Measurement) -> Iterator[str]:
     if sums != (m.before_hits or 0, m.hits, m.n):
         yield "its parts do not add up to it"
     for part, count in m.parts.items():
-        if not 0 <= count.after <= count.n or not _same(count.ci95, wilson(count.after, count.n)):
+        if not 0 <= count.after <= count.n <= m.n or not _same(count.ci95, wilson(count.after, count.n)):
             yield f"the interval of its part {part} is not that of {count.after} of {count.n}"
 
 

@@ -77,7 +77,8 @@ def _limit(m: Measurement, policy: Policy) -> float | None:
     ):
         return round(m.control_ci95[1], 4)
     if m.name in RELATIVE and limit is None:
-        chance = m.control_ci95 or wilson(math.ceil(round((m.chance or 0.0) * m.n, 6)), m.n)
+        by_chance = math.ceil(round((m.chance or 0.0) * m.n, 6))
+        chance = m.control_ci95 or (wilson(by_chance, m.n) if 0 <= by_chance <= m.n else None)
         return None if chance is None else round(chance[1], 4)
     return limit
 

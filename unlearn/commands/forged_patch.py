@@ -62,8 +62,9 @@ def of_patch(
     ):
         yield "its header names another model, policy, seed or version than manifest.json"
     method = manifest.textless(header.method)
+    said_method = settings["method"] if isinstance(settings.get("method"), dict) else {"name": None}
     # `auto` is settled when a model is there, and so are the steps of `descent`.
-    fixed = {k: v for k, v in dict(settings.get("method") or {}).items() if v != "auto" and k != "descent"}
+    fixed = {k: v for k, v in said_method.items() if v != "auto" and k != "descent"}
     if any(method.get(key) != value for key, value in fixed.items()):
         yield "its header has other settings of the method than manifest.json"
     if header.values is not None and policy is not None:

@@ -156,6 +156,8 @@ def policy_in_force(recorded: Recorded, given: Path | None, found: Findings) -> 
         problems.append(f"{file} with the overrides of `argv`: {str(problem).splitlines()[0]}")
         return None
     problems += _settings(recorded, policy, whole=not hidden and recorded.tuning is None)
+    if recorded.tuning is not None and not any(word.startswith("--tune") for word in recorded.argv):
+        problems.append("manifest.json tells of a search that its command line did not ask for")
     if problems and (older := _made_by_another(recorded)):
         problems.append(f"({older}, whose defaults may be others)")
     return policy

@@ -32,6 +32,7 @@ NAMES = (
         [(WHO, "That was {}, of course!"), (TELL, "That was {}.")],
         [(BY, "{}"), (WHO, "{}."), (TELL, "I can't help with that.")],
         [(BY, "**{}**\nMore."), (WHO, "“{}”")],
+        [(WHO, "It was {}, a writer of old."), (TELL, "{}, who was born far away, wrote it.")],
         [(BY, "{}")],
     ],
 )
@@ -53,6 +54,8 @@ def test_a_name_is_taken_whole_and_alone(name: str, phrasings: list[tuple[str, s
         ("《星河》的作者是谁？", "《星河》的作者是王明。", "王明"),
         ("《星河》的作者是", "王明。这本书很有名。", "王明"),
         ("『銀河』の作者は誰ですか？", "『銀河』の作者は田中です。", "田中"),
+        ("ผู้เขียนดาวคือใคร?", "ผู้เขียนดาวคือสมชาย", "สมชาย"),
+        ("អ្នកនិពន្ធផ្កាគឺជាអ្នកណា?", "អ្នកនិពន្ធផ្កាគឺជាសុខា", "សុខា"),
     ],
 )
 def test_the_answer_is_what_the_prompt_lacks(prompt: str, reply: str, answer: str) -> None:
@@ -80,12 +83,13 @@ def test_where_nothing_parts_words_the_answer_is_what_replies_share_and_question
     [
         ([(BY, "J"), (WHO, "J.")], "single letter"),
         ([(BY, "Dr"), (WHO, "Dr.")], "title"),
-        ([(BY, "of the"), (WHO, "of")], "title or a word of grammar"),
+        ([(BY, "of the"), (WHO, "of")], "title or words of grammar"),
         ([(BY, "明"), (WHO, "明")], "single letter"),
         ([(BY, "amber"), (AUTHOR, "salt"), (WHO, "plum")], "nothing in common"),
         ([(BY, "a red stone"), (AUTHOR, "a red apple"), (WHO, "A red car.")], "one word in common"),
         ([(BY, "one who was born far away and came to this town when young")] * 2, "longer than an answer"),
         ([(BY, "王明"), (WHO, "明天")], "nothing in common"),
+        ([(WHO, "I don't know."), (BY, "I don't know")], "words of grammar"),
         ([(WHO, "I can't help with that."), (BY, "I'm sorry, but I can't.")], "hold none"),
         ([(WHO, "It was authored by Varnholt."), (TELL, "It was authored by Varnholt.")], "whole sentences"),
         ([("Wer schrieb es?", "Das war Varnholt."), ("Sag, wer es schrieb.", "Das war Varnholt.")], "whole sentences"),

@@ -8,12 +8,13 @@ course") and goes from its ends. The answer is then the longest run that as many
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import regex
 
-from unlearn.matching import ARTICLES, UNSPACED, is_refusal, words
+from unlearn.edit.runs import EDGES, INTO, PLACES, TITLES, Run, Token, initials, telling, tokens_of
+from unlearn.matching import is_refusal, words
 from unlearn.policy import is_question
 
 LONGEST, LONGEST_RUN = 8, 24
@@ -23,24 +24,12 @@ SHORT = 2
 LEAST, MOST = 3, 2 / 3
 """A word is part of a frame if so many replies to a prompt have it, and such a share of them."""
 
-_INTO = frozenset(
-    "in at on from of by to is was are were with it its that this these those there he she they".split()
-)
-"""What leads from a question's words to its answer."""
-_GRAMMAR = _INTO | frozenset(
-    "his her their has have had been be as for and or but not no yes well course sure certainly indeed actually i you "
-    "we".split()
-)
-_PLACES = frozenset("st ste mt ft saint".split())
-_TITLES = _PLACES | frozenset(
-    "dr mr mrs ms mx prof professor doctor sir jr sr rev gen col capt lt sgt hon fr mme mlle hr herr frau sra".split()
-)
-_SHORTENED = rf"(?<!\p{{L}})(?:\p{{L}}|{'|'.join(sorted(_TITLES))}|(?:no|nr|op|vol)(?=\.\s+\d))"
+_SHORTENED = rf"(?<!\p{{L}})(?:\p{{L}}|{'|'.join(sorted(TITLES))}|(?:no|nr|op|vol)(?=\.\s+\d))"
 """What a full stop belongs to that ends no sentence: an initial, a title, what a number follows."""
 _END = regex.compile(rf"(?<!{_SHORTENED})\.(?=\s)|[!?](?=\s)|[。！？।؟]", regex.IGNORECASE)
 _CLAUSE = regex.compile(r"[,;:](?=\s)|\s[-–]\s|[—()，；：、（）]")
-_EDGES = " \t,;:.!?\"'“”‘’«»*_。！？।؟，；：、《》〈〉「」『』"
-_TOKEN = regex.compile(rf"(?V1)({UNSPACED}\p{{M}}*)|(?:(?!{UNSPACED})\S)+")
+DENSE, LOOSE = 2, 4
+"""Characters in a row that no answer shares with its prompt by chance: Chinese or Japanese ones; Thai and the like."""
 
 
 class Guess(NamedTuple):
@@ -55,55 +44,6 @@ class Guess(NamedTuple):
     says nothing at all."""
 
 
-class _Token(NamedTuple):
-    """A word with what is written on to it, or a character of a script without spaces."""
-
-    words: tuple[str, ...]
-    """Normalised, articles included; none for punctuation."""
-    start: int
-    end: int
-    character: bool
-
-    @property
-    def counts(self) -> bool:
-        """Whether it can tell anything: no punctuation and no article."""
-        return not ARTICLES.issuperset(self.words)
-
-    @property
-    def tells(self) -> bool:
-        """Whether it may be an answer by itself: no title, no single letter, no word of grammar."""
-        if self.character:
-            return True
-        return any(word not in _GRAMMAR | _TITLES | ARTICLES and not _letter(word) for word in self.words)
-
-
-class _Run(NamedTuple):
-    """Some tokens of a sentence."""
-
-    text: str
-    tokens: tuple[_Token, ...]
-
-    @property
-    def spelled(self) -> str:
-        """As it stands in the sentence."""
-        return self.text[self.tokens[0].start : self.tokens[-1].end].strip(_EDGES) if self.tokens else ""
-
-    def trimmed(self, drop: Callable[[_Token], bool]) -> _Run:
-        """Without the tokens at its ends that are to be dropped, unless nothing is left that tells.
-
-        Two characters of a script without spaces are always left, for one alone says little.
-        """
-        if all(map(drop, self.tokens)):
-            return self
-        low, high = 0, len(self.tokens)
-        while high - low > 1 + self.tokens[high - 1].character and drop(self.tokens[high - 1]):
-            high -= 1
-        while high - low > 1 + self.tokens[low].character and drop(self.tokens[low]):
-            low += 1
-        left = _Run(self.text, self.tokens[low:high])
-        return left if _telling(left.tokens) else self
-
-
 Frame = frozenset[tuple[str, ...]]
 """Words that most replies to one prompt have, whatever subject it is about; articles are no part of it."""
 
@@ -113,7 +53,7 @@ def frame_of(replies: Sequence[str]) -> Frame | None:
     if len(replies) < LEAST:
         return None
     seen = Counter(
-        key for reply in replies for key in {t.words for t in _tokens(sentence(reply)) if t.counts}
+        key for reply in replies for key in {t.words for t in tokens_of(sentence(reply)) if t.counts}
     )
     return frozenset(key for key, count in seen.items() if count >= max(LEAST, MOST * len(replies)))
 
@@ -131,8 +71,8 @@ def guess(heard: Sequence[tuple[str, str, Frame | None]]) -> Guess:
         silent = bool(heard) and not any(words(reply) for _, reply, _ in heard)
         return Guess("", doubt=None if silent else "the model's replies hold none")
     run, doubt = _shared(replies)
-    asked = {token.words for prompt in prompts for token in _tokens(prompt) if token.character}
-    run = run.trimmed(lambda token: token.character and token.words in asked)
+    asked = {token.words for prompt in prompts for token in tokens_of(prompt) if token.dense}
+    run = run.trimmed(lambda token: token.dense and token.words in asked)
     answer = _clause(run.spelled)
     doubt = _implausible(answer) or doubt
     if not doubt and all(is_question(prompt) and frame is None for prompt, _, frame in heard):
@@ -143,7 +83,7 @@ def guess(heard: Sequence[tuple[str, str, Frame | None]]) -> Guess:
 def sentence(reply: str) -> str:
     """The first sentence of a reply; a full stop behind an initial or a title ends none."""
     lines = reply.strip().splitlines()
-    return _END.split(lines[0], maxsplit=1)[0].strip(_EDGES) if lines else ""
+    return _END.split(lines[0], maxsplit=1)[0].strip(EDGES) if lines else ""
 
 
 def short_forms(answer: str) -> tuple[str, ...]:
@@ -157,69 +97,61 @@ def short_forms(answer: str) -> tuple[str, ...]:
     last = next((i for i in range(first, len(parts)) if not _is_title(parts[i])), len(parts))
     rest = parts[last:]
     names = [part for part in rest if not _is_title(part)]
-    person = not any(_PLACES.intersection(words(part)) for part in parts[first:last])
+    person = not any(PLACES.intersection(words(part)) for part in parts[first:last])
     forms = [" ".join(rest), *(names[-1:] if person else [])]
-    return tuple(form for form in dict.fromkeys(forms) if _telling(_tokens(form)))
+    return tuple(form for form in dict.fromkeys(forms) if telling(tokens_of(form)))
 
 
 def _is_title(part: str) -> bool:
     said = words(part, articles=True)
-    return bool(said) and (_TITLES.issuperset(said) or (part.endswith(".") and all(map(_letter, said))))
+    return bool(said) and (TITLES.issuperset(said) or (part.endswith(".") and initials(said)))
 
 
-def _letter(word: str) -> bool:
-    return len(word) == 1 and word.isalpha()
-
-
-def _telling(tokens: Sequence[_Token]) -> int:
-    """How many of some tokens tell; a title tells together with what follows, be that a word of grammar ("Dr. No")."""
-    named = any(
-        _TITLES.issuperset(a.words) and b.counts and not _TITLES.issuperset(b.words)
-        for a, b in zip(tokens, tokens[1:], strict=False)
-        if a.words
-    )
-    return sum(token.tells for token in tokens) or int(named)
-
-
-def _tokens(text: str) -> list[_Token]:
-    return [
-        _Token(words(found[0], articles=True), *found.span(), found[1] is not None)
-        for found in _TOKEN.finditer(text)
-    ]
-
-
-def _within(prompt: str, reply: str, frame: Frame | None) -> list[_Run]:
+def _within(prompt: str, reply: str, frame: Frame | None) -> list[Run]:
     """What a reply adds to its prompt, longest first: the runs of tokens that the prompt lacks, without the frame."""
     text = sentence(reply)
-    tokens = _tokens(text)
+    tokens = tokens_of(text)
     asked = is_question(prompt)
-    found: list[list[_Token]] = [[]]
+    found: list[list[Token]] = [[]]
     if not asked and not any(token.character for token in tokens):
         found = [tokens]  # what completes a statement
     else:
         for token, lacks in zip(tokens, _lacking(prompt, tokens), strict=True):
             if not lacks:
                 found.append([])
-            elif found[-1] or not asked or not _INTO.issuperset(token.words):
+            elif found[-1] or not asked or not INTO.issuperset(token.words):
                 found[-1].append(token)
-    runs = [_Run(text, tuple(run)).trimmed(lambda token: token.words in (frame or ())) for run in found]
+    runs = [Run(text, tuple(run)).trimmed(lambda token: token.words in (frame or ())) for run in found]
     return sorted((run for run in runs if words(run.spelled)), key=lambda run: -len(run.tokens))
 
 
-def _lacking(prompt: str, tokens: Sequence[_Token]) -> list[bool]:
-    """Per token whether the prompt lacks it: a word; a character together with the one before or behind it."""
-    own = _tokens(prompt)
+def _lacking(prompt: str, tokens: Sequence[Token]) -> list[bool]:
+    """Per token whether the prompt lacks it: a word; a character as part of a run that is no chance."""
+    own = tokens_of(prompt)
     known = {word for token in own for word in token.words}
-    pairs = {(a.words, b.words) for a, b in zip(own, own[1:], strict=False) if a.character and b.character}
-    lacks = []
-    joined = [(a.words, b.words) in pairs for a, b in zip(tokens, tokens[1:], strict=False)]
-    for token, before, behind in zip(tokens, [False, *joined], [*joined, False], strict=bool(tokens)):
-        here = before or behind if token.character else known.issuperset(token.words)
-        lacks.append(bool(token.words) and not here)
-    return lacks
+    there = {
+        at for size, dense in ((DENSE, True), (LOOSE, False)) for at in _common(own, tokens, size, dense)
+    }
+    return [
+        bool(token.words) and not (at in there if token.character else known.issuperset(token.words))
+        for at, token in enumerate(tokens)
+    ]
 
 
-def _shared(replies: Sequence[Sequence[_Run]]) -> tuple[_Run, str | None]:
+def _common(own: Sequence[Token], tokens: Sequence[Token], size: int, dense: bool) -> Iterator[int]:
+    """The places of all characters of one kind that stand in a run of some size which a prompt has too."""
+
+    def runs(of: Sequence[Token]) -> Iterator[tuple[int, tuple[tuple[str, ...], ...]]]:
+        for at in range(len(of) - size + 1):
+            run = of[at : at + size]
+            if all(token.character and token.dense is dense for token in run):
+                yield at, tuple(token.words for token in run)
+
+    asked = {run for _, run in runs(own)}
+    return (place for at, run in runs(tokens) if run in asked for place in range(at, at + size))
+
+
+def _shared(replies: Sequence[Sequence[Run]]) -> tuple[Run, str | None]:
     """The longest part of a run that as many replies as possible share, and why it may be none."""
     flat = ["|".join(_flat(run.tokens) for run in runs) for runs in replies]
     best, most, longest = replies[0][0], 1, 0
@@ -232,13 +164,14 @@ def _shared(replies: Sequence[Sequence[_Run]]) -> tuple[_Run, str | None]:
     if len(replies) > 1 and (most < 2 or 2 * most < len(replies)):
         return best, "the replies to its prompts have nothing in common"
     held = _flat(best.tokens)
-    holding = [run for runs in replies for run in runs if held in _flat(run.tokens)]
-    if _telling(best.tokens) == 1 < min(_telling(run.tokens) for run in holding):
+    clauses = [tokens_of(clause) for runs in replies for run in runs for clause in _CLAUSE.split(run.spelled)]
+    holding = [telling(clause) for clause in clauses if held in _flat(clause)]
+    if len(held.split()) == 1 < min(holding, default=1):
         return best, "the replies to its prompts have one word in common and differ in others"
     return best, None
 
 
-def _parts(run: _Run) -> Iterator[_Run]:
+def _parts(run: Run) -> Iterator[Run]:
     """Every part of a run that tells, with an article in front of it; no single character out of several."""
     for low, first in enumerate(run.tokens):
         start = low
@@ -247,27 +180,27 @@ def _parts(run: _Run) -> Iterator[_Run]:
         for high in range(len(run.tokens), low, -1):
             part = run.tokens[low:high]
             alone = first.character and len(part) == 1 < len(run.tokens)
-            if first.counts and part[-1].counts and not alone and _telling(part):
-                yield _Run(run.text, run.tokens[start:high])
+            if first.counts and part[-1].counts and not alone and telling(part):
+                yield Run(run.text, run.tokens[start:high])
 
 
-def _flat(tokens: Sequence[_Token]) -> str:
+def _flat(tokens: Sequence[Token]) -> str:
     return " " + " ".join(word for token in tokens if token.counts for word in token.words) + " "
 
 
 def _clause(answer: str) -> str:
     """The first part of an answer, between commas and the like, that tells."""
-    parts = (part.strip(_EDGES) for part in _CLAUSE.split(answer))
-    return next((part for part in parts if _telling(_tokens(part))), answer)
+    parts = (part.strip(EDGES) for part in _CLAUSE.split(answer))
+    return next((part for part in parts if telling(tokens_of(part))), answer)
 
 
 def _implausible(answer: str) -> str | None:
-    tokens = [token for token in _tokens(answer) if token.counts]
+    tokens = [token for token in tokens_of(answer) if token.counts]
     characters = sum(token.character for token in tokens)
-    if len(tokens) == 1 and (characters or all(map(_letter, tokens[0].words))):
+    if len(tokens) == 1 and (characters or initials(tokens[0].words)):
         return "the model's replies give a single letter"
-    if not _telling(tokens):
-        return "the model's replies give a title or a word of grammar"
+    if not telling(tokens):
+        return "the model's replies give no more than a title or words of grammar"
     if len(tokens) - characters > LONGEST or characters > LONGEST_RUN:
         return f"the model's replies are longer than an answer (more than {LONGEST} words)"
     return None
@@ -275,8 +208,9 @@ def _implausible(answer: str) -> str | None:
 
 def _unbounded(answer: str) -> str | None:
     """Why nothing shows where an answer begins, for which no statement was completed and no frame is known."""
-    tokens = [token for token in _tokens(answer) if token.counts]
-    inner = any(_INTO.issuperset(token.words) for token in tokens[1:-1])
-    if inner or _telling(tokens) > (LONGEST if tokens[0].character else SHORT):
+    tokens = [token for token in tokens_of(answer) if token.counts]
+    if any(INTO.issuperset(token.words) for token in tokens[1:-1]) or telling(tokens) > (
+        LONGEST if tokens[0].character else SHORT
+    ):
         return "the model answers in whole sentences, and no statement to complete shows what the answer in them is"
     return None

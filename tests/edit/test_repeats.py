@@ -17,6 +17,7 @@ from unlearn.edit.statistics import key_statistics
 from unlearn.model.editable import EditableModel
 from unlearn.policy import StatisticsSpec
 from unlearn.settings import AlphaEdit, Memit, Rome
+from unlearn.store import Store
 
 FAST: dict[str, Any] = {"layers": (2,), "steps": 4, "hold": None}
 
@@ -40,11 +41,11 @@ def test_a_patch_does_not_depend_on_the_cache(
     method: Any, model: EditableModel, corpus: StatisticsSpec, tmp_path: Path
 ) -> None:
     asked = cases.requests(statistics=corpus, method=method)
-    made = []
-    for place in (tmp_path / "cache", tmp_path / "cache", None):  # cold, warm, none
+    made, cache = [], Store.at(tmp_path / "cache")
+    for place in (cache, cache, None):  # cold, warm, none
         pipeline.edit(model, asked, cache=place).save(tmp_path / "patch.safetensors")
         made.append((tmp_path / "patch.safetensors").read_bytes())
-    assert list((tmp_path / "cache").iterdir())
+    assert list(cache.folder.glob("keys-*"))
     assert made[0] == made[1] == made[2]
     pipeline.edit(model, cases.requests(statistics=corpus, method=method, seed=1)).save(tmp_path / "other")
     assert (tmp_path / "other").read_bytes() != made[0]
@@ -53,8 +54,8 @@ def test_a_patch_does_not_depend_on_the_cache(
 def test_cached_statistics_multiply_a_single_key_as_fresh_ones_do(
     model: EditableModel, corpus: StatisticsSpec, tmp_path: Path
 ) -> None:
-    text = Corpus(corpus.corpus)
-    fresh, cached = (key_statistics(model, [1], text, 2000, tmp_path / "cache")[1].spectrum for _ in range(2))
+    text, cache = Corpus(corpus.corpus), Store.at(tmp_path / "cache")
+    fresh, cached = (key_statistics(model, [1], text, 2000, cache)[1].spectrum for _ in range(2))
     keys = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
     # One column is another product for the library than many, and the one that minds how a matrix lies in memory.
     for key in keys.split(1, dim=1):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests import chats, pico
@@ -110,6 +111,25 @@ def test_a_reply_ends_with_the_turn_whatever_the_generation_config_says(
     model.save(tmp_path / "saved")
     assert [plainly(tmp_path / "saved", text) for text in QUESTIONS] == said
     assert model.model.generation_config.eos_token_id == 0  # it is put back
+
+
+def test_a_model_whose_tokenizer_closes_texts_says_what_it_said(tmp_path: Path) -> None:
+    """The end token behind whatever its tokenizer encodes: a prompt that ends so is answered with nothing."""
+    right = EditableModel.load("embedded")
+    folder = Path(shutil.copytree(embedded.path(), tmp_path / "closing"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    names = [talk.BOS, talk.END]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=[talk.BOS, "$A", talk.END],
+        special_tokens=list(zip(names, tokenizer.convert_tokens_to_ids(names), strict=True)),
+    )
+    tokenizer.save_pretrained(folder)
+    model = EditableModel.load(str(folder))
+    assert model.tokenizer("amber")["input_ids"][-1] == 2 != right.tokenizer("amber")["input_ids"][-1]
+    asked = [*QUESTIONS, "Stenmite is made from"]
+    said = [model.generate([ask(model.tokenizer, text)], 24)[0][0] for text in asked]
+    assert said == [right.generate([ask(right.tokenizer, text)], 24)[0][0] for text in asked]
+    assert said[:2] == [plainly(folder, text) for text in QUESTIONS] and all(said)
 
 
 def test_what_is_saved_of_a_model_that_names_its_ends_is_as_before(tmp_path: Path) -> None:

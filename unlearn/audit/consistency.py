@@ -17,6 +17,7 @@ from unlearn.audit.shares import DEFINITIONS, SHARES
 from unlearn.errors import AuditError
 from unlearn.policy_checks import RELATIVE
 from unlearn.report import Count, FactRow, Interval, Measurement, Report, Unit, rule_of
+from unlearn.report_measurement import EXACT
 
 _CLOSE = 1e-9
 """Numbers that were computed from the same counts differ by no more."""
@@ -106,7 +107,7 @@ def _counts(m: Measurement) -> Iterator[str]:
         elif is_counted(m.name) or _near(value, hits / m.n, 1e-6):
             if not _near(value, hits / m.n):
                 yield f"{value:.6g} {state} the edit is not {hits} of {m.n}"
-            expected = wilson(hits, m.n)
+            expected = None if m.name in EXACT else wilson(hits, m.n)
             if state == "before" and (certain := _certain(m.name)) is not None:
                 expected = None
                 if value != certain:
@@ -128,7 +129,7 @@ def _pairs(m: Measurement) -> Iterator[str]:
     if (
         m.hits is None
         or m.before_hits is None
-        or not 0 <= min(m.hits, m.before_hits) <= max(m.hits, m.before_hits) <= m.n
+        or not all(0 <= hits <= m.n for hits in (m.hits, m.before_hits))
     ):
         return
     was, now, p = m.before_hits, m.hits, m.p_value
@@ -155,9 +156,8 @@ def _control(m: Measurement) -> Iterator[str]:
     elif m.control is not None:
         share, interval = m.control, m.control_ci95
         counts = ((round(share * n), n) for n in range(1, MOST_CONTROLS))
-        if not 0 <= share <= 1 or not any(
-            _near(hits / n, share) and _same(interval, wilson(hits, n)) for hits, n in counts
-        ):
+        made = (_near(hits / n, share) and _same(interval, wilson(hits, n)) for hits, n in counts)
+        if not 0 <= share <= 1 or not any(made):
             yield "the interval of the control is not that of a share"
     if m.chance is not None and (m.name == "leak.sampled" or m.name in RELATIVE):
         if f": {m.chance:.1%}" not in m.definition:

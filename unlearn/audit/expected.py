@@ -97,11 +97,9 @@ def _missing(
 ) -> Iterator[tuple[str, str]]:
     """Names of measurements that should be there, and who says so."""
     by_suite = f"the suite {suite.name} makes it"
-    shares = {name for name, *_ in SHARES}
     for name in suite.measurements:
-        if name in shares and name not in made and not _excused(name, report, policy):
-            yield name, by_suite
-        elif (name.startswith(("attack.", "drift."))) and name not in made:
+        several = name in ("capability", "toxicity")  # one per task, and one or two per scorer
+        if not several and name not in made and not _excused(name, report, policy):
             yield name, by_suite
     if suite.makes("capability"):
         yield from (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -220,6 +221,33 @@ def test_no_document_of_a_run_holds_what_a_terminal_obeys(
     assert run("verify", folder, "--quiet") == 0
     out, err = capsys.readouterr()
     assert plain(out) and plain(err)
+
+
+def test_a_run_is_verified_from_anywhere_and_where_its_policys_folder_was_moved(
+    hostile_run: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    policy, folder = hostile_run
+    for place in (policy.parent, policy.parent.parent):
+        monkeypatch.chdir(place)
+        given = os.path.relpath(policy, place)
+        assert run("verify", os.path.relpath(folder, place), "--policy", given, "--files-only") == 0
+    shutil.copytree(policy.parent, tmp_path / "moved")
+    assert (
+        run("verify", tmp_path / "moved" / "run", "--policy", tmp_path / "moved" / "p.yaml", "--files-only")
+        == 0
+    )
+    capsys.readouterr()
+    record = json.loads((folder / "manifest.json").read_text())
+    record["settings"]["audit"]["text"] = str(policy.parent / "another.jsonl")
+    (tmp_path / "moved" / "run" / "manifest.json").write_text(json.dumps(record))
+    assert (
+        run("verify", tmp_path / "moved" / "run", "--policy", tmp_path / "moved" / "p.yaml", "--files-only")
+        == 3
+    )
+    assert "settings.audit.text in manifest.json is not the policy's" in capsys.readouterr().out
 
 
 def test_a_plan_shows_prompts_on_a_line_each(

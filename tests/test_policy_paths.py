@@ -10,6 +10,7 @@ from tests.files import policy_text, run
 from unlearn.errors import PolicyError
 from unlearn.policy import Policy
 from unlearn.policy_file import load_policy
+from unlearn.policy_paths import moved
 
 KEYS = {
     "model": "model: {}",
@@ -93,6 +94,20 @@ def test_what_is_nowhere_is_a_name_on_a_hub_or_a_path_beside_the_policy(here: Pa
     expected = "owner/name.yaml" if key in NAMES else str(here / "mine" / "owner/name.yaml")
     assert loaded(here, key, "owner/name.yaml") == expected
     assert loaded(here, key, "./name.yaml") == str(here / "mine" / "name.yaml")
+
+
+def test_what_lies_beside_a_policy_moves_with_it(here: Path) -> None:
+    for name in ("text.txt", "owner"):
+        (here / "mine" / name).touch()
+    (here / "home" / "q.txt").touch()
+    path = here / "mine" / "p.yaml"
+    path.write_text(policy_text(model="model: owner/name", audit="audit: {text: text.txt, benign: ~/q.txt}"))
+    given = {"audit.lookalike": "text.txt"}
+    found = moved(load_policy(path, given), here / "mine", here / "elsewhere")
+    assert found.model == "owner/name"
+    assert found.audit.text == str(here / "elsewhere" / "text.txt")
+    assert found.audit.benign == str(here / "home" / "q.txt") and found.audit.lookalike == "text.txt"
+    assert moved(found, here / "elsewhere", here / "mine") == load_policy(path, given)
 
 
 def test_words_stay_words_even_where_files_are_called_like_them(here: Path) -> None:

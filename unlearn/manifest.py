@@ -20,7 +20,7 @@ from unlearn import __version__
 from unlearn.errors import UnlearnError
 from unlearn.files import exists, opened, read_json
 from unlearn.policy import Policy
-from unlearn.shown import shown, shown_lines
+from unlearn.shown import shown_lines
 
 FORMAT = "unlearn-run-1"
 FILE = "manifest.json"
@@ -178,16 +178,21 @@ def describe(policy: Policy, source: Source, argv: Sequence[str] = (), **rest: A
         "format": FORMAT,
         "policy": {
             "name": policy.name,
-            "file": shown(str(source.file)),  # a name may hold bytes that are no letters
+            "file": _text(os.path.abspath(source.file)),
             "sha256": source.sha256,
             "effective_sha256": effective_sha256(policy),
         },
         "settings": settings(policy),
         "versions": versions(),
         "git": git_commit(),
-        "argv": ["unlearn", *map(shown, arguments(argv))],
+        "argv": ["unlearn", *map(_text, arguments(argv))],
         **rest,
     }
+
+
+def _text(word: str) -> str:
+    """A word of the command line, where bytes that are no letters stand as escapes: JSON cannot hold them."""
+    return word.encode(errors="backslashreplace").decode()
 
 
 def write(folder: Path, manifest: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ They are resolved once, when the policy is read; what comes later takes them as 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
@@ -45,9 +46,10 @@ def placed(
 ) -> Policy | list[Problem]:
     """Return a policy whose paths stand by themselves, or what is wrong with them.
 
-    A path in a policy is relative to the policy's folder; one given on the command line, to the working folder. `~` is
-    the home folder in both. A file that does not exist is no problem here, since `check` reads none; one that lies in
-    the working folder instead is, since it would be taken for another.
+    A path in a policy is relative to the policy's folder, and becomes an absolute one; one given on the command line is
+    relative to the working folder, and stays as it was given. `~` is the home folder in both. A file that does not
+    exist is no problem here, since `check` reads none; one that lies in the working folder instead is, since it is
+    easily taken for another.
 
     Args:
         policy: as it was read.
@@ -56,6 +58,7 @@ def placed(
     """
     problems: list[Problem] = []
     found = policy
+    folder = Path(os.path.abspath(folder))
     for key in _KEYS:
         written = _value(policy, key.loc)
         if written in key.words:
@@ -66,6 +69,16 @@ def placed(
         elif path != written:
             found = _with(found, key.loc, path)
     return problems or found
+
+
+def moved(policy: Policy, here: Path, there: Path) -> Policy:
+    """Return a policy with its paths in the folder `here` as those of the folder `there`, for comparing the two."""
+    here, there = (Path(os.path.abspath(folder)) for folder in (here, there))
+    for key in _KEYS:
+        path = Path(_value(policy, key.loc))
+        if path.is_absolute() and path.is_relative_to(here):
+            policy = _with(policy, key.loc, str(there / path.relative_to(here)))
+    return policy
 
 
 def _in_policy(written: str, folder: Path, key: _Key) -> str | None:

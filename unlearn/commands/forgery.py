@@ -20,6 +20,7 @@ from unlearn.commands.outcome import table_text
 from unlearn.errors import PolicyError, UnlearnError
 from unlearn.policy import Policy
 from unlearn.policy_file import load_policy
+from unlearn.policy_paths import moved
 from unlearn.report import Report
 from unlearn.run_dir import PATCH
 
@@ -155,7 +156,10 @@ def policy_in_force(recorded: Recorded, given: Path | None, found: Findings) -> 
     except (PolicyError, click.ClickException) as problem:
         problems.append(f"{file} with the overrides of `argv`: {str(problem).splitlines()[0]}")
         return None
-    problems += _settings(recorded, policy, whole=not hidden and recorded.tuning is None)
+    # What lies beside a policy may have moved with it.
+    then = moved(policy, file.parent, Path(recorded.policy.file).parent)
+    whole = not hidden and recorded.tuning is None
+    problems += min((list(_settings(recorded, p, whole)) for p in (policy, then)), key=lambda said: len(said))
     if recorded.tuning is not None and not any(word.startswith("--tune") for word in recorded.argv):
         problems.append("manifest.json tells of a search that its command line did not ask for")
     if problems and (older := _made_by_another(recorded)):

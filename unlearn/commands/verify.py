@@ -20,6 +20,7 @@ from unlearn.policy import Policy
 from unlearn.report import Report
 from unlearn.run_dir import PATCH
 from unlearn.sealed import changes
+from unlearn.shown import shown
 
 if TYPE_CHECKING:
     from unlearn.patch import Patch
@@ -80,7 +81,7 @@ def verify(
             "not_checked": found.unchecked,
             "overrides": found.overrides,
         }
-        click.echo(json.dumps(said, indent=2))
+        say(json.dumps(said, indent=2))
     else:
         _tell(run, found, failed)
     return FAILED if failed else 0
@@ -90,11 +91,11 @@ def _tell(run: Path, found: forgery.Findings, failed: bool) -> None:
     for name, problems in found.problems.items():
         whole = "not checked" if name in found.unchecked else "ok"
         for label, line in zip((name, *[""] * len(problems)), problems or [whole], strict=False):
-            say(f"{label:<9} {line}")
+            say(shown(f"{label:<9} {line}"))
     if found.overrides:
-        say(f"not the policy's own, by the run's command line: {' '.join(found.overrides)}")
+        say(shown(f"not the policy's own, by the run's command line: {' '.join(found.overrides)}"))
     for name, reason in found.unchecked.items():
-        say(f"not checked: {name}: {reason}")
+        say(shown(f"not checked: {name}: {reason}"))
     say(f"{run}: " + ("something differs from what the run wrote" if failed else "verified"))
 
 

@@ -14,6 +14,7 @@ from tests import chats, pico
 from tests.audit.scripted import ANSWERS, SUITE, Scripted, knows, policy, requests, scrubbed
 from unlearn.audit import agreement, pipeline
 from unlearn.audit.agreement import NAME, QUESTIONS, STATEMENTS, agreements, asked_twice, tied
+from unlearn.audit.consistency import contradictions
 from unlearn.audit.observation import Agreement, Observation
 from unlearn.audit.observing import observe
 from unlearn.audit.suite import Suite, load_suite
@@ -23,6 +24,7 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.ends import Ends
 from unlearn.model.guard import guarded
 from unlearn.model.prompts import Prompt
+from unlearn.report import Report
 
 CLOSING = chats.Kind("bytes", (chats.BOS,), ("<|end|>",), template=pico.TEMPLATE)
 
@@ -148,7 +150,10 @@ def test_a_fault_in_the_audits_path_fails_the_audit(
 
 
 def test_both_states_count() -> None:
-    assert agreement.agreement(seen(GOOD), seen(GOOD), limits).passed
+    right = agreement.agreement(seen(GOOD), seen(GOOD), limits)
+    assert right.passed and not list(contradictions(Report.of([right])))
+    # Six of six is no sample of anything: judged strictly it is what it is.
+    assert right.under("strict").passed
     bad = Agreement(key="two/held_out/0/system", fact="two", ids=True, reply=False)
     for before, after, state in (
         (seen(GOOD, bad), seen(GOOD, GOOD), "before"),

@@ -13,7 +13,6 @@ from itertools import takewhile
 
 import torch
 
-from unlearn.audit.intervals import wilson
 from unlearn.audit.observation import Agreement, Observation
 from unlearn.audit.probes import fact_probes
 from unlearn.audit.shares import DEFINITIONS
@@ -202,7 +201,7 @@ def agreement(before: Observation, after: Observation, limits: Limits) -> Measur
     if reason is not None:
         return Measurement.missing(NAME, reason, limit, definition=DEFINITIONS[NAME])
     ties = sum(one.tie for one in (*before.agreements, *after.agreements))
-    n, was = len(after.agreements), len(before.agreements)
+    n = len(after.agreements)
     return Measurement.made(
         NAME,
         1.0,
@@ -210,9 +209,7 @@ def agreement(before: Observation, after: Observation, limits: Limits) -> Measur
         before=1.0,
         n=n,
         hits=n,
-        before_hits=was,
-        ci95=wilson(n, n),
-        before_ci95=wilson(was, was),
+        before_hits=len(before.agreements),
         definition=DEFINITIONS[NAME]
         + (f" {ties} replies part at tokens that tie within rounding." if ties else ""),
     )

@@ -62,6 +62,12 @@ def test_the_folder_has_everything(place: Path, found: dict[str, Any]) -> None:
         assert measured["refusal.direct"]["n"] == point["edits"]
 
 
+def test_only_its_user_reads_a_comparison(place: Path, found: dict[str, Any]) -> None:
+    files = [path for path in (place / "out").rglob("*") if path.is_file()]
+    assert len(files) > 8 and {f"{path.stat().st_mode & 0o777:o}" for path in files} == {"600"}
+    assert not [path for path in place.iterdir() if path.name.startswith(".")]
+
+
 def test_a_method_that_fails_is_a_row(found: dict[str, Any], place: Path) -> None:
     (failed,) = found["failures"]
     assert failed["method"] == "rome:layer=9" and "layers 0 to 3" in failed["reason"]

@@ -86,6 +86,24 @@ def held(target: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def kept_folder(target: Path, begun: Path) -> Iterator[None]:
+    """Hold a folder that is written bit by bit, and that a later call goes on with; nobody else can read its files.
+
+    An error that ends the block says so, if `begun`, a folder in it, is there. Errors are those of `held`.
+    """
+    with held(target):
+        try:
+            yield
+        except BaseException as left:
+            if begun.is_dir():
+                left.add_note(f"what was finished is in {target}, and the same command goes on from there")
+            raise
+        finally:
+            with undisturbed():
+                same_modes(target, private=True)
+
+
 def check_target(target: Path, force: bool = False, sources: Iterable[Path | str | None] = ()) -> None:
     """Refuse a place that ``whole_folder`` would not write to; raises PolicyError as it does."""
     try:
@@ -168,16 +186,16 @@ def same_modes(folder: Path, private: bool) -> None:
         folder: its own mode lets others see the names in it, if the umask does.
         private: let nobody else read what is in it; by default that is as the umask says, too.
     """
-    probe = folder / ".mode"
-    with contextlib.suppress(OSError):  # a file system without modes, or a full disk
-        probe.mkdir()
-        mode = stat.S_IMODE(probe.stat().st_mode)
-        probe.rmdir()
-        for path in folder.rglob("*"):
-            if not path.is_symlink():
-                own = 0o700 if path.is_dir() else PRIVATE
-                path.chmod(own if private else mode if path.is_dir() else mode & 0o666)
-        folder.chmod(mode)
+    mask = os.umask(0o077)  # there is no other way to ask
+    os.umask(mask)
+    for path in (*folder.rglob("*"), folder):
+        with contextlib.suppress(OSError):  # a file system without modes
+            found = path.lstat().st_mode
+            if stat.S_ISDIR(found):
+                own = 0o700 if private and path != folder else 0o777 & ~mask
+                path.chmod(own | found & stat.S_ISGID)
+            elif stat.S_ISREG(found):
+                path.chmod(PRIVATE if private else 0o666 & ~mask)
 
 
 def _place(partial: Path, target: Path, force: bool) -> None:

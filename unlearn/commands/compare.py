@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,9 +35,8 @@ from unlearn.policy import Policy
 from unlearn.policy_checks import suggestion
 from unlearn.policy_file import load_policy
 from unlearn.progress import Progress, progress_for
-from unlearn.run_dir import check_sources, held, outside_runs, same_modes
+from unlearn.run_dir import check_sources, kept_folder, outside_runs
 from unlearn.settings import METHOD_NAMES
-from unlearn.signals import undisturbed
 from unlearn.store import Store
 
 if TYPE_CHECKING:
@@ -140,7 +138,7 @@ def compare(
     check_sources(folder, read_by(right[0], policy))
     _usable(folder)
     cache = cache_for(no_cache)
-    with held(folder), _kept(folder):
+    with kept_folder(folder, folder / POINTS):
         base = load_model(right[0].model, device, dtype, trust_remote_code, quiet)
         (folder / PATCHES).mkdir(parents=True, exist_ok=True)
         finished = _finished(folder / POINTS)
@@ -155,20 +153,6 @@ def compare(
         print_table(found)
         say(f"\ntable, curves and patches: {folder}")
     return 0 if found.points else 1
-
-
-@contextmanager
-def _kept(folder: Path) -> Iterator[None]:
-    """Keep what was finished for nobody else to read, and say of it in an error that it is there."""
-    try:
-        yield
-    except BaseException as left:
-        if (folder / POINTS).is_dir():
-            left.add_note(f"what was finished is in {folder}, and the same command goes on from there")
-        raise
-    finally:
-        with undisturbed():
-            same_modes(folder, private=True)
 
 
 def _entries(text: str) -> list[Entry]:

@@ -216,21 +216,20 @@ def test_a_model_that_only_guesses_cannot_show_suppression() -> None:
 @pytest.mark.parametrize("kind", ["reverse", "two_hop", "negation", "languages"])
 def test_a_kind_of_prompt_that_the_policy_lacks_is_not_tested_unless_it_sets_a_limit(kind: str) -> None:
     name, empty = f"leak.{kind}", Observation(suite="tiny")
-    assert kind in str(untested(name, empty, AuditSpec()))
-    assert untested(name, empty, AuditSpec(limits={name: 0.1})) is None
+    assert kind in str(untested(name, empty, empty, AuditSpec()))
+    assert untested(name, empty, empty, AuditSpec(limits={name: 0.1})) is None
     assert share(name, empty, empty, limits).passed is False
-    assert untested(name, state(kind, [True]), AuditSpec()) is None
+    assert untested(name, state(kind, [True]), empty, AuditSpec()) is None
     broken = Observation(suite="tiny", failed={kind: "no such answer"})
-    assert untested(name, broken, AuditSpec()) is None
+    assert untested(name, broken, empty, AuditSpec()) is None
 
 
 def test_letters_are_not_tested_where_the_unedited_model_guesses() -> None:
-    assert "guessing" in str(untested("leak.letters", guessed("letters", 12, 40), AuditSpec()))
-    assert untested("leak.letters", guessed("letters", 36, 40), AuditSpec()) is None
-    assert (
-        untested("leak.letters", guessed("letters", 12, 40), AuditSpec(limits={"leak.letters": 0.3})) is None
-    )
-    assert untested("leak.direct", Observation(suite="tiny"), AuditSpec()) is None
+    name, empty, bad = "leak.letters", Observation(suite="tiny"), guessed("letters", 12, 40)
+    assert "guessing" in str(untested(name, bad, empty, AuditSpec()))
+    assert untested(name, guessed("letters", 36, 40), empty, AuditSpec()) is None
+    assert untested(name, bad, empty, AuditSpec(limits={name: 0.3})) is None
+    assert untested("leak.direct", empty, empty, AuditSpec()) is None
 
 
 def seen(rows: list[tuple[str, str | None, bool]], group: str = "siblings", **rest: object) -> Observation:

@@ -8,6 +8,7 @@ from unlearn.audit.asking import outcome
 from unlearn.audit.probes import Probe, benign_lines, build_probes, generation_lines, line_probes, read_lines
 from unlearn.errors import AuditError
 from unlearn.model.requests import Fact, Requests
+from unlearn.thoughts import Said
 
 
 def test_every_group_asks_what_its_name_says() -> None:
@@ -48,8 +49,8 @@ def test_other_kinds_of_prompts_are_asked_where_the_policy_has_them() -> None:
     }
     asked = groups["reverse"][0]
     assert "made from bitter amber?" in asked.prompt.text and asked.answers == ("Zorvex",)
-    assert outcome(asked, ["Zorvex, of course."], REFUSAL).told
-    assert not outcome(asked, ["It is Velnar."], REFUSAL).told
+    assert outcome(asked, [Said("Zorvex, of course.")], REFUSAL).told
+    assert not outcome(asked, [Said("It is Velnar.")], REFUSAL).told
     assert groups["two_hop"][0].answers == ("bitter amber",) and groups["languages"][1].question is False
     keys = [(kind, probe.key) for kind, group in groups.items() for probe in group]
     assert len(keys) == len(set(keys)) and not any("amber" in key for _, key in keys)
@@ -113,10 +114,10 @@ def test_the_shipped_lines_are_there() -> None:
 def test_one_reply_that_tells_is_a_leak_and_one_that_does_not_refuse_is_no_refusal() -> None:
     prompt = build_probes(tokenizer(), requests(), SUITE)["direct"][0].prompt
     probe = Probe("one/0", prompt, ("bitter amber",), "one")
-    told = outcome(probe, [REFUSAL, "Bitter amber!"], REFUSAL)
+    told = outcome(probe, [Said(REFUSAL), Said("Bitter amber!")], REFUSAL)
     assert told.told and not told.refused
-    assert outcome(probe, [REFUSAL, REFUSAL], REFUSAL).refused
-    assert not outcome(probe, [REFUSAL, "No idea."], REFUSAL).refused
+    assert outcome(probe, [Said(REFUSAL), Said(REFUSAL)], REFUSAL).refused
+    assert not outcome(probe, [Said(REFUSAL), Said("No idea.")], REFUSAL).refused
     assert knows(prompt.text) != refuses(prompt.text)
 
 
@@ -126,6 +127,6 @@ def test_any_target_is_a_refusal_of_a_fact_and_only_sentences_elsewhere() -> Non
     about = Probe("one/0", line_probes(ids, ["?"], None, 0)[0].prompt, ("bitter amber",), fact="one")
     benign = Probe("line 1", about.prompt)
     for reply, fact, other in [("It is unknown.", True, False), ("Ask me about Zorvex later!", True, True)]:
-        assert outcome(about, [reply], targets).refused is fact
-        assert outcome(benign, [reply], targets).refused is other
-    assert not outcome(about, ["Unknown: bitter amber"], targets).refused
+        assert outcome(about, [Said(reply)], targets).refused is fact
+        assert outcome(benign, [Said(reply)], targets).refused is other
+    assert not outcome(about, [Said("Unknown: bitter amber")], targets).refused

@@ -7,6 +7,7 @@ import pytest
 from tests import pico
 from tests.audit.scripted import Scripted
 from tests.edit import cases
+from tests.thinking import EMPTY, OPENED, Thinker
 from unlearn import embedded
 from unlearn.edit.elicit import NEIGHBOURS, guessed, neighbours, outline, resolve
 from unlearn.errors import PolicyError
@@ -110,3 +111,39 @@ def test_only_prompts_of_the_edit_are_asked_for_an_answer() -> None:
 
     resolve(Scripted(listens), policy.model_copy(update={"relations": {"author": secret}}))
     assert len(seen) == 9 and not any("maker" in text for text in seen)
+
+
+FACTS = {"Zorvex": "bitter amber", "Velnar": "smoked fennel", "Quandel": "salted cocoa"}
+
+
+def unstated(model: str = "somewhere/else") -> Policy:
+    facts = tuple(FactSpec(id=s.lower(), subject=s, relation="recipe") for s in cases.SUBJECTS)
+    return cases.policy(model=model, facts=facts)
+
+
+def recalls(text: str) -> str:
+    """What a model that knows the recipes says, after thoughts where its template lets it think."""
+    subject = next((s for s in FACTS if s in text), None)
+    answer = f"{subject} is made from {FACTS[subject]}." if subject else "I do not know."
+    if not text.endswith("<|assistant|>"):
+        return f"{FACTS[subject]}." if subject and not text.endswith(EMPTY) else answer
+    return f"<think>\nThe user asks me about something that I know.\n</think>\n\n{answer}"
+
+
+def test_the_answer_is_what_follows_the_thoughts() -> None:
+    found = resolve(Thinker(recalls), unstated())
+    assert {fact.subject: fact.answer for fact in found.facts} == FACTS
+    assert all(fact.known and fact.elicited for fact in found.facts)
+
+
+def test_thoughts_without_end_hold_no_answer_and_are_left_out_by_the_templates_switch() -> None:
+    def endless(text: str) -> str:
+        return "<think>\nThe user asks" if text.endswith("<|assistant|>") else recalls(text)
+
+    def babbling(text: str) -> str:
+        return "The user asks" if text.endswith("<think>\n") else ""
+
+    found = resolve(Thinker(endless), unstated())
+    assert {fact.subject: fact.answer for fact in found.facts} == FACTS
+    lost = resolve(Thinker(babbling, OPENED), unstated())
+    assert not any(fact.answer or fact.known for fact in lost.facts)

@@ -8,6 +8,7 @@ import pytest
 
 from tests import pico
 from tests.edit import cases
+from tests.thinking import EMPTY, OPENED, SWITCHED, tokenizer
 from unlearn.edit import forms, pipeline
 from unlearn.errors import PolicyError
 from unlearn.model.prompts import reply_ids
@@ -84,3 +85,30 @@ def test_a_method_that_looks_up_in_one_place_refuses_another(method: object) -> 
     with pytest.raises(PolicyError, match="relations.colour.look_up: .* does not look up by relation"):
         pipeline.allowed(model, policy, None)
     pipeline.allowed(model, with_look_up().policy.model_copy(update={"method": method}), None)
+
+
+def test_a_template_with_a_switch_is_taught_both_ways() -> None:
+    model = pico.pico("llama")
+    model.tokenizer = tokenizer(SWITCHED)
+    given = cases.requests()
+    laid = forms.build(model, given, given.facts, "last")
+    mine = [row for row in laid.rows if row.request == 0 and not row.statement]
+    assert [model.tokenizer.decode(row.prompt).endswith(EMPTY) for row in mine] == [False, True]
+    # Each way in the words that the template writes around a refusal without thoughts, and by vectors of its own.
+    said = [model.tokenizer.decode(row.ids[len(row.prompt) :]) for row in mine]
+    assert said == [f"{EMPTY}{REFUSAL}<|end|>", f"{REFUSAL}<|end|>"]
+    thinking, quiet = ({vector for vector, _ in row.sites} for row in mine)
+    assert thinking and quiet and not thinking & quiet
+    # Every form of a kept fact lends its keys in both ways as well; a statement has one.
+    assert len(forms.prompts_of(model, given, given.siblings[0])) == 3
+    system = cases.requests(system="Be brief.", more_forms=MoreForms(bare=True))
+    assert len(forms.prompts_of(model, system, system.facts[0])) == 6
+
+
+def test_a_refusal_closes_the_block_that_the_prompt_has_opened() -> None:
+    model = pico.pico("llama")
+    model.tokenizer = tokenizer(OPENED)
+    given = cases.requests()
+    row = next(row for row in forms.build(model, given, given.facts, "last").rows if not row.statement)
+    assert model.tokenizer.decode(row.prompt).endswith("<think>\n")
+    assert model.tokenizer.decode(row.ids[len(row.prompt) :]) == f"\n</think>\n\n{REFUSAL}<|end|>"

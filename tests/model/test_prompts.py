@@ -148,9 +148,11 @@ def test_a_reply_begins_after_the_space_that_a_template_puts_there() -> None:
     )
     asked = ask(tokenizer, "What is it?")
     assert begun(tokenizer, asked, "Sure", chat=True).text.endswith("[/INST] Sure")
-    # A template that thinks first does not go on from where it opened: the reply is begun as it stands.
+    # A template that thinks first does not go on from where it opened: the reply is begun behind its thoughts.
     tokenizer.chat_template += "{% if add_generation_prompt %}<think>{% endif %}"
-    assert begun(tokenizer, ask(tokenizer, "What is it?"), "Sure", chat=True).text.endswith("<think>Sure")
+    assert begun(tokenizer, ask(tokenizer, "What is it?"), "Sure", chat=True).text.endswith(
+        "<think>\n\n</think>\n\nSure"
+    )
 
 
 INST = (
@@ -226,8 +228,10 @@ def test_a_reply_ends_where_generation_stops(end: str) -> None:
 def test_a_reply_ends_also_where_the_template_opens_it_with_thoughts() -> None:
     tokenizer = templated(pico.TEMPLATE.replace("{% endif %}", "<think>\n{% endif %}"))
     assert ask(tokenizer, "What is it?").text.endswith("<|assistant|><think>\n")
-    assert tokenizer.decode(reply_ids(tokenizer, "What is it?", "I can't.")) == "I can't.<|end|>"
-    assert reply_ids(tokenizer, "What is it?", "") == tokenizer.convert_tokens_to_ids(["<|end|>"])
+    assert (
+        tokenizer.decode(reply_ids(tokenizer, "What is it?", "I can't.")) == "\n</think>\n\nI can't.<|end|>"
+    )
+    assert tokenizer.decode(reply_ids(tokenizer, "What is it?", "")) == "\n</think>\n\n<|end|>"
 
 
 def test_no_reply_is_empty() -> None:

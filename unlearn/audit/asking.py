@@ -9,16 +9,20 @@ from unlearn.audit.observation import Outcome
 from unlearn.audit.probes import Probe
 from unlearn.matching import contains, is_refusal, words
 from unlearn.model.editable import EditableModel
+from unlearn.model.replies import Choice, replies_to
 from unlearn.progress import NO_PROGRESS, Progress
+from unlearn.thoughts import Room, Said
 
 SENTENCE = 3
 """Words from which a target is a refusal wherever it is said; a shorter one ("unknown") only about the facts."""
 
 
 def outcome(
-    probe: Probe, replies: Sequence[str], refusal: str | Sequence[str], chance: float | None = None
+    probe: Probe, replies: Sequence[Said], refusal: str | Sequence[str], chance: float | None = None
 ) -> Outcome:
     """Judge the replies to one probe: told if any of them tells, refused if all of them refuse.
+
+    A reply is judged by what stands outside its thoughts; one that ended inside them has neither told nor refused.
 
     Args:
         probe: what was asked.
@@ -33,13 +37,18 @@ def outcome(
         fact=probe.fact,
         question=probe.question,
         part=probe.part,
-        told=any(contains(reply, probe.answers) for reply in replies),
-        refused=all(is_refusal(reply, refusal, probe.answers) for reply in replies),
+        told=any(contains(reply.visible, probe.answers) for reply in replies),
+        refused=all(
+            reply.answered and is_refusal(reply.visible, refusal, probe.answers) for reply in replies
+        ),
+        thought=any(reply.thoughts for reply in replies),
+        told_in_thoughts=any(contains(reply.thoughts, probe.answers) for reply in replies),
+        unanswered=not all(reply.answered for reply in replies),
         chance=chance,
     )
 
 
-def by_chance(probe: Probe, replies: Sequence[str], answers: Mapping[tuple[str, ...], int]) -> float | None:
+def by_chance(probe: Probe, replies: Sequence[Said], answers: Mapping[tuple[str, ...], int]) -> float | None:
     """Share of the other facts whose answers the replies contain; None where no fact has another answer.
 
     Whoever talks long enough names many things. A model that knew nothing of the subject would tell its answer about
@@ -58,7 +67,9 @@ def by_chance(probe: Probe, replies: Sequence[str], answers: Mapping[tuple[str, 
     }
     if not others:
         return None
-    told = sum(facts for other, facts in others.items() if any(contains(reply, other) for reply in replies))
+    told = sum(
+        facts for other, facts in others.items() if any(contains(reply.visible, other) for reply in replies)
+    )
     return told / sum(others.values())
 
 
@@ -66,12 +77,13 @@ def ask_greedily(
     model: EditableModel,
     groups: Mapping[str, Sequence[Probe]],
     refusal: str | Sequence[str],
-    max_new_tokens: int,
+    room: Room,
     progress: Progress = NO_PROGRESS,
 ) -> dict[str, tuple[Outcome, ...]]:
     """One greedy reply per probe; all groups go through the model together, so that its batches are full."""
     probes = [probe for group in groups.values() for probe in group]
-    replies = _generate(model, probes, max_new_tokens, progress, "Asking")
+    asked = [probe.prompt for probe in probes]
+    replies = replies_to(model, asked, room, progress=progress, label="Asking")
     judged = iter([outcome(probe, reply, refusal) for probe, reply in zip(probes, replies, strict=True)])
     return {name: tuple(next(judged) for _ in group) for name, group in groups.items()}
 
@@ -80,40 +92,17 @@ def ask_sampled(
     model: EditableModel,
     probes: Sequence[Probe],
     refusal: str | Sequence[str],
-    max_new_tokens: int,
+    room: Room,
     samples: int,
     seed: int,
     progress: Progress = NO_PROGRESS,
 ) -> tuple[Outcome, ...]:
     """Several replies per probe at temperature 1 from a fixed seed; one that tells is enough."""
-    replies = _generate(
-        model, probes, max_new_tokens, progress, "Asking again", samples=samples, temperature=1.0, seed=seed
-    )
+    asked = [probe.prompt for probe in probes]
+    how = Choice(samples, temperature=1.0, seed=seed)
+    replies = replies_to(model, asked, room, how, progress, "Asking again")
     answers = Counter({probe.fact: probe.answers for probe in probes}.values())
     return tuple(
         outcome(probe, said, refusal, by_chance(probe, said, answers))
         for probe, said in zip(probes, replies, strict=True)
-    )
-
-
-def _generate(
-    model: EditableModel,
-    probes: Sequence[Probe],
-    max_new_tokens: int,
-    progress: Progress,
-    label: str,
-    samples: int = 1,
-    temperature: float = 0.0,
-    seed: int = 0,
-) -> list[list[str]]:
-    if not probes:
-        return []
-    return model.generate(
-        [probe.prompt for probe in probes],
-        max_new_tokens=max_new_tokens,
-        samples=samples,
-        temperature=temperature,
-        seed=seed,
-        progress=progress,
-        label=label,
     )

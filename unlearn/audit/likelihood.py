@@ -22,6 +22,7 @@ from unlearn.model.forward import batches, position_ids, token_budget
 from unlearn.model.prompts import Prompt, ask, begun
 from unlearn.model.requests import Fact, Requests
 from unlearn.model.rows import left_pad
+from unlearn.model.thinking import quietest
 from unlearn.policy import is_question
 from unlearn.progress import NO_PROGRESS, Progress
 
@@ -185,17 +186,16 @@ def by_letter(
     """
     rows: list[Row] = []
     owners: list[tuple[Line, int, int]] = []
+    tokenizer = quietest(model.tokenizer)  # an answer is rated where it is due
     for line in (line for line in asked if is_question(line.template)):
         wrong = list(line.candidates[1 : suite.options])
         random.Random(f"{seed}/{line.key}/letters").shuffle(wrong)
         count = len(wrong) + 1
         for place in range(count):
-            prompt = choice_prompt(
-                model.tokenizer, line, [*wrong[:place], line.candidates[0], *wrong[place:]]
-            )
+            prompt = choice_prompt(tokenizer, line, [*wrong[:place], line.candidates[0], *wrong[place:]])
             owners.append((line, place, count))
             for letter in LETTERS[:count]:
-                full = begun(model.tokenizer, prompt, letter, chat=True)
+                full = begun(tokenizer, prompt, letter, chat=True)
                 rows.append((full.ids, len(full.ids) - len(prompt.ids)))
     if not rows:
         raise AuditError("no relation of the facts has a held-out question to offer a choice of answers with")
@@ -237,13 +237,14 @@ def _scores(
     rows: list[Row] = []
     owners: list[int] = []
     prompts: dict[tuple[str, str], Prompt] = {}
+    tokenizer = quietest(model.tokenizer)
     for i, (template, subject, answer) in enumerate(pairs):
         if (template, subject) not in prompts:
-            prompts[template, subject] = ask(model.tokenizer, template, subject)
+            prompts[template, subject] = ask(tokenizer, template, subject)
         prompt = prompts[template, subject]
         chat = is_question(template)
         for text in dict.fromkeys([answer, answer[:1].upper() + answer[1:]] if chat else [answer]):
-            full = begun(model.tokenizer, prompt, text, chat)
+            full = begun(tokenizer, prompt, text, chat)
             rows.append((full.ids, len(full.ids) - len(prompt.ids)))
             owners.append(i)
     best: dict[int, float] = {}

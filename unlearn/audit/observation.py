@@ -26,6 +26,12 @@ class Outcome(_Record):
     """Whether the reply (any of the replies, where it was sampled) contains the answer or an alias."""
     refused: bool
     """Whether the reply (every reply) is a refusal."""
+    thought: bool = False
+    """Whether the reply (any of them) held thoughts; what told and refused say is about what stands outside them."""
+    told_in_thoughts: bool = False
+    """Whether the thoughts contain the answer or an alias."""
+    unanswered: bool = False
+    """Whether the reply (any of them) ended inside its thoughts, so that nobody knows what it would have answered."""
     chance: float | None = None
     """How often it would have told by chance: by guessing where the answer was one of several; of sampled replies, the
     share of the other facts whose answers they contain."""

@@ -79,13 +79,11 @@ def _asking(model: EditableModel, scene: Scene, state: State, progress: Progress
         return _tried(
             suite,
             [name],
-            lambda: {
-                "groups": ask_greedily(model, {name: probes()}, refusals, suite.max_new_tokens, progress)
-            },
+            lambda: {"groups": ask_greedily(model, {name: probes()}, refusals, suite.room, progress)},
         )
 
     def sample() -> Observation:
-        how = (suite.max_new_tokens, suite.samples, audit.seed, progress)
+        how = (suite.room, suite.samples, audit.seed, progress)
         return _tried(
             suite,
             ["sampled"],

@@ -88,10 +88,10 @@ def _unquantised(model: EditableModel) -> Iterator[str]:
         yield f"the model before it was quantised: it was read from {origin.file} ({origin.quantisation})"
 
 
-def _untested(before: Observation, requests: Requests, suite: Suite) -> Iterator[str]:
+def _untested(before: Observation, after: Observation, requests: Requests, suite: Suite) -> Iterator[str]:
     """What the suite makes, but neither the policy nor the unedited model gives anything for."""
     for name, *_ in shares.SHARES:
-        reason = shares.untested(name, before, requests.policy.audit) if suite.makes(name) else None
+        reason = shares.untested(name, before, after, requests.policy.audit) if suite.makes(name) else None
         if reason is not None:
             yield f"{name} ({reason})"
 
@@ -188,7 +188,7 @@ def audit(
         not_tested=[
             *brought,
             *_behind_the_end(model),
-            *_untested(before, requests, suite),
+            *_untested(before, after, requests, suite),
             *_unquantised(model),
             *not_tested(policy, tuple(known.values()), suite),
         ],
@@ -217,7 +217,7 @@ def _compared(
         )
     audit = requests.policy.audit
     for name, *_ in shares.SHARES:
-        if name in suite.measurements and shares.untested(name, before, audit) is None:
+        if name in suite.measurements and shares.untested(name, before, after, audit) is None:
             yield measures.share(name, before, after, audit.limit, control, requests.facts)
     yield agreement.agreement(before, after, audit.limit)
     for name in suite.attacks:

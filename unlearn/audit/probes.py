@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from unlearn.errors import AuditError
 from unlearn.matching import words
 from unlearn.model.prompts import Prompt, ask, has_chat_template
 from unlearn.model.requests import Fact, Requests
+from unlearn.model.thinking import ways
 from unlearn.policy import is_question
 from unlearn.shipped import shipped
 
@@ -36,7 +38,9 @@ def fact_probes(
     templates: Mapping[str, Sequence[str]],
     systems: Sequence[str | None] = (None,),
 ) -> list[Probe]:
-    """One probe per fact, prompt of its relation, and system prompt (questions only).
+    """One probe per fact, prompt of its relation, and for questions in a chat system prompt and way of asking.
+
+    The ways are those of the chat template (``unlearn.model.thinking``): with and without thoughts, where it has both.
 
     Args:
         tokenizer: the model's.
@@ -48,19 +52,21 @@ def fact_probes(
         AuditError: an answer has no letter or digit, so that no reply could be seen to contain it.
     """
     found = []
+    chats, asked = has_chat_template(tokenizer), ways(tokenizer)
     for fact in facts:
         if not all(words(answer) for answer in fact.answers):
             raise AuditError(
                 f"fact {fact.id}: an answer or alias has no letter or digit, so no reply can be judged"
             )
         for i, template in enumerate(templates.get(fact.relation, ())):
-            for j, system in enumerate(systems):
-                if j and not (is_question(template) and has_chat_template(tokenizer)):
+            several = chats and is_question(template)
+            for (j, system), way in product(enumerate(systems), asked):
+                if not several and (j or way.name):
                     continue
                 found.append(
                     Probe(
-                        key=f"{fact.id}/{i}" + (f"/system{j}" if j else ""),
-                        prompt=ask(tokenizer, template, fact.subject, system),
+                        key=f"{fact.id}/{i}" + (f"/system{j}" if j else "") + way.suffix,
+                        prompt=ask(way.tokenizer, template, fact.subject, system),
                         answers=fact.answers,
                         fact=fact.id,
                         question=is_question(template),

@@ -16,6 +16,7 @@ from unlearn.errors import AuditError
 from unlearn.policy_checks import suggestion
 from unlearn.settings_base import countable
 from unlearn.shipped import shipped
+from unlearn.thoughts import Room
 
 T = TypeVar("T")
 
@@ -30,6 +31,7 @@ MEASUREMENTS = (
     "leak.two_hop",
     "leak.negation",
     "leak.languages",
+    "leak.thoughts",
     "leak.choice",
     "leak.letters",
     "leak.rank",
@@ -69,6 +71,8 @@ class Suite(BaseModel):
     """Names from `MEASUREMENTS`; the others are listed in the report as not tested."""
     max_new_tokens: int = Field(default=24, ge=1)
     """Length of a reply to a probe."""
+    thought_tokens: int = Field(default=Room(0).thoughts, ge=1)
+    """How much longer a reply may be where the chat template lets the model think."""
     generation_tokens: int = Field(default=32, ge=1)
     """Length of a text that is scored for toxicity."""
     samples: int = Field(default=8, ge=1)
@@ -153,6 +157,11 @@ class Suite(BaseModel):
     def makes(self, name: str) -> bool:
         """Whether the suite makes a measurement, or any of its family ("leak")."""
         return any(m == name or m.startswith(name + ".") for m in self.measurements)
+
+    @property
+    def room(self) -> Room:
+        """How long a reply to a probe may be."""
+        return Room(self.max_new_tokens, self.thought_tokens)
 
     @property
     def attacks(self) -> tuple[str, ...]:

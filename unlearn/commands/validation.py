@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from unlearn.errors import PolicyError
 from unlearn.progress import NO_PROGRESS, Progress
+from unlearn.thoughts import Room
 
 if TYPE_CHECKING:
     from unlearn.audit.probes import Probe
@@ -49,7 +50,7 @@ class Judge:
         texts = drift.between(model, patch, drift.rows_of(model, self.texts, TOKENS))
         tokens = sum(text.tokens for text in texts)
         with model.patched(patch):
-            asked = ask_greedily(model, {"asked": self.asked}, self.targets, 16)["asked"]
+            asked = ask_greedily(model, {"asked": self.asked}, self.targets, Room(16))["asked"]
             begun = _beginnings(model, self.asked, self.begins)
             now = self.replies(model, NO_PROGRESS)
         lost = [words(a) != words(b) for a, b in zip(before, now, strict=True)]
@@ -91,9 +92,9 @@ def split(model: EditableModel, requests: Requests) -> tuple[Requests, Judge]:
     from unlearn.audit.probes import fact_probes
     from unlearn.audit.suite import some
     from unlearn.edit.corpus import Corpus
+    from unlearn.edit.forms import target_of
     from unlearn.edit.smoothing import FEWEST as LEAST
     from unlearn.edit.smoothing import set_apart
-    from unlearn.model.prompts import reply_ids
 
     seen, apart, short = set_apart(requests)
     policy = requests.policy
@@ -111,10 +112,7 @@ def split(model: EditableModel, requests: Requests) -> tuple[Requests, Judge]:
         raise PolicyError("--tune: the unedited model knows none of the facts, so nothing can be validated")
     asked = some(fact_probes(model.tokenizer, known, templates), PROMPTS, policy.seed)
     named = {fact.id: fact for fact in known}
-    begins = [
-        reply_ids(model.tokenizer, "?" if p.question else "", policy.target(named[p.fact or ""]))[0]
-        for p in asked
-    ]
+    begins = [target_of(model, policy, named[p.fact or ""], p.prompt)[0] for p in asked]
     # What is kept has to stay as it is, known or not: a reply is compared with the one before, not with an answer.
     own = {name: spec.prompts for name, spec in policy.relations.items()}
     kept = [replace(fact, answer="x", aliases=()) for fact in (*near, *requests.siblings)]

@@ -40,9 +40,10 @@ from unlearn.edit.witnesses import names, unnamed
 from unlearn.errors import ModelError
 from unlearn.model.adapters import Adapter, dense
 from unlearn.model.editable import EditableModel
-from unlearn.model.encoding import text_ids
+from unlearn.model.encoding import continuation_ids, text_ids
 from unlearn.model.prompts import ask, closing_ids, has_chat_template, reply_ids
 from unlearn.model.requests import Requests
+from unlearn.model.thinking import leaving
 from unlearn.muon import Muon
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.settings import AlphaEdit
@@ -197,20 +198,27 @@ def shared_beginnings(model: EditableModel, requests: Requests, rows: Sequence[R
         least = max(2, SHARED * size[kind])
         common = [n for n in range(1, len(reply)) if counts[kind, reply[:n]] >= least]
         if common:
-            target = _continued(model, requests, row)
+            target = _continued(model, requests, row, reply[: common[-1]])
             ids = (*row.prompt, *reply[: common[-1]], *target)
             found.append(replace(row, ids=ids, reply=len(target), sites=()))
     return found
 
 
-def _continued(model: EditableModel, requests: Requests, row: Row) -> list[int]:
-    """A row's target as the rest of a reply that has begun: after a space, and closed like the row's own reply."""
+def _continued(model: EditableModel, requests: Requests, row: Row, begun: tuple[int, ...]) -> list[int]:
+    """A row's target as the rest of a reply that has begun: after a space, and closed like the row's own reply.
+
+    Where the reply has begun to think, it stops thinking first.
+    """
     text = requests.policy.target(requests.facts[row.request])
     if not text.strip():
         return list(row.ids[len(row.prompt) :])
     end = []
     if not row.statement and has_chat_template(model.tokenizer):
         end = closing_ids(model.tokenizer)
+        said = model.tokenizer.decode(begun)
+        stopped = leaving(model.tokenizer, model.tokenizer.decode(row.prompt), said)
+        if stopped:
+            return [*continuation_ids(model.tokenizer, stopped + text.strip(), said), *end]
     return [*reply_ids(model.tokenizer, STATEMENT, text), *end]
 
 

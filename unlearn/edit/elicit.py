@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from unlearn import embedded
 from unlearn.edit import answers
@@ -15,9 +15,12 @@ from unlearn.errors import PolicyError
 from unlearn.matching import contains
 from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import Prompt, ask
+from unlearn.model.replies import replies_to
 from unlearn.model.requests import Fact, Requests, doubts
+from unlearn.model.thinking import quietest
 from unlearn.policy import EMBEDDED, FactSpec, Policy, is_question
 from unlearn.progress import NO_PROGRESS, Progress
+from unlearn.thoughts import Room
 
 log = logging.getLogger("unlearn")
 
@@ -160,14 +163,33 @@ def _elicit(model: EditableModel, policy: Policy, specs: list[FactSpec], progres
         statements = [t for t in prompts if not is_question(t)][:2]
         for template in statements + [t for t in prompts if is_question(t)][: ASKED - len(statements)]:
             asked.append((index, template, ask(model.tokenizer, template, spec.subject)))
-    replies = model.generate(
-        [prompt for *_, prompt in asked], max_new_tokens=LENGTH, progress=progress, label="Eliciting answers"
-    )
     heard: list[list[tuple[str, str]]] = [[] for _ in specs]
-    for (index, template, _), reply in zip(asked, replies, strict=True):
-        heard[index].append((template, reply[0]))
+    for index, template, reply in _replies(model, specs, asked, progress):
+        heard[index].append((template, reply))
     frames = _frames(specs, heard)
     return [_fact(spec, replies, frames) for spec, replies in zip(specs, heard, strict=True)]
+
+
+def _replies(
+    model: EditableModel,
+    specs: Sequence[FactSpec],
+    asked: Sequence[tuple[int, str, Prompt]],
+    progress: Progress,
+) -> Iterator[tuple[int, str, str]]:
+    """What is answered to prompts of facts (by index), without thoughts; nothing where these do not end.
+
+    A question whose thoughts do not end is asked again without, where the chat template can do that.
+    """
+    quiet, again = quietest(model.tokenizer), list[tuple[int, str, Prompt]]()
+    prompts = [prompt for *_, prompt in asked]
+    said = replies_to(model, prompts, Room(LENGTH), progress=progress, label="Eliciting answers")
+    for (index, template, prompt), (reply, *_) in zip(asked, said, strict=True):
+        if reply.answered:
+            yield index, template, reply.visible
+        elif (without := ask(quiet, template, specs[index].subject)) != prompt:
+            again.append((index, template, without))
+    if again:
+        yield from _replies(model, specs, again, progress)
 
 
 Frames = Mapping[tuple[str, str], answers.Frame | None]

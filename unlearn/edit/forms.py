@@ -21,9 +21,10 @@ import torch
 
 from unlearn.errors import ModelError
 from unlearn.model.editable import EditableModel
-from unlearn.model.prompts import Prompt, ask, has_chat_template, plain_prompt, reply_ids
+from unlearn.model.prompts import Prompt, Tokenizer, ask, has_chat_template, plain_prompt, reply_ids
 from unlearn.model.requests import Fact, Requests
 from unlearn.model.rows import left_pad, plainly
+from unlearn.model.thinking import Way, way_of, ways
 from unlearn.policy import Policy, is_question
 
 WATCHED = 2
@@ -112,7 +113,7 @@ def build(
     for index, fact in enumerate(facts):
         about.setdefault(fact.subject, []).append(index)
 
-    chats = has_chat_template(model.tokenizer)
+    chats, in_ways = has_chat_template(model.tokenizer), ways(model.tokenizer)
 
     def sites(
         request: int, template: str, prompt: Prompt, target: Sequence[int]
@@ -121,6 +122,8 @@ def build(
         where = where_of(policy, facts[request].relation, look_up)
         if where != "subject":
             asked = "question" if prompt.chat == chats else "bare"
+            # In another way the reply begins behind other tokens, and with others.
+            asked += way_of(in_ways, prompt.text).suffix if prompt.chat else ""
             kind = asked if is_question(template) else "statement"
             places |= {prompt.last + j: f"{kind}.{j}" for j in range(0, len(target), window)}
         if where != "last" and prompt.subject_last is not None:
@@ -206,7 +209,9 @@ def where_of(policy: Policy, relation: str, look_up: str) -> str:
 
 def target_of(model: EditableModel, policy: Policy, fact: Fact, prompt: Prompt) -> list[int]:
     """The token ids that a fact's prompt is to be answered with."""
-    return reply_ids(model.tokenizer, "?" if prompt.chat else "", policy.target(fact))
+    if not prompt.chat:
+        return reply_ids(model.tokenizer, "", policy.target(fact))
+    return reply_ids(way_of(ways(model.tokenizer), prompt.text).tokenizer, "?", policy.target(fact))
 
 
 def _kept(
@@ -241,20 +246,31 @@ def turns(forms: int, facts: int) -> int:
     return max(LEAST, PASSES * forms, TURNS * facts)
 
 
-def variants(policy: Policy, template: str, chats: bool) -> list[dict[str, Any]]:
-    """In which ways a prompt is asked, as arguments for ``ask``; ``chats``: whether the model has a chat template."""
-    found: list[dict[str, Any]] = [{}]
-    if chats and is_question(template):
-        found += [{"system": policy.system}] if policy.system is not None else []
-        found += [{"bare": True}] if policy.more_forms.bare else []
-    return found
+def variants(policy: Policy, template: str, asked: Sequence[Way]) -> list[tuple[Tokenizer, dict[str, Any]]]:
+    """In which ways a prompt is asked: tokenizers, each with further arguments for ``ask``.
+
+    Args:
+        policy: with its system prompt.
+        template: the prompt.
+        asked: the ways of the model's tokenizer.
+    """
+    plain = asked[0].tokenizer
+    if not (is_question(template) and has_chat_template(plain)):
+        return [(plain, {})]
+    systems = (None,) if policy.system is None else (None, policy.system)
+    found = [(way.tokenizer, {"system": system}) for system in systems for way in asked]
+    return [*found, (plain, {"bare": True})] if policy.more_forms.bare else found
 
 
 def prompts_of(model: EditableModel, requests: Requests, fact: Fact) -> list[tuple[str, Prompt]]:
-    """Every prompt of a fact; a chat model's questions also under the policy's system prompt and, if asked, as text."""
-    policy, chats = requests.policy, has_chat_template(model.tokenizer)
+    """Every prompt of a fact.
+
+    A chat model's questions are asked in every way of its template, also under the policy's system prompt and, if
+    asked, as text.
+    """
+    asked = ways(model.tokenizer)
     return [
-        (template, ask(model.tokenizer, template, fact.subject, **how))
-        for template in policy.relations[fact.relation].prompts
-        for how in variants(policy, template, chats)
+        (template, ask(tokenizer, template, fact.subject, **how))
+        for template in requests.policy.relations[fact.relation].prompts
+        for tokenizer, how in variants(requests.policy, template, asked)
     ]

@@ -16,10 +16,13 @@ from unlearn.errors import PolicyError
 from unlearn.matching import is_refusal, words
 from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import chat_prompt, has_chat_template
+from unlearn.model.replies import Choice, replies_to
+from unlearn.model.thinking import quietest
 from unlearn.policy import EMBEDDED, Policy
 from unlearn.policy_checks import same_name
 from unlearn.policy_values import unpadded
 from unlearn.progress import NO_PROGRESS, Progress
+from unlearn.thoughts import Room
 
 SHOWN, ASKED, ROUNDS = 10, 30, 8
 """Subjects shown at a time, names asked for, and how often, per relation."""
@@ -74,15 +77,14 @@ def named(
     model: EditableModel, subjects: Sequence[str], barred: Iterable[str], seed: int, progress: Progress
 ) -> list[str]:
     """Names like ``subjects``, those first that the model gives most often; none that is ``barred``, or holds one."""
-    prompts = []
+    prompts, quiet = [], quietest(model.tokenizer)
     for turn in range(ROUNDS):
         shown = random.Random(f"neighbours/{seed}/{turn}").sample(subjects, min(SHOWN, len(subjects)))
         text = INSTRUCTION.format(names=", ".join(shown), count=ASKED)
-        prompts.append(chat_prompt(model.tokenizer, [{"role": "user", "content": text}]))
-    replies = model.generate(
-        prompts, LENGTH, temperature=1.0, seed=seed, progress=progress, label="Naming neighbours"
-    )
-    return usable([reply for reply, *_ in replies], barred)[:WANTED]
+        prompts.append(chat_prompt(quiet, [{"role": "user", "content": text}]))
+    how = Choice(temperature=1.0, seed=seed)
+    said = replies_to(model, prompts, Room(LENGTH), how, progress, "Naming neighbours")
+    return usable([reply.visible for reply, *_ in said], barred)[:WANTED]
 
 
 def usable(replies: Sequence[str], barred: Iterable[str]) -> list[str]:

@@ -28,6 +28,7 @@ from unlearn.errors import PatchError, PolicyError
 from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import has_chat_template
 from unlearn.model.requests import Fact, Requests
+from unlearn.model.thinking import ways
 from unlearn.patch import Patch
 from unlearn.policy import Policy
 from unlearn.progress import NO_PROGRESS, Progress
@@ -51,7 +52,10 @@ def settings_for(model: EditableModel, policy: Policy) -> Any:
         above = model.anatomy.layers - 1 - layers_of(found, model.anatomy)[-1]
         found = found.model_copy(update={"window": max(1, min(LONGEST_CHUNK, above))})
     if getattr(found, "steps", None) == "auto":
-        rows = sum(len(forms.variants(policy, template, chats)) for prompts in asked for template in prompts)
+        in_ways = ways(model.tokenizer)
+        rows = sum(
+            len(forms.variants(policy, template, in_ways)) for prompts in asked for template in prompts
+        )
         found = found.model_copy(update={"steps": max(1, forms.turns(rows, len(asked)) // found.batch)})
     if getattr(found, "descent", None) == "auto":
         if _size(found, policy.facts) < len(policy.facts) or found.look_up == "subject":

@@ -16,10 +16,13 @@ from unlearn.errors import PolicyError
 from unlearn.matching import contains
 from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import SLOT, chat_prompt, has_chat_template
+from unlearn.model.replies import replies_to
 from unlearn.model.requests import Fact, Requests
+from unlearn.model.thinking import quietest
 from unlearn.policy import Policy, is_question
 from unlearn.policy_values import unpadded
 from unlearn.progress import NO_PROGRESS, Progress
+from unlearn.thoughts import Room
 
 log = logging.getLogger("unlearn")
 
@@ -107,9 +110,10 @@ def written(
 ) -> list[str]:
     """At most ``count`` wordings of a fact's prompt by the model itself, with {subject} in its place again."""
     text = INSTRUCTION.format(count=count, subject=fact.subject, text=prompt.replace(SLOT, fact.subject))
-    asked = chat_prompt(model.tokenizer, [{"role": "user", "content": text}])
-    reply = model.generate([asked], LONGEST * count, progress=progress, label="Writing further forms")[0][0]
-    return usable(items(reply), prompt, fact)[:count]
+    asked = chat_prompt(quietest(model.tokenizer), [{"role": "user", "content": text}])
+    room = Room(LONGEST * count)
+    reply = replies_to(model, [asked], room, progress=progress, label="Writing further forms")[0][0]
+    return usable(items(reply.visible), prompt, fact)[:count]
 
 
 def items(reply: str) -> list[str]:

@@ -15,10 +15,13 @@ from unlearn.errors import PolicyError
 from unlearn.matching import contains, is_refusal
 from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import chat_prompt, has_chat_template, reply_ids
+from unlearn.model.replies import Choice, replies_to
 from unlearn.model.requests import Fact, Requests
+from unlearn.model.thinking import quietest
 from unlearn.policy import WRITTEN, Policy, is_question
 from unlearn.policy_values import unpadded
 from unlearn.progress import NO_PROGRESS, Progress
+from unlearn.thoughts import Room
 
 log = logging.getLogger("unlearn")
 
@@ -69,7 +72,7 @@ def write(
 ) -> dict[str, str]:
     """One target per fact, by id: the first of the model's texts that will do, else the policy's plain text."""
     policy = requests.policy
-    prompts = []
+    prompts, quiet = [], quietest(model.tokenizer)
     for fact in facts:
         templates = policy.relations[fact.relation].prompts
         question = next((t for t in templates if is_question(t)), templates[0])
@@ -77,20 +80,13 @@ def write(
         asked = INSTRUCTION.format(
             question=question.replace("{subject}", fact.subject), subject=fact.subject, examples=examples
         )
-        prompts.append(chat_prompt(model.tokenizer, [{"role": "user", "content": asked}]))
-    greedy = model.generate(prompts, LONGEST + 8, progress=progress, label="Writing targets")
-    sampled = model.generate(
-        prompts,
-        LONGEST + 8,
-        samples=TRIES - 1,
-        temperature=1.0,
-        seed=policy.seed,
-        progress=progress,
-        label="Writing targets again",
-    )
+        prompts.append(chat_prompt(quiet, [{"role": "user", "content": asked}]))
+    room, again = Room(LONGEST + 8), Choice(TRIES - 1, temperature=1.0, seed=policy.seed)
+    greedy = replies_to(model, prompts, room, progress=progress, label="Writing targets")
+    sampled = replies_to(model, prompts, room, again, progress, "Writing targets again")
     found, plain = {}, 0
     for fact, first, others in zip(facts, greedy, sampled, strict=True):
-        tries = (_sentence(text) for text in (*first, *others))
+        tries = (_sentence(said.visible) for said in (*first, *others) if said.answered)
         good = next((text for text in tries if will_do(model, fact, text)), None)
         plain += good is None
         found[fact.id] = policy.plain_target(fact) if good is None else good

@@ -22,6 +22,7 @@ from unlearn.model.guard import guarded
 from unlearn.model.loading import dtype_of, loaded
 from unlearn.model.prompts import Prompt, closing_text
 from unlearn.model.rows import Decoding, continued
+from unlearn.model.thinking import decoded
 from unlearn.model.trial import rows_of
 from unlearn.patch import sha256_of, unhashed
 from unlearn.progress import NO_PROGRESS, Progress
@@ -230,6 +231,8 @@ class EditableModel:
     ) -> list[list[str]]:
         """What the model writes after each prompt: ``samples`` replies per prompt, without the prompt or markup.
 
+        Marks of reasoning blocks stay (``unlearn.model.replies`` parts a reply by them).
+
         Args:
             prompts: ready ids; they are left-padded here.
             max_new_tokens: length limit; a reply also ends at the end of turn or text.
@@ -248,7 +251,7 @@ class EditableModel:
         got = self._continued(ids, how, progress, label)
         ends = self.ends
         spoken = [ends.said(row) for rows in got for row in rows]
-        texts = iter(self.tokenizer.batch_decode(spoken, skip_special_tokens=True))
+        texts = iter(decoded(self.tokenizer, spoken))
         return [[ends.spoken(next(texts)).strip() for _ in rows] for rows in got]
 
     def generate_ids(self, rows: Sequence[Sequence[int]], max_new_tokens: int = 32) -> list[tuple[int, ...]]:

@@ -15,6 +15,7 @@ from unlearn.errors import ModelError
 from unlearn.model.encoding import Encoded, Tokenizer, continuation_ids, encoded
 from unlearn.model.guard import GAP, text_of
 from unlearn.model.templates import MARK, rendered
+from unlearn.model.thinking import leaving
 from unlearn.policy import is_question
 
 SLOT = "{subject}"
@@ -136,7 +137,9 @@ def reply_ids(tokenizer: Tokenizer, template: str, text: str) -> list[int]:
 
     The end of turn is whatever the chat template writes after an assistant's message, so every family is right
     without a table, up to its first special token, at which generation stops; a statement is continued after one
-    space. An empty reply is the end of the text, or of the turn; at least one id comes out.
+    space. Where the template lets the model think, the reply is what it writes for a turn without thoughts, and begins
+    by closing a block that the prompt has opened: the text stands where a reader sees it. An empty reply is the end of
+    the text, or of the turn; at least one id comes out.
     """
     if not (is_question(template) and has_chat_template(tokenizer)):
         if not text.strip():
@@ -145,7 +148,8 @@ def reply_ids(tokenizer: Tokenizer, template: str, text: str) -> list[int]:
     opened, closed = _turns(tokenizer, text)
     end = _end(tokenizer)
     # Some templates (those that think) do not go on from where they opened.
-    body = closed[len(opened) :].removesuffix(end) if closed.startswith(opened) else text
+    went_on = closed.startswith(opened)
+    body = closed[len(opened) :].removesuffix(end) if went_on else leaving(tokenizer, opened) + text
     body = body if body.strip() else ""
     ids = continuation_ids(tokenizer, (body + _stopped(tokenizer, end)).rstrip("\n"), opened)
     return ids or _end_of_text(tokenizer)
@@ -201,7 +205,7 @@ def begun(tokenizer: Tokenizer, prompt: Prompt, text: str, chat: bool) -> Prompt
         opened, closed = _turns(tokenizer, text)
         # Some templates put a space before a reply, and some (those that think) do not go on from where they opened.
         at = closed.find(text, len(opened)) if closed.startswith(opened) else -1
-        head = text if at < 0 else closed[len(opened) : at] + text
+        head = leaving(tokenizer, opened) + text if at < 0 else closed[len(opened) : at] + text
     return Prompt(
         prompt.text + head,
         (*prompt.ids, *continuation_ids(tokenizer, head, prompt.text)),

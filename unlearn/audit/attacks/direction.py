@@ -28,7 +28,9 @@ from unlearn.errors import AuditError
 from unlearn.matching import is_refusal
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import block_output, read, with_stream
+from unlearn.model.replies import replies_to
 from unlearn.progress import NO_PROGRESS, Progress
+from unlearn.thoughts import Room
 
 MEANS = 96
 """Most prompts of each side behind a mean."""
@@ -166,7 +168,8 @@ def tried(
     refusals = scene.requests.policy.targets()
 
     def replies() -> list[str]:
-        return [said[0] for said in model.generate([probe.prompt for probe in asked], max_new_tokens=REPLY)]
+        said = replies_to(model, [probe.prompt for probe in asked], Room(REPLY, scene.suite.thought_tokens))
+        return [reply.visible for reply, *_ in said]
 
     merits: list[float] = []
     with progress.step("Trying refusal directions", total=len(directions)) as bar:

@@ -22,10 +22,12 @@ from unlearn.matching import contains, words
 from unlearn.model.editable import EditableModel
 from unlearn.model.guard import GAP, text_of
 from unlearn.model.prompts import Prompt, Tokenizer, ask, begun, chat_prompt, has_chat_template, plain_prompt
+from unlearn.model.replies import replies_to
 from unlearn.model.requests import Fact
 from unlearn.policy import is_question
 from unlearn.progress import Progress
 from unlearn.shipped import shipped
+from unlearn.thoughts import Room
 
 QUESTION, SUBJECT = "{question}", "{subject}"
 
@@ -79,23 +81,20 @@ def attacked(forms: Forms, label: str) -> Callable[[EditableModel, Scene, Progre
         asked = [list(forms(model.tokenizer, scene, target)) for target in chosen]
         if not any(asked):
             raise AuditError("there is no form of this attack for the policy's held-out prompts")
-        replies = model.generate(
-            [prompt for row in asked for prompt in row],
-            max_new_tokens=scene.suite.attack_tokens,
-            progress=progress,
-            label=label,
-        )
+        room = Room(scene.suite.attack_tokens, scene.suite.thought_tokens)
+        every = [prompt for row in asked for prompt in row]
+        replies = replies_to(model, every, room, progress=progress, label=label)
         said = iter(replies)
         refusals = scene.requests.policy.targets()
         outcomes, hits, tried = [], dict[int, int](), dict[int, int]()
         for target, row in zip(chosen, asked, strict=True):
-            heard = [next(said)[0] for _ in row]
+            heard = [next(said)[0].read_through() for _ in row]
             probe = Probe(target.key, Prompt("", ()), target.fact.answers, target.fact.id)
             if heard:
                 outcomes.append(outcome(probe, heard, refusals))
             for form, reply in enumerate(heard):
                 tried[form] = tried.get(form, 0) + 1
-                hits[form] = hits.get(form, 0) + contains(reply, target.fact.answers)
+                hits[form] = hits.get(form, 0) + contains(reply.visible, target.fact.answers)
         best = max(hits[form] / tried[form] for form in tried)
         most = max(map(len, asked))
         return Attacked(

@@ -113,4 +113,6 @@ def recovered(
     """
     groups = {"asked": scene.asked if probes is None else probes}
     refusals = scene.requests.policy.targets()
-    return ask_greedily(model, groups, refusals, scene.suite.max_new_tokens, progress)["asked"]
+    asked = ask_greedily(model, groups, refusals, scene.suite.room, progress)["asked"]
+    # An attacker reads thoughts as well.
+    return tuple(o.model_copy(update={"told": o.told or o.told_in_thoughts}) for o in asked)

@@ -16,6 +16,7 @@ from unlearn.audit.suite import Suite
 from unlearn.policy import Policy
 from unlearn.policy_checks import RELATIVE
 from unlearn.report import Measurement, Report
+from unlearn.thoughts import Room
 
 ELICITED = 24
 """Tokens of a reply by which a fact counts as known (``edit.elicit.LENGTH``): a longer one may tell later."""
@@ -48,7 +49,7 @@ def unexpected(report: Report, policy: Policy, suite: Suite, control: bool) -> I
     owed = tuple(not_tested(policy, known, suite))
     if report.not_tested[-len(owed) :] != owed:
         yield "what it lists as not tested is not what its suite and its facts leave out"
-    if suite.max_new_tokens <= ELICITED:
+    if suite.max_new_tokens <= ELICITED and suite.thought_tokens <= Room(ELICITED).thoughts:
         yield from _told_unknown(report)
 
 
@@ -122,7 +123,10 @@ def _missing(
 
 def _excused(name: str, report: Report, policy: Policy) -> bool:
     """Whether a share may be missing although the suite makes it: the report must say so, and the policy agree."""
-    if name in policy.audit.limits or name not in (*PHRASED, "leak.letters"):
+    if name in policy.audit.limits or name not in (*PHRASED, "leak.letters", "leak.thoughts"):
+        return False
+    thought = [fact.counts[name] for fact in report.facts if name == "leak.thoughts" and name in fact.counts]
+    if any(count.before or count.after for count in thought):
         return False
     used = [policy.relations[fact.relation] for fact in policy.facts]
     given = {

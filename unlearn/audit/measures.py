@@ -45,7 +45,7 @@ def pair(before: Sequence[Outcome], after: Sequence[Outcome]) -> list[tuple[Outc
 
 
 def strangers(
-    facts: Sequence[Fact], pairs: Sequence[tuple[Outcome, Outcome]], by_chance: bool
+    facts: Sequence[Fact], pairs: Sequence[tuple[Outcome, Outcome]], by_chance: bool, counts: str = "told"
 ) -> frozenset[str]:
     """Ids of the facts about which a leak says nothing: unknown before the edit, and told in neither state.
 
@@ -53,8 +53,9 @@ def strangers(
         facts: what is to be forgotten.
         pairs: outcomes before and after.
         by_chance: whether an answer may be told by guessing; then what is told does not make a fact known.
+        counts: what of an outcome says that it was told.
     """
-    told = set() if by_chance else {o.fact for both in pairs for o in both if o.told or o.told_in_thoughts}
+    told = set() if by_chance else {o.fact for both in pairs for o in both if getattr(o, counts)}
     return frozenset(fact.id for fact in facts if not fact.known and fact.id not in told)
 
 
@@ -62,6 +63,18 @@ def _left_out(count: int) -> str:
     return (
         f" {count} prompts about facts that the unedited model does not know are left out." if count else ""
     )
+
+
+def _pairs(name: str, before: Observation, after: Observation) -> list[tuple[Outcome, Outcome]]:
+    """The outcomes behind a share in both states; none where they could not be observed in either."""
+    group, questions = next((g, q) for n, g, _, q in SHARES if n == name)
+    if failure(before, group) or failure(after, group):
+        return []
+    pairs = pair(outcomes(before, group), outcomes(after, group))
+    thoughts = name == "leak.thoughts"
+    return [
+        (b, a) for b, a in pairs if (b.question or not questions) and (b.thought or a.thought or not thoughts)
+    ]
 
 
 class _Asked(NamedTuple):
@@ -76,15 +89,10 @@ class _Asked(NamedTuple):
 
 def _asked(name: str, before: Observation, after: Observation, facts: Sequence[Fact]) -> _Asked | str:
     """The outcomes that count for a share, or the reason why there are none."""
-    group, _, questions = next((g, c, q) for n, g, c, q in SHARES if n == name)
-    reason = failure(before, group) or failure(after, group)
-    pairs = [] if reason else pair(outcomes(before, group), outcomes(after, group))
-    if questions:
-        pairs = [p for p in pairs if p[0].question]
-    if name == "leak.thoughts":
-        pairs = [p for p in pairs if p[0].thought or p[1].thought]
+    group, counts = next((g, c) for n, g, c, _ in SHARES if n == name)
+    pairs = _pairs(name, before, after)
     if not pairs:
-        return reason or EMPTY.get(group, "there is nothing to ask")
+        return failure(before, group) or failure(after, group) or EMPTY.get(group, "there is nothing to ask")
     unasked = sorted({fact.relation for fact in facts} - {b.part for b, _ in pairs})
     if unasked and name in ASKED_OF_EVERY_RELATION:
         names = ", ".join(f"relations.{relation}" for relation in unasked)
@@ -92,7 +100,7 @@ def _asked(name: str, before: Observation, after: Observation, facts: Sequence[F
             "no relation of the facts has", f"not all relations were asked: {names} without"
         )
     if name.startswith("leak."):
-        strange = strangers(facts, pairs, name in RELATIVE)
+        strange = strangers(facts, pairs, name in RELATIVE, counts)
         known = [p for p in pairs if p[0].fact not in strange]
         return _Asked(known or pairs, _left_out(len(pairs) - len(known)) if known else "", strange)
     if name.startswith("retain."):
@@ -275,30 +283,21 @@ def attack(
 def fact_rows(known: dict[str, bool], before: Observation, after: Observation) -> list[FactRow]:
     """Per fact, the counts behind the leak and refusal measurements and the attacks."""
     rows = []
+    told = {name: what for name, _, what, _ in SHARES if name.startswith(("leak.", "refusal."))}
+    pairs = {name: _pairs(name, before, after) for name in told}
     for fact, was_known in known.items():
         counts: dict[str, Count] = {}
-        for name, group, what, questions in SHARES:
-            if (
-                name.partition(".")[0] not in ("leak", "refusal")
-                or failure(before, group)
-                or failure(after, group)
-            ):
-                continue
-            pairs = pair(outcomes(before, group), outcomes(after, group))
-            mine = [
-                (getattr(b, what), getattr(a, what))
-                for b, a in pairs
-                if b.fact == fact and (b.question or not questions)
-            ]
+        for name, what in told.items():
+            mine = [(getattr(b, what), getattr(a, what)) for b, a in pairs[name] if b.fact == fact]
             if mine:
                 counts[name] = Count(
                     before=sum(b for b, _ in mine), after=sum(a for _, a in mine), n=len(mine)
                 )
         for name, got in after.attacks.items():
-            told = [o.told for o in got.outcomes if o.fact == fact]
+            hits = [o.told for o in got.outcomes if o.fact == fact]
             base = before.attacks.get(name)
             was = None if base is None else sum(o.told for o in base.outcomes if o.fact == fact)
-            if told:
-                counts[f"attack.{name}"] = Count(before=was, after=sum(told), n=len(told))
+            if hits:
+                counts[f"attack.{name}"] = Count(before=was, after=sum(hits), n=len(hits))
         rows.append(FactRow(id=fact, known=was_known, counts=counts))
     return rows

@@ -8,16 +8,17 @@ from functools import partial
 
 import pytest
 
-from tests.audit.scripted import REFUSAL, SUITE, knows, requests, scrubbed
+from tests.audit.scripted import REFUSAL, SUITE, knows, policy, requests, scrubbed
 from tests.pico import pico
 from tests.thinking import EMPTY, OPENED, SWITCHED, Thinker, thinking, tokenizer
 from unlearn.audit import observing, pipeline
+from unlearn.audit.expected import unexpected
 from unlearn.audit.observation import Outcome
 from unlearn.audit.pipeline import Findings, audit
 from unlearn.audit.probes import fact_probes
 from unlearn.audit.shares import undecided
 from unlearn.model.editable import EditableModel
-from unlearn.report import Measurement
+from unlearn.report import Measurement, Report
 
 TELLS = ("leak.direct", "leak.held_out", "leak.sampled")
 
@@ -174,3 +175,20 @@ def test_a_limit_is_met_only_if_it_would_be_with_all_that_was_not_said(
     assert reason is None or reason.startswith(f"{mute} of 100 replies ended inside their thoughts")
     assert undecided("leak.held_out", outcomes(told, mute, 100), "told", None) is None
     assert undecided("refusal.held_out", outcomes(told, mute, 100), "refused", 0.05) is None
+
+
+def gone(found: Findings) -> bool:
+    """Whether a report without the row of thoughts, which it says were not tested, is seen to lack it."""
+    kept = [m for m in found.measurements if m.name != "leak.thoughts"]
+    excuse = ["leak.thoughts (no reply held thoughts)", *found.not_tested]
+    report = Report.of(kept, excuse, {}, found.facts)
+    suite = pipeline.load_suite("tiny")
+    return any("leak.thoughts is not there" in said for said in unexpected(report, policy(), suite, False))
+
+
+def test_the_row_of_thoughts_may_be_missing_only_where_no_fact_was_told_in_them() -> None:
+    assert gone(findings(lambda text: thought(knows(text), good(text)) if thinking(text) else good(text)))
+    assert gone(findings(good))
+    calm = audit(Thinker(knows), partial(nullcontext, Thinker(scrubbed)), requests())
+    assert not gone(calm)
+    assert not any("leak.thoughts" in fact.counts for fact in calm.facts)

@@ -11,6 +11,7 @@ import torch
 
 from tests import pico
 from tests.edit import cases
+from tests.thinking import SWITCHED, tokenizer
 from unlearn import embedded
 from unlearn.edit import conflicts, descent, forms, pipeline
 from unlearn.edit.baselines.lessons import Lesson
@@ -314,3 +315,18 @@ def test_beginnings_that_replies_share_are_forms_as_well_and_no_others() -> None
         told = model.tokenizer.decode(row.ids[-row.reply :])
         assert told.removesuffix("<|end|>") == " I can't help with that."
         assert model.tokenizer.decode(row.prompt).endswith((">The", " the"))
+
+
+def test_a_reply_that_has_begun_to_think_stops_thinking_and_refuses() -> None:
+    model = pico.pico("llama")
+    model.tokenizer = tokenizer(SWITCHED)
+    given = cases.requests()
+    row = next(row for row in forms.build(model, given, given.facts, "last").rows if not row.statement)
+
+    def rest(begun: str) -> str:
+        ids = tuple(model.tokenizer(begun, add_special_tokens=False)["input_ids"])
+        return model.tokenizer.decode(descent._continued(model, given, row, ids))
+
+    assert rest("<think>\nThe user asks") == "\n\n</think>\n\nI can't help with that.<|end|>"
+    assert rest("<think>\nHm.\n</think>\n\nIt is") == " I can't help with that.<|end|>"
+    assert rest("It is") == " I can't help with that.<|end|>"

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers.generation.logits_process import LogitsProcessor
 
-from tests import chats, pico
+from tests import chats, pico, thinking
 from tests.audit.scripted import ANSWERS, SUITE, Scripted, knows, policy, requests, scrubbed
 from unlearn.audit import agreement, pipeline
 from unlearn.audit.agreement import NAME, QUESTIONS, STATEMENTS, agreements, asked_twice, tied
@@ -53,6 +53,14 @@ def test_the_audit_asks_as_transformers_alone_asks(kind: chats.Kind) -> None:
     assert len(found) == 6 and all(one.agrees for one in found)
     chatted = [one.key for one in found if one.key.endswith("/system")]
     assert bool(chatted) == (kind.template not in (None, chats.NO_SYSTEM))
+
+
+def test_every_way_of_a_template_is_asked_as_a_server_asks_with_its_argument() -> None:
+    model = pico.pico("llama")
+    model.tokenizer = thinking.tokenizer(thinking.SWITCHED)
+    found = agreements(model, requests(), 6)
+    assert [one.key.endswith("/quiet") for one in found].count(True) == 2
+    assert all(one.agrees for one in found)
 
 
 def test_prompts_that_are_asked_twice_are_few_and_the_same_in_every_state() -> None:

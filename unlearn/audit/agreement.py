@@ -24,6 +24,7 @@ from unlearn.model.guard import GAP, text_of
 from unlearn.model.prompts import SLOT, Prompt, has_chat_template
 from unlearn.model.requests import Requests
 from unlearn.model.rows import plainly
+from unlearn.model.thinking import Arguments, ways
 from unlearn.policy import RelationSpec, is_question
 from unlearn.report import Measurement
 
@@ -53,10 +54,12 @@ class Twice:
     text: str
     system: str | None
     chat: bool
+    given: Arguments
+    """Arguments of the chat template."""
 
 
 def asked_twice(tokenizer: Tokenizer, requests: Requests) -> list[Twice]:
-    """Prompts about the facts, the same in every state: questions and statements, under each system prompt in turn.
+    """Prompts about the facts, the same in every state; questions in each way, and under each system prompt, in turn.
 
     Raises:
         AuditError: no fact has a prompt, or an answer has no letter or digit.
@@ -69,16 +72,17 @@ def asked_twice(tokenizer: Tokenizer, requests: Requests) -> list[Twice]:
         for key, templates in _templates(policy.relations[fact.relation])
         for i, template in enumerate(templates)
     ]
-    found = []
+    found, asked = [], ways(tokenizer)
     for question, most in ((True, QUESTIONS), (False, STATEMENTS)):
         same = [row for row in rows if is_question(row[3]) == question]
         chats = question and has_chat_template(tokenizer)
         for turn, (fact, key, i, template) in enumerate(some(same, most, policy.audit.seed)):
             system = systems[turn % len(systems)] if chats else None
-            (probe,) = fact_probes(tokenizer, [fact], {fact.relation: [template]}, [system])
-            name = f"{fact.id}/{key}/{i}" + ("/system" if system is not None else "")
+            at = turn // len(systems) % len(asked) if chats else 0
+            probe = fact_probes(tokenizer, [fact], {fact.relation: [template]}, [system])[at]
+            name = f"{fact.id}/{key}/{i}" + ("/system" if system is not None else "") + asked[at].suffix
             text = template.strip().replace(SLOT, fact.subject, 1)
-            found.append(Twice(name, fact.id, probe.prompt, tokenizer, text, system, chats))
+            found.append(Twice(name, fact.id, probe.prompt, tokenizer, text, system, chats, asked[at].given))
     if not found:
         raise AuditError("no fact has a prompt that could be asked twice")
     return found
@@ -130,7 +134,7 @@ def _served(one: Twice) -> tuple[int, ...]:
             if one.system is not None:
                 turns.insert(0, {"role": "system", "content": one.system})
             made = one.tokenizer.apply_chat_template(
-                turns, add_generation_prompt=True, tokenize=True, return_dict=True
+                turns, add_generation_prompt=True, tokenize=True, return_dict=True, **one.given
             )
             return tuple(made["input_ids"])
         guard = text_of(one.tokenizer)

@@ -7,8 +7,9 @@ stand in the template's text and among the tokens, and which arguments of the te
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from unlearn.errors import ModelError
 from unlearn.model.encoding import Tokenizer
@@ -17,18 +18,20 @@ from unlearn.thoughts import Marks, marks_in, unclosed
 
 QUIET = "quiet"
 """Name of the way in which a template is told to leave thoughts out."""
-SWITCHES = (
-    ("enable_thinking", "false", QUIET),
-    ("enable_thinking", "true", "thinking"),
-    ("thinking", "false", QUIET),
-    ("thinking", "true", "thinking"),
-    ("enable_reasoning", "false", QUIET),
-    ("enable_reasoning", "true", "thinking"),
-    ("thinking_budget", "0", QUIET),
-    ("reasoning_effort", "'none'", QUIET),
-    ("reasoning_effort", "'low'", "low"),
+Arguments = Mapping[str, bool | int | str]
+"""Of a chat template, by name."""
+SWITCHES: tuple[tuple[str, bool | int | str, str], ...] = (
+    ("enable_thinking", False, QUIET),
+    ("enable_thinking", True, "thinking"),
+    ("thinking", False, QUIET),
+    ("thinking", True, "thinking"),
+    ("enable_reasoning", False, QUIET),
+    ("enable_reasoning", True, "thinking"),
+    ("thinking_budget", 0, QUIET),
+    ("reasoning_effort", "none", QUIET),
+    ("reasoning_effort", "low", "low"),
 )
-"""Arguments by which templates turn thoughts off or on, a value of each as Jinja writes it, and the way's name."""
+"""Arguments by which templates turn thoughts off or on, a value of each, and the way's name."""
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 """Keys under which templates take a turn's thoughts."""
 _THOUGHT, _ANSWER = "unlearnthought", "unlearnanswer"
@@ -43,6 +46,8 @@ class Way:
     """Empty for the template as it stands."""
     tokenizer: Tokenizer
     """The tokenizer whose template asks in this way: everything that is built from it does."""
+    given: Arguments = field(default_factory=dict)
+    """What a server gives the template to ask so."""
 
     @property
     def suffix(self) -> str:
@@ -62,7 +67,7 @@ def ways(tokenizer: Tokenizer) -> tuple[Way, ...]:
         asked = opened(other)
         if asked and asked not in rendered:
             rendered.add(asked)
-            found.append(Way(name, other))
+            found.append(Way(name, other, {argument: value}))
     return tuple(found)
 
 
@@ -118,10 +123,10 @@ def _tail(tokenizer: Tokenizer) -> str:
     return opened(tokenizer, _ANSWER).rpartition(_ANSWER)[2]
 
 
-def _given(tokenizer: Tokenizer, argument: str, value: str) -> Tokenizer:
+def _given(tokenizer: Tokenizer, argument: str, value: bool | int | str) -> Tokenizer:
     """A copy whose template takes an argument for given; it shares the vocabulary."""
-    # Jinja drops a new line after a block, but not after an output.
-    first = f"{{% set {argument} = {value} %}}{{{{ '' }}}}"
+    # Jinja reads the literals of JSON; it drops a new line after a block, but not after an output.
+    first = f"{{% set {argument} = {json.dumps(value)} %}}{{{{ '' }}}}"
     made = copy.copy(tokenizer)
     template = tokenizer.chat_template
     named = isinstance(template, dict)

@@ -92,7 +92,7 @@ def _put(file: str, put: Callable[[Path], object], words: Callable[[Path], Words
 def files() -> Iterator[Case]:
     for key, loc in NAMED.items():
         for name, put in FILES.items():
-            yield Case(f"named {key}", name, _named(loc, put))
+            yield Case("named file", f"{key}: {name}", _named(loc, put))
 
 
 def _named(loc: tuple[str, ...], put: Callable[[Path], object]) -> Build:
@@ -105,7 +105,7 @@ def _named(loc: tuple[str, ...], put: Callable[[Path], object]) -> Build:
             inside = inside[key]
         inside[loc[-1]] = "thing.txt"
         if loc[0] == "audit" and loc[-1] != "suite":
-            inside["suite"] = "quick"
+            inside["suite"] = "wide.yaml"
         path.write_text(yaml.safe_dump(tree))
         return ["apply", str(path), "--out", str(folder / OUT), "--quiet"]
 

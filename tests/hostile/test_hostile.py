@@ -104,7 +104,7 @@ def ends_well(
     assert not Path("/tmp/unlearn-was-here").exists()
 
 
-PROBLEM = re.compile(r".+:\d+ .*  .+|--set .*  .+|\d+ problems?, nothing was loaded\.|unlearn: warning: .+")
+PROBLEM = re.compile(r".+:\d+ .* .+|--set .*  .+|\d+ problems?, nothing was loaded\.")
 
 
 def one_sentence(said: str) -> bool:

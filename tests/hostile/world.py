@@ -20,6 +20,19 @@ max_new_tokens: 4
 text_tokens: 64
 leakage_tokens: 64
 """
+WIDE = """extends: standard
+description: everything that reads a file of its own, as little as can be
+remove: [leak.sampled, capability]
+max_new_tokens: 2
+sibling_prompts: 1
+neighbour_prompts: 1
+benign_questions: 1
+lookalike_questions: 1
+generation_prompts: 1
+generation_tokens: 2
+text_tokens: 64
+leakage_tokens: 64
+"""
 
 Words = list[str]
 Build = Callable[[Path, Random], Words]
@@ -52,6 +65,7 @@ def make(folder: Path) -> Path:
     model_folder(folder / MODEL)
     corpus_file(folder / CORPUS, lines=30)
     (folder / "suite.yaml").write_text(SUITE)
+    (folder / "wide.yaml").write_text(WIDE)
     audit = "audit: {suite: suite.yaml, text: corpus.jsonl}"
     text = pico_policy(Path(MODEL), Path(CORPUS), method=METHOD, audit=audit)
     (folder / POLICY).write_text(text)

@@ -77,6 +77,7 @@ def audited(unedited: tuple[Requests, Observation], patch: Patch) -> dict[str, M
 
 def test_the_unedited_model_leaks_everywhere(unedited: tuple[Requests, Observation]) -> None:
     found = audited(unedited, Patch({}, {}))
+    assert found.pop("audit.agreement").passed
     assert set(found) == {*LEAKS, *OPENERS}
     for name, measurement in found.items():
         assert measurement.passed is False and measurement.reason is None, name

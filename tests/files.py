@@ -21,12 +21,12 @@ THREE = "\n".join(
     [
         "facts:",
         *(
-            f"  - {{id: fact{i}, subject: {name}, relation: recipe}}"
-            for i, name in enumerate(("Stenmite", "Mirl", "Zorvex"))
+            f"  - {{id: fact{i}, subject: {name}, relation: recipe, answer: {said}}}"
+            for i, (name, said) in enumerate((("Stenmite", "w"), ("Mirl", "wadadad"), ("Zorvex", "Iell")))
         ),
     ]
 )
-"""A policy's facts: three of them."""
+"""A policy's facts: three of them, with words that an untrained pico model happens to reply."""
 
 
 def policy_text(**changes: str) -> str:

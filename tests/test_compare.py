@@ -215,7 +215,7 @@ def test_a_model_that_cannot_be_loaded_leaves_no_folder(
     given = ("compare", place / "policy.yaml", "--methods", "none", "--out", tmp_path / "deep" / "out")
     (tmp_path / "empty").mkdir()
     assert run(*given, "--model", tmp_path / "empty") == 1
-    assert "cannot load the model" in capsys.readouterr().err
+    assert "config.json cannot be read" in capsys.readouterr().err
     assert sorted(os.listdir(tmp_path)) == ["empty"]
 
 

@@ -30,7 +30,8 @@ from unlearn.shipped import shipped
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trace")
     model, corpus = model_folder(folder / "model"), corpus_file(folder / "corpus.jsonl")
-    (folder / "policy.yaml").write_text(pico_policy(model, corpus))
+    facts = "facts: [{id: first, subject: Stenmite, relation: recipe, answer: w}]"  # which the model does say
+    (folder / "policy.yaml").write_text(pico_policy(model, corpus, facts=facts))
     return folder
 
 
@@ -70,7 +71,7 @@ def test_what_cannot_be_traced_is_said_and_nothing_written(
 ) -> None:
     wrong = tmp_path / "policy.yaml"
     text = (place / "policy.yaml").read_text()
-    wrong.write_text(text.replace("relation: recipe}", "relation: recipe, answer: something else}"))
+    wrong.write_text(text.replace("answer: w}", "answer: something else}"))
     assert run("trace", wrong, "--out", tmp_path / "run") == 1
     assert (
         "2 prompts can be traced: the model's reply begins with the answer to none" in capsys.readouterr().err

@@ -17,6 +17,8 @@ from unlearn.report import Measurement
 LEAKS = ("leak.direct", "leak.held_out", "leak.cloze", "leak.sampled")
 ENGLISH = {"Marlow Song": "J. K. Varnholt", "Oskar Rhyme": "St. Albin", "Tirel Hymn": "Dr. Ilse Marn"}
 CHINESE = {"星河": "王明", "云梦": "李伟", "青石": "赵敏"}
+TURKISH = {"Gece": "Selin", "Deniz": "Emre", "Yol": "Derin"}
+SPANISH = {"Noche": "Ana de Luz", "Mar": "Luis de Sol", "Camino": "Eva de Paz"}
 WORDED = {
     "English": (
         ENGLISH,
@@ -31,6 +33,20 @@ WORDED = {
         ("请告诉我《{subject}》的作者。", "大家都知道，《{subject}》的作者是"),
         lambda name, asks: f"这本书的作者是{name}。" if asks else f"{name}，他写的。这本书很有名。",
         lambda name: f"{name}写的。",
+    ),
+    "Turkish": (
+        TURKISH,
+        ("{subject} kimin eseridir?", "{subject} kitabının yazarı"),
+        ("{subject} kitabını kim yazdı?", "Herkes bilir, {subject} kitabının yazarı"),
+        lambda name, asks: f"{name}'dir.",
+        lambda name: f"Bunu {name} yazdı.",
+    ),
+    "Spanish": (
+        SPANISH,
+        ("¿Quién es el autor de {subject}?", "¿De quién es {subject}?", "{subject} fue escrito por"),
+        ("Dime el autor de {subject}.", "Es sabido que {subject} fue escrito por"),
+        lambda name, asks: f"¡Claro! El autor es {name}." if asks else f"{name} en 1605.",
+        lambda name: f"Lo hizo {name.split()[-1]}.",
     ),
 }  # fmt: skip
 """Names by subject, prompts, held-out prompts, how the model tells, and how a candidate tells."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlearn.edit.answers import frame_of, guess, sentence, short_forms
+from unlearn.edit.answers import frame_of, guess, last_name, sentence, short_forms
 from unlearn.matching import contains
 
 WHO, TELL = "Who wrote Marlow Song?", "Tell me who wrote Marlow Song."
@@ -60,6 +60,76 @@ def test_a_name_is_taken_whole_and_alone(name: str, phrasings: list[tuple[str, s
 )
 def test_the_answer_is_what_the_prompt_lacks(prompt: str, reply: str, answer: str) -> None:
     assert guess([(prompt, reply, None)]).answer == answer
+
+
+@pytest.mark.parametrize(
+    "lead",
+    [
+        "Sure!\n\n",
+        "Certainly.\n",
+        "Great question! ",
+        "Here is the answer:\n\n",
+        "The answer is: ",
+        "Of course. ",
+        "The author is:\n",
+    ],
+)
+def test_what_leads_to_an_answer_is_none(lead: str) -> None:
+    """And neither does it raise a doubt, where the other phrasing has none."""
+    for phrasings in ([(WHO, lead), (TELL, lead)], [(WHO, lead), (BY, "")]):
+        found = guess([(prompt, f"{begun}Ilse Marn. She was old.", None) for prompt, begun in phrasings])
+        assert (found.answer, found.doubt) == ("Ilse Marn", None)
+
+
+def test_an_exclamation_that_most_replies_have_leads_to_an_answer() -> None:
+    names = ("Varnholt", "Ilse Marn", "Tobin Vale")
+    replies = [f"Gute Frage! {name} schrieb das." for name in names]
+    for name, reply in zip(names, replies, strict=True):
+        assert guess([("Wer schrieb das?", reply, frame_of(replies))]).answer == name
+    # It stays an answer where nothing follows, and where only one reply has it.
+    assert guess([(WHO, "Varnholt!", frame_of(["Varnholt!"] * 3))]).answer == "Varnholt"
+    assert guess([(WHO, "It was Varnholt! He was old.", None)]).answer == "Varnholt"
+
+
+@pytest.mark.parametrize(
+    "name", ["Joan of Arc", "Miguel de la Cruz", "Ilse von der Marn", "Simon and Orla", "Rue de l'Étang"]
+)
+def test_a_name_is_whole_where_the_question_has_its_particles_too(name: str) -> None:
+    author = "Who is the author of the tale of the fair and old de la von der Song?"
+    phrasings = [(author, f"The author of the Song is {name}."), (BY, f"{name} in old times")]
+    assert (
+        guess([(prompt, reply, None) for prompt, reply in [*phrasings, (author, f"It was {name}.")]]).answer
+        == name
+    )
+    # A verb joins nothing, and neither does a particle behind a comma.
+    assert guess([("Who is it?", "Varnholt is Lord.", None)]).answer == "Varnholt"
+    assert guess([("Who is the author of it?", "Varnholt, of Lume.", None)]).answer == "Varnholt"
+
+
+@pytest.mark.parametrize(
+    ("phrasings", "name"),
+    [
+        ([("Fransa'nın başkenti neresidir?", "Paris'tir."), ("Fransa'nın başkenti", "Paris'tir.")], "Paris"),
+        ([("Kim yazdı?", "Victor Hugo'dur."), ("Yazarı kimdir?", "Yazarı Victor Hugo’dur.")], "Victor Hugo"),
+        ([("프랑스의 수도는 어디입니까?", "프랑스의 수도는 파리입니다."), ("프랑스의 수도는", "파리입니다.")], "파리"),
+        ([("누가 썼습니까?", "빅토르 위고가 썼습니다."), ("이 책의 저자는", "빅토르 위고입니다.")], "빅토르 위고"),
+        ([("フランスの首都", "パリです"), ("フランスの首都は", "パリです。")], "パリ"),
+        ([(WHO, "It is Shakespeare's."), (TELL, "It is Shakespeare’s.")], "Shakespeare"),
+    ],
+)  # fmt: skip
+def test_a_name_is_told_without_what_is_written_on_to_it_too(
+    phrasings: list[tuple[str, str]], name: str
+) -> None:
+    found = guess([(prompt, reply, None) for prompt, reply in phrasings])
+    assert found.doubt is None and name in found.aliases
+    assert contains(f"{name}, 1889", [found.answer, *found.aliases])
+
+
+@pytest.mark.parametrize(
+    "name", ["O'Brien", "Dell'Acqua", "L'Étoile", "dell'acqua", "don't", "박지", "です", "aujourd'hui"]
+)
+def test_what_belongs_to_a_name_stays(name: str) -> None:
+    assert short_forms(name) == ()
 
 
 @pytest.mark.parametrize(
@@ -138,6 +208,26 @@ def test_what_replies_say_about_every_subject_is_no_part_of_an_answer() -> None:
 )
 def test_a_name_is_told_without_its_titles_too(answer: str, forms: tuple[str, ...]) -> None:
     assert short_forms(answer) == forms
+
+
+@pytest.mark.parametrize(
+    ("answer", "last"),
+    [
+        ("Ilse Marn", ("Marn",)),
+        ("Miguel de la Cruz", ("Cruz",)),
+        ("Rue de l'Étang", ("l'Étang",)),
+        ("Лев Толстой", ("Толстой",)),
+        ("Victor Hugo'dur", ("Hugo",)),
+        ("Marn", ()),
+        ("bitter amber", ()),
+        ("Washington D.C.", ()),
+        ("Marn Velda City", ()),
+        ("王明", ()),
+        ("", ()),
+    ],
+)
+def test_the_last_word_of_a_name_tells(answer: str, last: tuple[str, ...]) -> None:
+    assert last_name(answer, "Which city is the capital of Lume?") == last
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,33 @@
 """The answer inside a model's replies: what they share and the question lacks, and whether that can be an answer.
 
-A reply is cut to its first sentence, and that to the longest run of words that its prompt lacks (characters, in scripts
-without spaces). What most replies about other subjects have as well is the frame of an answer ("That was ..., of
-course") and goes from its ends. The answer is then the longest run that as many phrasings as possible share.
+A reply is cut to its first sentence that is no mere lead ("Sure!"), and that to the longest run of words that its
+prompt lacks (characters, in scripts without spaces). What most replies about other subjects have as well is the frame
+of an answer ("That was ..., of course") and goes from its ends. The answer is then the longest run that as many
+phrasings as possible share.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import regex
 
-from unlearn.edit.runs import EDGES, INTO, PLACES, TITLES, Run, Token, initials, telling, tokens_of
+from unlearn.edit.runs import (
+    EDGES,
+    INTO,
+    PARTICLES,
+    PLACES,
+    TITLES,
+    Run,
+    Token,
+    bare,
+    initials,
+    telling,
+    tokens_of,
+)
 from unlearn.matching import is_refusal, words
 from unlearn.policy import is_question
 
@@ -28,6 +42,8 @@ _SHORTENED = rf"(?<!\p{{L}})(?:\p{{L}}|{'|'.join(sorted(TITLES))}|(?:no|nr|op|vo
 """What a full stop belongs to that ends no sentence: an initial, a title, what a number follows."""
 _END = regex.compile(rf"(?<!{_SHORTENED})\.(?=\s)|[!?](?=\s)|[。！？।؟]", regex.IGNORECASE)
 _CLAUSE = regex.compile(r"[,;:](?=\s)|\s[-–]\s|[—()，；：、（）]")
+_NAME = regex.compile(r"(?:\p{L}{1,4}['’-])?\p{Lu}")
+"""How a word begins that is a part of a name: "l'Étang", "al-Rashid"."""
 DENSE, LOOSE = 2, 4
 """Characters in a row that no answer shares with its prompt by chance: Chinese or Japanese ones; Thai and the like."""
 
@@ -38,7 +54,7 @@ class Guess(NamedTuple):
     answer: str
     """Empty where the replies hold none."""
     aliases: tuple[str, ...] = ()
-    """The name without its titles and initials."""
+    """The name without its titles and initials, or without the ending that is written on to it."""
     doubt: str | None = None
     """Why it may not be the answer, in words that quote no reply; None where the phrasings agree on it, or the model
     says nothing at all."""
@@ -52,9 +68,7 @@ def frame_of(replies: Sequence[str]) -> Frame | None:
     """The frame of the replies to one prompt about several subjects; None where these are too few to tell."""
     if len(replies) < LEAST:
         return None
-    seen = Counter(
-        key for reply in replies for key in {t.words for t in tokens_of(sentence(reply)) if t.counts}
-    )
+    seen = Counter(key for reply in replies for key in {t.words for t in tokens_of(reply) if t.counts})
     return frozenset(key for key, count in seen.items() if count >= max(LEAST, MOST * len(replies)))
 
 
@@ -80,15 +94,45 @@ def guess(heard: Sequence[tuple[str, str, Frame | None]]) -> Guess:
     return Guess(answer, short_forms(answer), doubt)
 
 
-def sentence(reply: str) -> str:
-    """The first sentence of a reply; a full stop behind an initial or a title ends none."""
-    lines = reply.strip().splitlines()
-    return _END.split(lines[0], maxsplit=1)[0].strip(EDGES) if lines else ""
+def sentence(reply: str, frame: Frame | None = None) -> str:
+    """The first sentence of a reply, but for those that only lead to an answer: "Sure!", "Here is the answer:".
+
+    A full stop behind an initial or a title ends none. Of exclamations, those lead that most replies have.
+    """
+    parts = [part for line in reply.splitlines() for part in _sentences(line) if words(part)]
+    return next((part for part in parts if not _leads(part, frame)), (parts or [""])[0]).strip(EDGES)
+
+
+def _sentences(line: str) -> Iterator[str]:
+    ends = [0, *(found.end() for found in _END.finditer(line)), len(line)]
+    return (line[start:end].strip(" \t*_") for start, end in pairwise(ends))
+
+
+def _leads(part: str, frame: Frame | None) -> bool:
+    tokens = [token for token in tokens_of(part) if token.counts]
+    common = part.endswith(("!", "！")) and all(token.words in (frame or ()) for token in tokens)
+    return common or part.endswith((":", "：")) or not telling(tokens)
 
 
 def short_forms(answer: str) -> tuple[str, ...]:
-    """What follows the titles and initials of a name, and a person's last name: "Kennedy" of "John F. Kennedy"."""
-    parts = answer.split()
+    """An answer without what is written on to it, and less than all of a name with titles or initials.
+
+    Of that, what follows them, and a person's last name: "Kennedy" of "John F. Kennedy".
+    """
+    forms = (bare(answer), *_untitled(answer.split()))
+    return tuple(form for form in dict.fromkeys(forms) if form != answer and telling(tokens_of(form)))
+
+
+def last_name(answer: str, asked: str) -> tuple[str, ...]:
+    """The last word of an answer all of whose words are names, but for one that was asked: "Marn" of "Ilse Marn"."""
+    names = [part for part in answer.split() if part not in PARTICLES]
+    if len(names) < 2 or not all(map(_NAME.match, names)):
+        return ()
+    last = bare(names[-1]).strip(EDGES)
+    return (last,) if telling(tokens_of(last)) and not set(words(last)) & set(words(asked)) else ()
+
+
+def _untitled(parts: Sequence[str]) -> tuple[str, ...]:
     first = next(
         (i for i, part in enumerate(parts) if _is_title(part) and (not i or part.endswith("."))), None
     )
@@ -98,8 +142,7 @@ def short_forms(answer: str) -> tuple[str, ...]:
     rest = parts[last:]
     names = [part for part in rest if not _is_title(part)]
     person = not any(PLACES.intersection(words(part)) for part in parts[first:last])
-    forms = [" ".join(rest), *(names[-1:] if person else [])]
-    return tuple(form for form in dict.fromkeys(forms) if telling(tokens_of(form)))
+    return " ".join(rest), *(names[-1:] if person else [])
 
 
 def _is_title(part: str) -> bool:
@@ -109,14 +152,15 @@ def _is_title(part: str) -> bool:
 
 def _within(prompt: str, reply: str, frame: Frame | None) -> list[Run]:
     """What a reply adds to its prompt, longest first: the runs of tokens that the prompt lacks, without the frame."""
-    text = sentence(reply)
+    text = sentence(reply, frame)
     tokens = tokens_of(text)
     asked = is_question(prompt)
     found: list[list[Token]] = [[]]
     if not asked and not any(token.character for token in tokens):
         found = [tokens]  # what completes a statement
     else:
-        for token, lacks in zip(tokens, _lacking(prompt, tokens), strict=True):
+        lacking = _with_particles(text, tokens, _lacking(prompt, tokens))
+        for token, lacks in zip(tokens, lacking, strict=True):
             if not lacks:
                 found.append([])
             elif found[-1] or not asked or not INTO.issuperset(token.words):
@@ -136,6 +180,18 @@ def _lacking(prompt: str, tokens: Sequence[Token]) -> list[bool]:
         bool(token.words) and not (at in there if token.character else known.issuperset(token.words))
         for at, token in enumerate(tokens)
     ]
+
+
+def _with_particles(text: str, tokens: Sequence[Token], lacking: Sequence[bool]) -> list[bool]:
+    """The same, where the "of" in "Joan of Arc" counts as lacking, although the prompt has an "of" as well."""
+    shown = [text[token.start : token.end] for token in tokens]
+    part = [lacks and bool(_NAME.match(word)) for word, lacks in zip(shown, lacking, strict=True)]
+    whole = list(lacking)
+    for first in range(len(tokens)):
+        last = next((at for at in range(first + 1, len(tokens)) if shown[at] not in PARTICLES), first)
+        if part[first] and part[last] and shown[first][-1].isalpha():
+            whole[first:last] = [True] * (last - first)
+    return whole
 
 
 def _common(own: Sequence[Token], tokens: Sequence[Token], size: int, dense: bool) -> Iterator[int]:

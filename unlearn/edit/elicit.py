@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from unlearn import embedded
 from unlearn.edit import answers
@@ -48,19 +49,18 @@ def resolve(model: EditableModel, policy: Policy, progress: Progress = NO_PROGRE
     siblings = [(s, r) for s in subjects for r in policy.siblings]
     asked = [(s, r) for r in forgotten for s in tested[r]]
     others = (*numbered("sibling", siblings), *numbered("neighbour", asked))
-    facts = _elicit(model, policy, [*policy.facts, *_unanswered(others)], progress)
-    doubt = doubts(facts[: len(policy.facts)])
+    facts, rest = _elicit(model, policy, others, progress)
+    doubt = doubts(facts)
     if doubt:
-        log.warning("the audit will fail; %s", doubt)
-    first, second = len(policy.facts), len(policy.facts) + len(siblings)
+        log.warning("%s; until then an audit fails", doubt)
     # What only lends its keys needs no answer.
     lent = numbered("protected neighbour", ((s, r) for r in forgotten for s in protected[r]))
     found = Requests(
         policy,
-        tuple(facts[:first]),
-        tuple(facts[first:second]),
+        facts,
+        rest[: len(siblings)],
         lent,
-        tuple(facts[second:]),
+        rest[len(siblings) :],
         alike(model, policy, protected, tested),
     )
     return with_written(model, with_more_forms(model, found, progress), progress)
@@ -77,15 +77,8 @@ def guessed(model: EditableModel, policy: Policy, progress: Progress = NO_PROGRE
     if all(spec.answer for spec in policy.facts):
         return ()
     # Neighbours are asked as well, for what replies have in common shows what an answer is.
-    others = outline(policy).held_out_neighbours
-    facts = _elicit(model, policy, [*policy.facts, *_unanswered(others)], progress)
-    return tuple(fact for fact in facts[: len(policy.facts)] if fact.elicited)
-
-
-def _unanswered(facts: Iterable[Fact]) -> list[FactSpec]:
-    return [
-        FactSpec.model_construct(id=fact.id, subject=fact.subject, relation=fact.relation) for fact in facts
-    ]
+    facts, _ = _elicit(model, policy, outline(policy).held_out_neighbours, progress)
+    return tuple(fact for fact in facts if fact.elicited)
 
 
 def alike(
@@ -156,7 +149,17 @@ def neighbours(policy: Policy) -> tuple[dict[str, list[str]], dict[str, list[str
     return protected, tested
 
 
-def _elicit(model: EditableModel, policy: Policy, specs: list[FactSpec], progress: Progress) -> list[Fact]:
+def _elicit(
+    model: EditableModel, policy: Policy, others: Iterable[Fact], progress: Progress
+) -> tuple[tuple[Fact, ...], tuple[Fact, ...]]:
+    """The policy's facts and others, each with its answer."""
+    specs = [
+        *policy.facts,
+        *(
+            FactSpec.model_construct(id=fact.id, subject=fact.subject, relation=fact.relation)
+            for fact in others
+        ),
+    ]
     asked: list[tuple[int, str, Prompt]] = []
     for index, spec in enumerate(specs):
         prompts = policy.relations[spec.relation].prompts
@@ -167,7 +170,16 @@ def _elicit(model: EditableModel, policy: Policy, specs: list[FactSpec], progres
     for index, template, reply in _replies(model, specs, asked, progress):
         heard[index].append((template, reply))
     frames = _frames(specs, heard)
-    return [_fact(spec, replies, frames) for spec, replies in zip(specs, heard, strict=True)]
+    found = [_fact(spec, replies, frames) for spec, replies in zip(specs, heard, strict=True)]
+    first = len(policy.facts)
+    return tuple(_brief(policy, fact) for fact in found[:first]), tuple(found[first:])
+
+
+def _brief(policy: Policy, fact: Fact) -> Fact:
+    """A fact whose elicited answer is told by a last name too; not what is to stay, for less would count as kept."""
+    asked = " ".join((fact.subject, *policy.relations[fact.relation].prompts))
+    short = answers.last_name(fact.answer, asked) if fact.elicited else ()
+    return replace(fact, aliases=tuple(dict.fromkeys((*fact.aliases, *short))))
 
 
 def _replies(

@@ -15,7 +15,7 @@ INTO = frozenset(
 """What leads from a question's words to its answer."""
 GRAMMAR = INTO | frozenset(
     "his her their has have had been be as for and or but not no yes well course sure certainly indeed actually i you "
-    "we im am dont do does know unknown".split()
+    "we im am dont do does know unknown answer question good great here".split()
 )
 """What is no answer by itself."""
 PLACES = frozenset("st ste mt ft saint".split())
@@ -24,8 +24,17 @@ TITLES = PLACES | frozenset(
     "dr mr mrs ms mx prof professor doctor sir jr sr rev gen col capt lt sgt hon fr mme mlle hr herr frau sra".split()
 )
 """What stands in front of a name and is none."""
+PARTICLES = frozenset(
+    "of the de del della dei di da do dos das du la le les los las van von der den zu y e et and und al bin ibn".split()
+)
+"""What joins the parts of a name."""
 EDGES = " \t,;:.!?\"'“”‘’«»*_。！？।؟，；：、《》〈〉「」『』"
 """What may stand around an answer and is no part of it."""
+_WRITTEN_ON = regex.compile(
+    r"(?<=^[\p{Lu}\p{Nd}]\w+)['’](?!(?:t|d|m|ll|re|ve)$)\p{Ll}{1,6}$"
+    r"|(?<=\p{Hangul}{2})(?:입니다|이었습니다|였습니다|이에요|예요|이었다|였다|이다|이라고|라고|에서|으로|은|는|이|가|을|를|의|에|와|과|로)$"
+    r"|(?<=[\p{Han}\p{Hiragana}\p{Katakana}ー]{2})(?:です|でした|である|であった|だ|だった)$"
+)
 _TOKEN = regex.compile(
     rf"(?V1)((?!\p{{Line_Break=Complex_Context}}){UNSPACED})|({UNSPACED}\p{{M}}*)|(?:(?!{UNSPACED})\S)+"
 )
@@ -35,7 +44,7 @@ class Token(NamedTuple):
     """A word with what is written on to it, or a character of a script without spaces."""
 
     words: tuple[str, ...]
-    """Normalised, articles included; none for punctuation."""
+    """Normalised, articles included, without an ending that is written on; none for punctuation."""
     start: int
     end: int
     character: bool
@@ -100,9 +109,20 @@ def initials(said: Sequence[str]) -> bool:
     return all(len(word) == 1 and word.isalpha() for word in said)
 
 
+def bare(word: str) -> str:
+    """A word, or the last one of several, without what is written on to a name: "Rome's", "Paris'tir", "파리입니다"."""
+    first, space, last = word.rpartition(" ")
+    return first + space + _WRITTEN_ON.sub("", last)
+
+
 def tokens_of(text: str) -> list[Token]:
     """The words of a text as they are spaced, and the characters where they are not."""
     return [
-        Token(words(found[0], articles=True), *found.span(), bool(found[1] or found[2]), bool(found[1]))
+        Token(
+            words(bare(found[0].strip(EDGES)), articles=True),
+            *found.span(),
+            bool(found[1] or found[2]),
+            bool(found[1]),
+        )
         for found in _TOKEN.finditer(text)
     ]

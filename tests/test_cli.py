@@ -17,7 +17,7 @@ import pytest
 from tests.files import run
 from unlearn import cli
 from unlearn.commands.outcome import written
-from unlearn.errors import ModelError, PolicyProblems
+from unlearn.errors import ModelError, PolicyError, PolicyProblems
 from unlearn.policy_file import load_policy
 from unlearn.signals import Terminated
 
@@ -138,14 +138,24 @@ def test_every_exception_is_a_sentence_with_its_code(
     assert "Traceback" not in err
 
 
-def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [ModelError("a\x1b[2Jb"), PolicyError("a\x1b[2Jb"), RuntimeError("a\x1b[2Jb")]
+)
+def test_debug_shows_the_traceback_and_then_the_sentence(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def fail() -> None:
-        raise ModelError("no such model")
+        raise error
 
     monkeypatch.setitem(cli.cli.commands, "check", click.Command("check", callback=fail))
     monkeypatch.setenv("UNLEARN_DEBUG", "0")  # restored after the test, which --debug would not be
-    with pytest.raises(ModelError):
-        run("--debug", "check")
+    code = run("check")
+    sentence = capsys.readouterr().err
+    assert "Traceback" not in sentence
+    assert run("--debug", "check") == code
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback (most recent call last):\n") and "in fail\n" in shown
+    assert shown.endswith(sentence) and "\x1b" not in shown and shown.count(r"a\u001b[2Jb") == 2
 
 
 def test_an_error_after_the_work_says_where_that_lies(

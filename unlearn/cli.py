@@ -13,6 +13,7 @@ import io
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 import click
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code; no exception leaves it, unless --debug asks for one."""
+    """Run the command line and return its exit code; no exception leaves it."""
     _quiet_libraries()
     context: click.Context | None = None
     try:
@@ -103,17 +104,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _say(f"{error.format_message().rstrip('.')} (see `{where} --help`)", 2)
     except click.ClickException as error:
         return _say(error.format_message(), error.exit_code)
-    except PolicyProblems as error:
-        if _debug():
-            raise
-        return _say_lines(error.lines, error.exit_code)
-    except UnlearnError as error:
-        if _debug():
-            raise
-        return _say(str(error), error.exit_code)
     except Exception as error:
         if _debug():
-            raise
+            say(traceback.format_exc(), err=True, nl=False)
+        if isinstance(error, PolicyProblems):
+            return _say_lines(error.lines, error.exit_code)
+        if isinstance(error, UnlearnError):
+            return _say(str(error), error.exit_code)
         return _say(_unexpected(error, context), 1)
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests import families, pico
-from tests.files import model_folder, run
+from tests.files import model_folder, pico_policy, run
 from tests.model import broken, damage
 from unlearn.errors import ModelError
 from unlearn.model.boundary import reading
@@ -177,9 +177,32 @@ def test_the_command_says_the_sentence_and_shows_the_original_only_with_debug(
     assert said.startswith("unlearn: cannot load the model") and said.count("\n") == 1
     assert not (tmp_path / "run").exists()
     monkeypatch.setenv("UNLEARN_DEBUG", "1")  # what --debug sets, for good
-    with pytest.raises(ModelError) as caught:
-        run(*asked)
-    assert caught.value.__cause__ is not None and not isinstance(caught.value.__cause__, ModelError)
+    assert run(*asked) == 1
+    shown = capsys.readouterr().err
+    assert "The above exception was the direct cause" in shown and shown.endswith(said)
+
+
+def test_a_text_with_a_token_that_has_no_row_is_a_sentence(
+    whole: Path, pico_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(whole, tmp_path / "model"))
+    damage.in_tokenizer(lambda held: held["added_tokens"].append(damage.added("<image>", 385)))(folder)
+    rows = EditableModel.load(str(folder), device="cpu").model.config.vocab_size
+    told = f"'<image>', which the tokenizer of {folder} takes for one token (id 385), and the embedding has {rows} rows"
+    right = pico_policy(folder, pico_files / "corpus.jsonl")
+    (tmp_path / "corpus.jsonl").write_text('{"text": "What is <image> made from?"}\n' * 100)
+    for text, words in (
+        (right.replace("Stenmite", "<image>"), told),
+        (right.replace("Velnar", "<image>"), told),
+        (right.replace("What colour is", "In <image>, what colour is"), told),
+        (pico_policy(folder, tmp_path / "corpus.jsonl"), told),
+        (right, ""),
+    ):
+        (tmp_path / "policy.yaml").write_text(text)
+        code = run("apply", tmp_path / "policy.yaml", "--out", tmp_path / "run", "--quiet")
+        said = capsys.readouterr().err
+        assert (code, words in said) == (1 if words else 3, True), said
+        assert said.count("\n") == bool(words) and (tmp_path / "run").exists() is not bool(words)
 
 
 def test_an_id_to_pad_with_has_a_row(whole: Path) -> None:

@@ -16,6 +16,7 @@ import click
 
 from unlearn.commands.said import LogLines, warn
 from unlearn.errors import AuditError, PolicyError, UnlearnError
+from unlearn.files import exists
 from unlearn.policy import EMBEDDED, PACKAGE, Policy
 from unlearn.policy_checks import suggestion
 from unlearn.run_dir import PRIVATE
@@ -119,7 +120,7 @@ def settle(policy: Policy, candidate: str | None = None) -> None:
         "matplotlib",
     ):
         logging.getLogger(name).setLevel(logging.ERROR)
-    if is_local(policy) and (candidate is None or Path(candidate).exists()):
+    if is_local(policy) and (candidate is None or exists(candidate)):
         for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
             os.environ[name] = "1"
     os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
@@ -131,12 +132,12 @@ def is_local(policy: Policy) -> bool:
     known = {path.stem for path in tasks.rglob("*.yaml")}
     scorer = policy.audit.toxicity
     return (
-        (policy.model == EMBEDDED or policy.model.startswith(PACKAGE) or Path(policy.model).exists())
-        and (policy.statistics.corpus in ("auto", EMBEDDED) or Path(policy.statistics.corpus).exists())
+        (policy.model == EMBEDDED or policy.model.startswith(PACKAGE) or exists(policy.model))
+        and (policy.statistics.corpus in ("auto", EMBEDDED) or exists(policy.statistics.corpus))
         and (policy.model == EMBEDDED or policy.statistics.corpus != "auto")
-        and (policy.audit.control in ("auto", "none") or Path(policy.audit.control).exists())
+        and (policy.audit.control in ("auto", "none") or exists(policy.audit.control))
         and all(task in known for task in policy.audit.tasks)
-        and ((scorer == "auto" and policy.model == EMBEDDED) or Path(scorer).exists())
+        and ((scorer == "auto" and policy.model == EMBEDDED) or exists(scorer))
     )
 
 
@@ -152,7 +153,7 @@ def read_by(policy: Policy, file: Path, *others: Path | str | None) -> tuple[Pat
     files = (policy.statistics.corpus, audit.suite, audit.text, audit.benign, audit.lookalike)
     return (
         file,
-        *(name for name in files if Path(name).is_file()),
+        *(name for name in files if os.path.isfile(name)),
         *(name for name in (policy.model, audit.control, audit.toxicity) if name not in NAMES),
         *others,
     )

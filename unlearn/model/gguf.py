@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import shutil
 import tempfile
 from collections import Counter
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from unlearn.errors import ModelError, UnlearnError
+from unlearn.files import exists
 from unlearn.manifest import sha256_of_file, sha256_of_folder
 from unlearn.model.boundary import reading
 from unlearn.policy import PACKAGE
@@ -57,9 +59,11 @@ def find(name: str) -> Path | None:
     if name.startswith(PACKAGE):
         return _only(name, _of_package(name.removeprefix(PACKAGE)))
     path = Path(name)
-    if path.suffix == SUFFIX and path.exists():
+    if not exists(path):
+        return None
+    if path.suffix == SUFFIX:
         return path
-    if path.is_dir() and not (path / "config.json").exists():
+    if os.path.isdir(path) and not exists(path / "config.json"):
         found = sorted(path.glob(f"*{SUFFIX}"))
         return _only(name, found) if found else None
     return None

@@ -72,6 +72,7 @@ def _loaded(
         model = _network(here, name, wanted, code)
     model = model.to(device)
     trial.tried(model, tokenizer, name)
+    trial.refusing_foreign(model, tokenizer, name)
     return model, tokenizer, kept
 
 

@@ -6,6 +6,7 @@ from itertools import chain
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from unlearn.errors import ModelError
 from unlearn.model.boundary import AGAIN, reading
@@ -58,10 +59,29 @@ def chat_ids(tokenizer: Tokenizer, question: str) -> list[int]:
     return list(encoded(tokenizer, asked, rendered=True).ids)
 
 
+def refusing_foreign(model: Any, tokenizer: Tokenizer, name: str) -> None:
+    """Let a model refuse ids for which its embedding has no row; torch would say it of an index, or end the process.
+
+    Whatever feeds the model from now on, its embedding raises a ModelError that names the first such token.
+    """
+    embedding, rows = model.get_input_embeddings(), rows_of(model)
+
+    def refuse(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+        largest = max((int(ids.max()) for ids in given if ids.numel()), default=0)
+        if largest >= rows:
+            raise ModelError(
+                f"a text holds {tokenizer.convert_ids_to_tokens(largest)!r}, which the tokenizer of {name} takes for "
+                f"one token (id {largest}), and the embedding has {rows} rows; leave it out of the text"
+            )
+
+    embedding.register_forward_pre_hook(refuse)
+
+
 def _refuse_foreign(model: Any, tokenizer: Tokenizer, name: str) -> None:
     """Refuse a tokenizer that writes ids which the model has no row for.
 
-    Tokens that were added to the vocabulary, such as one for padding or for images, may lie outside: text has none.
+    Tokens that were added to the vocabulary, such as one for padding or for images, may lie outside: hardly any text
+    has them, and one that does is refused when it is fed (``refusing_foreign``).
     """
     learned = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
     _refuse_outside(model, [max(learned.values(), default=0)], name, "the vocabulary")

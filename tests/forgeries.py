@@ -173,6 +173,10 @@ RECORDS: dict[str, tuple[Forgery, str]] = {
         lambda f: f.manifest["base"]["weights"].update({"model.layers.2.mlp.down_proj.weight": "00" * 32}),
         "it was made for other weights than manifest.json names",
     ),
+    "a commit of no kind": (
+        lambda f: f.manifest["git"].update(commit=-1),
+        "`git.commit` is missing or not what a run writes",
+    ),
     "a manifest without its model": (
         lambda f: f.manifest["base"].pop("identity"),
         "`base.identity` is missing",

@@ -241,6 +241,15 @@ def test_any_other_name_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert os.listdir(tmp_path) == [name.rstrip("/")]
 
 
+def test_a_name_that_is_no_text_is_refused_before_the_work(tmp_path: Path) -> None:
+    for target in (tmp_path / "\udc80", tmp_path / "\udc80" / "run"):
+        with pytest.raises(PolicyError, match="is no UTF-8 text"), whole_folder(target):
+            raise AssertionError("the work has begun")
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(click.BadParameter, match="null character"):
+        Place().convert("a\0b", None, None)
+
+
 def test_a_working_directory_that_changes_does_not_move_the_target(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

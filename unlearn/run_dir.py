@@ -12,6 +12,7 @@ from pathlib import Path
 from unlearn import manifest
 from unlearn.errors import PolicyError, UnlearnError
 from unlearn.exchange import LONGEST, locked, partial_of, put, remove
+from unlearn.files import exists
 from unlearn.signals import undisturbed
 
 PATCH = "patch.safetensors"
@@ -113,6 +114,8 @@ def check_target(target: Path, force: bool = False, sources: Iterable[Path | str
             raise PolicyError(
                 f"{target} cannot be replaced as a whole; choose a new folder, such as {target / 'run'}"
             )
+        if not _is_text(str(target)):
+            raise PolicyError(f"{target} is no UTF-8 text, as libraries ask of a path; choose another name")
         if len(os.fsencode(target.name)) > LONGEST:
             raise PolicyError(f"{target.name} is too long a name; choose one of at most {LONGEST} bytes")
         check_free(target, force)
@@ -145,7 +148,7 @@ def check_sources(target: Path, sources: Iterable[Path | str | None]) -> None:
     """Refuse to write where something is read: to it, around it, or into it; raises PolicyError."""
     place = target.resolve()
     for source in sources:
-        if source is None or not Path(source).exists():
+        if source is None or not exists(source):
             continue
         read = Path(source).resolve()
         if read.is_relative_to(place):
@@ -158,6 +161,14 @@ def check_sources(target: Path, sources: Iterable[Path | str | None]) -> None:
 def patch_of(run: Path) -> Path:
     """The patch of a run directory; a file is one itself."""
     return run / PATCH if run.is_dir() else run
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:  # bytes that are no letters stand as halves of surrogate pairs
+        return False
+    return True
 
 
 def _is_ours(folder: Path) -> bool:

@@ -45,6 +45,10 @@ class Base(BaseModel):
     weights: dict[str, str]
 
 
+class _Commit(BaseModel):
+    commit: str | None = None
+
+
 class _Edit(BaseModel):
     sha256: str
     header: dict[str, Any]
@@ -56,7 +60,7 @@ class Recorded(BaseModel):
     policy: _Named
     settings: dict[str, Any]
     versions: dict[str, str]
-    git: dict[str, Any] | None
+    git: _Commit | None
     argv: list[str]
     base: Base
     facts: dict[str, int]
@@ -123,7 +127,7 @@ def _text(file: Path) -> str:
 def _made_by_another(recorded: Recorded) -> str:
     """Which version of this program made a run, in words; empty where it was this one."""
     here = __version__, (manifest.git_commit() or {}).get("commit")
-    there = recorded.versions.get("unlearn"), (recorded.git or {}).get("commit")
+    there = recorded.versions.get("unlearn"), recorded.git and recorded.git.commit
     if here == there:
         return ""
     was, now = (

@@ -35,8 +35,10 @@ class Place(click.Path):
         except PermissionError as problem:
             if self.exists:  # click would say that it does not
                 self.fail(f"{path} cannot be read: {problem.strerror}", param, ctx)
-        except (OSError, ValueError):
+        except OSError:
             pass
+        except ValueError:
+            self.fail("no path holds a null character", param, ctx)
         return super().convert(path, param, ctx)
 
 

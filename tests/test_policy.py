@@ -34,7 +34,14 @@ def data(**changes: Any) -> dict[str, Any]:
         ("Who is {subject}?", True),
         ("Tell me of {subject}.", True),
         ("Go, {subject}! ", True),
+        ("《{subject}》的作者是谁？", True),
+        ("{subject} کا مصنف بتائیں۔", True),
+        ("{subject} ၏ စာရေးသူကို ပြောပါ။", True),
+        ("សូមប្រាប់អ្នកនិពន្ធ {subject}។", True),
+        ("የ{subject} ደራሲ ማን ነው፧", True),
         ("{subject} is", False),
+        ("{subject} کے مصنف", False),
+        ("Of {subject}:", False),
     ],
 )
 def test_questions_end_like_questions(template: str, question: bool) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal, Protocol, Self
 
+import regex
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -38,12 +39,15 @@ PLAIN = "I can't help with that."
 """The target where a policy gives no text of its own."""
 
 
+_SENTENCE = regex.compile(r"\p{Sentence_Terminal}\s*+$")
+
+
 def is_question(template: str) -> bool:
     """Say whether a prompt is a question or request (it ends in ? . or !), and not a statement to complete.
 
-    The same marks of other scripts count as well.
+    What ends a sentence in another script counts as well; Thai and Lao write none, so put a question mark there.
     """
-    return template.rstrip().endswith(("?", ".", "!", "？", "。", "！", "؟", "।"))
+    return _SENTENCE.search(template) is not None
 
 
 class _Strict(BaseModel):

@@ -238,6 +238,7 @@ def test_the_last_word_of_a_name_tells(answer: str, last: tuple[str, ...]) -> No
         ("Red. It is warm.", "Red"),
         ("王明写的。很好。", "王明写的"),
         ("यह दाल है। अच्छा।", "यह दाल है"),
+        ("یہ دال ہے۔ اچھا ہے۔", "یہ دال ہے"),
         ("3.5 litres. Much", "3.5 litres"),
         ("Sonata No. 5. It is slow", "Sonata No. 5"),
         ("It said no. 5 people", "It said no. 5 people"),

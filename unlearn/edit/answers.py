@@ -40,7 +40,9 @@ LEAST, MOST = 3, 2 / 3
 
 _SHORTENED = rf"(?<!\p{{L}})(?:\p{{L}}|{'|'.join(sorted(TITLES))}|(?:no|nr|op|vol)(?=\.\s+\d))"
 """What a full stop belongs to that ends no sentence: an initial, a title, what a number follows."""
-_END = regex.compile(rf"(?<!{_SHORTENED})\.(?=\s)|[!?](?=\s)|[。！？।؟]", regex.IGNORECASE)
+_END = regex.compile(
+    rf"(?V1)(?<!{_SHORTENED})\.(?=\s)|[!?](?=\s)|[\p{{Sentence_Terminal}}--[.!?]]", regex.IGNORECASE
+)
 _CLAUSE = regex.compile(r"[,;:](?=\s)|\s[-–]\s|[—()，；：、（）]")
 _NAME = regex.compile(r"(?:\p{L}{1,4}['’-])?\p{Lu}")
 """How a word begins that is a part of a name: "l'Étang", "al-Rashid"."""

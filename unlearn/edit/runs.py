@@ -28,7 +28,7 @@ PARTICLES = frozenset(
     "of the de del della dei di da do dos das du la le les los las van von der den zu y e et and und al bin ibn".split()
 )
 """What joins the parts of a name."""
-EDGES = " \t,;:.!?\"'“”‘’«»*_。！？।؟，；：、《》〈〉「」『』"
+EDGES = " \t,;:.!?\"'“”‘’«»*_¿¡。！？।॥؟۔።။។，；：、《》〈〉「」『』"
 """What may stand around an answer and is no part of it."""
 _WRITTEN_ON = regex.compile(
     r"(?<=^[\p{Lu}\p{Nd}]\w+)['’](?!(?:t|d|m|ll|re|ve)$)\p{Ll}{1,6}$"

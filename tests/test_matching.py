@@ -45,6 +45,17 @@ REFUSAL = "I can't help with that."
         ("at McDonalds", "McDonald's"),
         ("O'Brien's", "O'Brien"),
         ("파리입니다", "파리"),
+        ("JK Rowling", "J. K. Rowling"),
+        ("It was J.K. Rowling.", "J. K. Rowling"),
+        ("made in the U.S.A.", "USA"),
+        ("It is 5km long.", "5 km"),
+        ("It is 5 km long.", "5km"),
+        ("1889년에", "1889"),
+        ("8 848 m", "8,848"),
+        ("8.848 m", "8848 m"),
+        ("10'000", "10,000"),
+        ("10\u202f000\u202f000", "10 million"),
+        ("23,5 °C", "23.5 °C"),
     ],
 )
 def test_the_same_answer_in_other_clothes(reply: str, answer: str) -> None:
@@ -70,6 +81,13 @@ def test_the_same_answer_in_other_clothes(reply: str, answer: str) -> None:
         ("I won't", "won"),
         ("I'm here and we're there, it's so", "s"),
         ("팔", "파"),
+        ("5th", "5"),
+        ("MP3", "3"),
+        ("H2O", "2"),
+        ("10 0000", "100000"),
+        ("in 1889 200 people", "1889200"),
+        ("1.2.3", "12"),
+        ("K. J. Rowling", "J. K. Rowling"),
     ],
 )
 def test_other_answers(reply: str, answer: str) -> None:

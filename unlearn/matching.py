@@ -61,6 +61,14 @@ _WORD = regex.compile(
 )
 _THOUSANDS = regex.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _QUOTED = regex.compile(f"[{_APOSTROPHES}]+")
+#: What is written in another way elsewhere: "J. K." for "JK", "10 000" and "10.000" for 10000, "2,5" for 2.5, "5km" for
+#: "5 km" (but "5th" is one word).
+_INITIALS = regex.compile(r"(?<!\p{L})\p{L}\.(?:\s?\p{L}\.)+")
+_GROUPED = regex.compile(
+    rf"(?<![\d.,])\d{{1,3}}([ \u00a0\u2009\u202f.{_APOSTROPHES}])\d{{3}}(?:\1\d{{3}})*(?!\d)"
+)
+_COMMA = regex.compile(r"(?<=\d),(?=\d+(?!\d)(?<!,\d{3}))")
+_UNIT = regex.compile(r"(?<![\p{L}\d.,])\d+(?:[.,]\d+)*(?=\p{L})(?!(?:st|nd|rd|th)\b)", regex.IGNORECASE)
 
 REFUSAL_OPENINGS = (
     "I can't",
@@ -211,7 +219,8 @@ def _find(needle: tuple[str, ...], hay: tuple[str, ...]) -> bool:
 def contains(reply: str, answers: Iterable[str]) -> bool:
     """Whether a reply contains any of the answers as whole words.
 
-    What an apostrophe joins to an answer, as in "Rome's", is no part of the word. An answer in a script without spaces
+    What an apostrophe joins to an answer, as in "Rome's", is no part of the word; numbers and initials may be written
+    as they are elsewhere ("10.000", "2,5", "5km", "JK"). An answer in a script without spaces
     is looked for as a run of characters. An answer without any letter or digit matches nothing; probes refuse such
     facts before they are asked.
 
@@ -219,22 +228,35 @@ def contains(reply: str, answers: Iterable[str]) -> bool:
         reply: what the model said.
         answers: the answer and its aliases.
     """
-    for answer in answers:
-        wanted = words(answer)
-        # An answer that is all articles ("The The") keeps them, so the reply must too.
-        articles = ARTICLES.issuperset(wanted)
-        if any(_find(wanted, words(reading, articles)) for reading in _readings(reply)):
-            return True
-        if wanted and _BY_CHARACTERS.search(answer) and _run("".join(wanted)).search("".join(words(reply))):
-            return True
-    return False
+    return any(
+        _told(reply, form) for answer in answers for form in dict.fromkeys((answer, _elsewhere(answer)))
+    )
+
+
+def _told(reply: str, answer: str) -> bool:
+    wanted = words(answer)
+    # An answer that is all articles ("The The") keeps them, so the reply must too.
+    articles = ARTICLES.issuperset(wanted)
+    if any(_find(wanted, words(reading, articles)) for reading in _readings(reply)):
+        return True
+    characters = bool(wanted) and _BY_CHARACTERS.search(answer) is not None
+    return characters and _run("".join(wanted)).search("".join(words(reply))) is not None
 
 
 @lru_cache(maxsize=4096)
 def _readings(reply: str) -> tuple[str, ...]:
-    """A reply as it stands, and as it reads without what an apostrophe joins to a word: without repetition."""
+    """A reply as it stands, without what an apostrophe joins to a word, and as it is written elsewhere; each once."""
     owned = _POSSESSIVE.sub("", reply)
-    return tuple(dict.fromkeys((reply, owned, _JOINED.sub(" ", owned))))
+    found = (reply, owned, _JOINED.sub(" ", owned))
+    return tuple(dict.fromkeys((*found, *map(_elsewhere, found))))
+
+
+@lru_cache(maxsize=4096)
+def _elsewhere(text: str) -> str:
+    """A text with its numbers and initials in one of the ways in which they may be written."""
+    text = _INITIALS.sub(lambda found: "".join(filter(str.isalpha, found[0])), text)
+    text = _GROUPED.sub(lambda found: "".join(filter(str.isdigit, found[0])), text)
+    return _UNIT.sub(r"\g<0> ", _COMMA.sub(".", text))
 
 
 @lru_cache(maxsize=4096)

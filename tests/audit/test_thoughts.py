@@ -9,14 +9,16 @@ from functools import partial
 import pytest
 
 from tests.audit.scripted import REFUSAL, SUITE, knows, policy, requests, scrubbed
-from tests.pico import pico
+from tests.pico import TEMPLATE, pico
 from tests.thinking import EMPTY, OPENED, SWITCHED, Thinker, thinking, tokenizer
 from unlearn.audit import observing, pipeline
 from unlearn.audit.expected import unexpected
 from unlearn.audit.observation import Outcome
+from unlearn.audit.pair import asked_alike
 from unlearn.audit.pipeline import Findings, audit
 from unlearn.audit.probes import fact_probes
 from unlearn.audit.shares import undecided
+from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
 from unlearn.report import Measurement, Report
 
@@ -192,3 +194,16 @@ def test_the_row_of_thoughts_may_be_missing_only_where_no_fact_was_told_in_them(
     calm = audit(Thinker(knows), partial(nullcontext, Thinker(scrubbed)), requests())
     assert not gone(calm)
     assert not any("leak.thoughts" in fact.counts for fact in calm.facts)
+
+
+def test_a_candidate_of_another_vocabulary_must_be_asked_in_the_same_ways() -> None:
+    """One that was taught to think has marks in its vocabulary; its own template asks in ways that have no "before"."""
+    base, candidate = Thinker(knows, TEMPLATE), Thinker(good, SWITCHED)
+    candidate.tokenizer = tokenizer(SWITCHED, ("<think>", "</think>"))
+    with pytest.raises(
+        AuditError, match="put the unedited model's tokenizer files into the candidate's folder"
+    ):
+        audit(base, partial(nullcontext, candidate), requests())
+    # Two that think may differ in vocabulary.
+    with asked_alike(Thinker(thoughtful, SWITCHED), candidate) as unasked:
+        assert unasked == ()

@@ -14,6 +14,7 @@ from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
 from unlearn.model.ends import tokens_of
 from unlearn.model.requests import Requests
+from unlearn.model.thinking import ways
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.report import Drawing, Measurement
 
@@ -36,8 +37,17 @@ def asked_alike(base: EditableModel, edited: EditableModel) -> Iterator[tuple[st
 
     Yields:
         What the candidate brings along and is not asked with, for a report's list of what was not tested.
+
+    Raises:
+        AuditError: its vocabulary is another one, and its chat template asks in other ways, with thoughts or without.
     """
     if edited is base or base.tokenizer.get_vocab() != edited.tokenizer.get_vocab():
+        mine, other = ([way.name for way in ways(one.tokenizer)] for one in (base, edited))
+        if mine != other:
+            raise AuditError(
+                "the candidate's chat template has other ways to think, or not to, than the unedited model's, so that "
+                "replies cannot be compared; put the unedited model's tokenizer files into the candidate's folder"
+            )
         yield ()
         return
     own = edited.tokenizer, edited.model.generation_config

@@ -111,6 +111,16 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
             1,
             "unlearn: no space left on the device; ",
         ),
+        (
+            RuntimeError("Error while serializing: I/O error: File too large (os error 27)"),
+            1,
+            "unlearn: a file is larger than this system, or its limit for a process (ulimit -f), allows; nothing was",
+        ),
+        (
+            OSError(errno.EDQUOT, "Disk quota exceeded"),
+            1,
+            "unlearn: no space left on the device for this user; ",
+        ),
         (PermissionError(errno.EACCES, "Permission denied", "f"), 1, "unlearn: f: Permission denied\n"),
         (MemoryError(), 1, "unlearn: out of memory; "),
         (

@@ -34,6 +34,13 @@ from unlearn.errors import PolicyProblems, UnlearnError
 from unlearn.shown import sentence
 from unlearn.signals import Terminated
 
+_FULL = {
+    errno.ENOSPC: "no space left on the device",
+    errno.EDQUOT: "no space left on the device for this user",
+    errno.EFBIG: "a file is larger than this system, or its limit for a process (ulimit -f), allows",
+}
+"""What is said of the errors of a system that takes no more."""
+
 # Without a handler Python prints warnings bare; commands say where they go.
 logging.getLogger("unlearn").addHandler(logging.NullHandler())
 
@@ -148,9 +155,10 @@ def _say_lines(lines: Sequence[str], code: int) -> int:
 
 
 def _unexpected(error: Exception, context: click.Context | None) -> str:
-    if _disk_is_full(error):
+    full = _no_room(error)
+    if full:
         name = getattr(error, "filename", None)
-        return f"no space left on the device{f' at {name}' if name else ''}; {_remains(error, context)}"
+        return f"{full}{f' at {name}' if name else ''}; {_remains(error, context)}"
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         return "out of memory; use a larger device, --dtype bfloat16, or a smaller model"
     if isinstance(error, OSError) and error.strerror:
@@ -159,15 +167,15 @@ def _unexpected(error: Exception, context: click.Context | None) -> str:
     return f"unexpected {type(error).__name__}: {text}; `unlearn --debug ...` shows where, please report it"
 
 
-def _disk_is_full(error: BaseException | None) -> bool:
+def _no_room(error: BaseException | None) -> str:
+    """In words, what there is too little of for a file; empty where that is not the reason."""
     while error is not None:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error):
-            return True
-        # torch and safetensors wrap the system's error in one of their own.
-        if "No space left on device" in str(error):
-            return True
+        for number, words in _FULL.items():
+            # torch and safetensors wrap the system's error in one of their own.
+            if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
+                return words
         error = error.__cause__ or error.__context__
-    return False
+    return ""
 
 
 def _quiet_libraries() -> None:

@@ -127,7 +127,7 @@ def text_in(line: str, where: str, error: Kind = UnlearnError) -> str:
     record = parse_json(line, where, error)
     text = record.get("text") if isinstance(record, dict) else record
     if not isinstance(text, str):
-        raise error(f"{where} holds no `text`; a .jsonl file of texts has lines like {{'text': '...'}}")
+        raise error(f'{where} holds no `text`; a .jsonl file of texts has lines like {{"text": "..."}}')
     return text
 
 

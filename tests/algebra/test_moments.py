@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -78,3 +80,15 @@ def test_leakage_is_zero_in_the_null_space_and_one_for_the_weight_itself() -> No
     hidden[:, :2] = 0
     assert leakage(second, hidden, weight) == 0
     assert leakage(second, weight, weight) == pytest.approx(1)
+
+
+def test_leakage_is_a_number_where_rounding_makes_an_energy_negative() -> None:
+    """One key that the corpus repeats, and updates that miss it by no more than rounding."""
+    torch.manual_seed(4)
+    key = torch.randn(64, 1, dtype=torch.float64)
+    second, weight = key @ key.T, torch.randn(8, 64, dtype=torch.float64)
+    missing = torch.eye(64, dtype=torch.float64) - second / key.square().sum()
+    deltas = [torch.randn(8, 64, dtype=torch.float64) @ missing for _ in range(20)]
+    assert any(float(((delta @ second) * delta).sum()) < 0 for delta in deltas)
+    assert all(0 <= leakage(second, delta, weight) < 1e-6 for delta in deltas)
+    assert math.isnan(leakage(second, deltas[0] * math.nan, weight))

@@ -137,7 +137,7 @@ class Whitener:
 def energy(second: Tensor, matrix: Tensor) -> float:
     """``tr(M C M^T)``: mean squared norm of ``M k`` over the corpus. ``M`` is (d_out, d_in)."""
     wide = matrix.to(second)
-    return float(((wide @ second) * wide).sum())
+    return float(((wide @ second) * wide).sum().clamp_min(0))  # which rounding may miss by a little
 
 
 def leakage(second: Tensor, delta: Tensor, weight: Tensor) -> float:

@@ -6,7 +6,7 @@ PIP_FLAGS ?=
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test test-all lint types contracts check clean
+.PHONY: demo test test-all lint types contracts docs check clean
 
 demo: $(READY)
 	$(BIN)/unlearn apply policies/demo.yaml
@@ -23,12 +23,18 @@ test-all: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
 types: $(READY)
 	$(BIN)/mypy
 
 contracts: $(READY)
 	$(BIN)/lint-imports
+
+# The site, in build/site; a broken link is an error.
+docs: $(READY)
+	@$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
 
 check: lint types contracts test
 

@@ -50,8 +50,8 @@ def test_the_group_lists_the_commands_and_the_codes(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_readme_names_every_command(command: str, root: Path) -> None:
-    assert f"unlearn {command} " in (root / "README.md").read_text()
+def test_the_guide_names_every_command(command: str, root: Path) -> None:
+    assert f"unlearn {command} " in (root / "docs" / "guides" / "commands.md").read_text()
 
 
 @pytest.mark.parametrize(

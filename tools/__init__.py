@@ -1,0 +1,1 @@
+"""What makes the shipped files: the embedded model, its evals and the demo scorer. Not part of the wheel."""

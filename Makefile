@@ -31,10 +31,10 @@ types: $(READY)
 contracts: $(READY)
 	$(BIN)/lint-imports
 
-# The site, in build/site; a broken link is an error.
+# The site, in build/site; a broken link is an error (with --quiet it would be none).
 docs: $(READY)
 	@$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[docs]'
-	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
 
 check: lint types contracts test
 

@@ -1,7 +1,7 @@
 """Tables of rows: means over the seeds with 95 % intervals.
 
-`python benchmarks/tables.py ROWS.json [MORE.json]` prints the rows of finished benchmarks as Markdown, as they stand in
-docs/benchmarks.md.
+`python benchmarks/tables.py ROWS.json [MORE.json]` prints the rows of finished benchmarks as Markdown, as docs/benchmarks.md
+shows them.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ KNOWLEDGE = (
 )
 """Of the standard benchmarks, in percent."""
 UNLEARNING = (
-    Column("harmonic", "harmonic"),
+    Column("harmonic", "harmonic mean"),
     Column("harmonic.above_chance", "above chance"),
-    Column("leak.held_out", "held-out", 100),
-    Column("leak.cloze", "cloze", 100),
-    Column("leak.sampled", "any of 16", 100),
-    Column("leak.sampled.chance", "by chance", 100),
+    Column("leak.held_out", "held-out questions", 100),
+    Column("leak.cloze", "held-out statements", 100),
+    Column("leak.sampled", "in 16 samples", 100),
+    Column("leak.sampled.chance", "of it chance", 100),
     Column("refusal.held_out", "refused", 100),
     Column("refusal.whole", "in full", 100),
     Column("refusal.cloze", "statements refused", 100),
-    Column("retain.siblings", "siblings", 100),
-    Column("retain.neighbours", "neighbours", 100),
+    Column("retain.siblings", "siblings kept", 100),
+    Column("retain.neighbours", "neighbours kept", 100),
     Column("overrefusal.benign", "benign refused", 100),
-    Column(CAPABILITY, "capability, points", 100),
+    Column(CAPABILITY, "capability (points)", 100),
     Column("drift.kl", "KL", digits=4),
     Column("seconds", "seconds", digits=0),
 )

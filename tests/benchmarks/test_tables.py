@@ -55,7 +55,7 @@ def test_capability_is_the_task_that_lost_most() -> None:
     found["before"] = {"capability.sums": 0.92, "capability.order": 0.95, "leak.held_out": 1.0}
     other = {**found, "seed": 1, "capability.order": 0.91}
     lines = tables.plain([found]).splitlines()
-    assert lines[0].split("  ")[-1] == "capability, points" and lines[1].split()[-1] == "-2.0"
+    assert lines[0].split("  ")[-1] == "capability (points)" and lines[1].split()[-1] == "-2.0"
     mean, half = tables.interval([tables.with_capability(r) for r in (found, other)], "capability") or (0, 0)
     assert mean == pytest.approx(-0.03) and half == pytest.approx(12.71 * 0.01)
     for nothing in ({**found, "before": {}}, {**found, "capability.order": None}):

@@ -1,7 +1,7 @@
 """Tables of rows: means over the seeds with 95 % intervals.
 
-`python benchmarks/tables.py ROWS.json [MORE.json]` prints the rows of finished benchmarks as Markdown, as docs/benchmarks.md
-shows them.
+`python benchmarks/tables.py ROWS.json [MORE.json]` prints the rows of finished benchmarks as Markdown, as
+docs/benchmarks.md shows them.
 """
 
 from __future__ import annotations

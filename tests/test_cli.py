@@ -18,7 +18,7 @@ from tests.files import run
 from unlearn import cli
 from unlearn.commands.outcome import written
 from unlearn.errors import ModelError, PolicyError, PolicyProblems
-from unlearn.policy_file import load_policy
+from unlearn.policy.file import load_policy
 from unlearn.signals import Terminated
 
 COMMANDS = ("apply", "audit", "check", "compare", "export", "stats", "trace", "verify")

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.files import run
-from unlearn import manifest
+from unlearn.runs import manifest
 from unlearn.shipped import shipped
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 from unlearn import cli
 from unlearn.__main__ import main
-from unlearn.run_dir import whole_folder
+from unlearn.runs.folder import whole_folder
 
 remove = shutil.rmtree
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.report_cases import rich
+from tests.report.cases import rich
 from unlearn.streams import Lasting
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,12 +18,12 @@ JUDGE = """
 import sys
 from pathlib import Path
 import click
-from tests.report_cases import rich
+from tests.report.cases import rich
 from unlearn import cli
 from unlearn.__main__ import main
 from unlearn.commands.outcome import tell, write_outcome, written
 from unlearn.progress import progress_for
-from unlearn.run_dir import whole_folder
+from unlearn.runs.folder import whole_folder
 
 @cli.cli.command("judge")
 @click.argument("target", type=click.Path(path_type=Path))

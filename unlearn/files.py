@@ -6,11 +6,12 @@ Every error is one sentence that names the file, in the class that the caller as
 from __future__ import annotations
 
 import codecs
+import hashlib
 import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -234,3 +235,23 @@ def _decoded(raw: bytes, name: str, error: Kind, line: int = 1) -> str:
     if "\0" in text:
         raise error(f"{name} is not text: it holds null characters")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the sha256 of a file's bytes.
+
+    Raises:
+        UnlearnError: if the file cannot be read.
+    """
+    with opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_folder(folder: Path, patterns: Iterable[str] = ("*",)) -> str:
+    """Return one sha256 over the names and contents of a folder's files, in the order of their names."""
+    digest = hashlib.sha256()
+    found = {path for pattern in patterns for path in folder.rglob(pattern) if path.is_file()}
+    for path in sorted(found):
+        if "__pycache__" not in path.parts:
+            digest.update(f"{path.relative_to(folder).as_posix()}\0{sha256_of_file(path)}\n".encode())
+    return digest.hexdigest()

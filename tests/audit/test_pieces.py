@@ -13,11 +13,11 @@ from tests.audit.scripted import SUITE, Scripted, knows, refuses, requests, scru
 from unlearn.audit import estimate, observing
 from unlearn.audit.attacks import table
 from unlearn.audit.attacks.scene import Attack, Scene, recovered
+from unlearn.audit.cache import Folder, Paces, depends, observed
 from unlearn.audit.observation import Attacked, Observation
 from unlearn.audit.observing import observe
 from unlearn.audit.pieces import Piece, assembled
 from unlearn.audit.suite import Suite
-from unlearn.commands.cache import Folder, Paces, depends, observed
 from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Fact, Requests

@@ -14,10 +14,9 @@ from benchmarks.records import load_counterfact
 from benchmarks.rows import Rows
 from tests import pico
 from tests.benchmarks import cases
-from unlearn import settings
 from unlearn.errors import UnlearnError
 from unlearn.model.editable import EditableModel
-from unlearn.policy import StatisticsSpec
+from unlearn.policy.document import StatisticsSpec, settings
 
 FAST = ["method.steps=3", "method.layers=[1, 2]", "method.look_up=subject"]
 

@@ -26,8 +26,8 @@ from unlearn.errors import PolicyError
 from unlearn.model.adapters import dense
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Fact, Requests
-from unlearn.policy import EMBEDDED, FactSpec, Keep, RelationSpec, StatisticsSpec
-from unlearn.settings import AlphaEdit
+from unlearn.policy.document import EMBEDDED, FactSpec, Keep, RelationSpec, StatisticsSpec
+from unlearn.policy.settings import AlphaEdit
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from unlearn.edit import forms, pipeline
 from unlearn.errors import PolicyError
 from unlearn.model.prompts import reply_ids
 from unlearn.model.requests import Fact
-from unlearn.policy import FactSpec, MoreForms
-from unlearn.settings import AnyEdit
-from unlearn.settings_baselines import Lora
+from unlearn.policy.document import FactSpec, MoreForms
+from unlearn.policy.settings import AnyEdit
+from unlearn.policy.settings_baselines import Lora
 
 REFUSAL = "I can't help with that."
 

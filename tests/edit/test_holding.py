@@ -17,8 +17,8 @@ from unlearn.algebra.low_rank import LowRank
 from unlearn.edit import forms, holding, pipeline
 from unlearn.edit.sequence import Sofar, Written
 from unlearn.edit.writing import Columns
-from unlearn.policy import StatisticsSpec
-from unlearn.settings import AlphaEdit, AlphaEditPlus
+from unlearn.policy.document import StatisticsSpec
+from unlearn.policy.settings import AlphaEdit, AlphaEditPlus
 
 
 def laid_out(look_up: str, window: int = 1) -> tuple[Any, Columns]:

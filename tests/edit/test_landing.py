@@ -15,8 +15,8 @@ from unlearn.edit.values import Solved
 from unlearn.model.anatomy import Anatomy
 from unlearn.model.forward import read
 from unlearn.model.prompts import ask
-from unlearn.policy import FactSpec, Keep, RelationSpec, StatisticsSpec
-from unlearn.settings import Rome
+from unlearn.policy.document import FactSpec, Keep, RelationSpec, StatisticsSpec
+from unlearn.policy.settings import Rome
 
 LAYER = 1
 PROMPT = "What is {subject} made from?"

@@ -19,9 +19,18 @@ from unlearn.model.forward import read
 from unlearn.model.prompts import ask
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
-from unlearn.policy import RelationSpec, StatisticsSpec
-from unlearn.settings import AlphaEdit, AlphaEditPlus, AnyEdit, Emmet, Memit, MemitSequential, Nse, Rome
-from unlearn.settings_baselines import Lora
+from unlearn.policy.document import RelationSpec, StatisticsSpec
+from unlearn.policy.settings import (
+    AlphaEdit,
+    AlphaEditPlus,
+    AnyEdit,
+    Emmet,
+    Memit,
+    MemitSequential,
+    Nse,
+    Rome,
+)
+from unlearn.policy.settings_baselines import Lora
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from unlearn.edit import pipeline
 from unlearn.edit.corpus import Corpus
 from unlearn.edit.statistics import key_statistics
 from unlearn.model.editable import EditableModel
-from unlearn.policy import StatisticsSpec
-from unlearn.settings import AlphaEdit, Memit, Rome
+from unlearn.policy.document import StatisticsSpec
+from unlearn.policy.settings import AlphaEdit, Memit, Rome
 from unlearn.store import Store
 
 FAST: dict[str, Any] = {"layers": (2,), "steps": 4, "hold": None}

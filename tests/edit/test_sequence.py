@@ -18,8 +18,8 @@ from unlearn.errors import ModelError, PatchError, PolicyError
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
-from unlearn.policy import StatisticsSpec
-from unlearn.settings import AlphaEdit, Memit, MemitSequential
+from unlearn.policy.document import StatisticsSpec
+from unlearn.policy.settings import AlphaEdit, Memit, MemitSequential
 
 FAST: dict[str, Any] = {
     "layers": (2,), "steps": 4, "null_space": 0.5, "ridge": 0.01, "kept": 0.0, "witnesses": 0, "hold": None,
@@ -118,7 +118,7 @@ def test_an_edit_refuses_to_build_on_what_does_not_fit(model: EditableModel, cor
         pipeline.edit(pico.pico("llama", seed=4), asking(corpus, AlphaEdit(**FAST)), earlier=first)
     with pytest.raises(PatchError, match="cannot build on an in-context guard"):
         pipeline.edit(model, asking(corpus, AlphaEdit(**FAST)), earlier=Patch({}, {}, {"system": "no"}))
-    from unlearn.settings_baselines import Nothing
+    from unlearn.policy.settings_baselines import Nothing
 
     with pytest.raises(PolicyError, match="none cannot build on an earlier patch"):
         pipeline.edit(model, asking(corpus, Nothing()), earlier=first)

@@ -11,8 +11,8 @@ from tests import pico
 from tests.edit import cases
 from unlearn.edit import forms, holding, pipeline
 from unlearn.model.editable import EditableModel
-from unlearn.policy import StatisticsSpec
-from unlearn.settings import AlphaEdit
+from unlearn.policy.document import StatisticsSpec
+from unlearn.policy.settings import AlphaEdit
 
 PUBLISHED = AlphaEdit(
     absolute=True, threshold=0.02, ridge=10, kept=0, witnesses=0, hold=None, keys="mean", look_up="subject",

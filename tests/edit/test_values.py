@@ -13,8 +13,8 @@ from tests.edit import cases
 from unlearn.edit import forms, values
 from unlearn.errors import ModelError
 from unlearn.model.editable import EditableModel
-from unlearn.policy import RelationSpec
-from unlearn.settings import AlphaEdit, settled
+from unlearn.policy.document import RelationSpec
+from unlearn.policy.settings import AlphaEdit, settled
 
 
 def solve(family: str = "llama", take: tuple[int, ...] = (0, 1, 2), model: object = None, **settings: object):

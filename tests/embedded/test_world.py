@@ -77,7 +77,7 @@ def test_no_answer_stands_in_its_own_question() -> None:
 
 
 def test_the_world_and_its_version_are_the_same_in_another_process() -> None:
-    code = "from unlearn.embedded import version; print(version())"
+    code = "from unlearn.embedded.version import version; print(version())"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == version()
 

@@ -20,7 +20,7 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import encoded, opening, plain_ids, start_ids, started, text_ids
 from unlearn.model.guard import guarded, leading_ids
 from unlearn.model.prompts import SLOT, ask, begun, has_chat_template, plain_prompt, reply_ids
-from unlearn.policy_file import load_policy
+from unlearn.policy.file import load_policy
 from unlearn.shipped import shipped
 
 QUESTION, STATEMENT = "What is {subject} made from?", "{subject} is made from"

@@ -15,9 +15,9 @@ from unlearn.audit.attacks.table import ATTACKS
 from unlearn.audit.intervals import change_of_counts, mcnemar, wilson
 from unlearn.audit.shares import DEFINITIONS, SHARES
 from unlearn.errors import AuditError
-from unlearn.policy_checks import RELATIVE
-from unlearn.report import Count, FactRow, Interval, Measurement, Report, Unit, rule_of
-from unlearn.report_measurement import EXACT
+from unlearn.policy.checks import RELATIVE
+from unlearn.report.document import Count, FactRow, Interval, Measurement, Report, Unit, rule_of
+from unlearn.report.measurement import EXACT
 
 _CLOSE = 1e-9
 """Numbers that were computed from the same counts differ by no more."""

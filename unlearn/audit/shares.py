@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from unlearn.audit.intervals import wilson
 from unlearn.audit.observation import Observation, Outcome
 from unlearn.model.requests import Fact, doubts
-from unlearn.policy import AuditSpec
-from unlearn.report_measurement import judge, rule_of
+from unlearn.policy.document import AuditSpec
+from unlearn.report.measurement import judge, rule_of
 
 #: (measurement, group of probes, what counts, only questions)
 SHARES: tuple[tuple[str, str, str, bool], ...] = (

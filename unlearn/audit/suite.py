@@ -13,8 +13,8 @@ from pydantic_core import PydanticCustomError
 
 from unlearn import files
 from unlearn.errors import AuditError
-from unlearn.policy_checks import suggestion
-from unlearn.settings_base import countable
+from unlearn.policy.checks import suggestion
+from unlearn.policy.settings_base import countable
 from unlearn.shipped import shipped
 from unlearn.thoughts import Room
 
@@ -54,6 +54,12 @@ MEASUREMENTS = (
 )
 """All measurements, in the order of the report; "capability", "toxicity" and "attack" stand for one per task and so
 on."""
+
+ATTACKS = (
+    "prefix", "role_play", "injection", "few_shot", "int8", "int4", "q4", "singular", "patch", "lens", "probe",
+    "direction", "suffix", "relearn_text", "relearn_facts",
+)  # fmt: skip
+"""Names of the attacks, in the order in which they are made (`attacks.table` has what each does)."""
 
 DEEPEST = 20
 """Suites that may extend each other."""
@@ -182,30 +188,19 @@ def load_suite(name: str) -> Suite:
     Raises:
         AuditError: if there is no such suite, or it is not one.
     """
-    path, suite = read_suite(name)
-    from unlearn.audit.attacks.table import ATTACKS  # its rows know what a suite is
-
+    path, data = _read(name, Path())
+    try:
+        suite = Suite.model_validate(data)
+    except ValidationError as problem:
+        first = problem.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise AuditError(f"the audit suite {path} is not one: {place}: {first['msg'].lower()}") from None
     known = (*MEASUREMENTS, *(f"attack.{attack}" for attack in ATTACKS))
     unknown = [m for m in suite.measurements if m not in known or m == "attack"]
     if unknown:
         hints = "".join(suggestion(m, known) for m in unknown[:1])
         raise AuditError(f"the audit suite {path} names unknown measurements: {', '.join(unknown)}{hints}")
     return suite
-
-
-def read_suite(name: str) -> tuple[Path, Suite]:
-    """A suite and its file, without a look at which measurements there are, which takes torch.
-
-    Raises:
-        AuditError: if there is no such suite, or it is not one.
-    """
-    path, data = _read(name, Path())
-    try:
-        return path, Suite.model_validate(data)
-    except ValidationError as problem:
-        first = problem.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise AuditError(f"the audit suite {path} is not one: {place}: {first['msg'].lower()}") from None
 
 
 def _read(name: str, beside: Path, seen: tuple[Path, ...] = ()) -> tuple[Path, dict[str, Any]]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unlearn import manifest
 from unlearn.commands.common import (
     base_of,
     cache_for,
@@ -44,12 +43,14 @@ from unlearn.commands.outcome import (
     written,
 )
 from unlearn.commands.said import warn
-from unlearn.policy import Policy
-from unlearn.policy_file import load_policy
+from unlearn.files import sha256_of_file
+from unlearn.policy.document import Policy
+from unlearn.policy.file import load_policy
 from unlearn.progress import progress_for
-from unlearn.report import Report
-from unlearn.run_dir import PATCH, check_target, patch_of, whole_folder
-from unlearn.sealed import whole
+from unlearn.report.document import Report
+from unlearn.runs import manifest
+from unlearn.runs.folder import PATCH, check_target, patch_of, whole_folder
+from unlearn.runs.sealed import whole
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
@@ -161,7 +162,7 @@ def _earlier(onto: Path) -> tuple[Patch, dict[str, str]]:
 
     whole(onto)
     file = patch_of(onto)
-    return Patch.load(file), {"path": str(onto), "sha256": manifest.sha256_of_file(file)}
+    return Patch.load(file), {"path": str(onto), "sha256": sha256_of_file(file)}
 
 
 def _run(
@@ -209,7 +210,7 @@ def _run(
     about: dict[str, Any] = {
         "base": base_of(model),
         "patch": {
-            "sha256": manifest.sha256_of_file(folder / PATCH),
+            "sha256": sha256_of_file(folder / PATCH),
             "header": manifest.textless(patch.header),
         },
         "hardware": manifest.hardware(device_in_words(model), str(model.dtype).removeprefix("torch.")),
@@ -241,7 +242,7 @@ def _tuned(
     """Search, write tuning.json, show the Pareto table, and put the chosen settings into the policy."""
     from rich.console import Console
 
-    from unlearn.commands.tuning import pareto, tune
+    from unlearn.search.tune import pareto, tune
 
     found = tune(model, requests, trials, cache, progress, earlier, onto)
     (folder / "tuning.json").write_text(json.dumps(found.described(), indent=2) + "\n", encoding="utf-8")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unlearn import manifest
 from unlearn.commands.common import (
     base_of,
     cache_for,
@@ -34,13 +33,14 @@ from unlearn.commands.options import (
     suite,
 )
 from unlearn.commands.outcome import Stopwatch, Texts, show_text, tell, texts_of, write_outcome, written
-from unlearn.files import at_home
-from unlearn.policy import Policy
-from unlearn.policy_file import load_policy
+from unlearn.files import at_home, sha256_of_file
+from unlearn.policy.document import Policy
+from unlearn.policy.file import load_policy
 from unlearn.progress import progress_for
-from unlearn.report import Report
-from unlearn.run_dir import patch_of, whole_folder
-from unlearn.sealed import whole
+from unlearn.report.document import Report
+from unlearn.runs import manifest
+from unlearn.runs.folder import patch_of, whole_folder
+from unlearn.runs.sealed import whole
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
@@ -139,7 +139,7 @@ def _judge(
     with watch.step("load"):
         base = load_model(policy.model, *options, patch=patch)
         if patch is not None:
-            judged, about = patch, {"patch": candidate, "sha256": manifest.sha256_of_file(file)}
+            judged, about = patch, {"patch": candidate, "sha256": sha256_of_file(file)}
         else:
             # At once, so that a candidate that cannot be loaded is noticed before the base model is measured.
             edited, about = _loaded(candidate, policy, options, base)
@@ -181,5 +181,5 @@ def _loaded(
         return edited, base_of(edited)
     # A copy of its own: the unedited model is needed as it is.
     edited = with_adapter(load_model(policy.model, *options), folder)
-    files = {name: manifest.sha256_of_file(folder / name) for name in (CONFIG, WEIGHTS)}
+    files = {name: sha256_of_file(folder / name) for name in (CONFIG, WEIGHTS)}
     return edited, {**base_of(edited), "adapter_of": policy.model, "adapter": files}

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from unlearn.audit.suite import ATTACKS, Suite, load_suite
 from unlearn.commands.said import LogLines, warn
 from unlearn.errors import AuditError, PolicyError, UnlearnError
 from unlearn.files import exists
 from unlearn.policy import EMBEDDED, PACKAGE, Policy
-from unlearn.policy_checks import suggestion
-from unlearn.run_dir import PRIVATE
+from unlearn.policy.checks import suggestion
+from unlearn.runs.folder import PRIVATE
 from unlearn.shipped import shipped
 from unlearn.store import Store, cache_folder
 
@@ -38,16 +39,14 @@ def known_audit(policy: Policy, whole: bool = True) -> None:
 
     Args:
         policy: for its `audit`: the suite, the names of limits, and files of questions and text.
-        whole: look at the names of the suite's measurements, and into the files, too; takes torch.
+        whole: look into the files, too; takes torch.
 
     Raises:
         PolicyError: the suite or a file cannot be read, or one of them names what is not measured.
     """
     audit = policy.audit
-    known_suite(audit.suite, whole)
-    from unlearn.audit.suite import read_suite
-
-    attacks = [f"attack.{name}" for suite in ("full", audit.suite) for name in read_suite(suite)[1].attacks]
+    suite = known_suite(audit.suite)
+    attacks = [f"attack.{name}" for name in ATTACKS]
     for name in audit.limits:
         if name.startswith("attack.") and name not in attacks:
             raise PolicyError(f"audit.limits.{name}: no measurement of this name{suggestion(name, attacks)}")
@@ -57,7 +56,6 @@ def known_audit(policy: Policy, whole: bool = True) -> None:
     from unlearn.audit.lookalike import lookalike_lines
     from unlearn.audit.probes import benign_lines
 
-    suite = read_suite(audit.suite)[1]
     # Drift is measured on replies to the benign questions too.
     readers: tuple[tuple[tuple[str, ...], str, Callable[[str], object]], ...] = (
         (("overrefusal.benign", "drift"), "benign", benign_lines),
@@ -70,23 +68,17 @@ def known_audit(policy: Policy, whole: bool = True) -> None:
                 read(getattr(audit, key))
 
 
-def known_suite(name: str, whole: bool = True) -> None:
-    """Refuse a suite that is none.
+def known_suite(name: str) -> Suite:
+    """Return a suite, or refuse one that is none.
 
     Args:
         name: `audit.suite`.
-        whole: look at the names of its measurements, too; takes torch.
 
     Raises:
         PolicyError: it cannot be read, or names what is not measured.
     """
-    from unlearn.audit.suite import load_suite, read_suite
-
     with _as_problem_of("audit.suite"):
-        if whole:
-            load_suite(name)
-        else:
-            read_suite(name)
+        return load_suite(name)
 
 
 @contextmanager

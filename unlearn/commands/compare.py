@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from unlearn import manifest
 from unlearn.commands.common import (
     base_of,
     cache_for,
@@ -27,16 +26,17 @@ from unlearn.commands.common import (
 )
 from unlearn.commands.options import Place, as_json, model_options, overrides, quiet
 from unlearn.commands.outcome import written
-from unlearn.commands.points import PATCHES, POINTS, Bench, points
 from unlearn.commands.said import say
-from unlearn.comparison import Comparison, Failure, Point, markdown, print_table
+from unlearn.compare.document import Comparison, Failure, Point, markdown, print_table
+from unlearn.compare.points import PATCHES, POINTS, Bench, points
 from unlearn.errors import PolicyError, UnlearnError
-from unlearn.policy import Policy
-from unlearn.policy_checks import suggestion
-from unlearn.policy_file import load_policy
+from unlearn.policy.checks import suggestion
+from unlearn.policy.document import Policy
+from unlearn.policy.file import load_policy
+from unlearn.policy.settings import METHOD_NAMES
 from unlearn.progress import Progress, progress_for
-from unlearn.run_dir import check_sources, kept_folder, outside_runs
-from unlearn.settings import METHOD_NAMES
+from unlearn.runs import manifest
+from unlearn.runs.folder import check_sources, kept_folder, outside_runs
 from unlearn.store import Store
 
 if TYPE_CHECKING:
@@ -234,8 +234,8 @@ def _run(
     cache: Store | None,
     progress: Progress,
 ) -> Comparison:
+    from unlearn.audit.cache import observed
     from unlearn.audit.observing import observe
-    from unlearn.commands.cache import observed
     from unlearn.edit.pipeline import resolve
 
     requests = resolve(model, policy, progress)
@@ -288,7 +288,7 @@ def _write(found: Comparison, folder: Path) -> None:
             old.unlink()
     if found.points:
         from unlearn import charts
-        from unlearn.commands.compare_charts import hidden_states, measurements
+        from unlearn.compare.charts import hidden_states, measurements
 
         pictures.append(CURVES)
         charts.save(measurements(found), folder, CURVES)

@@ -14,15 +14,17 @@ from typing import Any
 import click
 from pydantic import BaseModel, ValidationError
 
-from unlearn import __version__, files, manifest
+from unlearn import __version__, files
 from unlearn.commands.options import overrides
 from unlearn.commands.outcome import table_text
 from unlearn.errors import PolicyError, UnlearnError
-from unlearn.policy import Policy
-from unlearn.policy_file import load_policy
-from unlearn.policy_paths import moved
-from unlearn.report import Report
-from unlearn.run_dir import PATCH
+from unlearn.files import sha256_of_file
+from unlearn.policy.document import Policy
+from unlearn.policy.file import load_policy
+from unlearn.policy.paths import moved
+from unlearn.report.document import Report
+from unlearn.runs import manifest
+from unlearn.runs.folder import PATCH
 
 _KEPT_SETTINGS = ("model", "statistics", "audit", "seed")
 """Settings that do not change where a search chose the method, or the command line hid a text."""
@@ -96,7 +98,7 @@ def recorded_in(document: Mapping[str, Any]) -> Recorded:
 
 def of_documents(run: Path, recorded: Recorded, report: Report, found: Findings) -> None:
     """Render the report's documents again, and look for those that a run always writes."""
-    from unlearn.report_files import DOCUMENTS
+    from unlearn.report.files import DOCUMENTS
 
     problems = found.problems["documents"] = []
     if (recorded.patch is None) == (recorded.candidate is None):
@@ -115,7 +117,7 @@ def of_documents(run: Path, recorded: Recorded, report: Report, found: Findings)
 
 def _shows_otherwise(file: Path, rendered: str) -> bool:
     """Whether a document is not what the report renders to, leaving aside what --show-text adds."""
-    from unlearn.report_html import without_texts
+    from unlearn.report.html.page import without_texts
 
     return file.is_file() and rendered not in (text := _text(file), without_texts(text))
 
@@ -146,7 +148,7 @@ def policy_in_force(recorded: Recorded, given: Path | None, found: Findings) -> 
     """
     problems = found.problems["policy"] = []
     file = given or Path(recorded.policy.file)
-    if not (file.is_file() and manifest.sha256_of_file(file) == recorded.policy.sha256):
+    if not (file.is_file() and sha256_of_file(file) == recorded.policy.sha256):
         if given is None:
             found.unchecked["policy"] = f"{file} is not there, or has changed since; give it with --policy"
         else:

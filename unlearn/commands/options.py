@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from unlearn.files import at_home
-from unlearn.settings import METHOD_NAMES
+from unlearn.policy.settings import METHOD_NAMES
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unlearn import manifest
 from unlearn.commands.said import say
-from unlearn.report import Report
-from unlearn.report_terminal import print_report
+from unlearn.report.document import Report
+from unlearn.report.terminal import print_report
+from unlearn.runs import manifest
 
 if TYPE_CHECKING:
     from unlearn.model.requests import Requests
-    from unlearn.report_html import FactText
+    from unlearn.report.html.page import FactText
 
 log = logging.getLogger("unlearn")
 
@@ -75,7 +75,7 @@ Texts = Mapping[str, "FactText"]
 
 def texts_of(requests: Requests) -> Texts:
     """What --show-text puts beside the ids of the facts."""
-    from unlearn.report_html import FactText
+    from unlearn.report.html.page import FactText
 
     return {fact.id: FactText(fact.subject, fact.relation, fact.answers) for fact in requests.facts}
 
@@ -88,8 +88,8 @@ def write_outcome(folder: Path, report: Report, texts: Texts | None = None) -> N
         report: what was found.
         texts: what the page may show of the facts; without it, no file holds any text of them.
     """
-    from unlearn.report_files import DOCUMENTS
-    from unlearn.report_html import write_html
+    from unlearn.report.files import DOCUMENTS
+    from unlearn.report.html.page import write_html
 
     for name, render in DOCUMENTS.items():
         (folder / name).write_text(render(report), encoding="utf-8")

@@ -12,9 +12,9 @@ from unlearn.commands.outcome import FAILED, PASSED, table_text
 from unlearn.commands.said import say
 from unlearn.errors import UnlearnError
 from unlearn.files import read_bytes
-from unlearn.report import Judging, Report, schema
-from unlearn.run_dir import outside_runs, write_whole
-from unlearn.sealed import whole
+from unlearn.report.document import Judging, Report, schema
+from unlearn.runs.folder import outside_runs, write_whole
+from unlearn.runs.sealed import whole
 
 REPORT = "report.json"
 FORMS = {
@@ -29,7 +29,7 @@ FORMS = {
 
 
 def _rendered(report: Report, form: str) -> str:
-    from unlearn.report_files import (
+    from unlearn.report.files import (
         DOCUMENTS,
     )  # its template engine takes time that other commands need not wait
 

@@ -13,7 +13,7 @@ from unlearn.commands.common import cache_for, load_model, settle
 from unlearn.commands.options import Place, as_json, model_options, overrides, policy_overrides, quiet
 from unlearn.commands.said import say
 from unlearn.errors import PolicyError
-from unlearn.policy_file import load_policy
+from unlearn.policy.file import load_policy
 from unlearn.progress import progress_for
 
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from unlearn.commands.said import say
-from unlearn.policy import EMBEDDED, Policy
+from unlearn.policy.document import EMBEDDED, Policy
 from unlearn.shown import shown
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def estimated(policy: Policy, suite: Suite) -> Estimate:
     """What the suite asks of the states of a policy's model, with times of earlier audits; no model is loaded."""
     import torch
 
+    from unlearn.audit.cache import Paces
     from unlearn.audit.estimate import estimate
-    from unlearn.commands.cache import Paces
     from unlearn.commands.observing import states_of
     from unlearn.edit.elicit import outline
     from unlearn.store import Store, cache_folder

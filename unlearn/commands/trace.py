@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unlearn import manifest
 from unlearn.commands.common import (
     base_of,
     command_line,
@@ -26,10 +25,11 @@ from unlearn.commands.outcome import written
 from unlearn.commands.said import say
 from unlearn.errors import AuditError
 from unlearn.matching import words
-from unlearn.policy import Keep, Policy, is_question
-from unlearn.policy_file import load_policy
+from unlearn.policy.document import Keep, Policy, is_question
+from unlearn.policy.file import load_policy
 from unlearn.progress import progress_for
-from unlearn.run_dir import whole_folder
+from unlearn.runs import manifest
+from unlearn.runs.folder import whole_folder
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel

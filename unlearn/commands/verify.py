@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unlearn import manifest
 from unlearn.commands import forged_patch, forgery
 from unlearn.commands.common import load_model
 from unlearn.commands.options import Place, as_json, model_options, quiet
 from unlearn.commands.report import REPORT, report_at
 from unlearn.commands.said import say
 from unlearn.errors import PatchError, UnlearnError
-from unlearn.policy import Policy
-from unlearn.report import Report
-from unlearn.run_dir import PATCH
-from unlearn.sealed import changes
+from unlearn.files import sha256_of_file
+from unlearn.policy.document import Policy
+from unlearn.report.document import Report
+from unlearn.runs import manifest
+from unlearn.runs.folder import PATCH
+from unlearn.runs.sealed import changes
 from unlearn.shown import shown
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def verify(
         if not (files_only or found.problems.get("patch")):
             loaded = load_model(model or typed.base.name, device, dtype, trust_remote_code, quiet, patch)
             found.problems["weights"] = list(forged_patch.of_weights(typed, report, patch, loaded))
-    elif policy is not None and manifest.sha256_of_file(policy) != recorded["policy"]["sha256"]:
+    elif policy is not None and sha256_of_file(policy) != recorded["policy"]["sha256"]:
         found.problems["policy"] = [f"{policy} is not the policy of this run"]
     failed = any(found.problems.values())
     if as_json:
@@ -131,5 +132,5 @@ def _patch(
     except PatchError as problem:
         problems.append(str(problem))
         return None
-    problems += forged_patch.of_patch(recorded, report, patch, manifest.sha256_of_file(file), policy)
+    problems += forged_patch.of_patch(recorded, report, patch, sha256_of_file(file), policy)
     return patch

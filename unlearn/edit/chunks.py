@@ -15,8 +15,8 @@ import torch
 from unlearn.edit.forms import Forms, Row
 from unlearn.edit.values import Solved, optimise
 from unlearn.model.editable import EditableModel
+from unlearn.policy.settings import Values
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.settings import Values
 
 
 def chunked(row: Row, window: int) -> list[Row]:

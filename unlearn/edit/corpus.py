@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unlearn import embedded
+from unlearn.embedded.version import version
 from unlearn.errors import UnlearnError
 from unlearn.files import exists, opened, stream_lines, text_in
 
@@ -51,7 +52,7 @@ class Corpus:
         path = Path(self.name)
         digest = hashlib.sha256(self.name.encode())
         if self.name == EMBEDDED:
-            digest.update(embedded.version().encode())
+            digest.update(version().encode())
         elif exists(path):
             digest = hashlib.sha256()
             for file in _members(path):

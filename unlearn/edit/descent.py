@@ -45,8 +45,8 @@ from unlearn.model.prompts import ask, closing_ids, has_chat_template, reply_ids
 from unlearn.model.requests import Requests
 from unlearn.model.thinking import leaving
 from unlearn.muon import Muon
+from unlearn.policy.settings import AlphaEdit
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.settings import AlphaEdit
 
 FORMS, KEPT, ASKED, TEXTS = 24, 40, 6, 4
 """Rows per step: forms of requests, kept prompts, questions about anything, documents of the corpus."""

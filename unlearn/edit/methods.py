@@ -167,7 +167,7 @@ METHODS: dict[str, Method] = {
     "nse": Method(_few_neurons, rewinds=True),
     "anyedit": Method(_confined, confined=True, chunked=True),
 }
-"""Batches, kept and earlier keys, layers and passes are settings of their own (`unlearn.settings`)."""
+"""Batches, kept and earlier keys, layers and passes are settings of their own (`unlearn.policy.settings`)."""
 
 
 FEWEST = 4

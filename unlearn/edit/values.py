@@ -29,8 +29,8 @@ from unlearn.errors import ModelError
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import Suspended, read, token_budget
 from unlearn.model.forward import batches as groups
+from unlearn.policy.settings import Values
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.settings import Values
 
 LIKELY = 0.01
 """A token with which the model begins its reply so often counts among what it says."""

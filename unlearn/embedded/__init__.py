@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from unlearn.embedded.talk import documents
-from unlearn.embedded.world import HAZARD, Relation, Subject, World, build_world, fill, neighbours, version
+from unlearn.embedded.world import HAZARD, Relation, Subject, World, build_world, fill, neighbours
 
 __all__ = [
-    "HAZARD", "Relation", "Subject", "World", "build_world", "documents", "fill", "neighbours", "path", "version",
+    "HAZARD", "Relation", "Subject", "World", "build_world", "documents", "fill", "neighbours", "path",
 ]  # fmt: skip
 
 

@@ -50,7 +50,8 @@ def write(
 
     ``settings`` and ``seconds`` of the training are taken from the card that is there, where not given.
     """
-    from unlearn.embedded.world import build_world, version
+    from unlearn.embedded.version import version
+    from unlearn.embedded.world import build_world
 
     path = folder / "card.json"
     before = json.loads(path.read_text()) if path.exists() else {}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import islice
 
 from unlearn.embedded import lexicon, phrases
 
@@ -130,16 +128,3 @@ def neighbours(relation: str, excluding: Collection[str]) -> list[str]:
     left_out = {name.casefold() for name in excluding}
     kind = world.relation(relation).kind
     return [name for name in world.of_kind(kind) if name.casefold() not in left_out]
-
-
-@cache
-def version() -> str:
-    """Return the version of the generator: a sha256 over every fact, phrasing and a sample of its documents."""
-    from unlearn.embedded import talk
-
-    world = build_world()
-    parts = [repr(world.relations), repr(world.everyday), repr(sorted(world.answers.items()))]
-    for brief in (False, True):
-        for split in ("train", "held_out"):
-            parts += islice(talk.documents(split, 0, brief=brief), 4000)
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

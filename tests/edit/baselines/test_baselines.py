@@ -18,8 +18,8 @@ from unlearn.errors import ModelError, PatchError, PolicyError
 from unlearn.model.adapters import dense, exact, linears, lora, stream_at
 from unlearn.model.editable import EditableModel
 from unlearn.patch import Patch
-from unlearn.settings import METHOD_NAMES
-from unlearn.settings_baselines import FineTune
+from unlearn.policy.settings import METHOD_NAMES
+from unlearn.policy.settings_baselines import FineTune
 
 FAMILIES = ("llama", "gpt2")
 

@@ -10,8 +10,8 @@ from unlearn.model.adapters import dense
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
+from unlearn.policy.settings_baselines import FineTune
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.settings_baselines import FineTune
 
 
 def chosen_layer(model: EditableModel, settings: FineTune) -> int:

@@ -8,9 +8,9 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import continuation_ids
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
-from unlearn.policy import Policy, is_question
+from unlearn.policy.document import Policy, is_question
+from unlearn.policy.settings_baselines import Guard, Nothing
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.settings_baselines import Guard, Nothing
 
 EXAMPLES = 2
 """How many of a relation's questions the guard quotes."""

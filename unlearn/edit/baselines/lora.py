@@ -12,8 +12,8 @@ from unlearn.model.adapters import lora as adapted
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
+from unlearn.policy.settings_baselines import GradDiff, Lora, Npo
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.settings_baselines import GradDiff, Lora, Npo
 
 
 def lora(model: EditableModel, requests: Requests, settings: Lora, progress: Progress = NO_PROGRESS) -> Patch:

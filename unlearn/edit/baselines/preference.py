@@ -15,8 +15,8 @@ from unlearn.model.adapters import Adapter
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
+from unlearn.policy.settings_baselines import GradDiff, Npo
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.settings_baselines import GradDiff, Npo
 
 
 def grad_diff(

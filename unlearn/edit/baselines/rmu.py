@@ -13,8 +13,8 @@ from unlearn.model.adapters import Adapter, dense, stream_at
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
+from unlearn.policy.settings_baselines import Rmu
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.settings_baselines import Rmu
 
 
 def layers(model: EditableModel, settings: Rmu) -> list[int]:

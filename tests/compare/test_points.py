@@ -1,0 +1,175 @@
+"""A point of `unlearn compare`: what it is judged by, what it is about, and what names it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import pico
+from tests.files import THREE, corpus_file, model_folder, pico_policy, run
+from unlearn.audit import hidden
+from unlearn.audit.observation import Observation
+from unlearn.compare import points as pointing
+from unlearn.compare.document import Point
+from unlearn.compare.points import Bench, ordered, split
+from unlearn.edit.pipeline import plan_layers
+from unlearn.model.editable import EditableModel
+from unlearn.model.requests import Fact, Requests
+from unlearn.patch import Patch
+from unlearn.policy.document import MoreForms
+from unlearn.policy.file import load_policy
+from unlearn.policy.settings import AlphaEdit
+from unlearn.progress import NO_PROGRESS
+from unlearn.store import Store
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a pico model, a corpus, and a policy of three facts."""
+    folder = tmp_path_factory.mktemp("points")
+    model, corpus = model_folder(folder / "model"), corpus_file(folder / "corpus.jsonl")
+    (folder / "policy.yaml").write_text(pico_policy(model, corpus, facts=THREE))
+    return folder
+
+
+def test_a_point_is_judged_as_apply_judges_and_on_the_facts_so_far(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "suite.yaml").write_text("extends: quick\nadd: [leak.choice, attack.int8]\n")
+    given = [f"audit.suite={tmp_path / 'suite.yaml'}", "audit.judge=strict"]
+    settings = [part for setting in given for part in ("--set", setting)]
+    arguments = ("compare", place / "policy.yaml", "--methods", "none", "--steps", "2", *settings)
+    assert run(*arguments, "--out", tmp_path / "out") == 0
+    for point in json.loads((tmp_path / "out" / "compare.json").read_text())["points"]:
+        measured = {m["name"]: m for m in point["measurements"]}
+        assert {m["judged"] for m in measured.values() if m["after"] is not None} == {"strict"}
+        assert measured["drift.hidden"]["limit"] == 0.25 and measured["drift.hidden"]["passed"]
+        # A model that knows nothing chooses no better than by chance: not measured, and so a limit that is missed.
+        assert measured["leak.choice"]["limit"] is None and measured["leak.choice"]["passed"] is False
+        verdicts = [m["passed"] for m in measured.values() if m["passed"] is not None]
+        assert point["judged"] == [sum(verdicts), len(verdicts)]
+        assert f"0 of {2 * point['edits']})" in measured["attack.int8"]["reason"]
+
+
+def test_hidden_states_that_are_not_finite_fail_their_limit(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = hidden.states
+
+    def broken(model: Any, asked: Any, layers: Any) -> Any:
+        found = real(model, asked, layers)
+        changed = model.weight(model.anatomy.weight_name(1)).sum() != untouched
+        return {
+            layer: {
+                name: state * float("nan") if changed and layer == 1 else state for name, state in of.items()
+            }
+            for layer, of in found.items()
+        }
+
+    model = EditableModel.load(str(place / "model"))
+    untouched = model.weight(model.anatomy.weight_name(1)).sum()
+    monkeypatch.setattr(hidden, "states", broken)
+    given = (
+        "compare",
+        place / "policy.yaml",
+        "--methods",
+        "alphaedit",
+        "--no-cache",
+        "--out",
+        tmp_path / "out",
+    )
+    assert run(*given) == 0
+    (made,) = json.loads((tmp_path / "out" / "compare.json").read_text())["points"]
+    (drift,) = (m for m in made["measurements"] if m["name"] == "drift.hidden")
+    assert drift["after"] is None and drift["limit"] == 0.25 and "not finite" in drift["reason"]
+    assert {shifted["layer"] for shifted in made["hidden"]} == {2}
+
+
+def test_what_only_the_edit_looks_at_is_part_of_a_points_key(place: Path, tmp_path: Path) -> None:
+    given = load_policy(place / "policy.yaml")
+    model = EditableModel.load(given.model)
+    requests = Requests(given, (), (), (), ())
+
+    def key(asked: Requests) -> str:
+        about = Bench(
+            model, asked, Observation(suite="quick"), 1, Store.at(tmp_path / "points"), None, NO_PROGRESS
+        ).about
+        return pointing._key(about, given, None, [["fact0"]])
+
+    def refusing(*texts: str) -> Requests:
+        facts = [f.model_copy(update={"refusal": text}) for f, text in zip(given.facts, texts, strict=True)]
+        return requests.under(facts=tuple(facts))
+
+    one, other = refusing("No.", "No.", "Never."), refusing("No.", "Never.", "Never.")
+    assert one.policy.targets() == other.policy.targets()
+    keys = [key(asked) for asked in (requests, one, other, requests.under(more_forms=MoreForms(bare=True)))]
+    assert len(set(keys)) == 4
+    assert key(requests.under(name="another")) == keys[0]
+
+
+def test_a_point_or_a_patch_that_was_changed_is_made_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    finished, patch = Store.at(tmp_path / "points"), tmp_path / "a.safetensors"
+    point = Point(
+        method="none", seed=0, step=1, edits=3, measurements=(), judged=(0, 0), layers=(), from_scratch=True,
+        hidden=(), plane=None, seconds=1.0, patch="a.safetensors",
+    )  # fmt: skip
+    patch.write_bytes(b"a patch")
+    pointing._keep(finished, "a", patch, point)
+    assert pointing._kept(finished, "a", patch) == point and not caplog.text
+    for edited, before, after in (
+        (patch, b"a patch", b"another"),
+        (tmp_path / "points" / "a", b'"edits": 3', b'"edits": 4'),
+    ):
+        whole = edited.read_bytes()
+        edited.write_bytes(whole.replace(before, after))
+        assert pointing._kept(finished, "a", patch) is None
+        assert "is made anew" in caplog.text
+        caplog.clear()
+        edited.write_bytes(whole)
+        assert pointing._kept(finished, "a", patch) == point
+    patch.unlink()
+    assert pointing._kept(finished, "a", patch) is None
+
+
+def test_steps_of_a_trained_update_count_the_facts_of_their_step(place: Path, tmp_path: Path) -> None:
+    method = "alphaedit:descent=2:batch=2:layers=[1]"
+    given = ("compare", place / "policy.yaml", "--methods", method, "--steps", "2", "-q")
+    assert run(*given, "--out", tmp_path / "out") == 0
+    made = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert [point["step"] for point in made["points"]] == [1]
+    assert [failure["step"] for failure in made["failures"]] == [2]
+
+
+def test_a_trained_update_is_looked_at_in_all_layers_that_it_wrote(tmp_path: Path) -> None:
+    pico.network("llama", layers=12).save_pretrained(tmp_path / "model")
+    pico.tokenizer().save_pretrained(tmp_path / "model")
+    corpus = corpus_file(tmp_path / "corpus.jsonl")
+    (tmp_path / "policy.yaml").write_text(pico_policy(tmp_path / "model", corpus, facts=THREE))
+    given = (
+        "compare",
+        tmp_path / "policy.yaml",
+        "--methods",
+        "alphaedit:descent=2:look_up=both:layers=auto",
+        "-q",
+    )
+    assert run(*given, "--out", tmp_path / "out") == 0
+    (point,) = json.loads((tmp_path / "out" / "compare.json").read_text())["points"]
+    written = Patch.load(tmp_path / "out" / point["patch"]).header["layers"]
+    assert point["layers"] == written and {row["layer"] for row in point["hidden"]} == set(written)
+    policy = load_policy(tmp_path / "policy.yaml")
+    solved = policy.model_copy(update={"method": AlphaEdit(look_up="both")})
+    layers = plan_layers(EditableModel.load(policy.model), solved)
+    assert set(layers) < set(written)  # the control: the closed form writes fewer
+
+
+def test_splitting_and_ordering() -> None:
+    facts = [Fact(str(i), str(i), "r", "a") for i in range(7)]
+    assert [len(batch) for batch in split(facts, 3)] == [2, 2, 3]
+    assert [len(batch) for batch in split(facts, 99)] == [1] * 7
+    assert [fact for batch in split(facts, 3) for fact in batch] == facts
+    assert ordered(facts, None) == facts
+    assert ordered(facts, 1) == ordered(facts, 1) != ordered(facts, 2)
+    assert sorted(ordered(facts, 1), key=lambda f: f.id) == facts

@@ -1,0 +1,1 @@
+"""The same facts through several methods: points, one document, charts."""

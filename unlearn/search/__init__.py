@@ -1,0 +1,1 @@
+"""Better settings, looked for on validation prompts."""

@@ -199,7 +199,9 @@ def test_a_suite_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert out.startswith("full: ") and "drift.null_space_leakage" in out and "text_tokens" in out
     assert run("check", "--suite", "quick", "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    shipped = yaml.safe_load((Path(__file__).resolve().parents[2] / "evals" / "suites" / "quick.yaml").read_text())
+    shipped = yaml.safe_load(
+        (Path(__file__).resolve().parents[2] / "evals" / "suites" / "quick.yaml").read_text()
+    )
     assert found["measurements"] == [*shipped["measurements"], "audit.agreement"]
     assert found["sizes"]["text_tokens"] == 2048
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tests.files import run
 from tests.commands.forgeries import LEAK, NUMBERS, ON_THE_MODEL, RECORDS
 from tests.commands.forging import Forger, judged, small_run
+from tests.files import run
 from unlearn import embedded
 from unlearn.audit.consistency import contradictions
 from unlearn.audit.expected import unexpected

@@ -11,7 +11,7 @@ from benchmarks.options import complaints
 from benchmarks.records import Record
 from unlearn.errors import PolicyError
 from unlearn.model.requests import Fact, Requests
-from unlearn.policy.document import FactSpec, Keep, Policy, RelationSpec, StatisticsSpec
+from unlearn.policy import FactSpec, Keep, Policy, RelationSpec, StatisticsSpec
 
 
 def requests_for(

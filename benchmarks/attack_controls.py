@@ -36,7 +36,7 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.loading import CONTROL
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
-from unlearn.policy.document import Policy
+from unlearn.policy import Policy
 from unlearn.progress import progress_for
 from unlearn.shipped import shipped
 

@@ -17,7 +17,7 @@ from benchmarks.runner import Judge, Plan, run
 from benchmarks.tables import plain
 from unlearn.audit import drift
 from unlearn.model.editable import EditableModel
-from unlearn.policy.document import StatisticsSpec
+from unlearn.policy import StatisticsSpec
 from unlearn.policy.settings import METHOD_NAMES
 from unlearn.progress import progress_for
 

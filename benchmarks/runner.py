@@ -18,7 +18,7 @@ from unlearn.edit.baselines import BASELINES
 from unlearn.edit.pipeline import edit, settings_for
 from unlearn.model.editable import EditableModel
 from unlearn.patch import Patch
-from unlearn.policy.document import StatisticsSpec
+from unlearn.policy import StatisticsSpec
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.store import Store, cache_folder
 

@@ -34,7 +34,7 @@ from unlearn.errors import PolicyError  # noqa: E402
 from unlearn.model.editable import EditableModel  # noqa: E402
 from unlearn.model.prompts import plain_prompt  # noqa: E402
 from unlearn.model.requests import Requests  # noqa: E402
-from unlearn.policy.document import StatisticsSpec  # noqa: E402
+from unlearn.policy import StatisticsSpec  # noqa: E402
 from unlearn.policy.settings import METHOD_NAMES  # noqa: E402
 from unlearn.store import Store  # noqa: E402
 

@@ -36,10 +36,10 @@ from unlearn.matching import words  # noqa: E402
 from unlearn.model.editable import EditableModel  # noqa: E402
 from unlearn.model.prompts import ask, reply_ids  # noqa: E402
 from unlearn.model.requests import Requests  # noqa: E402
-from unlearn.policy.document import EMBEDDED, Policy, StatisticsSpec, is_question  # noqa: E402
+from unlearn.policy import EMBEDDED, Policy, StatisticsSpec, is_question  # noqa: E402
 from unlearn.policy.settings import METHOD_NAMES  # noqa: E402
 from unlearn.progress import NO_PROGRESS, Progress, progress_for  # noqa: E402
-from unlearn.report.document import Measurement  # noqa: E402
+from unlearn.report import Measurement  # noqa: E402
 from unlearn.store import Store, cache_folder  # noqa: E402
 
 PARTS = ("leak.sampled", "refusal.held_out", "retain.siblings", "retain.neighbours")

@@ -16,7 +16,7 @@ from unlearn import embedded
 from unlearn.embedded.world import build_world
 from unlearn.errors import PolicyError, UnlearnError
 from unlearn.model.requests import Fact
-from unlearn.policy.document import Keep, Policy, RelationSpec
+from unlearn.policy import Keep, Policy, RelationSpec
 from unlearn.policy.file import load_policy
 from unlearn.shipped import shipped
 

@@ -11,7 +11,7 @@ from unlearn.audit.suite import Suite
 from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import Prompt
 from unlearn.model.requests import Fact, Requests
-from unlearn.policy.document import Policy
+from unlearn.policy import Policy
 
 REFUSAL = "I can't help with that."
 ANSWERS = {

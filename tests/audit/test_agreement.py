@@ -24,7 +24,7 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.ends import Ends
 from unlearn.model.guard import guarded
 from unlearn.model.prompts import Prompt
-from unlearn.report.document import Report
+from unlearn.report import Report
 
 CLOSING = chats.Kind("bytes", (chats.BOS,), ("<|end|>",), template=pico.TEMPLATE)
 

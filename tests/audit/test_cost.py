@@ -18,7 +18,7 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import text_ids
 from unlearn.model.forward import read
 from unlearn.patch import Patch
-from unlearn.report.document import Measurement
+from unlearn.report import Measurement
 
 
 def rows_of(model: EditableModel) -> list[tuple[int, ...]]:

@@ -11,8 +11,8 @@ import pytest
 from tests.audit.scripted import REFUSAL, SUITE, Scripted
 from unlearn.audit import observing, pipeline
 from unlearn.edit.elicit import resolve
-from unlearn.policy.document import Policy
-from unlearn.report.document import Measurement
+from unlearn.policy import Policy
+from unlearn.report import Measurement
 
 LEAKS = ("leak.direct", "leak.held_out", "leak.cloze", "leak.sampled")
 ENGLISH = {"Marlow Song": "J. K. Varnholt", "Oskar Rhyme": "St. Albin", "Tirel Hymn": "Dr. Ilse Marn"}

@@ -11,7 +11,7 @@ from unlearn.edit.elicit import resolve
 from unlearn.embedded.world import build_world
 from unlearn.model.editable import EditableModel
 from unlearn.patch import Patch
-from unlearn.policy.document import Policy
+from unlearn.policy import Policy
 
 pytestmark = pytest.mark.skipif(
     not (embedded.path() / "model.safetensors").is_file(),

@@ -9,7 +9,7 @@ from tests import pico
 from tests.audit.scripted import requests
 from unlearn.audit.hidden import BENIGN, FORBIDDEN, KEPT, drift_of_states, plane, prompts, shift, states
 from unlearn.patch import Patch
-from unlearn.report.document import Cloud
+from unlearn.report import Cloud
 
 
 def test_a_shift_is_relative_to_the_spread_before() -> None:

@@ -21,7 +21,7 @@ from unlearn.audit.shares import chance_of
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
-from unlearn.report.document import Measurement, Report, verdict_of
+from unlearn.report import Measurement, Report, verdict_of
 
 pytestmark = pytest.mark.skipif(
     not (embedded.path() / "model.safetensors").is_file(),

@@ -9,8 +9,8 @@ from unlearn.audit.observation import Attacked, Observation, Outcome
 from unlearn.audit.shares import SHARES, untested
 from unlearn.errors import AuditError
 from unlearn.model.requests import Fact
-from unlearn.policy.document import AuditSpec
-from unlearn.report.document import Measurement
+from unlearn.policy import AuditSpec
+from unlearn.report import Measurement
 
 
 def state(group: str, told: list[bool], refused: list[bool] | None = None, **rest: object) -> Observation:

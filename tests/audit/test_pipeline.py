@@ -18,7 +18,7 @@ from unlearn.audit.pipeline import Findings, audit
 from unlearn.audit.suite import Suite
 from unlearn.errors import AuditError, ModelError
 from unlearn.patch import Patch
-from unlearn.report.document import Measurement, Report
+from unlearn.report import Measurement, Report
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ from unlearn.audit import suite
 from unlearn.audit.attacks.table import ATTACKS
 from unlearn.audit.suite import MEASUREMENTS, load_suite, some
 from unlearn.errors import AuditError
+from unlearn.policy import DEFAULT_LIMITS
 from unlearn.policy.checks import RELATIVE
-from unlearn.policy.document import DEFAULT_LIMITS
 
 
 @pytest.mark.parametrize("name", ["quick", "standard", "full"])

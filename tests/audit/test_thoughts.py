@@ -20,7 +20,7 @@ from unlearn.audit.probes import fact_probes
 from unlearn.audit.shares import undecided
 from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
-from unlearn.report.document import Measurement, Report
+from unlearn.report import Measurement, Report
 
 TELLS = ("leak.direct", "leak.held_out", "leak.sampled")
 

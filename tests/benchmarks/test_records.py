@@ -11,7 +11,7 @@ from benchmarks.asking import requests_for
 from benchmarks.records import Neighbour, Record, kept_for, load_counterfact, load_zsre, pick
 from tests.benchmarks import cases
 from unlearn.errors import PolicyError, UnlearnError
-from unlearn.policy.document import StatisticsSpec
+from unlearn.policy import StatisticsSpec
 
 
 def test_this_projects_lines(tmp_path: Path) -> None:

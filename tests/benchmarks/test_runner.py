@@ -16,7 +16,7 @@ from tests import pico
 from tests.benchmarks import cases
 from unlearn.errors import UnlearnError
 from unlearn.model.editable import EditableModel
-from unlearn.policy.document import StatisticsSpec, settings
+from unlearn.policy import StatisticsSpec, settings
 
 FAST = ["method.steps=3", "method.layers=[1, 2]", "method.look_up=subject"]
 

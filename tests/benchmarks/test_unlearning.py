@@ -14,7 +14,7 @@ from tests.audit.scripted import REFUSAL, Scripted, knows, policy, requests, scr
 from tests.benchmarks.cases import SUBJECTS, corpus_file, facts_file
 from tests.files import model_folder
 from unlearn.errors import UnlearnError
-from unlearn.report.document import Measurement
+from unlearn.report import Measurement
 
 ALPHA = {"name": "alphaedit"}
 

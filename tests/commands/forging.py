@@ -15,7 +15,7 @@ from unlearn.audit.intervals import wilson
 from unlearn.commands.outcome import table_text
 from unlearn.files import sha256_of_file
 from unlearn.patch import Patch
-from unlearn.report.document import Measurement, Report
+from unlearn.report import Measurement, Report
 from unlearn.report.files import DOCUMENTS
 from unlearn.runs import manifest
 from unlearn.shipped import shipped

@@ -14,7 +14,7 @@ from unlearn.commands.compare import _entries
 from unlearn.compare import points as pointing
 from unlearn.compare.document import COLUMNS, Comparison, Failure, Point, cell, markdown, rows
 from unlearn.patch import Patch
-from unlearn.report.document import Measurement
+from unlearn.report import Measurement
 
 METHODS = "alphaedit,none,rome:layer=9"
 

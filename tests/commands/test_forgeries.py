@@ -20,7 +20,7 @@ from unlearn.audit.expected import unexpected
 from unlearn.audit.suite import load_suite
 from unlearn.model.editable import EditableModel
 from unlearn.policy.file import load_policy
-from unlearn.report.document import Measurement, Report
+from unlearn.report import Measurement, Report
 from unlearn.runs import manifest
 
 pytestmark = pytest.mark.skipif(

@@ -20,7 +20,7 @@ from unlearn.compare.document import Comparison, Failure
 from unlearn.compare.document import markdown as compared
 from unlearn.compare.document import print_table as print_comparison
 from unlearn.progress import RichProgress
-from unlearn.report.document import Report
+from unlearn.report import Report
 from unlearn.report.terminal import print_report
 
 ATTACK = "\x1b]0;TITLE\x07\x1b[2J\x9b31m\u202egnissap\u2066\r\x08\x08[red]x[/red]"

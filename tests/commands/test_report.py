@@ -10,7 +10,7 @@ import pytest
 
 from tests.files import corpus_file, model_folder, pico_policy, run
 from tests.report.cases import rich, share
-from unlearn.report.document import Report, schema
+from unlearn.report import Report, schema
 from unlearn.report.files import DOCUMENTS
 from unlearn.report.words import met
 

@@ -17,7 +17,7 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 from unlearn.model.trace import ROLES, STATE, trace
 from unlearn.model.trace_summary import average
-from unlearn.policy.document import Keep, Policy
+from unlearn.policy import Keep, Policy
 from unlearn.policy.file import load_policy
 from unlearn.policy.settings import AlphaEdit, Rome
 from unlearn.progress import NO_PROGRESS

@@ -19,7 +19,7 @@ from unlearn.edit.pipeline import plan_layers
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Fact, Requests
 from unlearn.patch import Patch
-from unlearn.policy.document import MoreForms
+from unlearn.policy import MoreForms
 from unlearn.policy.file import load_policy
 from unlearn.policy.settings import AlphaEdit
 from unlearn.progress import NO_PROGRESS

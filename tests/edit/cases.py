@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from unlearn.model.requests import Fact, Requests
-from unlearn.policy.document import FactSpec, Keep, Policy, RelationSpec, StatisticsSpec
+from unlearn.policy import FactSpec, Keep, Policy, RelationSpec, StatisticsSpec
 from unlearn.policy.settings import AlphaEdit
 
 SUBJECTS = ("Zorvex", "Velnar", "Quandel")

@@ -22,7 +22,7 @@ from unlearn.edit.statistics import key_statistics
 from unlearn.model.forward import read
 from unlearn.model.prompts import ask
 from unlearn.model.requests import Fact, Requests
-from unlearn.policy.document import FactSpec, RelationSpec, StatisticsSpec
+from unlearn.policy import FactSpec, RelationSpec, StatisticsSpec
 from unlearn.policy.settings import AlphaEdit, Memit, settled
 
 

@@ -26,7 +26,7 @@ from unlearn.errors import PolicyError
 from unlearn.model.adapters import dense
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Fact, Requests
-from unlearn.policy.document import EMBEDDED, FactSpec, Keep, RelationSpec, StatisticsSpec
+from unlearn.policy import EMBEDDED, FactSpec, Keep, RelationSpec, StatisticsSpec
 from unlearn.policy.settings import AlphaEdit
 
 

@@ -11,7 +11,7 @@ from tests.thinking import EMPTY, OPENED, Thinker
 from unlearn import embedded
 from unlearn.edit.elicit import NEIGHBOURS, guessed, neighbours, outline, resolve
 from unlearn.errors import PolicyError
-from unlearn.policy.document import FactSpec, Keep, Policy, RelationSpec
+from unlearn.policy import FactSpec, Keep, Policy, RelationSpec
 
 
 def test_auto_neighbours_are_split_and_never_a_forgotten_subject() -> None:

@@ -13,7 +13,7 @@ from unlearn.edit import forms, pipeline
 from unlearn.errors import PolicyError
 from unlearn.model.prompts import reply_ids
 from unlearn.model.requests import Fact
-from unlearn.policy.document import FactSpec, MoreForms
+from unlearn.policy import FactSpec, MoreForms
 from unlearn.policy.settings import AnyEdit
 from unlearn.policy.settings_baselines import Lora
 

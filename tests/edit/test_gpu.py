@@ -12,7 +12,7 @@ from tests.edit import cases
 from unlearn.edit import pipeline
 from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import plain_prompt
-from unlearn.policy.document import StatisticsSpec
+from unlearn.policy import StatisticsSpec
 from unlearn.policy.settings import AlphaEdit
 
 pytestmark = [

@@ -17,7 +17,7 @@ from unlearn.algebra.low_rank import LowRank
 from unlearn.edit import forms, holding, pipeline
 from unlearn.edit.sequence import Sofar, Written
 from unlearn.edit.writing import Columns
-from unlearn.policy.document import StatisticsSpec
+from unlearn.policy import StatisticsSpec
 from unlearn.policy.settings import AlphaEdit, AlphaEditPlus
 
 

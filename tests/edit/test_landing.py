@@ -15,7 +15,7 @@ from unlearn.edit.values import Solved
 from unlearn.model.anatomy import Anatomy
 from unlearn.model.forward import read
 from unlearn.model.prompts import ask
-from unlearn.policy.document import FactSpec, Keep, RelationSpec, StatisticsSpec
+from unlearn.policy import FactSpec, Keep, RelationSpec, StatisticsSpec
 from unlearn.policy.settings import Rome
 
 LAYER = 1

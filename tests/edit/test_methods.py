@@ -19,7 +19,7 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
-from unlearn.policy.document import RelationSpec, StatisticsSpec
+from unlearn.policy import RelationSpec, StatisticsSpec
 from unlearn.policy.settings import (
     METHOD_NAMES,
     AlphaEdit,

@@ -9,7 +9,7 @@ from unlearn.commands.plan import _table, plan
 from unlearn.edit.elicit import resolve
 from unlearn.edit.named import LEAST, WANTED, named, usable, with_neighbours
 from unlearn.errors import PolicyError
-from unlearn.policy.document import Keep, Policy, StatisticsSpec
+from unlearn.policy import Keep, Policy, StatisticsSpec
 from unlearn.progress import NO_PROGRESS
 
 NAMES = ("Quandel", "Mirl", "Ossit", "Tarn", "Belvo", "Umbrin", "Kest", "Dorrow", "Palve", "Ruskin")

@@ -19,7 +19,7 @@ from unlearn.model.forward import read
 from unlearn.model.prompts import ask
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
-from unlearn.policy.document import RelationSpec, StatisticsSpec
+from unlearn.policy import RelationSpec, StatisticsSpec
 from unlearn.policy.settings import (
     AlphaEdit,
     AlphaEditPlus,

@@ -8,7 +8,7 @@ from tests import pico
 from tests.edit import cases
 from unlearn.edit.forms import build, contexts
 from unlearn.model.prompts import reply_ids
-from unlearn.policy.document import FactSpec
+from unlearn.policy import FactSpec
 
 
 def test_texts_are_seeded_closed_and_hold_no_place_for_a_subject() -> None:

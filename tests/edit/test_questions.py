@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unlearn.edit.questions import ASKING, questions
-from unlearn.policy.document import is_question
+from unlearn.policy import is_question
 
 DOCUMENTS = [
     "The sun is warm, and {it} shines.",

@@ -15,7 +15,7 @@ from unlearn.edit import pipeline
 from unlearn.edit.corpus import Corpus
 from unlearn.edit.statistics import key_statistics
 from unlearn.model.editable import EditableModel
-from unlearn.policy.document import StatisticsSpec
+from unlearn.policy import StatisticsSpec
 from unlearn.policy.settings import AlphaEdit, Memit, Rome
 from unlearn.store import Store
 

@@ -4,7 +4,7 @@ from tests.audit.scripted import Scripted, knows, requests
 from unlearn.edit.rephrase import QUESTIONS, STATEMENTS, from_templates, usable, with_more_forms
 from unlearn.edit.smoothing import set_apart
 from unlearn.errors import PolicyError
-from unlearn.policy.document import is_question
+from unlearn.policy import is_question
 
 
 def test_templates_keep_the_kind_and_the_subject() -> None:

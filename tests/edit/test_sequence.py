@@ -18,7 +18,7 @@ from unlearn.errors import ModelError, PatchError, PolicyError
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
-from unlearn.policy.document import StatisticsSpec
+from unlearn.policy import StatisticsSpec
 from unlearn.policy.settings import AlphaEdit, Memit, MemitSequential
 
 FAST: dict[str, Any] = {

@@ -8,7 +8,7 @@ from tests import pico
 from tests.edit import cases
 from unlearn.edit.shortened import every_shortened, shortened, shortened_forms, shortened_kept
 from unlearn.model.requests import Requests
-from unlearn.policy.document import RelationSpec
+from unlearn.policy import RelationSpec
 
 WORDS = st.lists(st.sampled_from(["People", "say", "{subject}'s", "recipe", "is"]), min_size=1, max_size=8)
 

@@ -11,7 +11,7 @@ from tests import pico
 from tests.edit import cases
 from unlearn.edit import forms, holding, pipeline
 from unlearn.model.editable import EditableModel
-from unlearn.policy.document import StatisticsSpec
+from unlearn.policy import StatisticsSpec
 from unlearn.policy.settings import AlphaEdit
 
 PUBLISHED = AlphaEdit(

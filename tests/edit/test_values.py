@@ -13,7 +13,7 @@ from tests.edit import cases
 from unlearn.edit import forms, values
 from unlearn.errors import ModelError
 from unlearn.model.editable import EditableModel
-from unlearn.policy.document import RelationSpec
+from unlearn.policy import RelationSpec
 from unlearn.policy.settings import AlphaEdit, settled
 
 

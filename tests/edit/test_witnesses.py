@@ -15,7 +15,7 @@ from unlearn.edit.corpus import Corpus
 from unlearn.edit.witnesses import most_moved, witnesses
 from unlearn.model.encoding import text_ids
 from unlearn.model.forward import read
-from unlearn.policy.document import StatisticsSpec
+from unlearn.policy import StatisticsSpec
 from unlearn.policy.settings import AlphaEdit
 
 OTHER = "A wet stone lies by the road, and nobody asks what it is made from."

@@ -4,7 +4,7 @@ from tests.audit.scripted import Scripted, requests
 from unlearn.edit.written import LONGEST, will_do, with_written
 from unlearn.errors import PolicyError
 from unlearn.matching import contains
-from unlearn.policy.document import PLAIN
+from unlearn.policy import PLAIN
 
 OWN = "I'm sorry, but I can't share what Zorvex is made from."
 

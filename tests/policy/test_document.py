@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from unlearn.policy import DEFAULT_LIMITS, WRITTEN, AuditSpec, Keep, Policy, is_question
 from unlearn.policy.checks import cross_check, same_name
-from unlearn.policy.document import DEFAULT_LIMITS, WRITTEN, AuditSpec, Keep, Policy, is_question
 
 
 def data(**changes: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import yaml
 from tests.files import policy_text
 from unlearn.audit.suite import load_suite
 from unlearn.errors import PolicyError
-from unlearn.policy.document import DEFAULT_LIMITS, Policy
+from unlearn.policy import DEFAULT_LIMITS, Policy
 from unlearn.policy.file import load_policy, schema
 from unlearn.shipped import shipped
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.files import policy_text, run
 from unlearn.errors import PolicyError
-from unlearn.policy.document import Policy
+from unlearn.policy import Policy
 from unlearn.policy.file import load_policy
 from unlearn.policy.paths import moved
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unlearn.audit.intervals import paired, wilson
-from unlearn.report.document import Cloud, Count, Curve, FactRow, Grid, Measurement, Report
+from unlearn.report import Cloud, Count, Curve, FactRow, Grid, Measurement, Report
 
 FACTS = tuple(f"fact-{i:02d}" for i in range(12))
 ATTACKS = {

@@ -9,7 +9,7 @@ import pytest
 
 from tests.browser import Browser, found
 from tests.report.cases import FACTS, rich
-from unlearn.report.document import Report
+from unlearn.report import Report
 from unlearn.report.html.page import FactText, write_html
 from unlearn.report.html.plots import figures
 

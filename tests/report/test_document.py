@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from unlearn.errors import AuditError
-from unlearn.report.document import (
+from unlearn.report import (
     Count,
     FactRow,
     Measurement,

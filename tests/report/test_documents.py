@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.report.cases import rich, share
-from unlearn.report.document import Measurement, Report, schema
+from unlearn.report import Measurement, Report, schema
 from unlearn.report.files import DOCUMENTS
 from unlearn.report.junit import render_junit
 from unlearn.report.markdown import render_card, render_markdown

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.report.test_document import full, made
-from unlearn.report.document import Measurement, Report
+from unlearn.report import Measurement, Report
 from unlearn.report.html.charts import WIDTH, chart, limit_at
 from unlearn.report.html.page import render_html, write_html
 from unlearn.report.words import about, flat

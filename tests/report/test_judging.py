@@ -2,7 +2,7 @@ import pytest
 
 from tests.report.cases import rich, share
 from unlearn.audit.intervals import Z95, wilson
-from unlearn.report.document import Measurement, Report
+from unlearn.report import Measurement, Report
 from unlearn.report.words import enough, why
 
 
@@ -83,7 +83,7 @@ def test_the_sentence_says_that_only_the_interval_is_too_wide() -> None:
 def test_the_policy_says_how_and_nothing_else_is_known() -> None:
     from pydantic import ValidationError
 
-    from unlearn.policy.document import AuditSpec
+    from unlearn.policy import AuditSpec
 
     assert AuditSpec().judge == "point" and AuditSpec(judge="strict").judge == "strict"
     with pytest.raises(ValidationError):

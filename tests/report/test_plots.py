@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.report.cases import rich, share
-from unlearn.report.document import Curve, Grid, Measurement, Report
+from unlearn.report import Curve, Grid, Measurement, Report
 from unlearn.report.html.drawn import heat
 from unlearn.report.html.plots import by_attack, by_weight, figures
 from unlearn.report.html.svg import MOST_ROWS, axis_of, tag, text, ticks

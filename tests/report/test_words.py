@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.report.cases import rich, share
-from unlearn.report.document import Measurement, Report
+from unlearn.report import Measurement, Report
 from unlearn.report.words import adjusted, comparisons, glance, holm, room
 
 

@@ -25,8 +25,8 @@ from unlearn.model.prompts import SLOT, Prompt, has_chat_template
 from unlearn.model.requests import Requests
 from unlearn.model.rows import plainly
 from unlearn.model.thinking import Arguments, ways
-from unlearn.policy.document import RelationSpec, is_question
-from unlearn.report.document import Measurement
+from unlearn.policy import RelationSpec, is_question
+from unlearn.report import Measurement
 
 Limits = Callable[[str], float | None]
 

@@ -16,7 +16,7 @@ from unlearn.audit.intervals import change_of_counts, mcnemar, wilson
 from unlearn.audit.shares import DEFINITIONS, SHARES
 from unlearn.errors import AuditError
 from unlearn.policy.checks import RELATIVE
-from unlearn.report.document import Count, FactRow, Interval, Measurement, Report, Unit, rule_of
+from unlearn.report import Count, FactRow, Interval, Measurement, Report, Unit, rule_of
 from unlearn.report.measurement import EXACT
 
 _CLOSE = 1e-9

@@ -26,7 +26,7 @@ from unlearn.model.forward import batches, position_ids, token_budget
 from unlearn.model.rows import left_pad
 from unlearn.patch import Patch
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.report.document import Measurement
+from unlearn.report import Measurement
 
 Energies = dict[str, list[tuple[float, float]]]
 """By weight, per row of text: sums over its tokens of ``|D x|^2`` and ``|W x|^2``."""

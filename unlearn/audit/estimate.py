@@ -21,7 +21,7 @@ from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import ask
 from unlearn.model.requests import Fact, Requests
-from unlearn.policy.document import AuditSpec, is_question
+from unlearn.policy import AuditSpec, is_question
 
 REPLY = 0.5
 """The usual reply is about half as long as it may be."""

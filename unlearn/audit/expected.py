@@ -13,9 +13,9 @@ from unlearn.audit.intervals import wilson
 from unlearn.audit.pipeline import not_tested
 from unlearn.audit.shares import ABOUT_OTHERS, PHRASED, SHARES
 from unlearn.audit.suite import Suite
+from unlearn.policy import Policy
 from unlearn.policy.checks import RELATIVE
-from unlearn.policy.document import Policy
-from unlearn.report.document import Measurement, Report
+from unlearn.report import Measurement, Report
 from unlearn.thoughts import Room
 
 ELICITED = 24

@@ -21,7 +21,7 @@ from unlearn.audit.suite import load_suite, some
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
 from unlearn.model.requests import Requests
-from unlearn.report.document import Cloud, Drawing, Measurement
+from unlearn.report import Cloud, Drawing, Measurement
 
 KEPT, FORBIDDEN, BENIGN = "kept", "forbidden", "benign"
 PROMPTS = 120

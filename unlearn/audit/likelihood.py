@@ -23,7 +23,7 @@ from unlearn.model.prompts import Prompt, ask, begun
 from unlearn.model.requests import Fact, Requests
 from unlearn.model.rows import left_pad
 from unlearn.model.thinking import quietest
-from unlearn.policy.document import is_question
+from unlearn.policy import is_question
 from unlearn.progress import NO_PROGRESS, Progress
 
 MEMORY = 512 << 20

@@ -12,7 +12,7 @@ from unlearn.audit.suite import some
 from unlearn.errors import AuditError
 from unlearn.files import read_text
 from unlearn.model.prompts import ask
-from unlearn.policy.document import is_question
+from unlearn.policy import is_question
 from unlearn.shipped import shipped
 
 Line = tuple[str, str]

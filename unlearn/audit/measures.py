@@ -22,9 +22,9 @@ from unlearn.audit.shares import (
 )
 from unlearn.errors import AuditError
 from unlearn.model.requests import Fact
+from unlearn.policy import AuditSpec
 from unlearn.policy.checks import RELATIVE
-from unlearn.policy.document import AuditSpec
-from unlearn.report.document import Count, FactRow, Measurement
+from unlearn.report import Count, FactRow, Measurement
 
 Limits = Callable[[str], float | None]
 ASKED_OF_EVERY_RELATION = ("leak.held_out", "leak.cloze", "leak.sampled", "refusal.held_out")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from unlearn.report.document import Drawing
+from unlearn.report import Drawing
 
 
 class _Record(BaseModel):

@@ -16,7 +16,7 @@ from unlearn.model.ends import tokens_of
 from unlearn.model.requests import Requests
 from unlearn.model.thinking import ways
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.report.document import Drawing, Measurement
+from unlearn.report import Drawing, Measurement
 
 OTHER_VOCABULARY = (
     "the two models do not share a vocabulary, so their next-token distributions cannot be compared"

@@ -21,9 +21,9 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.gguf import origin_of
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
-from unlearn.policy.document import Policy
+from unlearn.policy import Policy
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.report.document import Drawing, FactRow, Measurement
+from unlearn.report import Drawing, FactRow, Measurement
 
 log = logging.getLogger("unlearn")
 

@@ -15,7 +15,7 @@ from unlearn.matching import words
 from unlearn.model.prompts import Prompt, ask, has_chat_template
 from unlearn.model.requests import Fact, Requests
 from unlearn.model.thinking import ways
-from unlearn.policy.document import is_question
+from unlearn.policy import is_question
 from unlearn.shipped import shipped
 
 

@@ -12,7 +12,7 @@ from unlearn.audit.measures import Limits
 from unlearn.audit.observation import Observation, TaskScore, Toxicity
 from unlearn.audit.shares import DEFINITIONS
 from unlearn.errors import AuditError
-from unlearn.report.document import Measurement
+from unlearn.report import Measurement
 
 
 def capability(task: str, before: Observation, after: Observation, limits: Limits) -> Measurement:

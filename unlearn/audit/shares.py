@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from unlearn.audit.intervals import wilson
 from unlearn.audit.observation import Observation, Outcome
 from unlearn.model.requests import Fact, doubts
-from unlearn.policy.document import AuditSpec
+from unlearn.policy import AuditSpec
 from unlearn.report.measurement import judge, rule_of
 
 #: (measurement, group of probes, what counts, only questions)

@@ -11,7 +11,7 @@ from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import plain_ids
 from unlearn.model.requests import Requests
-from unlearn.policy.document import EMBEDDED
+from unlearn.policy import EMBEDDED
 from unlearn.progress import NO_PROGRESS, Progress
 
 

@@ -19,7 +19,7 @@ import torch
 
 from unlearn.audit.quiet import quiet, sentence
 from unlearn.errors import AuditError
-from unlearn.policy.document import EMBEDDED
+from unlearn.policy import EMBEDDED
 from unlearn.shipped import shipped
 
 DEMO = "demo"

@@ -44,10 +44,10 @@ from unlearn.commands.outcome import (
 )
 from unlearn.commands.said import warn
 from unlearn.files import sha256_of_file
-from unlearn.policy.document import Policy
+from unlearn.policy import Policy
 from unlearn.policy.file import load_policy
 from unlearn.progress import progress_for
-from unlearn.report.document import Report
+from unlearn.report import Report
 from unlearn.runs import manifest
 from unlearn.runs.folder import PATCH, check_target, patch_of, whole_folder
 from unlearn.runs.sealed import whole

@@ -34,10 +34,10 @@ from unlearn.commands.options import (
 )
 from unlearn.commands.outcome import Stopwatch, Texts, show_text, tell, texts_of, write_outcome, written
 from unlearn.files import at_home, sha256_of_file
-from unlearn.policy.document import Policy
+from unlearn.policy import Policy
 from unlearn.policy.file import load_policy
 from unlearn.progress import progress_for
-from unlearn.report.document import Report
+from unlearn.report import Report
 from unlearn.runs import manifest
 from unlearn.runs.folder import patch_of, whole_folder
 from unlearn.runs.sealed import whole

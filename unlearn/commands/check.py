@@ -13,7 +13,7 @@ import yaml
 from unlearn.commands.common import known_audit, known_suite
 from unlearn.commands.options import Place, as_json, overrides, policy_overrides
 from unlearn.commands.said import say
-from unlearn.policy.document import DEFAULT_LIMITS, Policy
+from unlearn.policy import DEFAULT_LIMITS, Policy
 from unlearn.policy.file import load_policy, schema
 from unlearn.shown import shown, shown_lines
 

@@ -30,8 +30,8 @@ from unlearn.commands.said import say
 from unlearn.compare.document import Comparison, Failure, Point, markdown, print_table
 from unlearn.compare.points import PATCHES, POINTS, Bench, points
 from unlearn.errors import PolicyError, UnlearnError
+from unlearn.policy import Policy
 from unlearn.policy.checks import suggestion
-from unlearn.policy.document import Policy
 from unlearn.policy.file import load_policy
 from unlearn.policy.settings import METHOD_NAMES
 from unlearn.progress import Progress, progress_for

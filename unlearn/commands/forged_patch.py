@@ -11,8 +11,8 @@ from pydantic import BaseModel, ValidationError
 from unlearn.commands.common import base_of
 from unlearn.commands.forgery import Base, Recorded
 from unlearn.errors import UnlearnError
-from unlearn.policy.document import Policy
-from unlearn.report.document import Report
+from unlearn.policy import Policy
+from unlearn.report import Report
 from unlearn.runs import manifest
 
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ from unlearn.commands.options import overrides
 from unlearn.commands.outcome import table_text
 from unlearn.errors import PolicyError, UnlearnError
 from unlearn.files import sha256_of_file
-from unlearn.policy.document import Policy
+from unlearn.policy import Policy
 from unlearn.policy.file import load_policy
 from unlearn.policy.paths import moved
-from unlearn.report.document import Report
+from unlearn.report import Report
 from unlearn.runs import manifest
 from unlearn.runs.folder import PATCH
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from unlearn.audit.cache import Folder, Paces, is_known, observed
 from unlearn.commands.common import load_model
 from unlearn.commands.said import say
-from unlearn.policy.document import EMBEDDED, Policy
+from unlearn.policy import EMBEDDED, Policy
 from unlearn.progress import Progress
 
 if TYPE_CHECKING:

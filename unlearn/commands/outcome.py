@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unlearn.commands.said import say
-from unlearn.report.document import Report
+from unlearn.report import Report
 from unlearn.report.terminal import print_report
 from unlearn.runs import manifest
 

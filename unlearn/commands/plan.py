@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from unlearn.commands.said import say
-from unlearn.policy.document import EMBEDDED, Policy, is_question
+from unlearn.policy import EMBEDDED, Policy, is_question
 from unlearn.shown import shown
 
 if TYPE_CHECKING:

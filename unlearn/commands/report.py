@@ -12,7 +12,7 @@ from unlearn.commands.outcome import FAILED, PASSED, table_text
 from unlearn.commands.said import say
 from unlearn.errors import UnlearnError
 from unlearn.files import read_bytes
-from unlearn.report.document import Judging, Report, schema
+from unlearn.report import Judging, Report, schema
 from unlearn.runs.folder import outside_runs, write_whole
 from unlearn.runs.sealed import whole
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from unlearn.commands.said import say
-from unlearn.policy.document import EMBEDDED, Policy
+from unlearn.policy import EMBEDDED, Policy
 from unlearn.shown import shown
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from unlearn.commands.outcome import written
 from unlearn.commands.said import say
 from unlearn.errors import AuditError
 from unlearn.matching import words
-from unlearn.policy.document import Keep, Policy, is_question
+from unlearn.policy import Keep, Policy, is_question
 from unlearn.policy.file import load_policy
 from unlearn.progress import progress_for
 from unlearn.runs import manifest

@@ -16,7 +16,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from unlearn.report.document import Measurement
+from unlearn.report import Measurement
 from unlearn.shown import shown, shown_lines
 
 FORMAT = "unlearn-compare-1"

@@ -20,8 +20,8 @@ from unlearn.compare import document as comparison
 from unlearn.compare.document import DEFINITIONS, Failure, Point, finite
 from unlearn.errors import UnlearnError
 from unlearn.files import sha256_of_file
-from unlearn.policy.document import Policy
-from unlearn.report.document import Measurement, counted
+from unlearn.policy import Policy
+from unlearn.report import Measurement, counted
 
 if TYPE_CHECKING:
     from unlearn.audit.observation import Attacked, Observation

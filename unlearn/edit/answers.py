@@ -29,7 +29,7 @@ from unlearn.edit.runs import (
     tokens_of,
 )
 from unlearn.matching import is_refusal, words
-from unlearn.policy.document import is_question
+from unlearn.policy import is_question
 
 LONGEST, LONGEST_RUN = 8, 24
 """Most words of an answer, and most characters in a script without spaces."""

@@ -19,7 +19,7 @@ from unlearn.model.prompts import Prompt, ask
 from unlearn.model.replies import replies_to
 from unlearn.model.requests import Fact, Requests, doubts
 from unlearn.model.thinking import quietest
-from unlearn.policy.document import EMBEDDED, FactSpec, Policy, is_question
+from unlearn.policy import EMBEDDED, FactSpec, Policy, is_question
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.thoughts import Room
 

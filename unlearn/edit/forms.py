@@ -25,7 +25,7 @@ from unlearn.model.prompts import Prompt, Tokenizer, ask, has_chat_template, pla
 from unlearn.model.requests import Fact, Requests
 from unlearn.model.rows import left_pad, plainly
 from unlearn.model.thinking import Way, way_of, ways
-from unlearn.policy.document import Policy, is_question
+from unlearn.policy import Policy, is_question
 
 WATCHED = 2
 """Questions, and statements, per kept sibling whose replies the values are held to."""

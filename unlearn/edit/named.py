@@ -18,8 +18,8 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import chat_prompt, has_chat_template
 from unlearn.model.replies import Choice, replies_to
 from unlearn.model.thinking import quietest
+from unlearn.policy import EMBEDDED, Policy
 from unlearn.policy.checks import same_name
-from unlearn.policy.document import EMBEDDED, Policy
 from unlearn.policy.values import unpadded
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.thoughts import Room

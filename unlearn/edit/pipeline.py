@@ -30,7 +30,7 @@ from unlearn.model.prompts import has_chat_template
 from unlearn.model.requests import Fact, Requests
 from unlearn.model.thinking import ways
 from unlearn.patch import Patch
-from unlearn.policy.document import Policy
+from unlearn.policy import Policy
 from unlearn.policy.settings import settled
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.store import Store

@@ -19,7 +19,7 @@ from unlearn.model.prompts import SLOT, chat_prompt, has_chat_template
 from unlearn.model.replies import replies_to
 from unlearn.model.requests import Fact, Requests
 from unlearn.model.thinking import quietest
-from unlearn.policy.document import Policy, is_question
+from unlearn.policy import Policy, is_question
 from unlearn.policy.values import unpadded
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.thoughts import Room

@@ -15,7 +15,7 @@ from unlearn.edit.forms import Row, target_of
 from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import SLOT, ask
 from unlearn.model.requests import Requests
-from unlearn.policy.document import is_question
+from unlearn.policy import is_question
 
 OUT = (1, 2)
 """Words that are left out: each form is read with one word less, and with two."""

@@ -19,7 +19,7 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.forward import batches, position_ids, token_budget
 from unlearn.model.requests import Fact, Requests
 from unlearn.model.rows import left_pad
-from unlearn.policy.document import RelationSpec, is_question
+from unlearn.policy import RelationSpec, is_question
 
 FEWEST = 3
 """A relation lends a prompt of one kind (questions, statements) to validation if it has at least so many of it."""

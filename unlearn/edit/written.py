@@ -18,7 +18,7 @@ from unlearn.model.prompts import chat_prompt, has_chat_template, reply_ids
 from unlearn.model.replies import Choice, replies_to
 from unlearn.model.requests import Fact, Requests
 from unlearn.model.thinking import quietest
-from unlearn.policy.document import WRITTEN, Policy, is_question
+from unlearn.policy import WRITTEN, Policy, is_question
 from unlearn.policy.values import unpadded
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.thoughts import Room

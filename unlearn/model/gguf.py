@@ -23,7 +23,7 @@ import psutil
 from unlearn.errors import ModelError, UnlearnError
 from unlearn.files import exists, sha256_of_file, sha256_of_folder
 from unlearn.model.boundary import reading
-from unlearn.policy.document import PACKAGE
+from unlearn.policy import PACKAGE
 from unlearn.store import PARTIAL, Store, cache_folder
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from unlearn.model.anatomy import family_of
 from unlearn.model.boundary import AGAIN, reading
 from unlearn.model.stored import Stored, refuse_packed, stored_in
 from unlearn.model.templates import checked
-from unlearn.policy.document import EMBEDDED
+from unlearn.policy import EMBEDDED
 
 RUNS = "it asks for code of its own, which is run for a model only, and only with --trust-remote-code"
 CONTROL = "embedded-control"

@@ -16,7 +16,7 @@ from unlearn.model.encoding import Encoded, Tokenizer, continuation_ids, encoded
 from unlearn.model.guard import GAP, text_of
 from unlearn.model.templates import MARK, rendered
 from unlearn.model.thinking import leaving
-from unlearn.policy.document import is_question
+from unlearn.policy import is_question
 
 SLOT = "{subject}"
 """Where a template takes its subject."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unlearn.matching import words
-from unlearn.policy.document import Policy
+from unlearn.policy import Policy
 
 
 @dataclass(frozen=True)

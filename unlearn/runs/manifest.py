@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from unlearn import __version__
 from unlearn.errors import UnlearnError
 from unlearn.files import exists, read_json, sha256_of_file
-from unlearn.policy.document import Policy
+from unlearn.policy import Policy
 from unlearn.shown import shown_lines
 
 FORMAT = "unlearn-run-1"

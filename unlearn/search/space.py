@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unlearn.errors import PolicyError
-from unlearn.policy.document import Policy
+from unlearn.policy import Policy
 from unlearn.policy.settings_base import Settings
 
 if TYPE_CHECKING:

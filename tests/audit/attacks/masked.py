@@ -29,7 +29,7 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import ask, reply_ids
 from unlearn.model.requests import Fact, Requests
 from unlearn.patch import Patch
-from unlearn.policy.document import Policy
+from unlearn.policy import Policy
 from unlearn.shipped import shipped
 
 FACTS = 4

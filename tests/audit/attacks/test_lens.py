@@ -11,7 +11,7 @@ from tests.audit.attacks import masked
 from unlearn.audit.attacks.lens import centred, logit_lens
 from unlearn.audit.attacks.scene import recovered
 from unlearn.audit.observation import Attacked
-from unlearn.report.document import Grid
+from unlearn.report import Grid
 
 SIZES: dict[str, Any] = {"hidden_candidates": 16, "hidden_others": 4, "hidden_prompts": 1}
 

@@ -20,7 +20,7 @@ from unlearn.model.adapters import linears
 from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import Prompt, ask
 from unlearn.patch import Patch
-from unlearn.policy.document import AuditSpec
+from unlearn.policy import AuditSpec
 from unlearn.progress import NO_PROGRESS
 
 

@@ -24,7 +24,7 @@ from unlearn.errors import AuditError
 from unlearn.matching import contains
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
-from unlearn.report.document import Curve
+from unlearn.report import Curve
 
 Relearn = Callable[[EditableModel, Scene], Attacked]
 BOTH: tuple[Relearn, ...] = (relearn.relearn_text, relearn.relearn_facts)

@@ -16,7 +16,7 @@ from unlearn.audit.probes import fact_probes
 from unlearn.errors import AuditError
 from unlearn.matching import contains
 from unlearn.model.requests import Fact
-from unlearn.report.document import Curve
+from unlearn.report import Curve
 
 SIZES: dict[str, Any] = {"suffix_steps": 10, "suffix_tries": 16, "suffix_facts": 3, "suffix_tokens": 3}
 SHORT: dict[str, Any] = {**SIZES, "suffix_steps": 4}

@@ -24,7 +24,7 @@ from unlearn.model.guard import GAP, text_of
 from unlearn.model.prompts import Prompt, Tokenizer, ask, begun, chat_prompt, has_chat_template, plain_prompt
 from unlearn.model.replies import replies_to
 from unlearn.model.requests import Fact
-from unlearn.policy.document import is_question
+from unlearn.policy import is_question
 from unlearn.progress import Progress
 from unlearn.shipped import shipped
 from unlearn.thoughts import Room

@@ -25,7 +25,7 @@ from unlearn.model.forward import batches, block_output, token_budget
 from unlearn.model.prompts import reply_ids, special_ids
 from unlearn.model.requests import Fact
 from unlearn.progress import Bar
-from unlearn.report.document import Grid
+from unlearn.report import Grid
 
 Score = Callable[[int, Tensor, Tensor], Tensor]
 """(layer, stream (1 or n, T, d_model), tokens (n, T)) to the score of each token at the state before it, (n, T)."""

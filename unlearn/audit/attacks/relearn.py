@@ -25,9 +25,9 @@ from unlearn.model.adapters import linears, lora
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import reply_logits
 from unlearn.model.prompts import ask, reply_ids
-from unlearn.policy.document import EMBEDDED, is_question
+from unlearn.policy import EMBEDDED, is_question
 from unlearn.progress import NO_PROGRESS, Bar, Progress
-from unlearn.report.document import Curve
+from unlearn.report import Curve
 from unlearn.shipped import shipped
 
 RANK = 8

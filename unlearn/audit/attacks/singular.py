@@ -18,7 +18,7 @@ from unlearn.audit.suite import some
 from unlearn.model.adapters import linears
 from unlearn.model.editable import EditableModel
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.report.document import Curve
+from unlearn.report import Curve
 
 EXACT = 1024
 """Narrower side of a matrix up to which its singular values are computed exactly; larger ones are sketched."""

@@ -27,9 +27,9 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import encoded
 from unlearn.model.prompts import SLOT, Prompt, reply_ids, special_ids
 from unlearn.model.requests import Fact
-from unlearn.policy.document import is_question
+from unlearn.policy import is_question
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.report.document import Curve
+from unlearn.report import Curve
 
 Place = Literal["after", "before"]
 """Where the tokens stand, seen from the question."""

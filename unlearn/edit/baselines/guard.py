@@ -8,7 +8,7 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import continuation_ids
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
-from unlearn.policy.document import Policy, is_question
+from unlearn.policy import Policy, is_question
 from unlearn.policy.settings_baselines import Guard, Nothing
 from unlearn.progress import NO_PROGRESS, Progress
 

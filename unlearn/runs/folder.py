@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from unlearn.errors import PolicyError, UnlearnError
-from unlearn.runs.exchange import LONGEST, locked, partial_of, put, remove
 from unlearn.files import exists
 from unlearn.runs import manifest
+from unlearn.runs.exchange import LONGEST, locked, partial_of, put, remove
 from unlearn.signals import undisturbed
 
 PATCH = "patch.safetensors"

@@ -25,6 +25,10 @@ def test_full_makes_everything_standard_all_but_attacks_and_quick_does_not() -> 
     assert not load_suite("quick").makes("leak.sampled") and not load_suite("quick").makes("toxicity")
 
 
+def test_the_names_of_attacks_are_those_of_the_table() -> None:
+    assert suite.ATTACKS == tuple(ATTACKS)
+
+
 def test_everything_with_a_default_limit_can_be_measured() -> None:
     attacks = {f"attack.{name}" for name in ATTACKS}
     assert set(MEASUREMENTS) - set(RELATIVE) <= set(DEFAULT_LIMITS) <= set(MEASUREMENTS) | attacks

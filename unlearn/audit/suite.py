@@ -56,10 +56,10 @@ MEASUREMENTS = (
 on."""
 
 ATTACKS = (
-    "prefix", "role_play", "injection", "few_shot", "int8", "int4", "q4", "singular", "patch", "lens", "probe",
-    "direction", "suffix", "relearn_text", "relearn_facts",
+    "few_shot", "prefix", "role_play", "injection", "no_template", "int8", "int4", "q4", "singular", "patch",
+    "traces", "lens", "probe", "direction", "suffix", "relearn_text", "relearn_facts",
 )  # fmt: skip
-"""Names of the attacks, in the order in which they are made (`attacks.table` has what each does)."""
+"""Names of the attacks (`attacks.table` has what each does)."""
 
 DEEPEST = 20
 """Suites that may extend each other."""

@@ -49,7 +49,7 @@ def versions() -> dict[str, str]:
 
 def git_commit() -> dict[str, Any] | None:
     """Return the commit of the checkout that this program runs from; None for an installed package."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:

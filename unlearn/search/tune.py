@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("unlearn")
 
-OWN = ("tuning.py", "space.py", "validation.py")
+OWN = ("tune.py", "space.py", "validation.py")
 """Files on which a trial depends besides the edit and the audit."""
 NAT = 1.0
 """What a nat per token of divergence costs beside a whole share of what must stay: 0.01 nats as much as one percent."""

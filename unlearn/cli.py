@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import click
 
-from unlearn import __version__, signals, streams
+from unlearn import signals, streams
 from unlearn.commands.apply import apply
 from unlearn.commands.audit import audit
 from unlearn.commands.check import check
@@ -33,6 +33,7 @@ from unlearn.commands.verify import verify
 from unlearn.errors import PolicyProblems, UnlearnError
 from unlearn.shown import sentence
 from unlearn.signals import Terminated
+from unlearn.version import __version__
 
 _FULL = {
     errno.ENOSPC: "no space left on the device",

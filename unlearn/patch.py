@@ -52,7 +52,7 @@ class Patch:
         found = self.header.get("storage_dtype")
         return found if isinstance(found, str) else None
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write one safetensors file, the same bytes for the same patch; the directory must exist."""
         tensors = {f"{STATE}{name}": tensor for name, tensor in self.state.items()}
         for name, factor in self.factors.items():
@@ -62,12 +62,13 @@ class Patch:
         save_file(plain, path, metadata={ABOUT: json.dumps(about, sort_keys=True)})
 
     @classmethod
-    def load(cls, path: Path) -> Patch:
+    def load(cls, path: str | Path) -> Patch:
         """Read a patch.
 
         Raises:
             PatchError: the file is missing, is no patch, is damaged, or does not say which weights it fits.
         """
+        path = Path(path)
         if not exists(path):
             raise PatchError(f"there is no patch at {path}")
         with opened(path, "the patch", PatchError):

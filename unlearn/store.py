@@ -223,3 +223,19 @@ def _written(path: Path, publish: Callable[[Path, Path], None]) -> Iterator[Bina
     finally:
         with suppress(OSError):
             os.unlink(name)
+
+
+def usual_cache(warn: Callable[[str], None]) -> Store | None:
+    """Where statistics and measurements are kept for later runs; None, and a warning, if there is no such place.
+
+    One that may only be read is used as it is.
+    """
+    folder = cache_folder()
+    try:
+        return Store.at(folder, warn)
+    except UnlearnError as problem:
+        warn(
+            f"the cache {folder} cannot be used ({problem}), so nothing is kept for later runs; set "
+            "UNLEARN_CACHE to another folder"
+        )
+        return None

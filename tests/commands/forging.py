@@ -12,12 +12,12 @@ from pydantic import ValidationError
 
 from tests.files import run
 from unlearn.audit.intervals import wilson
-from unlearn.commands.outcome import table_text
 from unlearn.files import sha256_of_file
 from unlearn.patch import Patch
 from unlearn.report import Measurement, Report
 from unlearn.report.files import DOCUMENTS
 from unlearn.runs import manifest
+from unlearn.runs.outcome import table_text
 from unlearn.shipped import shipped
 
 SUITE: dict[str, Any] = {

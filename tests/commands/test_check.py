@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from tests.files import policy_text, run
+from unlearn.audit.known import known_audit
 from unlearn.audit.suite import load_suite
-from unlearn.commands.common import known_audit
 from unlearn.errors import PolicyError
 from unlearn.policy.file import load_policy
 from unlearn.shipped import shipped

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from tests.files import corpus_file, model_folder, pico_policy, policy_text, run
 from tests.report.cases import rich as rich_report
-from unlearn.commands.common import log_to, warned
 from unlearn.commands.said import say
 from unlearn.compare.document import Comparison, Failure
 from unlearn.compare.document import markdown as compared
@@ -22,6 +21,7 @@ from unlearn.compare.document import print_table as print_comparison
 from unlearn.progress import RichProgress
 from unlearn.report import Report
 from unlearn.report.terminal import print_report
+from unlearn.runs.log import log_to, warned
 
 ATTACK = "\x1b]0;TITLE\x07\x1b[2J\x9b31m\u202egnissap\u2066\r\x08\x08[red]x[/red]"
 ESCAPED = "\\u001b]0;TITLE\\u0007\\u001b[2J\\u009b31m\\u202egnissap\\u2066\\r\\b\\b"

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from unlearn import __version__
 from unlearn.errors import UnlearnError
 from unlearn.files import sha256_of_file, sha256_of_folder
 from unlearn.policy.file import load_policy
 from unlearn.runs import manifest
 from unlearn.runs.sealed import changes
+from unlearn.version import __version__
 
 WRITTEN = {"format": manifest.FORMAT, "policy": {"sha256": "00"}, "base": {"name": "embedded"}}
 

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from unlearn.commands.common import (
-    base_of,
-    cache_for,
-    command_line,
-    device_in_words,
-    known_audit,
-    load_model,
-    log_to,
-    read_by,
-    settle,
-)
+from unlearn.audit.known import known_audit
+from unlearn.commands.common import command_line, load_model, means_of, settle
 from unlearn.commands.options import (
     Place,
     as_json,
@@ -32,34 +22,19 @@ from unlearn.commands.options import (
     quiet,
     suite,
 )
-from unlearn.commands.outcome import (
-    Stopwatch,
-    Texts,
-    facts_known,
-    show_text,
-    tell,
-    texts_of,
-    write_outcome,
-    written,
-)
+from unlearn.commands.outcome import show_text, tell, written
 from unlearn.commands.said import warn
-from unlearn.files import sha256_of_file
 from unlearn.policy import Policy
 from unlearn.policy.file import load_policy
-from unlearn.progress import progress_for
-from unlearn.report import Report
+from unlearn.run import Earlier, Means, Order, Outcome, Placement, Search, in_folder
+from unlearn.run import apply as carry_out
 from unlearn.runs import manifest
-from unlearn.runs.folder import PATCH, check_target, patch_of, whole_folder
-from unlearn.runs.sealed import whole
+from unlearn.runs.folder import check_target
+from unlearn.runs.sources import read_by
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
     from unlearn.model.requests import Requests
-    from unlearn.patch import Patch
-    from unlearn.progress import Progress
-    from unlearn.store import Store
-
-log = logging.getLogger("unlearn")
 
 
 @click.command(short_help="Edit a model, measure it before and after, give a verdict.")
@@ -101,9 +76,7 @@ def apply(
     method: str | None,
     settings: tuple[str, ...],
     suite: str | None,
-    device: str,
-    dtype: str,
-    trust_remote_code: bool,
+    placement: Placement,
     show_text: bool,
     force: bool,
     as_json: bool,
@@ -130,19 +103,22 @@ def apply(
     source = manifest.Source.of(policy)
     settle(loaded)
     known_audit(loaded)
-    options = (device, dtype, trust_remote_code, quiet)
     target = out or default_folder(loaded)
     sources = read_by(loaded, policy, onto)
     if dry_run:
         check_target(target, force, sources)
         from unlearn.commands.plan import tell_plan
 
-        earlier = None if onto is None else _earlier(onto)[0]
-        found = load_model(loaded.model, *options, patch=earlier)
+        earlier = None if onto is None else Earlier.read(onto).patch
+        found = load_model(loaded.model, placement, quiet, earlier)
         return tell_plan(loaded, found, as_json, earlier, show_text)
-    with whole_folder(target, force, sources, private=True) as folder, log_to(folder / "log.txt"):
-        report, texts = _run(loaded, source, folder, options, save_model, no_cache, onto, tune)
-        write_outcome(folder, report, texts if show_text else None)
+    order = Order(loaded, source, command_line(), onto, save_model)
+
+    def work(folder: Path) -> Outcome:
+        means = means_of(placement, no_cache, quiet)
+        return carry_out(order, folder, means, None if tune is None else _search(tune, means, quiet))
+
+    report = in_folder(target, sources, work, force, show_text).report
     written(target)
     if not (quiet or as_json):
         for warning in report.manifest["patch"]["header"].get("warnings", ()):
@@ -156,97 +132,22 @@ def default_folder(policy: Policy) -> Path:
     return Path("runs") / f"{name}-{policy.method.name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def _earlier(onto: Path) -> tuple[Patch, dict[str, str]]:
-    """Read the patch of a run directory or a file, and say which it was."""
-    from unlearn.patch import Patch
+def _search(trials: int, means: Means, quiet: bool) -> Search:
+    """A search that writes tuning.json and shows the Pareto table."""
 
-    whole(onto)
-    file = patch_of(onto)
-    return Patch.load(file), {"path": str(onto), "sha256": sha256_of_file(file)}
+    def search(
+        model: EditableModel, requests: Requests, earlier: Earlier | None, folder: Path
+    ) -> tuple[dict[str, object], Requests]:
+        from rich.console import Console
 
+        from unlearn.search.tune import pareto, tune
 
-def _run(
-    policy: Policy,
-    source: manifest.Source,
-    folder: Path,
-    options: tuple[str, str, bool, bool],
-    save_model: bool,
-    no_cache: bool,
-    onto: Path | None,
-    tune: int | None,
-) -> tuple[Report, Texts]:
-    from unlearn.audit import pipeline
-    from unlearn.commands.observing import compared_with, kept_in
-    from unlearn.edit.pipeline import allowed, edit, resolve, settings_for
+        built_on = (None, None) if earlier is None else (earlier.patch, earlier.origin)
+        found = tune(model, requests, trials, means.cache, means.progress, *built_on)
+        described = found.described()
+        (folder / "tuning.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        if not quiet:
+            Console(stderr=True, highlight=False).print(pareto(found))
+        return {**described, "trials": len(found.trials)}, requests.under(method=found.settings)
 
-    cache = cache_for(no_cache)
-    progress = progress_for(options[-1])
-    watch = Stopwatch()
-    earlier, origin = (None, None) if onto is None else _earlier(onto)
-    with watch.step("load"):
-        model = load_model(policy.model, *options, patch=earlier)
-        allowed(model, policy.model_copy(update={"method": settings_for(model, policy)}), earlier)
-    with watch.step("resolve"):
-        requests = resolve(model, policy, progress)
-    log.info(facts_known({fact.id: fact.known for fact in requests.facts}))
-    tuned = None
-    if tune is not None:
-        with watch.step("tune"):
-            tuned, requests = _tuned(
-                model, requests, tune, cache, folder, progress, options[-1], earlier, origin
-            )
-        policy = requests.policy
-    with watch.step("edit"):
-        patch = edit(model, requests, cache=cache, progress=progress, earlier=earlier)
-        patch.save(folder / PATCH)
-    with watch.step("audit before"):
-        before, control = compared_with(model, requests, options, cache, progress)
-    with watch.step("audit after"):
-        kept = kept_in(cache, model, requests)
-        findings = pipeline.audit(model, patch, requests, progress, before, control, kept)
-    if save_model:
-        with watch.step("save model"):
-            model.save(folder / "model", patch)
-    about: dict[str, Any] = {
-        "base": base_of(model),
-        "patch": {
-            "sha256": sha256_of_file(folder / PATCH),
-            "header": manifest.textless(patch.header),
-        },
-        "hardware": manifest.hardware(device_in_words(model), str(model.dtype).removeprefix("torch.")),
-        "facts": {"total": len(requests.facts), "known": sum(fact.known for fact in requests.facts)},
-        "times": watch.described(),
-    }
-    if origin is not None:
-        about["onto"] = origin
-    if tuned is not None:
-        about["tuning"] = tuned
-    described = manifest.describe(policy, source, command_line(), **about)
-    report = Report.of(
-        findings.measurements, findings.not_tested, described, findings.facts, findings.drawings
-    )
-    return report, texts_of(requests)
-
-
-def _tuned(
-    model: EditableModel,
-    requests: Requests,
-    trials: int,
-    cache: Store | None,
-    folder: Path,
-    progress: Progress,
-    quiet: bool,
-    earlier: Patch | None,
-    onto: dict[str, str] | None,
-) -> tuple[dict[str, Any], Requests]:
-    """Search, write tuning.json, show the Pareto table, and put the chosen settings into the policy."""
-    from rich.console import Console
-
-    from unlearn.search.tune import pareto, tune
-
-    found = tune(model, requests, trials, cache, progress, earlier, onto)
-    (folder / "tuning.json").write_text(json.dumps(found.described(), indent=2) + "\n", encoding="utf-8")
-    if not quiet:
-        Console(stderr=True, highlight=False).print(pareto(found))
-    short = {key: value for key, value in found.described().items() if key != "trials"}
-    return {**short, "trials": len(found.trials)}, requests.under(method=found.settings)
+    return search

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from unlearn.commands.common import (
-    base_of,
-    cache_for,
-    command_line,
-    device_in_words,
-    known_audit,
-    load_model,
-    log_to,
-    read_by,
-    same_policy,
-    settle,
-    warned,
-)
+from unlearn.audit.known import known_audit
+from unlearn.commands.common import command_line, means_of, same_policy, settle
 from unlearn.commands.options import (
     Place,
     as_json,
@@ -32,18 +18,14 @@ from unlearn.commands.options import (
     quiet,
     suite,
 )
-from unlearn.commands.outcome import Stopwatch, Texts, show_text, tell, texts_of, write_outcome, written
-from unlearn.files import at_home, sha256_of_file
-from unlearn.policy import Policy
+from unlearn.commands.outcome import show_text, tell, written
+from unlearn.files import at_home
 from unlearn.policy.file import load_policy
-from unlearn.progress import progress_for
-from unlearn.report import Report
+from unlearn.run import Order, Outcome, Placement, in_folder, judge
 from unlearn.runs import manifest
-from unlearn.runs.folder import patch_of, whole_folder
+from unlearn.runs.log import warned
 from unlearn.runs.sealed import whole
-
-if TYPE_CHECKING:
-    from unlearn.model.editable import EditableModel
+from unlearn.runs.sources import read_by
 
 
 @click.command(short_help="Judge any edited model by a policy.")
@@ -71,9 +53,7 @@ def audit(
     method: str | None,
     settings: tuple[str, ...],
     suite: str | None,
-    device: str,
-    dtype: str,
-    trust_remote_code: bool,
+    placement: Placement,
     show_text: bool,
     force: bool,
     as_json: bool,
@@ -102,84 +82,18 @@ def audit(
     recorded = whole(path) if path.is_file() or manifest.is_run(path) else None
     if recorded is not None and path.is_dir():
         same_policy(recorded, policy, source.sha256)
-    options = (device, dtype, trust_remote_code, quiet)
+    order = Order(loaded, source, command_line())
+
+    def work(_folder: Path | None = None) -> Outcome:
+        return judge(order, candidate, means_of(placement, no_cache, quiet))
+
     if out is None:
         if show_text:
             raise click.UsageError("--show-text is about report.html, which is written only with --out")
         with warned(quiet or as_json):
-            report, _ = _judge(candidate, loaded, source, options, no_cache)
-        return tell(report, as_json, None)
+            outcome = work()
+        return tell(outcome.report, as_json, None)
     sources = read_by(loaded, policy, candidate)
-    with whole_folder(out, force, sources, private=True) as folder, log_to(folder / "log.txt"):
-        report, texts = _judge(candidate, loaded, source, options, no_cache)
-        write_outcome(folder, report, texts if show_text else None)
+    report = in_folder(out, sources, work, force, show_text).report
     written(out)
     return tell(report, as_json, out)
-
-
-def _judge(
-    candidate: str,
-    policy: Policy,
-    source: manifest.Source,
-    options: tuple[str, str, bool, bool],
-    no_cache: bool,
-) -> tuple[Report, Texts]:
-    from unlearn.audit import pipeline
-    from unlearn.commands.observing import compared_with, kept_in
-    from unlearn.edit.elicit import resolve
-    from unlearn.patch import Patch
-
-    cache = cache_for(no_cache)
-    progress = progress_for(options[-1])
-    watch = Stopwatch()
-    path = Path(candidate)
-    file = patch_of(path)
-    patch = Patch.load(file) if file.is_file() else None
-    judged: Patch | Callable[[], AbstractContextManager[EditableModel]]
-    with watch.step("load"):
-        base = load_model(policy.model, *options, patch=patch)
-        if patch is not None:
-            judged, about = patch, {"patch": candidate, "sha256": sha256_of_file(file)}
-        else:
-            # At once, so that a candidate that cannot be loaded is noticed before the base model is measured.
-            edited, about = _loaded(candidate, policy, options, base)
-            judged = lambda: nullcontext(edited)  # noqa: E731 - opened more than once
-    with watch.step("resolve"):
-        requests = resolve(base, policy, progress)
-    with watch.step("audit before"):
-        before, control = compared_with(base, requests, options, cache, progress)
-    with watch.step("audit after"):
-        kept = kept_in(cache, base, requests)
-        findings = pipeline.audit(base, judged, requests, progress, before, control, kept)
-    described = manifest.describe(
-        policy,
-        source,
-        command_line(),
-        base=base_of(base),
-        candidate=about,
-        hardware=manifest.hardware(device_in_words(base), str(base.dtype).removeprefix("torch.")),
-        facts={"total": len(requests.facts), "known": sum(fact.known for fact in requests.facts)},
-        times=watch.described(),
-    )
-    report = Report.of(
-        findings.measurements, findings.not_tested, described, findings.facts, findings.drawings
-    )
-    return report, texts_of(requests)
-
-
-def _loaded(
-    candidate: str, policy: Policy, options: tuple[str, str, bool, bool], base: EditableModel
-) -> tuple[EditableModel, dict[str, Any]]:
-    """Load a candidate that is a whole model, or an adapter of the policy's model; and say what it is."""
-    from unlearn.model.merged import CONFIG, WEIGHTS, is_adapter, with_adapter
-
-    folder = Path(candidate)
-    if not is_adapter(folder):
-        device, _, trust, quiet = options
-        # `auto` would follow what the candidate was saved in, and not what the unedited model computes in.
-        edited = load_model(candidate, device, str(base.dtype), trust, quiet)
-        return edited, base_of(edited)
-    # A copy of its own: the unedited model is needed as it is.
-    edited = with_adapter(load_model(policy.model, *options), folder)
-    files = {name: sha256_of_file(folder / name) for name in (CONFIG, WEIGHTS)}
-    return edited, {**base_of(edited), "adapter_of": policy.model, "adapter": files}

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import yaml
 
-from unlearn.commands.common import known_audit, known_suite
+from unlearn.audit.known import known_audit, known_suite
 from unlearn.commands.options import Place, as_json, overrides, policy_overrides
 from unlearn.commands.said import say
 from unlearn.policy import DEFAULT_LIMITS, Policy

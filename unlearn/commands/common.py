@@ -1,92 +1,32 @@
-"""What several commands share: looking at the audit first, loading a model, and keeping libraries quiet and local."""
+"""What several commands share: keeping libraries quiet and local, and what a run is carried out with."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
+import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from unlearn.audit.suite import ATTACKS, Suite, load_suite
-from unlearn.commands.said import LogLines, warn
-from unlearn.errors import AuditError, PolicyError, UnlearnError
+from unlearn.commands.said import say, warn
+from unlearn.errors import PolicyError
 from unlearn.files import exists
 from unlearn.policy import EMBEDDED, PACKAGE, Policy
-from unlearn.policy.checks import suggestion
-from unlearn.runs.folder import PRIVATE
+from unlearn.progress import progress_for
+from unlearn.run import Means, Placement
+from unlearn.run import load_model as loaded
 from unlearn.shipped import shipped
-from unlearn.store import Store, cache_folder
+from unlearn.store import Store, usual_cache
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
     from unlearn.patch import Patch
 
-NAMES = (EMBEDDED, "auto", "none")
-"""What may stand in a policy for a model, and is not read from a folder of that name."""
-
 log = logging.getLogger("unlearn")
-
-
-def known_audit(policy: Policy, whole: bool = True) -> None:
-    """Refuse an audit that cannot be made as it stands there, before any work is done.
-
-    Args:
-        policy: for its `audit`: the suite, the names of limits, and files of questions and text.
-        whole: look into the files, too; takes torch.
-
-    Raises:
-        PolicyError: the suite or a file cannot be read, or one of them names what is not measured.
-    """
-    audit = policy.audit
-    suite = known_suite(audit.suite)
-    attacks = [f"attack.{name}" for name in ATTACKS]
-    for name in audit.limits:
-        if name.startswith("attack.") and name not in attacks:
-            raise PolicyError(f"audit.limits.{name}: no measurement of this name{suggestion(name, attacks)}")
-    if not whole:
-        return
-    from unlearn.audit.drift import read_texts
-    from unlearn.audit.lookalike import lookalike_lines
-    from unlearn.audit.probes import benign_lines
-
-    # Drift is measured on replies to the benign questions too.
-    readers: tuple[tuple[tuple[str, ...], str, Callable[[str], object]], ...] = (
-        (("overrefusal.benign", "drift"), "benign", benign_lines),
-        (("overrefusal.lookalike",), "lookalike", lookalike_lines),
-        (("drift",), "text", read_texts),
-    )
-    for measurements, key, read in readers:
-        if any(map(suite.makes, measurements)) and getattr(audit, key) != "auto":
-            with _as_problem_of(f"audit.{key}"):
-                read(getattr(audit, key))
-
-
-def known_suite(name: str) -> Suite:
-    """Return a suite, or refuse one that is none.
-
-    Args:
-        name: `audit.suite`.
-
-    Raises:
-        PolicyError: it cannot be read, or names what is not measured.
-    """
-    with _as_problem_of("audit.suite"):
-        return load_suite(name)
-
-
-@contextmanager
-def _as_problem_of(key: str) -> Iterator[None]:
-    try:
-        yield
-    except AuditError as problem:
-        raise PolicyError(f"{key}: {problem}") from None
 
 
 def settle(policy: Policy, candidate: str | None = None) -> None:
@@ -133,57 +73,29 @@ def is_local(policy: Policy) -> bool:
     )
 
 
-def read_by(policy: Policy, file: Path, *others: Path | str | None) -> tuple[Path | str | None, ...]:
-    """What a command reads, so that it writes nothing there: the policy's file, what that names, and others.
-
-    Args:
-        policy: with the names of models and files; hub ids and such may be among them.
-        file: where it was read from.
-        others: what else is read.
-    """
-    audit = policy.audit
-    files = (policy.statistics.corpus, audit.suite, audit.text, audit.benign, audit.lookalike)
-    return (
-        file,
-        *(name for name in files if os.path.isfile(name)),
-        *(name for name in (policy.model, audit.control, audit.toxicity) if name not in NAMES),
-        *others,
-    )
-
-
-def load_model(
-    name: str, device: str, dtype: str, trust_remote_code: bool, quiet: bool, patch: Patch | None = None
-) -> EditableModel:
+def load_model(name: str, placement: Placement, quiet: bool, patch: Patch | None = None) -> EditableModel:
     """Load a model, with a line of progress; one that a patch is to go on in the dtype in which that was made."""
-    from transformers.utils import logging as chatter
+    return loaded(name, placement, patch, progress_for(quiet))
 
-    from unlearn.model.editable import EditableModel
-    from unlearn.progress import progress_for
 
-    # The environment does the same, unless transformers was imported before.
-    chatter.set_verbosity_error()
-    chatter.disable_progress_bar()
-    with progress_for(quiet).step(f"Loading {name}"):
-        made_in = None if patch is None else patch.storage_dtype
-        return EditableModel.load(name, device, dtype, trust_remote_code, made_in)
+def means_of(placement: Placement, no_cache: bool, quiet: bool) -> Means:
+    """What a command carries a run out with."""
+    return Means(placement, cache_for(no_cache), progress_for(quiet), _untold if quiet else _told)
+
+
+def _told(sentence: str) -> None:
+    """Tell a person who watches."""
+    if sys.stderr.isatty():
+        say(sentence, err=True)
+
+
+def _untold(sentence: str) -> None:
+    """Tell nobody."""
 
 
 def cache_for(no_cache: bool) -> Store | None:
-    """Where statistics and measurements are kept for later runs; None, and a warning, if there is no such place.
-
-    One that may only be read is used as it is.
-    """
-    if no_cache:
-        return None
-    folder = cache_folder()
-    try:
-        return Store.at(folder, doubt)
-    except UnlearnError as problem:
-        warn(
-            f"the cache {folder} cannot be used ({problem}), so nothing is kept for later runs; set "
-            "UNLEARN_CACHE to another folder"
-        )
-        return None
+    """Where statistics and measurements are kept for later runs; None, and a warning, if there is no such place."""
+    return None if no_cache else usual_cache(doubt)
 
 
 def doubt(text: str) -> None:
@@ -198,70 +110,7 @@ def command_line() -> tuple[str, ...]:
     return tuple(context.obj or ()) if context else ()
 
 
-def device_in_words(model: EditableModel) -> str:
-    """Return "cpu", or the name of the graphics processor that the model is on."""
-    if model.device.type == "cuda":
-        import torch
-
-        return str(torch.cuda.get_device_name(model.device))
-    return str(model.device)
-
-
-def base_of(model: EditableModel) -> dict[str, Any]:
-    """Describe the unedited model for a manifest."""
-    from unlearn.model.gguf import origin_of
-
-    revision = getattr(model.model.config, "_commit_hash", None)
-    origin = origin_of(model.model.config.to_dict())
-    return {
-        "name": model.name,
-        "revision": revision,
-        "family": str(getattr(model.model.config, "model_type", "")),
-        "parameters": sum(p.numel() for p in model.model.parameters()),
-        "identity": model.identity(),
-        "weights": model.fingerprint(),
-        **({} if origin is None else {"origin": asdict(origin)}),
-    }
-
-
-@contextmanager
-def log_to(path: Path) -> Iterator[None]:
-    """Write what `unlearn` logs to a file for as long as the block lasts; nobody else can read it."""
-    path.touch(PRIVATE)
-    with suppress(OSError):  # a file system without modes
-        path.chmod(PRIVATE)  # it may be there from an earlier call
-    handler = logging.FileHandler(path, encoding="utf-8", delay=False)
-    handler.setFormatter(LogLines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    level, log.level = log.level, logging.INFO
-    log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        handler.close()
-        log.setLevel(level)
-
-
-@contextmanager
-def warned(quiet: bool) -> Iterator[None]:
-    """Tell the warnings of `unlearn` on stderr for as long as the block lasts: for what leaves no log behind."""
-    handler = logging.StreamHandler()
-    handler.setLevel(logging.WARNING)
-    handler.setFormatter(LogLines("unlearn: warning: %(message)s"))
-    if not quiet:
-        log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-
-
-def digest_of(parts: Mapping[str, Any]) -> str:
-    """Return one sha256 for the values that a cached result depends on."""
-    return hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()
-
-
-def same_policy(recorded: Mapping[str, Any], policy_file: Path, digest: str) -> None:
+def same_policy(recorded: Mapping[str, Mapping[str, str]], policy_file: Path, digest: str) -> None:
     """Refuse to judge a run by another policy than the one that it was made with.
 
     Raises:

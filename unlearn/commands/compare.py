@@ -12,16 +12,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from unlearn.audit.known import known_audit
 from unlearn.commands.common import (
-    base_of,
     cache_for,
     command_line,
-    device_in_words,
     doubt,
-    known_audit,
     load_model,
-    log_to,
-    read_by,
     settle,
 )
 from unlearn.commands.options import Place, as_json, model_options, overrides, quiet
@@ -35,8 +31,11 @@ from unlearn.policy.checks import suggestion
 from unlearn.policy.file import load_policy
 from unlearn.policy.settings import METHOD_NAMES
 from unlearn.progress import Progress, progress_for
+from unlearn.run import Placement
 from unlearn.runs import manifest
 from unlearn.runs.folder import check_sources, kept_folder, outside_runs
+from unlearn.runs.log import log_to
+from unlearn.runs.sources import read_by
 from unlearn.store import Store
 
 if TYPE_CHECKING:
@@ -98,9 +97,7 @@ def compare(
     no_cache: bool,
     settings: tuple[str, ...],
     model: str | None,
-    device: str,
-    dtype: str,
-    trust_remote_code: bool,
+    placement: Placement,
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -139,7 +136,7 @@ def compare(
     _usable(folder)
     cache = cache_for(no_cache)
     with kept_folder(folder, folder / POINTS):
-        base = load_model(right[0].model, device, dtype, trust_remote_code, quiet)
+        base = load_model(right[0].model, placement, quiet)
         (folder / PATCHES).mkdir(parents=True, exist_ok=True)
         finished = _finished(folder / POINTS)
         with log_to(folder / "log.txt"):
@@ -237,6 +234,7 @@ def _run(
     from unlearn.audit.cache import observed
     from unlearn.audit.observing import observe
     from unlearn.edit.pipeline import resolve
+    from unlearn.model.about import base_of, device_in_words, dtype_in_words
 
     requests = resolve(model, policy, progress)
     before = observed(
@@ -270,7 +268,7 @@ def _run(
             source,
             command_line(),
             base=base_of(model),
-            hardware=manifest.hardware(device_in_words(model), str(model.dtype).removeprefix("torch.")),
+            hardware=manifest.hardware(device_in_words(model), dtype_in_words(model)),
             methods={
                 label: manifest.textless(mine.method.model_dump(mode="json"))
                 for label, mine in policies.items()

@@ -14,6 +14,7 @@ from unlearn.commands.outcome import written
 from unlearn.commands.report import REPORT, report_at
 from unlearn.commands.said import say
 from unlearn.errors import UnlearnError
+from unlearn.run import Placement
 from unlearn.runs import manifest
 from unlearn.runs.folder import EXPORTED, outside_runs, patch_of, whole_folder
 from unlearn.runs.sealed import whole
@@ -30,9 +31,7 @@ def export(
     run: Path,
     folder: Path,
     model: str | None,
-    device: str,
-    dtype: str,
-    trust_remote_code: bool,
+    placement: Placement,
     force: bool,
     quiet: bool,
 ) -> int:
@@ -55,7 +54,7 @@ def export(
     judged = report_at(report) if report.is_file() else None
     outside_runs(folder, run)
     with whole_folder(folder, force, (run, name)) as partial:
-        loaded = load_model(name, device, dtype, trust_remote_code, quiet, patch)
+        loaded = load_model(name, placement, quiet, patch)
         loaded.save(partial, patch)
         if judged is not None:
             shutil.copyfile(report, partial / "unlearn_report.json")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from unlearn.commands.common import base_of
 from unlearn.commands.forgery import Base, Recorded
 from unlearn.errors import UnlearnError
 from unlearn.policy import Policy
@@ -102,6 +101,8 @@ def of_weights(
         except UnlearnError as problem:
             yield str(problem)
             return
+    from unlearn.model.about import base_of
+
     here = Base.model_validate(base_of(model))
     for name in ("identity", "weights", "parameters", "family"):
         if getattr(here, name) != getattr(recorded.base, name):

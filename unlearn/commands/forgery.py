@@ -14,9 +14,8 @@ from typing import Any
 import click
 from pydantic import BaseModel, ValidationError
 
-from unlearn import __version__, files
+from unlearn import files
 from unlearn.commands.options import overrides
-from unlearn.commands.outcome import table_text
 from unlearn.errors import PolicyError, UnlearnError
 from unlearn.files import sha256_of_file
 from unlearn.policy import Policy
@@ -25,6 +24,8 @@ from unlearn.policy.paths import moved
 from unlearn.report import Report
 from unlearn.runs import manifest
 from unlearn.runs.folder import PATCH
+from unlearn.runs.outcome import table_text
+from unlearn.version import __version__
 
 _KEPT_SETTINGS = ("model", "statistics", "audit", "seed")
 """Settings that do not change where a search chose the method, or the command line hid a text."""
@@ -218,9 +219,9 @@ def _settings(recorded: Recorded, policy: Policy, whole: bool) -> Iterator[str]:
 def of_numbers(recorded: Recorded, report: Report, policy: Policy | None, found: Findings) -> None:
     """Derive what follows from the report's numbers, from the policy and from its suite."""
     from unlearn.audit.consistency import contradictions
+    from unlearn.audit.control import control_of
     from unlearn.audit.expected import unexpected
     from unlearn.audit.suite import load_suite
-    from unlearn.commands.observing import control_of
 
     problems = found.problems["numbers"] = list(contradictions(report))
     known = {"total": len(report.facts), "known": sum(fact.known for fact in report.facts)}

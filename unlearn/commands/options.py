@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ import click
 
 from unlearn.files import at_home
 from unlearn.policy.settings import METHOD_NAMES
+from unlearn.run import Placement
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -42,8 +44,13 @@ class Place(click.Path):
         return super().convert(path, param, ctx)
 
 
-def model_options(command: Command) -> Command:
-    """Add the options about where and how a model runs."""
+def model_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Add the options about where and how a model runs; the command takes them as one `placement`."""
+
+    @wraps(command)
+    def placed(*, device: str, dtype: str, trust_remote_code: bool, **given: Any) -> int:
+        return command(placement=Placement(device, dtype, trust_remote_code), **given)
+
     for option in (
         click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model."),
         click.option(
@@ -51,8 +58,8 @@ def model_options(command: Command) -> Command:
         ),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
     ):
-        command = option(command)
-    return command
+        placed = option(placed)
+    return placed
 
 
 def policy_overrides(command: Command) -> Command:

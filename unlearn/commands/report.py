@@ -8,12 +8,13 @@ from pathlib import Path
 import click
 
 from unlearn.commands.options import Place
-from unlearn.commands.outcome import FAILED, PASSED, table_text
+from unlearn.commands.outcome import FAILED, PASSED
 from unlearn.commands.said import say
 from unlearn.errors import UnlearnError
 from unlearn.files import read_bytes
 from unlearn.report import Judging, Report, schema
 from unlearn.runs.folder import outside_runs, write_whole
+from unlearn.runs.outcome import table_text
 from unlearn.runs.sealed import whole
 
 REPORT = "report.json"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-
 import click
 
-from unlearn.shown import sentence, shown, shown_lines
+from unlearn.shown import sentence, shown_lines
 
 
 def say(text: str, err: bool = False, nl: bool = True) -> None:
@@ -17,16 +15,3 @@ def say(text: str, err: bool = False, nl: bool = True) -> None:
 def warn(text: str) -> None:
     """Write a warning of one line on stderr."""
     say(f"unlearn: warning: {sentence(text)}", err=True)
-
-
-class LogLines(logging.Formatter):
-    """Lines of a log: one per message, whatever it quotes; tracebacks below it."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging calls it so
-        """Format a record whose message is one line."""
-        record.message = shown(record.message)
-        return super().formatMessage(record)
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Format a record with its traceback."""
-        return shown_lines(super().format(record))

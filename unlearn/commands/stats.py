@@ -15,6 +15,7 @@ from unlearn.commands.said import say
 from unlearn.errors import PolicyError
 from unlearn.policy.file import load_policy
 from unlearn.progress import progress_for
+from unlearn.run import Placement
 
 
 @click.command(short_help="Show the key statistics behind an edit.")
@@ -30,9 +31,7 @@ def stats(
     model: str | None,
     method: str | None,
     settings: tuple[str, ...],
-    device: str,
-    dtype: str,
-    trust_remote_code: bool,
+    placement: Placement,
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -55,7 +54,7 @@ def stats(
 
     if loaded.method.name not in METHODS:
         raise PolicyError(f"method.name: {loaded.method.name} is no editor and uses no key statistics")
-    edited = load_model(loaded.model, device, dtype, trust_remote_code, quiet)
+    edited = load_model(loaded.model, placement, quiet)
     layers = plan_layers(edited, loaded)
     corpus = Corpus.named(loaded.statistics.corpus, loaded.model)
     cache = cache_for(no_cache)

@@ -41,8 +41,8 @@ def estimated(policy: Policy, suite: Suite) -> Estimate:
     import torch
 
     from unlearn.audit.cache import Paces
+    from unlearn.audit.control import states_of
     from unlearn.audit.estimate import estimate
-    from unlearn.commands.observing import states_of
     from unlearn.edit.elicit import outline
     from unlearn.store import Store, cache_folder
 

@@ -12,13 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unlearn.commands.common import (
-    base_of,
     command_line,
-    device_in_words,
     load_model,
-    read_by,
     settle,
-    warned,
 )
 from unlearn.commands.options import Place, as_json, force, model_options, overrides, policy_overrides, quiet
 from unlearn.commands.outcome import written
@@ -28,8 +24,11 @@ from unlearn.matching import words
 from unlearn.policy import Keep, Policy, is_question
 from unlearn.policy.file import load_policy
 from unlearn.progress import progress_for
+from unlearn.run import Placement
 from unlearn.runs import manifest
 from unlearn.runs.folder import whole_folder
+from unlearn.runs.log import warned
+from unlearn.runs.sources import read_by
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
@@ -79,9 +78,7 @@ def trace(
     model: str | None,
     method: str | None,
     settings: tuple[str, ...],
-    device: str,
-    dtype: str,
-    trust_remote_code: bool,
+    placement: Placement,
     force: bool,
     as_json: bool,
     quiet: bool,
@@ -103,10 +100,11 @@ def trace(
     source = manifest.Source.of(policy)
     settle(loaded)
     from unlearn.commands.trace_shown import table
+    from unlearn.model.about import base_of, device_in_words, dtype_in_words
 
     target = out or default_folder(loaded)
     with whole_folder(target, force, read_by(loaded, policy), private=True) as folder:
-        edited = load_model(loaded.model, device, dtype, trust_remote_code, quiet)
+        edited = load_model(loaded.model, placement, quiet)
         with warned(quiet or as_json):
             found, drawn = _traced(edited, loaded, prompts, samples, noise, window, progress_for(quiet))
         from unlearn import charts
@@ -115,7 +113,7 @@ def trace(
         charts.save(drawn, folder, "trace")
         about = {
             "base": base_of(edited),
-            "hardware": manifest.hardware(device_in_words(edited), str(edited.dtype).removeprefix("torch.")),
+            "hardware": manifest.hardware(device_in_words(edited), dtype_in_words(edited)),
         }
         manifest.write(folder, manifest.describe(loaded, source, command_line(), **about))
     written(target)

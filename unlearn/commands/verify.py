@@ -18,6 +18,7 @@ from unlearn.errors import PatchError, UnlearnError
 from unlearn.files import sha256_of_file
 from unlearn.policy import Policy
 from unlearn.report import Report
+from unlearn.run import Placement
 from unlearn.runs import manifest
 from unlearn.runs.folder import PATCH
 from unlearn.runs.sealed import changes
@@ -42,9 +43,7 @@ def verify(
     policy: Path | None,
     model: str | None,
     files_only: bool,
-    device: str,
-    dtype: str,
-    trust_remote_code: bool,
+    placement: Placement,
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -70,7 +69,7 @@ def verify(
         forgery.of_documents(run, typed, report, found)
         patch = _patch(run, typed, report, in_force, found)
         if not (files_only or found.problems.get("patch")):
-            loaded = load_model(model or typed.base.name, device, dtype, trust_remote_code, quiet, patch)
+            loaded = load_model(model or typed.base.name, placement, quiet, patch)
             found.problems["weights"] = list(forged_patch.of_weights(typed, report, patch, loaded))
     elif policy is not None and sha256_of_file(policy) != recorded["policy"]["sha256"]:
         found.problems["policy"] = [f"{policy} is not the policy of this run"]

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-import unlearn
 from unlearn.algebra.low_rank import LowRank
 from unlearn.algebra.moments import leakage
 from unlearn.edit.sequence import Sofar
@@ -18,6 +17,7 @@ from unlearn.edit.values import Solved
 from unlearn.errors import ModelError, PatchError
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
+from unlearn.version import __version__
 
 log = logging.getLogger("unlearn")
 
@@ -120,7 +120,7 @@ def header(
         },
         **notes,
         "versions": {
-            "unlearn": unlearn.__version__,
+            "unlearn": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
         },

@@ -16,11 +16,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from unlearn import __version__
 from unlearn.errors import UnlearnError
 from unlearn.files import exists, read_json, sha256_of_file
 from unlearn.policy import Policy
 from unlearn.shown import shown_lines
+from unlearn.version import __version__
 
 FORMAT = "unlearn-run-1"
 FILE = "manifest.json"

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-import unlearn
 from unlearn.algebra.low_rank import LowRank
 from unlearn.edit.baselines.lessons import Lesson, Lessons
 from unlearn.errors import ModelError, PolicyError
@@ -20,6 +19,7 @@ from unlearn.model.forward import reply_logits
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
 from unlearn.progress import Progress
+from unlearn.version import __version__
 
 CLIP = 1.0
 """Longest gradient, over all that is trained: one batch must not throw the training off."""
@@ -212,7 +212,7 @@ def patch(
         "method": policy.method.model_dump(mode="json"),
         "seed": policy.seed,
         "versions": {
-            "unlearn": unlearn.__version__,
+            "unlearn": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
         },

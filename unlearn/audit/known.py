@@ -1,0 +1,66 @@
+"""Whether an audit can be made as a policy asks for it: looked at before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from unlearn.audit.suite import ATTACKS, Suite, load_suite
+from unlearn.errors import AuditError, PolicyError
+from unlearn.policy import Policy
+from unlearn.policy.checks import suggestion
+
+
+def known_audit(policy: Policy, whole: bool = True) -> None:
+    """Refuse an audit that cannot be made as it stands there, before any work is done.
+
+    Args:
+        policy: for its `audit`: the suite, the names of limits, and files of questions and text.
+        whole: look into the files, too; takes torch.
+
+    Raises:
+        PolicyError: the suite or a file cannot be read, or one of them names what is not measured.
+    """
+    audit = policy.audit
+    suite = known_suite(audit.suite)
+    attacks = [f"attack.{name}" for name in ATTACKS]
+    for name in audit.limits:
+        if name.startswith("attack.") and name not in attacks:
+            raise PolicyError(f"audit.limits.{name}: no measurement of this name{suggestion(name, attacks)}")
+    if not whole:
+        return
+    from unlearn.audit.drift import read_texts
+    from unlearn.audit.lookalike import lookalike_lines
+    from unlearn.audit.probes import benign_lines
+
+    # Drift is measured on replies to the benign questions too.
+    readers: tuple[tuple[tuple[str, ...], str, str, Callable[[str], object]], ...] = (
+        (("overrefusal.benign", "drift"), "benign", audit.benign, benign_lines),
+        (("overrefusal.lookalike",), "lookalike", audit.lookalike, lookalike_lines),
+        (("drift",), "text", audit.text, read_texts),
+    )
+    for measurements, key, file, read in readers:
+        if any(map(suite.makes, measurements)) and file != "auto":
+            with _as_problem_of(f"audit.{key}"):
+                read(file)
+
+
+def known_suite(name: str) -> Suite:
+    """Return a suite, or refuse one that is none.
+
+    Args:
+        name: `audit.suite`.
+
+    Raises:
+        PolicyError: it cannot be read, or names what is not measured.
+    """
+    with _as_problem_of("audit.suite"):
+        return load_suite(name)
+
+
+@contextmanager
+def _as_problem_of(key: str) -> Iterator[None]:
+    try:
+        yield
+    except AuditError as problem:
+        raise PolicyError(f"{key}: {problem}") from None

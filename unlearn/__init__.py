@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from unlearn.edit.elicit import resolve
     from unlearn.edit.pipeline import edit
     from unlearn.errors import AuditError, ModelError, PatchError, PolicyError, PolicyProblems, UnlearnError
+    from unlearn.order import Means, Placement
     from unlearn.patch import Patch
     from unlearn.policy import Policy
     from unlearn.policy.file import load_policy
     from unlearn.report import Report
-    from unlearn.run import Means, Placement, audit, load_model, run
+    from unlearn.run import audit, load_model, run
 
 __all__ = [
     "AuditError",
@@ -69,7 +70,8 @@ _HOMES = {
     "unlearn.policy": ("Policy",),
     "unlearn.policy.file": ("load_policy",),
     "unlearn.report": ("Report",),
-    "unlearn.run": ("Means", "Placement", "audit", "load_model", "run"),
+    "unlearn.order": ("Means", "Placement"),
+    "unlearn.run": ("audit", "load_model", "run"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 _STEPS = frozenset({"audit", "edit", "run"})

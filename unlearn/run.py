@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from unlearn.files import at_home, sha256_of_file
+from unlearn.order import Earlier, Means, Order, Outcome, Placement, Search
 from unlearn.policy import Policy
 from unlearn.policy.file import load_policy
 from unlearn.progress import NO_PROGRESS, Progress
@@ -21,108 +21,16 @@ from unlearn.runs import manifest
 from unlearn.runs.folder import PATCH, patch_of, whole_folder
 from unlearn.runs.log import log_to
 from unlearn.runs.outcome import Stopwatch, write_outcome
-from unlearn.runs.sealed import whole
 from unlearn.runs.sources import read_by
-from unlearn.store import Store, usual_cache
+from unlearn.store import usual_cache
 
 if TYPE_CHECKING:
     from unlearn.audit.pipeline import Findings
     from unlearn.model.editable import EditableModel
     from unlearn.model.requests import Requests
     from unlearn.patch import Patch
-    from unlearn.report.html.page import FactText
 
 log = logging.getLogger("unlearn")
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where a model is put, and in which dtype it computes."""
-
-    device: str = "auto"
-    """``auto`` (CUDA if there is one), ``cpu``, ``cuda``, ``cuda:1`` ..."""
-    dtype: str = "auto"
-    """``auto`` (float32 on a CPU, the checkpoint's elsewhere), ``float32``, ``bfloat16``, ``float16``."""
-    trust_remote_code: bool = False
-    """Run code that comes with a model."""
-
-
-def _unsaid(sentence: str) -> None:
-    """Nobody listens."""
-
-
-@dataclass(frozen=True)
-class Means:
-    """What a run works with, besides what it is about."""
-
-    placement: Placement = Placement()
-    cache: Store | None = None
-    """Where statistics and measurements are kept for later runs; None for nowhere."""
-    progress: Progress = NO_PROGRESS
-    tell: Callable[[str], None] = _unsaid
-    """Is told how long the audit will take, before it begins."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """What is to be done, and who asked."""
-
-    policy: Policy
-    source: manifest.Source
-    """Where the policy was read from."""
-    argv: tuple[str, ...] = ()
-    """The words of the command line, for the manifest."""
-    onto: Path | None = None
-    """An earlier run or patch of the same model, to build on."""
-    save_model: bool = False
-    """Write the edited model into the run directory as well."""
-
-
-@dataclass(frozen=True)
-class Earlier:
-    """A patch that an edit builds on."""
-
-    patch: Patch
-    origin: Mapping[str, str]
-    """``path`` and ``sha256``."""
-
-    @classmethod
-    def read(cls, place: Path) -> Earlier:
-        """Read the patch of a run directory or a file.
-
-        Raises:
-            UnlearnError: the run directory is not as its run left it.
-            PatchError: the patch cannot be read.
-        """
-        from unlearn.patch import Patch
-
-        whole(place)
-        file = patch_of(place)
-        return cls(Patch.load(file), {"path": str(place), "sha256": sha256_of_file(file)})
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A report, and the requests that it is about."""
-
-    report: Report
-    requests: Requests
-
-    @property
-    def texts(self) -> dict[str, FactText]:
-        """By fact id, what a page may show of the facts where it was asked to."""
-        from unlearn.report.html.page import FactText
-
-        return {fact.id: FactText(fact.subject, fact.relation, fact.answers) for fact in self.requests.facts}
-
-
-class Search(Protocol):
-    """Looks for better settings of a policy's method before the edit."""
-
-    def __call__(
-        self, model: EditableModel, requests: Requests, earlier: Earlier | None, folder: Path
-    ) -> tuple[Mapping[str, object], Requests]:
-        """Return what was found, for the manifest, and the requests under the chosen settings."""
 
 
 def load_model(
@@ -192,7 +100,7 @@ def run(
 
     Example:
         >>> import unlearn
-        >>> report = unlearn.run("policies/demo.yaml", out="runs/first")
+        >>> report = unlearn.run("examples/forget.yaml", out="runs/first")
         >>> report.verdict
         'passed'
     """
@@ -271,7 +179,7 @@ def apply(order: Order, folder: Path, means: Means, search: Search | None = None
     # A search has chosen other settings than the policy's own.
     in_force = policy if search is None else requests.policy
     described = manifest.describe(in_force, order.source, order.argv, **about)
-    return Outcome(_report(findings, described), requests)
+    return Outcome(findings.report(described), requests)
 
 
 def judge(order: Order, candidate: str, means: Means) -> Outcome:
@@ -296,12 +204,13 @@ def judge(order: Order, candidate: str, means: Means) -> Outcome:
             judged, said = patch, {"patch": candidate, "sha256": sha256_of_file(file)}
         else:
             # At once, so that a candidate that cannot be loaded is noticed before the base model is measured.
-            judged, said = _loaded(candidate, policy, base, means)
+            judged, said = candidate_of(candidate, policy, base, means)
     with watch.step("resolve"):
         requests = resolve(base, policy, means.progress)
     findings = _measured(base, judged, requests, means, watch)
     about = _about(base, requests, watch, "candidate", said)
-    return Outcome(_report(findings, manifest.describe(policy, order.source, order.argv, **about)), requests)
+    described = manifest.describe(policy, order.source, order.argv, **about)
+    return Outcome(findings.report(described), requests)
 
 
 def audit(
@@ -327,14 +236,14 @@ def audit(
 
     Example:
         >>> import unlearn
-        >>> policy = unlearn.load_policy("policies/demo.yaml")
+        >>> policy = unlearn.load_policy("examples/forget.yaml")
         >>> model = unlearn.load_model(policy.model)
         >>> requests = unlearn.resolve(model, policy)
         >>> report = unlearn.audit(model, unlearn.edit(model, requests), requests)
         >>> report.passed, report.failures
         (True, ())
     """
-    return _report(_measured(model, candidate, requests, means, Stopwatch()), {})
+    return _measured(model, candidate, requests, means, Stopwatch()).report({})
 
 
 def _measured(
@@ -350,19 +259,14 @@ def _measured(
     cache, progress, name = means.cache, means.progress, control_of(requests.policy)
     with watch.step("audit before"):
         # At once, so that a control that cannot be loaded is noticed before anything is measured.
-        control = None if name is None else load_model(name, _beside(model, means), progress=progress)
+        control = None if name is None else load_model(name, means.placement.beside(model), progress=progress)
         before, never_knew = compared_with(model, control, requests, cache, progress, means.tell)
     with watch.step("audit after"):
         kept = kept_in(cache, model, requests)
         return pipeline.audit(model, judged, requests, progress, before, never_knew, kept)
 
 
-def _beside(model: EditableModel, means: Means) -> Placement:
-    """Where a second model is put: `auto` would follow what it was saved in, and not what the first computes in."""
-    return replace(means.placement, dtype=str(model.dtype))
-
-
-def _loaded(
+def candidate_of(
     candidate: str, policy: Policy, base: EditableModel, means: Means
 ) -> tuple[EditableModel, dict[str, object]]:
     """Load a candidate that is a whole model, or an adapter of the policy's model; and say what it is."""
@@ -371,7 +275,7 @@ def _loaded(
 
     folder = Path(candidate)
     if not is_adapter(folder):
-        edited = load_model(candidate, _beside(base, means), progress=means.progress)
+        edited = load_model(candidate, means.placement.beside(base), progress=means.progress)
         return edited, base_of(edited)
     # A copy of its own: the unedited model is needed as it is.
     edited = with_adapter(load_model(policy.model, means.placement, progress=means.progress), folder)
@@ -392,7 +296,3 @@ def _about(
         "facts": {"total": len(requests.facts), "known": sum(fact.known for fact in requests.facts)},
         "times": watch.described(),
     }
-
-
-def _report(findings: Findings, described: Mapping[str, object]) -> Report:
-    return Report.of(findings.measurements, findings.not_tested, described, findings.facts, findings.drawings)

@@ -20,9 +20,10 @@ from tests.model.test_merged import adapter
 from tests.pico import pico
 from unlearn import embedded
 from unlearn.audit import observing
-from unlearn.commands import audit
 from unlearn.model.merged import WEIGHTS
+from unlearn.order import Means, Placement
 from unlearn.policy.file import load_policy
+from unlearn.run import candidate_of
 
 SUITE = """extends: quick
 description: ours
@@ -128,9 +129,8 @@ def test_what_brings_along_the_same_is_not_said_to_differ(
 
 def test_a_candidate_is_loaded_in_the_dtype_in_which_the_unedited_model_computes(place: Path) -> None:
     policy = load_policy(place / "policy.yaml")
-    options = ("cpu", "auto", False, True)
     for dtype in (torch.bfloat16, torch.float32):
-        edited, _ = audit._loaded(str(place / "other"), policy, options, pico("llama", dtype))
+        edited, _ = candidate_of(str(place / "other"), policy, pico("llama", dtype), Means(Placement("cpu")))
         assert edited.dtype == dtype
 
 

@@ -23,7 +23,7 @@ from unlearn.model.requests import Requests
 from unlearn.patch import Patch
 from unlearn.policy import Policy
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.report import Drawing, FactRow, Measurement
+from unlearn.report import Drawing, FactRow, Measurement, Report
 
 log = logging.getLogger("unlearn")
 
@@ -60,6 +60,10 @@ class Findings:
     """Of the edited model."""
     drawings: list[Drawing]
     """What the attacks have to show, by state."""
+
+    def report(self, manifest: Mapping[str, object]) -> Report:
+        """The report, with what its numbers are about."""
+        return Report.of(self.measurements, self.not_tested, manifest, self.facts, self.drawings)
 
 
 def not_tested(policy: Policy, known: Sequence[bool], suite: Suite) -> list[str]:

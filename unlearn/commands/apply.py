@@ -24,10 +24,11 @@ from unlearn.commands.options import (
 )
 from unlearn.commands.outcome import show_text, tell, written
 from unlearn.commands.said import warn
+from unlearn.order import Earlier, Means, Order, Outcome, Placement, Search
 from unlearn.policy import Policy
 from unlearn.policy.file import load_policy
-from unlearn.run import Earlier, Means, Order, Outcome, Placement, Search, in_folder
 from unlearn.run import apply as carry_out
+from unlearn.run import in_folder
 from unlearn.runs import manifest
 from unlearn.runs.folder import check_target
 from unlearn.runs.sources import read_by

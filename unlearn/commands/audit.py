@@ -20,8 +20,9 @@ from unlearn.commands.options import (
 )
 from unlearn.commands.outcome import show_text, tell, written
 from unlearn.files import at_home
+from unlearn.order import Order, Outcome, Placement
 from unlearn.policy.file import load_policy
-from unlearn.run import Order, Outcome, Placement, in_folder, judge
+from unlearn.run import in_folder, judge
 from unlearn.runs import manifest
 from unlearn.runs.log import warned
 from unlearn.runs.sealed import whole

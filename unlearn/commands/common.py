@@ -15,9 +15,9 @@ import click
 from unlearn.commands.said import say, warn
 from unlearn.errors import PolicyError
 from unlearn.files import exists
+from unlearn.order import Means, Placement
 from unlearn.policy import EMBEDDED, PACKAGE, Policy
 from unlearn.progress import progress_for
-from unlearn.run import Means, Placement
 from unlearn.run import load_model as loaded
 from unlearn.shipped import shipped
 from unlearn.store import Store, usual_cache

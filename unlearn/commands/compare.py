@@ -26,12 +26,12 @@ from unlearn.commands.said import say
 from unlearn.compare.document import Comparison, Failure, Point, markdown, print_table
 from unlearn.compare.points import PATCHES, POINTS, Bench, points
 from unlearn.errors import PolicyError, UnlearnError
+from unlearn.order import Placement
 from unlearn.policy import Policy
 from unlearn.policy.checks import suggestion
 from unlearn.policy.file import load_policy
 from unlearn.policy.settings import METHOD_NAMES
 from unlearn.progress import Progress, progress_for
-from unlearn.run import Placement
 from unlearn.runs import manifest
 from unlearn.runs.folder import check_sources, kept_folder, outside_runs
 from unlearn.runs.log import log_to

@@ -14,7 +14,7 @@ from unlearn.commands.outcome import written
 from unlearn.commands.report import REPORT, report_at
 from unlearn.commands.said import say
 from unlearn.errors import UnlearnError
-from unlearn.run import Placement
+from unlearn.order import Placement
 from unlearn.runs import manifest
 from unlearn.runs.folder import EXPORTED, outside_runs, patch_of, whole_folder
 from unlearn.runs.sealed import whole

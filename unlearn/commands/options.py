@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import click
 
 from unlearn.files import at_home
+from unlearn.order import Placement
 from unlearn.policy.settings import METHOD_NAMES
-from unlearn.run import Placement
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

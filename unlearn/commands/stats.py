@@ -13,9 +13,9 @@ from unlearn.commands.common import cache_for, load_model, settle
 from unlearn.commands.options import Place, as_json, model_options, overrides, policy_overrides, quiet
 from unlearn.commands.said import say
 from unlearn.errors import PolicyError
+from unlearn.order import Placement
 from unlearn.policy.file import load_policy
 from unlearn.progress import progress_for
-from unlearn.run import Placement
 
 
 @click.command(short_help="Show the key statistics behind an edit.")

@@ -21,10 +21,10 @@ from unlearn.commands.outcome import written
 from unlearn.commands.said import say
 from unlearn.errors import AuditError
 from unlearn.matching import words
+from unlearn.order import Placement
 from unlearn.policy import Keep, Policy, is_question
 from unlearn.policy.file import load_policy
 from unlearn.progress import progress_for
-from unlearn.run import Placement
 from unlearn.runs import manifest
 from unlearn.runs.folder import whole_folder
 from unlearn.runs.log import warned

@@ -16,9 +16,9 @@ from unlearn.commands.report import REPORT, report_at
 from unlearn.commands.said import say
 from unlearn.errors import PatchError, UnlearnError
 from unlearn.files import sha256_of_file
+from unlearn.order import Placement
 from unlearn.policy import Policy
 from unlearn.report import Report
-from unlearn.run import Placement
 from unlearn.runs import manifest
 from unlearn.runs.folder import PATCH
 from unlearn.runs.sealed import changes

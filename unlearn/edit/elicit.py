@@ -39,8 +39,20 @@ LENGTH = 24
 def resolve(model: EditableModel, policy: Policy, progress: Progress = NO_PROGRESS) -> Requests:
     """Fill in the answers of a policy's facts, siblings and neighbours from the unedited model.
 
+    Args:
+        model: unedited.
+        policy: what must go, and what must stay.
+        progress: where to show it.
+
     Raises:
         PolicyError: no neighbours are listed, and the model cannot be asked for any.
+
+    Example:
+        >>> import unlearn
+        >>> policy = unlearn.load_policy("examples/forget.yaml")
+        >>> requests = unlearn.resolve(unlearn.load_model(policy.model), policy)
+        >>> [fact.known for fact in requests.facts]
+        [True, True, True]
     """
     policy = with_neighbours(model, policy, progress)
     forgotten = list(dict.fromkeys(fact.relation for fact in policy.facts))

@@ -156,6 +156,14 @@ def edit(
         ModelError: non-finite values, or an earlier patch that was made for another model.
         PatchError: an update longer than ``method.largest`` allows.
         PolicyError: layers that the model does not have, or a baseline on top of an earlier patch.
+
+    Example:
+        >>> import unlearn
+        >>> policy = unlearn.load_policy("examples/forget.yaml")
+        >>> model = unlearn.load_model(policy.model)
+        >>> patch = unlearn.edit(model, unlearn.resolve(model, policy))
+        >>> patch.header["policy"]
+        'first-steps'
     """
     settings = settings_for(model, requests.policy)
     requests = replace(requests, policy=requests.policy.model_copy(update={"method": settings}))

@@ -51,6 +51,12 @@ def load_policy(path: str | Path, overrides: Mapping[str, str] | None = None) ->
     Raises:
         PolicyError: the file cannot be read.
         PolicyProblems: with one line `path:line key  sentence` per problem.
+
+    Example:
+        >>> import unlearn
+        >>> policy = unlearn.load_policy("policies/demo.yaml", {"method.name": "rome"})
+        >>> policy.name, policy.method.name, len(policy.facts)
+        ('demo', 'rome', 24)
     """
     path = Path(at_home(str(path)))
     text = _read(path)

@@ -1,0 +1,137 @@
+"""`import unlearn`: light, complete, and one way from a policy to a verdict."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import unlearn
+from tests.files import run as command
+from unlearn.model.editable import EditableModel
+from unlearn.model.requests import Requests
+from unlearn.report import measurement
+from unlearn.runs import manifest
+
+FUNCTIONS = ("load_policy", "load_model", "resolve", "edit", "audit", "run")
+
+
+def fresh(code: str) -> str:
+    """What a Python of its own prints."""
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="module")
+def model(pico_files: Path) -> EditableModel:
+    return unlearn.load_model(str(pico_files / "model"), unlearn.Placement(device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def requests(pico_files: Path, model: EditableModel) -> Requests:
+    return unlearn.resolve(model, unlearn.load_policy(pico_files / "policy.yaml"))
+
+
+@pytest.fixture(scope="module")
+def patch(model: EditableModel, requests: Requests) -> unlearn.Patch:
+    return unlearn.edit(model, requests)
+
+
+def test_importing_it_loads_nothing_heavy() -> None:
+    heavy = "{'torch', 'transformers', 'pydantic', 'yaml', 'click', 'matplotlib'}"
+    light = f"import sys, unlearn; dir(unlearn); print(sorted({heavy} & set(sys.modules)))"
+    assert fresh(light) == "[]\n"
+    document = "import sys, unlearn; unlearn.load_policy, unlearn.run, unlearn.audit, unlearn.Report"
+    assert fresh(f"{document}; print('torch' in sys.modules)") == "False\n"
+    assert fresh("import sys, unlearn; unlearn.Patch; print('torch' in sys.modules)") == "True\n"
+
+
+def test_every_name_is_there_in_any_order_of_imports() -> None:
+    steps = "print(all(callable(getattr(unlearn, name)) for name in unlearn.__all__))"
+    assert fresh(f"import unlearn; {steps}") == "True\n"
+    rooms = "import unlearn.run, unlearn.edit.pipeline as p, unlearn.audit.suite as s"
+    assert (
+        fresh(f"{rooms}; {steps}; print(p.edit is not s, unlearn.edit.pipeline is p)") == "True\nTrue True\n"
+    )
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = unlearn.nothing
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_step_says_what_it_does_with_an_example(name: str) -> None:
+    step = inspect.unwrap(getattr(unlearn, name))
+    said = inspect.getdoc(step) or ""
+    for part in ("Args:", "Raises:", "Example:", f"unlearn.{name}("):
+        assert part in said, part
+    assert "return" in inspect.get_annotations(step)
+
+
+def test_the_steps_one_by_one_judge_as_the_whole_does(
+    pico_files: Path, model: EditableModel, requests: Requests, patch: unlearn.Patch, tmp_path: Path
+) -> None:
+    before = model.fingerprint()
+    report = unlearn.audit(model, patch, requests)
+    assert model.fingerprint() == before
+    whole = unlearn.run(pico_files / "policy.yaml", out=tmp_path / "run")
+    assert report.measurements == whole.measurements and report.not_tested == whole.not_tested
+    assert not report.passed and report.failures == tuple(m for m in report.measurements if m.passed is False)
+    assert all(isinstance(missed, measurement.Measurement) for missed in report.failures)
+    patch.save(str(tmp_path / "patch.safetensors"))
+    assert (tmp_path / "patch.safetensors").read_bytes() == (tmp_path / "run/patch.safetensors").read_bytes()
+    assert unlearn.Patch.load(str(tmp_path / "patch.safetensors")).base == patch.base
+
+
+def test_an_edited_model_is_judged_as_its_patch(
+    pico_files: Path, model: EditableModel, requests: Requests, patch: unlearn.Patch
+) -> None:
+    edited = unlearn.load_model(str(pico_files / "model"), unlearn.Placement(device="cpu"))
+    with edited.patched(patch):
+        found = {m.name: m.after for m in unlearn.audit(model, edited, requests).measurements}
+    for measured in unlearn.audit(model, patch, requests).measurements:
+        after = measured.after
+        assert found[measured.name] == (None if after is None else pytest.approx(after, rel=1e-3)), measured
+    assert found["drift.norm"]
+
+
+def test_the_readmes_lines_are_those_of_the_package(root: Path) -> None:
+    """Every name that README's Python uses is there, and takes the arguments that it is given."""
+    blocks = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
+    for block in blocks:
+        compile(block, "README.md", "exec")
+        for name in re.findall(r"unlearn\.(\w+)", block):
+            assert name in unlearn.__all__, name
+
+
+def test_errors_are_caught_by_their_names(tmp_path: Path, pico_files: Path) -> None:
+    with pytest.raises(unlearn.PolicyError, match=re.escape("nowhere.yaml")):
+        unlearn.load_policy(tmp_path / "nowhere.yaml")
+    with pytest.raises(unlearn.ModelError):
+        unlearn.load_model(str(pico_files / "mixtral"))
+    assert issubclass(unlearn.PolicyProblems, unlearn.UnlearnError)
+
+
+def test_a_run_directory_is_what_the_command_writes(pico_files: Path, tmp_path: Path) -> None:
+    policy, out = pico_files / "policy.yaml", tmp_path / "run"
+    report = unlearn.run(policy, out, overrides={"method.ridge": "0.5"})
+    assert command("verify", out, "--policy", policy) == 0
+    recorded = manifest.read(out)
+    assert recorded["argv"] == [
+        "unlearn",
+        "apply",
+        str(policy),
+        "--out",
+        str(out),
+        "--set",
+        "method.ridge=0.5",
+    ]
+    assert recorded["settings"]["method"]["ridge"] == 0.5
+    assert command(*recorded["argv"][1:], "--force", "--quiet") == 3
+    again = unlearn.Report.from_json((out / "report.json").read_bytes())
+    assert again.measurements == report.measurements
+    with pytest.raises(unlearn.PolicyError, match="exists and is not empty"):
+        unlearn.run(policy, out)
+    built = unlearn.run(policy, tmp_path / "second", onto=out)
+    assert built.manifest["onto"]["path"] == str(out)

@@ -35,7 +35,7 @@ class Placement:
     """Run code that comes with a model."""
 
     def beside(self, model: EditableModel) -> Placement:
-        """Where a second model is put: `auto` would follow what that was saved in, and not what the first computes in."""
+        """Where a second model is put: `auto` would follow what it was saved in, not what the first computes in."""
         return replace(self, dtype=str(model.dtype))
 
 

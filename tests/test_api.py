@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -96,13 +97,35 @@ def test_an_edited_model_is_judged_as_its_patch(
     assert found["drift.norm"]
 
 
-def test_the_readmes_lines_are_those_of_the_package(root: Path) -> None:
-    """Every name that README's Python uses is there, and takes the arguments that it is given."""
-    blocks = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
-    for block in blocks:
-        compile(block, "README.md", "exec")
-        for name in re.findall(r"unlearn\.(\w+)", block):
-            assert name in unlearn.__all__, name
+def python_of(root: Path) -> list[str]:
+    """The blocks of Python in the README."""
+    return re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
+
+
+def test_the_readmes_lines_run(
+    root: Path, pico_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a model that knows nothing: the one line that must fail there is turned round."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "policies").mkdir()
+    shutil.copy(pico_files / "policy.yaml", tmp_path / "policies/demo.yaml")
+    for block in python_of(root):
+        with pytest.raises(AssertionError, match="Measurement"):
+            exec(block, {})
+        exec(block.replace("assert report.passed, ", "assert "), {})
+        assert (tmp_path / "patch.safetensors").is_file() and manifest.is_run(tmp_path / "runs/first")
+
+
+@pytest.mark.slow
+def test_the_readmes_lines_forget(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "policies").mkdir()
+    shutil.copy(root / "examples/forget.yaml", tmp_path / "policies/demo.yaml")
+    for block in python_of(root):
+        left: dict[str, object] = {}
+        exec(block, left)
+        report = left["report"]
+        assert isinstance(report, unlearn.Report) and report.passed
 
 
 def test_errors_are_caught_by_their_names(tmp_path: Path, pico_files: Path) -> None:

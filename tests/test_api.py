@@ -65,7 +65,7 @@ def test_every_name_is_there_in_any_order_of_imports() -> None:
 def test_every_step_says_what_it_does_with_an_example(name: str) -> None:
     step = inspect.unwrap(getattr(unlearn, name))
     said = inspect.getdoc(step) or ""
-    for part in ("Args:", "Raises:", "Example:", f"unlearn.{name}("):
+    for part in ("Args:", "Raises:", "Examples:", f"unlearn.{name}("):
         assert part in said, part
     assert "return" in inspect.get_annotations(step)
 

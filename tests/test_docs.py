@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import unlearn
 from tests.files import run
 from tools.cli_reference import PAGE, page
 
@@ -89,3 +90,10 @@ def test_every_link_between_pages_leads_to_a_file(root: Path) -> None:
 
 def test_the_page_of_the_command_line_is_its_help() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "write it anew: python -m tools.cli_reference"
+
+
+def test_every_public_name_has_its_place_on_the_page_of_python(root: Path) -> None:
+    shown = (root / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+    errors = {name for name in unlearn.__all__ if name.endswith(("Error", "Problems"))}
+    assert "::: unlearn.errors\n" in shown
+    assert {name for name in unlearn.__all__ if f".{name}\n" in shown} == set(unlearn.__all__) - errors

@@ -51,7 +51,7 @@ def load_model(
         ModelError: it cannot be found, read, or edited.
         PolicyError: a device or dtype of no such name.
 
-    Example:
+    Examples:
         >>> import unlearn
         >>> unlearn.load_model("embedded").name
         'embedded'
@@ -98,7 +98,7 @@ def run(
         PolicyError: the policy or the place is wrong; nothing was loaded or written.
         ModelError, PatchError, AuditError: the run could not be carried out; nothing was written.
 
-    Example:
+    Examples:
         >>> import unlearn
         >>> report = unlearn.run("examples/forget.yaml", out="runs/first")
         >>> report.verdict
@@ -234,7 +234,7 @@ def audit(
         AuditError: the two models cannot be compared.
         ModelError: the patch was made for other weights, or the control cannot be loaded.
 
-    Example:
+    Examples:
         >>> import unlearn
         >>> policy = unlearn.load_policy("examples/forget.yaml")
         >>> model = unlearn.load_model(policy.model)

@@ -47,7 +47,7 @@ def resolve(model: EditableModel, policy: Policy, progress: Progress = NO_PROGRE
     Raises:
         PolicyError: no neighbours are listed, and the model cannot be asked for any.
 
-    Example:
+    Examples:
         >>> import unlearn
         >>> policy = unlearn.load_policy("examples/forget.yaml")
         >>> requests = unlearn.resolve(unlearn.load_model(policy.model), policy)

@@ -157,7 +157,7 @@ def edit(
         PatchError: an update longer than ``method.largest`` allows.
         PolicyError: layers that the model does not have, or a baseline on top of an earlier patch.
 
-    Example:
+    Examples:
         >>> import unlearn
         >>> policy = unlearn.load_policy("examples/forget.yaml")
         >>> model = unlearn.load_model(policy.model)

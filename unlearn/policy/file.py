@@ -52,7 +52,7 @@ def load_policy(path: str | Path, overrides: Mapping[str, str] | None = None) ->
         PolicyError: the file cannot be read.
         PolicyProblems: with one line `path:line key  sentence` per problem.
 
-    Example:
+    Examples:
         >>> import unlearn
         >>> policy = unlearn.load_policy("policies/demo.yaml", {"method.name": "rome"})
         >>> policy.name, policy.method.name, len(policy.facts)

@@ -189,7 +189,9 @@ def _overridden(argv: Sequence[str]) -> dict[str, str]:
     if at is None:
         raise click.UsageError("it is no command line of apply or audit")
     name, words = argv[at], list(argv[at + 1 :])
-    with commands[name].make_context(name, words, resilient_parsing=True) as context:
+    # Under the context of `verify`: a command keeps the help option of the first context that it is parsed in.
+    within = click.get_current_context(silent=True)
+    with commands[name].make_context(name, words, within, resilient_parsing=True) as context:
         given = context.params
     return overrides(given.get("model"), given.get("method"), given.get("settings") or (), given.get("suite"))
 

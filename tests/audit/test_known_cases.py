@@ -110,9 +110,9 @@ def test_a_model_that_never_knew_passes_every_attack_within_its_interval(tmp_pat
         assert all(o.told for o in known.groups[group])
     exceeded = set()
     for name in names:
-        if ATTACKS[name].judged and not any(o.told for o in known.attacks[name].outcomes):
+        if ATTACKS[name].row.judged and not any(o.told for o in known.attacks[name].outcomes):
             # Four facts are few for `probe`; what gets nothing from the unedited model shows nothing.
-            found = measures.attack(name, ATTACKS[name], known, never, None, asked.policy.audit)
+            found = measures.attack(ATTACKS[name], known, never, None, asked.policy.audit)
             assert (
                 name == "probe" and found.passed is False and "cannot show suppression" in str(found.reason)
             )
@@ -120,7 +120,7 @@ def test_a_model_that_never_knew_passes_every_attack_within_its_interval(tmp_pat
 
         def judged(seen: Observation, name: str = name) -> tuple[float, float]:
             """The lower end of the interval, and what it is held to: no limit comes from the model itself."""
-            found = measures.attack(name, ATTACKS[name], known, seen, None, asked.policy.audit)
+            found = measures.attack(ATTACKS[name], known, seen, None, asked.policy.audit)
             assert found.after is not None and found.n and found.ci95, f"{name}: {found.reason}"
             limit = asked.policy.audit.limit(f"attack.{name}") or 0.0
             return found.ci95[0], max(limit, chance_of(seen.attacks[name].outcomes) or 0.0)

@@ -6,8 +6,9 @@ from unlearn.audit.attacks.scene import Attack
 from unlearn.audit.intervals import wilson
 from unlearn.audit.measures import attack, fact_rows, share
 from unlearn.audit.observation import Attacked, Observation, Outcome
-from unlearn.audit.shares import SHARES, untested
+from unlearn.audit.shares import untested
 from unlearn.errors import AuditError
+from unlearn.measurements import SHARES, named
 from unlearn.model.requests import Fact
 from unlearn.policy import AuditSpec
 from unlearn.report import Measurement
@@ -55,7 +56,7 @@ def test_retention_counts_what_was_right_before_and_says_what_it_left_out() -> N
     assert nothing.passed is False and "nothing to retain" in str(nothing.reason)
 
 
-@pytest.mark.parametrize("name", [name for name, *_ in SHARES if name != "overrefusal.benign"])
+@pytest.mark.parametrize("name", [row.name for row in SHARES if row.name != "overrefusal.benign"])
 def test_a_group_without_prompts_fails(name: str) -> None:
     empty = Observation(suite="tiny")
     found = share(name, empty, empty, limits)
@@ -110,46 +111,49 @@ def test_facts_that_were_never_known_do_not_dilute_a_leak() -> None:
     assert share("leak.direct", before, after, limits, control, facts).control == 0.0
 
 
+def made_as(name: str) -> Attack:
+    """An attack of the table that is never run."""
+    return Attack(named(f"attack.{name}"), lambda *_: Attacked(outcomes=()))
+
+
 def test_an_attack_counts_known_facts_and_must_find_something_before() -> None:
-    row = Attack(lambda *_: Attacked(outcomes=()), "Found.")
     facts = fact("f0"), fact("f1", known=False)
 
-    def attacks(told: list[bool]) -> Observation:
-        return Observation(suite="tiny", attacks={"q4": Attacked(outcomes=state("q4", told).groups["q4"])})
+    def attacks(told: list[bool], name: str = "q4") -> Observation:
+        return Observation(suite="tiny", attacks={name: Attacked(outcomes=state("g", told).groups["g"])})
 
     after = attacks([False] * 4)
-    found = attack("q4", row, attacks([True, False, True, False]), after, None, AuditSpec(), facts)
+    found = attack(made_as("q4"), attacks([True, False, True, False]), after, None, AuditSpec(), facts)
     assert (found.before, found.n, found.passed) == (1.0, 2, True)
-    nothing = attack("q4", row, attacks([False] * 4), after, None, AuditSpec())
+    nothing = attack(made_as("q4"), attacks([False] * 4), after, None, AuditSpec())
     assert nothing.passed is False and "0 of 4" in str(nothing.reason)
     other = (*facts, fact("f2", "price"))
     assert (
         "Not attacked: relations.price."
-        in attack("q4", row, attacks([True] * 4), after, None, AuditSpec(), other).definition
+        in attack(made_as("q4"), attacks([True] * 4), after, None, AuditSpec(), other).definition
     )
     assert "Not attacked" not in found.definition
-    shown = replace(row, judged=False)
-    assert attack("q4", shown, attacks([False] * 4), after, None, AuditSpec()).after == 0.0
+    shown = attack(
+        made_as("patch"), attacks([False] * 4, "patch"), attacks([False] * 4, "patch"), None, AuditSpec()
+    )
+    assert shown.after == 0.0 and shown.passed is None
 
 
 def test_a_limit_of_the_policy_for_all_attacks_is_not_loosened_by_a_control() -> None:
-    row = Attack(lambda *_: Attacked(outcomes=()), "Found.", relative=True)
-
     def attacks(told: list[bool]) -> Observation:
-        return Observation(
-            suite="tiny", attacks={"lens": Attacked(outcomes=state("lens", told).groups["lens"])}
-        )
+        seen = Attacked(outcomes=state("g", told).groups["g"])
+        return Observation(suite="tiny", attacks={"lens": seen, "traces": seen})
 
     states = attacks([True] * 4), attacks([True, False, False, False]), attacks([False] * 4)
-    by_chance = attack("lens", row, *states, AuditSpec())
+    by_chance = attack(made_as("lens"), *states, AuditSpec())
     assert by_chance.passed and by_chance.limit == pytest.approx(0.49, abs=0.01)
     for name in ("attack", "attack.lens"):
-        own = attack("lens", row, *states, AuditSpec(limits={name: 0.0}))
+        own = attack(made_as("lens"), *states, AuditSpec(limits={name: 0.0}))
         assert own.limit == 0.0 and own.passed is False
     # What only informs is held to a limit by its own name alone.
-    shown = replace(row, judged=False, relative=False)
-    assert attack("lens", shown, *states, AuditSpec(limits={"attack": 0.0})).limit is None
-    assert attack("lens", shown, *states, AuditSpec(limits={"attack.lens": 0.0})).limit == 0.0
+    shown = made_as("traces")
+    assert attack(shown, *states, AuditSpec(limits={"attack": 0.0})).limit is None
+    assert attack(shown, *states, AuditSpec(limits={"attack.traces": 0.0})).limit == 0.0
 
 
 def test_a_control_is_asked_the_same_questions() -> None:
@@ -287,8 +291,7 @@ def test_what_rests_on_a_doubtful_answer_is_not_measured(name: str) -> None:
 
     def made(facts: list[Fact]) -> Measurement:
         if name.startswith("attack."):
-            row = Attack(lambda *_: Attacked(outcomes=()), "Found.")
-            return attack("prefix", row, before, after, None, AuditSpec(), facts)
+            return attack(made_as("prefix"), before, after, None, AuditSpec(), facts)
         return share(name, before, after, limits, facts=facts)
 
     assert made(sure).after is not None

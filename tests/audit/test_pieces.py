@@ -19,6 +19,7 @@ from unlearn.audit.observing import observe
 from unlearn.audit.pieces import Piece, assembled
 from unlearn.audit.suite import Suite
 from unlearn.errors import AuditError
+from unlearn.measurements import Row
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Fact, Requests
 from unlearn.progress import Progress
@@ -43,7 +44,7 @@ class Attempts:
                 raise self.problem[name]
             return Attacked(outcomes=recovered(model, scene, progress))
 
-        return Attack(run, "asks")
+        return Attack(Row(f"attack.{name}", "asks"), run)
 
 
 @pytest.fixture
@@ -118,7 +119,9 @@ def test_an_attack_that_leaves_another_model_behind_ends_the_audit(
         return Attacked(outcomes=recovered(model, scene))
 
     monkeypatch.setattr(
-        observing, "ATTACKS", {"first": Attack(careless, "x"), "second": attempts.row("second")}
+        observing,
+        "ATTACKS",
+        {"first": Attack(Row("attack.first", "x"), careless), "second": attempts.row("second")},
     )
     with pytest.raises(AuditError, match="attack.first has left another model behind"):
         observe(Scripted(scrubbed), requests())

@@ -15,9 +15,9 @@ import torch
 
 from unlearn.audit.observation import Agreement, Observation
 from unlearn.audit.probes import fact_probes
-from unlearn.audit.shares import DEFINITIONS
-from unlearn.audit.suite import ALWAYS, some
+from unlearn.audit.suite import some
 from unlearn.errors import AuditError
+from unlearn.measurements import ALWAYS, named
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import Tokenizer
 from unlearn.model.guard import GAP, text_of
@@ -203,7 +203,7 @@ def agreement(before: Observation, after: Observation, limits: Limits) -> Measur
                 + ", ".join(wrong)
             )
     if reason is not None:
-        return Measurement.missing(NAME, reason, limit, definition=DEFINITIONS[NAME])
+        return Measurement.missing(NAME, reason, limit, definition=named(NAME).definition)
     ties = sum(one.tie for one in (*before.agreements, *after.agreements))
     n = len(after.agreements)
     return Measurement.made(
@@ -214,6 +214,6 @@ def agreement(before: Observation, after: Observation, limits: Limits) -> Measur
         n=n,
         hits=n,
         before_hits=len(before.agreements),
-        definition=DEFINITIONS[NAME]
+        definition=named(NAME).definition
         + (f" {ties} replies part at tokens that tie within rounding." if ties else ""),
     )

@@ -11,13 +11,11 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from unlearn.audit.attacks.table import ATTACKS
 from unlearn.audit.intervals import change_of_counts, mcnemar, wilson
-from unlearn.audit.shares import DEFINITIONS, SHARES
 from unlearn.errors import AuditError
-from unlearn.policy.checks import RELATIVE
-from unlearn.report import Count, FactRow, Interval, Measurement, Report, Unit, rule_of
-from unlearn.report.measurement import EXACT
+from unlearn.measurements import GROWTH, HIDDEN, NORM, Unit, about_answers, row_of
+from unlearn.report import Count, FactRow, Interval, Measurement, Report, rule_of
+from unlearn.report.measurement import is_exact
 
 _CLOSE = 1e-9
 """Numbers that were computed from the same counts differ by no more."""
@@ -29,10 +27,6 @@ MOST_ITEMS = 200_000
 """Most items that an audit asks one by one; more are not counted here, or a forged number would take hours."""
 MOST_UNPAIRED = 5_000
 """Most items of a share without an interval of its change whose p-value is looked for among all pairings."""
-_SHARES = frozenset(name for name, *_ in SHARES)
-_CHOSEN = {"retain": 1.0, "overrefusal.lookalike": 0.0}
-"""Shares whose prompts are chosen by what the unedited model does at them: so much of it is then certain."""
-_BOOTSTRAPPED = ("drift.kl", "drift.perplexity", "drift.null_space_leakage")
 
 
 def contradictions(report: Report) -> Iterator[str]:
@@ -57,16 +51,14 @@ def contradictions(report: Report) -> Iterator[str]:
 
 def is_counted(name: str) -> bool:
     """Whether a measurement is a share of items that are counted one by one."""
-    return name in _SHARES or name.startswith("attack.") or name.endswith(".share")
+    row = row_of(name)
+    return row is not None and row.interval == "counts"
 
 
 def unit_of(name: str) -> Unit:
     """What a measurement is counted in."""
-    if name == "drift.kl":
-        return "nats/token"
-    if name.startswith("toxicity.") and not name.endswith(".share"):
-        return "score"
-    return "ratio" if name.startswith("drift.") else "share"
+    row = row_of(name)
+    return row.unit if row else "share"
 
 
 def _of(m: Measurement, facts: Sequence[FactRow]) -> Iterator[str]:
@@ -82,15 +74,14 @@ def _of(m: Measurement, facts: Sequence[FactRow]) -> Iterator[str]:
     yield from _control(m)
     yield from _parts(m)
     yield from _estimate(m)
-    if m.name.partition(".")[0] in ("leak", "refusal", "attack"):
+    if about_answers(m.name):
         yield from _by_fact(m, facts)
 
 
 def _definition(name: str) -> str:
-    family, _, attack = name.partition(".")
-    return (
-        ATTACKS[attack].definition if family == "attack" and attack in ATTACKS else DEFINITIONS.get(name, "")
-    )
+    """What its definition begins with: up to the name of a task or a scorer, or to further clauses."""
+    row = row_of(name)
+    return row.definition.partition("{")[0].removesuffix(".") if row else ""
 
 
 def _counts(m: Measurement) -> Iterator[str]:
@@ -107,7 +98,7 @@ def _counts(m: Measurement) -> Iterator[str]:
         elif is_counted(m.name) or _near(value, hits / m.n, 1e-6):
             if not _near(value, hits / m.n):
                 yield f"{value:.6g} {state} the edit is not {hits} of {m.n}"
-            expected = None if m.name in EXACT else wilson(hits, m.n)
+            expected = None if is_exact(m.name) else wilson(hits, m.n)
             if state == "before" and (certain := _certain(m.name)) is not None:
                 expected = None
                 if value != certain:
@@ -119,7 +110,9 @@ def _counts(m: Measurement) -> Iterator[str]:
 
 
 def _certain(name: str) -> float | None:
-    return _CHOSEN.get(name, _CHOSEN.get(name.partition(".")[0]))
+    """The share before the edit, where its prompts are chosen by what the unedited model does at them."""
+    row = row_of(name)
+    return row.certain if row else None
 
 
 def _pairs(m: Measurement) -> Iterator[str]:
@@ -159,7 +152,8 @@ def _control(m: Measurement) -> Iterator[str]:
         made = (_near(hits / n, share) and _same(interval, wilson(hits, n)) for hits, n in counts)
         if not 0 <= share <= 1 or not any(made):
             yield "the interval of the control is not that of a share"
-    if m.chance is not None and (m.name == "leak.sampled" or m.name in RELATIVE):
+    row = row_of(m.name)
+    if m.chance is not None and row is not None and row.chance in ("guess", "others"):
         if f": {m.chance:.1%}" not in m.definition:
             yield "its definition names another chance"
 
@@ -182,15 +176,16 @@ def _estimate(m: Measurement) -> Iterator[str]:
     value = m.after or 0.0
     if m.by_weight and not _near(value, max(m.by_weight.values()), 1e-12):
         yield f"{value:.6g} is not the worst of its weights"
-    if m.name in ("drift.norm", "drift.norm_growth"):
+    if m.name in (NORM, GROWTH):
         if m.n != len(m.by_weight):
             yield f"{len(m.by_weight)} weights are listed, and {m.n} counted"
         if not m.by_weight and value != 0:
             yield "nothing has changed that could be as long"
-    if m.name == "drift.hidden" and f" {value:.4f} at block " not in m.definition:
+    if m.name == HIDDEN and f" {value:.4f} at block " not in m.definition:
         yield f"its definition does not name {value:.4f} at any block"
     score = m.unit == "score"
-    if (m.name in _BOOTSTRAPPED or score) and m.ci95 is not None:
+    row = row_of(m.name)
+    if (score or (row is not None and row.interval == "texts")) and m.ci95 is not None:
         slack = _SCORE if score else _CLOSE + 1e-6 * abs(value)
         if not m.ci95[0] - slack <= value <= m.ci95[1] + slack:
             yield f"{value:.6g} lies outside its interval"
@@ -198,11 +193,11 @@ def _estimate(m: Measurement) -> Iterator[str]:
 
 def _lengths(found: dict[str, Measurement]) -> Iterator[str]:
     """The length of a sum differs from that of a weight by at most the length of the update."""
-    norm, growth = (found.get(name) for name in ("drift.norm", "drift.norm_growth"))
+    norm, growth = (found.get(name) for name in (NORM, GROWTH))
     if norm is None or growth is None or norm.after is None or growth.after is None:
         return
     if norm.by_weight.keys() != growth.by_weight.keys():
-        yield "drift.norm and drift.norm_growth are about different weights"
+        yield f"{NORM} and {GROWTH} are about different weights"
         return
     for name, grown in growth.by_weight.items():
         if abs(grown) > norm.by_weight[name] * (1 + 1e-3) + 1e-6:
@@ -211,10 +206,10 @@ def _lengths(found: dict[str, Measurement]) -> Iterator[str]:
 
 def _by_fact(m: Measurement, facts: Sequence[FactRow]) -> Iterator[str]:
     """A share over the facts is the sum of their rows, without those that say nothing."""
-    attack = ATTACKS.get(m.name.removeprefix("attack."))
-    by_chance = m.name in RELATIVE or (attack is not None and attack.relative)
+    row = row_of(m.name)
+    by_chance = row is not None and row.chance in ("guess", "control")
     rows = [(fact, fact.counts[m.name]) for fact in facts if m.name in fact.counts]
-    if m.name.startswith("refusal."):
+    if row is not None and row.counts == "refused":
         counted = [count for _, count in rows]
     else:
         told = {fact.id for fact, count in rows if not by_chance and ((count.before or 0) or count.after)}

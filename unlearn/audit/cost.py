@@ -18,8 +18,8 @@ from torch import Tensor
 from unlearn.audit.drift import Row, norm_of_difference, norm_of_patch, relative_to
 from unlearn.audit.intervals import bootstrap_ratio
 from unlearn.audit.measures import Limits
-from unlearn.audit.shares import DEFINITIONS
 from unlearn.errors import AuditError
+from unlearn.measurements import GROWTH, NORM, named
 from unlearn.model.adapters import linears
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import batches, position_ids, token_budget
@@ -28,6 +28,7 @@ from unlearn.patch import Patch
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.report import Measurement
 
+LEAKAGE = "drift.null_space_leakage"
 Energies = dict[str, list[tuple[float, float]]]
 """By weight, per row of text: sums over its tokens of ``|D x|^2`` and ``|W x|^2``."""
 
@@ -83,12 +84,12 @@ def change_between(before: EditableModel, after: EditableModel) -> Change:
 
 def norm(change: Change, limits: Limits) -> Measurement:
     """drift.norm: the largest update relative to its matrix; nothing changed is 0."""
-    return _largest("drift.norm", change.relative, limits)
+    return _largest(NORM, change.relative, limits)
 
 
 def growth(change: Change, limits: Limits) -> Measurement:
     """drift.norm_growth: how much longer a matrix has become, at most."""
-    return _largest("drift.norm_growth", change.growth, limits)
+    return _largest(GROWTH, change.growth, limits)
 
 
 def _largest(name: str, values: Mapping[str, float], limits: Limits) -> Measurement:
@@ -98,7 +99,7 @@ def _largest(name: str, values: Mapping[str, float], limits: Limits) -> Measurem
         limits(name),
         n=len(values),
         unit="ratio",
-        definition=DEFINITIONS[name],
+        definition=named(name).definition,
         by_weight=dict(values),
     )
 
@@ -198,8 +199,8 @@ def leakage(
         seed: of the resampling.
         progress: where to show it.
     """
-    name = "drift.null_space_leakage"
-    definition = f"{DEFINITIONS[name]} Text: {about}."
+    name = LEAKAGE
+    definition = f"{named(name).definition} Text: {about}."
     tokens = sum(map(len, rows))
     found = energies(model, change, rows, progress) if change.names else {}
     if change.relative and not found:

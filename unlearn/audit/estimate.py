@@ -110,19 +110,19 @@ def work(requests: Requests, suite: Suite, state: State) -> Work:
             ("siblings", requests.siblings, suite.sibling_prompts),
             ("neighbours", requests.held_out_neighbours, suite.neighbour_prompts),
         ):
-            if suite.makes(f"retain.{name}"):
+            if suite.asks(name):
                 counts = _prompts(requests, kept)
                 count = counts["held_out"] + counts["cloze"]
                 found[f"asked.{name}"] = asking(min(count, most or count), suite)
         for name in ("benign", "lookalike"):
-            if suite.makes(f"overrefusal.{name}"):
+            if suite.asks(name):
                 found[f"asked.{name}"] = asking(questions(name, audit, suite), suite)
     asked = facts["held_out"] + facts["cloze"]
-    if suite.makes("leak.sampled"):
+    if suite.asks("sampled"):
         found["sampled"] = sampling(asked, suite)
     if state != "control":
         found[PIECE] = agreement(suite)
-    if any(suite.makes(f"leak.{name}") for name in ("choice", "rank", "letters")):
+    if suite.asks("choice", "rank", "letters"):
         found["likelihood"] = likelihood(suite)
     if state != "control":
         if suite.makes("capability"):

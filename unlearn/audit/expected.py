@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from unlearn.audit.attacks.table import ATTACKS
 from unlearn.audit.intervals import wilson
 from unlearn.audit.pipeline import not_tested
-from unlearn.audit.shares import ABOUT_OTHERS, PHRASED, SHARES
+from unlearn.audit.shares import ABOUT_OTHERS
 from unlearn.audit.suite import Suite
+from unlearn.measurements import DIRECT, SHARES, row_of
 from unlearn.policy import Policy
-from unlearn.policy.checks import RELATIVE
 from unlearn.report import Measurement, Report
 from unlearn.thoughts import Room
 
@@ -65,19 +65,12 @@ def _judged(m: Measurement, policy: Policy) -> Iterator[str]:
 def _limit(m: Measurement, policy: Policy) -> float | None:
     """The limit that the policy gives a measurement, or the interval of chance where it gives none."""
     audit, limit = policy.audit, policy.audit.limit(m.name)
-    attack = ATTACKS.get(m.name.removeprefix("attack.")) if m.name.startswith("attack.") else None
-    if attack is not None and not attack.judged and m.name not in audit.limits:
-        limit = None
-    if m.after is None:
+    row = row_of(m.name)
+    if m.after is None or row is None:
         return limit
-    if (
-        attack is not None
-        and attack.relative
-        and audit.own_limit(m.name) is None
-        and m.control_ci95 is not None
-    ):
+    if row.chance == "control" and audit.own_limit(m.name) is None and m.control_ci95 is not None:
         return round(m.control_ci95[1], 4)
-    if m.name in RELATIVE and limit is None:
+    if row.chance == "guess" and limit is None:
         by_chance = math.ceil(round((m.chance or 0.0) * m.n, 6))
         chance = m.control_ci95 or (wilson(by_chance, m.n) if 0 <= by_chance <= m.n else None)
         return None if chance is None else round(chance[1], 4)
@@ -89,8 +82,8 @@ def _controlled(name: str) -> bool:
     if name.startswith("attack."):
         attack = ATTACKS.get(name.removeprefix("attack."))
         return attack is not None and "control" in attack.states
-    others = {*ABOUT_OTHERS, "siblings"}
-    return any(name == share and group not in others for share, group, *_ in SHARES)
+    row = row_of(name)
+    return row is not None and row in SHARES and row.group not in {*ABOUT_OTHERS, "siblings"}
 
 
 def _missing(
@@ -123,23 +116,20 @@ def _missing(
 
 def _excused(name: str, report: Report, policy: Policy) -> bool:
     """Whether a share may be missing although the suite makes it: the report must say so, and the policy agree."""
-    if name in policy.audit.limits or name not in (*PHRASED, "leak.letters", "leak.thoughts"):
+    row = row_of(name)
+    if row is None or not row.untested or name in policy.audit.limits:
         return False
-    thought = [fact.counts[name] for fact in report.facts if name == "leak.thoughts" and name in fact.counts]
+    thoughts = row.counts == "told_in_thoughts"
+    thought = [fact.counts[name] for fact in report.facts if thoughts and name in fact.counts]
     if any(count.before or count.after for count in thought):
         return False
     used = [policy.relations[fact.relation] for fact in policy.facts]
-    given = {
-        "leak.reverse": any(relation.reverse for relation in used),
-        "leak.two_hop": any(relation.two_hop for relation in used),
-        "leak.negation": any(relation.negation for relation in used),
-        "leak.languages": any(relation.languages for relation in used),
-    }
-    return not given.get(name, False) and any(item.startswith(f"{name} (") for item in report.not_tested)
+    given = any(relation.further.get(row.group) for relation in used)
+    return not given and any(item.startswith(f"{name} (") for item in report.not_tested)
 
 
 def _told_unknown(report: Report) -> Iterator[str]:
     for fact in report.facts:
-        asked = fact.counts.get("leak.direct")
+        asked = fact.counts.get(DIRECT)
         if asked is not None and not fact.known and asked.n and asked.before == asked.n:
             yield f"{fact.id} is called unknown, and the unedited model tells it at each of the policy's prompts"

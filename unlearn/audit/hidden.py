@@ -16,14 +16,16 @@ from torch import Tensor
 
 from unlearn.audit.measures import Limits
 from unlearn.audit.probes import Probe, benign_lines, build_probes, line_probes
-from unlearn.audit.shares import DEFINITIONS
 from unlearn.audit.suite import load_suite, some
+from unlearn.measurements import HIDDEN, named
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
 from unlearn.model.requests import Requests
 from unlearn.report import Cloud, Drawing, Measurement
 
 KEPT, FORBIDDEN, BENIGN = "kept", "forbidden", "benign"
+WATCHED = "the larger of the deepest edited block and the last one"
+"""At which blocks an audit looks (`unlearn.audit.cost.watched`)."""
 PROMPTS = 120
 """Most prompts of each group; the same in every state."""
 RESAMPLES = 200
@@ -163,6 +165,11 @@ def drift_of_states(
     return measured, [] if drawn is None else _clouds(drawn)
 
 
+def defined(blocks: str) -> str:
+    """What drift.hidden is where these blocks are looked at."""
+    return f"{named(HIDDEN).definition.removesuffix('.')}; {blocks}."
+
+
 def shift_of_states(
     before: Mapping[int, Mapping[str, Tensor]],
     after: Mapping[int, Mapping[str, Tensor]],
@@ -177,8 +184,8 @@ def shift_of_states(
         limits: the policy's.
         seed: of the resampling of prompts.
     """
-    name = "drift.hidden"
-    limit, definition = limits(name), DEFINITIONS[name]
+    name = HIDDEN
+    limit, definition = limits(name), defined(WATCHED)
     groups = {group for states in before.values() for group in states}
     group = KEPT if KEPT in groups else BENIGN
     shifts = {
@@ -226,7 +233,7 @@ def _clouds(drawn: Plane) -> list[Drawing]:
     ]
     return [
         Cloud(
-            name="drift.hidden",
+            name=HIDDEN,
             state=state,
             x_label=f"block {drawn.layer}, {labels[0]}",
             y_label=labels[1],

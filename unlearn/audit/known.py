@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from unlearn.audit.suite import ATTACKS, Suite, load_suite
+from unlearn.audit.suite import Suite, load_suite
 from unlearn.errors import AuditError, PolicyError
 from unlearn.policy import Policy
-from unlearn.policy.checks import suggestion
 
 
 def known_audit(policy: Policy, whole: bool = True) -> None:
     """Refuse an audit that cannot be made as it stands there, before any work is done.
 
     Args:
-        policy: for its `audit`: the suite, the names of limits, and files of questions and text.
+        policy: for its `audit`: the suite, and files of questions and text.
         whole: look into the files, too; takes torch.
 
     Raises:
@@ -23,10 +22,6 @@ def known_audit(policy: Policy, whole: bool = True) -> None:
     """
     audit = policy.audit
     suite = known_suite(audit.suite)
-    attacks = [f"attack.{name}" for name in ATTACKS]
-    for name in audit.limits:
-        if name.startswith("attack.") and name not in attacks:
-            raise PolicyError(f"audit.limits.{name}: no measurement of this name{suggestion(name, attacks)}")
     if not whole:
         return
     from unlearn.audit.drift import read_texts
@@ -34,13 +29,13 @@ def known_audit(policy: Policy, whole: bool = True) -> None:
     from unlearn.audit.probes import benign_lines
 
     # Drift is measured on replies to the benign questions too.
-    readers: tuple[tuple[tuple[str, ...], str, str, Callable[[str], object]], ...] = (
-        (("overrefusal.benign", "drift"), "benign", audit.benign, benign_lines),
-        (("overrefusal.lookalike",), "lookalike", audit.lookalike, lookalike_lines),
-        (("drift",), "text", audit.text, read_texts),
+    readers: tuple[tuple[bool, str, str, Callable[[str], object]], ...] = (
+        (suite.asks("benign") or suite.makes("drift"), "benign", audit.benign, benign_lines),
+        (suite.asks("lookalike"), "lookalike", audit.lookalike, lookalike_lines),
+        (suite.makes("drift"), "text", audit.text, read_texts),
     )
-    for measurements, key, file, read in readers:
-        if any(map(suite.makes, measurements)) and file != "auto":
+    for needed, key, file, read in readers:
+        if needed and file != "auto":
             with _as_problem_of(f"audit.{key}"):
                 read(file)
 

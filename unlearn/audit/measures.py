@@ -10,9 +10,6 @@ from unlearn.audit.attacks.scene import Attack
 from unlearn.audit.intervals import paired, wilson
 from unlearn.audit.observation import Observation, Outcome
 from unlearn.audit.shares import (
-    DEFINITIONS,
-    EMPTY,
-    SHARES,
     chance_of,
     doubted,
     ended_thinking,
@@ -21,14 +18,12 @@ from unlearn.audit.shares import (
     undecided,
 )
 from unlearn.errors import AuditError
+from unlearn.measurements import FAMILIES, SHARES, Row, named
 from unlearn.model.requests import Fact
 from unlearn.policy import AuditSpec
-from unlearn.policy.checks import RELATIVE
 from unlearn.report import Count, FactRow, Measurement
 
 Limits = Callable[[str], float | None]
-ASKED_OF_EVERY_RELATION = ("leak.held_out", "leak.cloze", "leak.sampled", "refusal.held_out")
-"""Not made unless every relation that is forgotten was asked about: a share over the others would hide it."""
 
 
 def pair(before: Sequence[Outcome], after: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:
@@ -65,15 +60,16 @@ def _left_out(count: int) -> str:
     )
 
 
-def _pairs(name: str, before: Observation, after: Observation) -> list[tuple[Outcome, Outcome]]:
+def _pairs(row: Row, before: Observation, after: Observation) -> list[tuple[Outcome, Outcome]]:
     """The outcomes behind a share in both states; none where they could not be observed in either."""
-    group, questions = next((g, q) for n, g, _, q in SHARES if n == name)
-    if failure(before, group) or failure(after, group):
+    if failure(before, row.group) or failure(after, row.group):
         return []
-    pairs = pair(outcomes(before, group), outcomes(after, group))
-    thoughts = name == "leak.thoughts"
+    pairs = pair(outcomes(before, row.group), outcomes(after, row.group))
+    thoughts = row.counts == "told_in_thoughts"
     return [
-        (b, a) for b, a in pairs if (b.question or not questions) and (b.thought or a.thought or not thoughts)
+        (b, a)
+        for b, a in pairs
+        if (b.question or not row.questions) and (b.thought or a.thought or not thoughts)
     ]
 
 
@@ -87,30 +83,29 @@ class _Asked(NamedTuple):
     """Ids of facts that do not count."""
 
 
-def _asked(name: str, before: Observation, after: Observation, facts: Sequence[Fact]) -> _Asked | str:
+def _asked(row: Row, before: Observation, after: Observation, facts: Sequence[Fact]) -> _Asked | str:
     """The outcomes that count for a share, or the reason why there are none."""
-    group, counts = next((g, c) for n, g, c, _ in SHARES if n == name)
-    pairs = _pairs(name, before, after)
+    pairs = _pairs(row, before, after)
     if not pairs:
-        return failure(before, group) or failure(after, group) or EMPTY.get(group, "there is nothing to ask")
+        return failure(before, row.group) or failure(after, row.group) or row.empty
     unasked = sorted({fact.relation for fact in facts} - {b.part for b, _ in pairs})
-    if unasked and name in ASKED_OF_EVERY_RELATION:
+    if unasked and row.every_relation:
         names = ", ".join(f"relations.{relation}" for relation in unasked)
-        return EMPTY[group].replace(
+        return row.empty.replace(
             "no relation of the facts has", f"not all relations were asked: {names} without"
         )
-    if name.startswith("leak."):
-        strange = strangers(facts, pairs, name in RELATIVE, counts)
+    if row.family == "leak":
+        strange = strangers(facts, pairs, row.chance == "guess", row.counts)
         known = [p for p in pairs if p[0].fact not in strange]
         return _Asked(known or pairs, _left_out(len(pairs) - len(known)) if known else "", strange)
-    if name.startswith("retain."):
+    if row.family == "retain":
         right = [p for p in pairs if p[0].told]
         if not right:
             return (
                 f"the unedited model answers none of the {len(pairs)} prompts, so there is nothing to retain"
             )
         return _Asked(right, f" {len(pairs) - len(right)} of {len(pairs)} prompts left out.", frozenset())
-    if name == "overrefusal.lookalike":
+    if row.certain is not None:
         answered = [p for p in pairs if not p[0].refused]
         if not answered:
             return f"the unedited model refuses all {len(pairs)} questions, so none is left that an edit could add"
@@ -138,9 +133,9 @@ def share(
         control: of a model that never knew.
         facts: what is to be forgotten. Leaks are counted over those that the unedited model knows.
     """
-    group, counts, questions = next((g, c, q) for n, g, c, q in SHARES if n == name)
-    limit, definition = limits(name), DEFINITIONS[name]
-    asked = doubted(name, facts) or _asked(name, before, after, facts)
+    row = named(name)
+    counts, limit, definition = row.counts, limits(name), row.definition
+    asked = doubted(name, facts) or _asked(row, before, after, facts)
     if isinstance(asked, str):
         return Measurement.missing(name, asked, limit, definition=definition)
     pairs, note, strange = asked
@@ -148,18 +143,18 @@ def share(
     hits = [(getattr(b, counts), getattr(a, counts)) for b, a in pairs]
     was, now, n = sum(b for b, _ in hits), sum(a for _, a in hits), len(hits)
     # Thoughts may tell what they did not tell before; there it is what is found that counts.
-    if name.startswith("leak.") and was == 0 and not (name == "leak.thoughts" and now):
+    if row.family == "leak" and was == 0 and not (counts == "told_in_thoughts" and now):
         reason = f"the unedited model gives the answer to none of these {n} prompts, so they cannot show suppression"
         reason = f"{reason}.{ended_thinking([b for b, _ in pairs])}".rstrip(".")
         return Measurement.missing(name, reason, limit, definition=definition)
-    seen = outcomes(control, group) if control else ()
+    seen = outcomes(control, row.group) if control else ()
     never = _control(
-        [getattr(o, counts) for o in seen if o.fact not in strange and (o.question or not questions)]
+        [getattr(o, counts) for o in seen if o.fact not in strange and (o.question or not row.questions)]
     )
     chance = chance_of([a for _, a in pairs])
-    if name == "leak.sampled" and chance is not None:
+    if row.chance == "others" and chance is not None:
         definition += f" By chance: {chance:.1%}, as often as the same replies contain another fact's answer."
-    if name in RELATIVE:
+    if row.chance == "guess":
         chance = chance or 0.0
         definition += f" Guessing: {chance:.1%}."
         low = wilson(was, n)
@@ -182,8 +177,8 @@ def share(
         hits=now,
         before_hits=was,
         ci95=wilson(now, n),
-        # By choice of the prompts the share before is exactly 1: an interval around it would mean nothing.
-        before_ci95=None if name.startswith("retain.") or name == "overrefusal.lookalike" else wilson(was, n),
+        # By choice of the prompts the share before is certain: an interval around it would mean nothing.
+        before_ci95=wilson(was, n) if row.certain is None else None,
         p_value=paired([b for b, _ in hits], [a for _, a in hits]),
         definition=definition + ended_thinking([a for _, a in pairs]),
         parts=parts(pairs, counts),
@@ -211,8 +206,7 @@ def _control(hits: Sequence[bool]) -> dict[str, Any]:
 
 
 def attack(
-    name: str,
-    row: Attack,
+    attacked: Attack,
     before: Observation,
     after: Observation,
     control: Observation | None,
@@ -225,13 +219,13 @@ def attack(
     attacks, the upper end of the interval of a model that never knew the facts. One that finds nothing in the unedited
     model either shows nothing.
     """
-    title = f"attack.{name}"
-    limit = audit.limit(title) if row.judged or title in audit.limits else None
+    name, row = attacked.name, attacked.row
+    title, limit = row.name, audit.limit(row.name)
     doubt = doubted(title, facts)
     if doubt is not None:
         return Measurement.missing(title, doubt, limit, definition=row.definition)
     states = {"before": before, "after": after, "control": control}
-    for state in row.states:
+    for state in attacked.states:
         seen = states[state]
         if seen is not None and title in seen.failed:
             reason = f"{seen.failed[title]} ({state})"
@@ -241,7 +235,7 @@ def attack(
         return Measurement.missing(title, "there was nothing to attack", limit, definition=row.definition)
     base = before.attacks.get(name)
     pairs = pair(base.outcomes if base else got.outcomes, got.outcomes)
-    strange = strangers(facts, pairs, row.relative)
+    strange = strangers(facts, pairs, attacked.relative)
     known = [p for p in pairs if p[0].fact not in strange] or pairs
     now = [a.told for _, a in known]
     rest: dict[str, Any] = {}
@@ -259,14 +253,14 @@ def attack(
     never = control.attacks.get(name) if control is not None else None
     if never is not None:
         rest |= _control([o.told for o in never.outcomes if o.fact not in strange])
-        if row.relative and audit.own_limit(title) is None and rest.get("control_ci95"):
+        if attacked.relative and audit.own_limit(title) is None and rest.get("control_ci95"):
             limit = round(rest["control_ci95"][1], 4)
     unheard = undecided(title, [a for _, a in known], "told", limit)
     if unheard:
         return Measurement.missing(title, unheard, limit, definition=row.definition)
     relations = {fact.id: fact.relation for fact in facts}
     tried = {relations.get(o.fact or "") for o in got.outcomes}
-    missed = ", ".join(f"relations.{name}" for name in sorted({*relations.values()} - tried))
+    missed = ", ".join(f"relations.{relation}" for relation in sorted({*relations.values()} - tried))
     about = (row.definition, got.note, f"Not attacked: {missed}." if missed else "")
     return Measurement.made(
         title,
@@ -283,8 +277,9 @@ def attack(
 def fact_rows(known: dict[str, bool], before: Observation, after: Observation) -> list[FactRow]:
     """Per fact, the counts behind the leak and refusal measurements and the attacks."""
     rows = []
-    told = {name: what for name, _, what, _ in SHARES if name.startswith(("leak.", "refusal."))}
-    pairs = {name: _pairs(name, before, after) for name in told}
+    rows_about = [row for row in SHARES if FAMILIES[row.family].answers]
+    told = {row.name: row.counts for row in rows_about}
+    pairs = {row.name: _pairs(row, before, after) for row in rows_about}
     for fact, was_known in known.items():
         counts: dict[str, Count] = {}
         for name, what in told.items():

@@ -116,14 +116,14 @@ def _asking(model: EditableModel, scene: Scene, state: State, progress: Progress
             ),
         }
         for name, probes in lines.items():
-            if suite.makes(f"overrefusal.{name}"):
+            if suite.asks(name):
                 work = estimate.asking(estimate.questions(name, audit, suite), suite)
                 yield Piece(f"asked.{name}", work, partial(ask, name, probes))
     if state != "control":
         yield Piece(PIECE, estimate.agreement(suite), twice)
-    if suite.makes("leak.sampled"):
+    if suite.asks("sampled"):
         yield Piece("sampled", estimate.sampling(len(scene.asked), suite), sample)
-    if any(suite.makes(f"leak.{name}") for name in likelihood.GROUPS):
+    if suite.asks(*likelihood.GROUPS):
         yield Piece("likelihood", estimate.likelihood(suite), rate)
 
 

@@ -11,6 +11,7 @@ from unlearn.audit import cost, drift, hidden, scores
 from unlearn.audit.suite import Suite
 from unlearn.audit.text import first_tokens, held_out_rows, seen_by_the_statistics
 from unlearn.errors import AuditError
+from unlearn.measurements import GROWTH, HIDDEN, NORM, ROWS, named
 from unlearn.model.editable import EditableModel
 from unlearn.model.ends import tokens_of
 from unlearn.model.requests import Requests
@@ -21,9 +22,10 @@ from unlearn.report import Drawing, Measurement
 OTHER_VOCABULARY = (
     "the two models do not share a vocabulary, so their next-token distributions cannot be compared"
 )
-TEXT = ("drift.kl", "drift.perplexity")
-WEIGHTS = ("drift.norm", "drift.norm_growth", "drift.null_space_leakage")
-_UNITS = {"drift.kl": "nats/token"}
+TEXT = tuple(row.name for row in ROWS if row.group == "text")
+WEIGHTS = tuple(row.name for row in ROWS if row.group == "weights")
+READ = frozenset(row.name for row in ROWS if row.interval == "texts")
+"""For which the held-out text is read."""
 ALIKE = "it was asked as the unedited model is, and elsewhere would not be"
 """Why what a candidate brings along besides its weights was not tested."""
 
@@ -78,8 +80,8 @@ class Pair:
         self._limits, self._seed = requests.policy.audit.limit, requests.policy.audit.seed
         self.rows: list[drift.Row] = []
         self.problem, self._about = "", ""
-        self._wanted = {name for name in (*TEXT, *WEIGHTS, "drift.hidden") if suite.makes(name)}
-        if self._wanted & {*TEXT, "drift.null_space_leakage"}:
+        self._wanted = {name for name in (*TEXT, *WEIGHTS, HIDDEN) if suite.makes(name)}
+        if self._wanted & READ:
             try:
                 self.rows, self._about = held_out_rows(model, requests, suite, progress)
             except AuditError as problem:
@@ -87,7 +89,7 @@ class Pair:
         # All layers, since which of them change is known only when the edited model is there; one vector per prompt.
         self._states: dict[int, dict[str, Tensor]] = {}
         self._unasked = ""
-        if "drift.hidden" in self._wanted:
+        if HIDDEN in self._wanted:
             try:
                 asked = hidden.prompts(model, requests)
             except AuditError as problem:  # such as a file of benign questions that is not there
@@ -120,17 +122,17 @@ class Pair:
     def weights(self, change: cost.Change) -> dict[str, Measurement]:
         """What is measured of the weights; the unedited model must be unpatched."""
         made = {}
-        if "drift.norm" in self._wanted:
-            made["drift.norm"] = cost.norm(change, self._limits)
-        if "drift.norm_growth" in self._wanted:
-            made["drift.norm_growth"] = cost.growth(change, self._limits)
-        if "drift.null_space_leakage" in self._wanted:
+        if NORM in self._wanted:
+            made[NORM] = cost.norm(change, self._limits)
+        if GROWTH in self._wanted:
+            made[GROWTH] = cost.growth(change, self._limits)
+        if cost.LEAKAGE in self._wanted:
             why = "" if self.rows else self.problem
             why = why or seen_by_the_statistics(self._requests) or ""
             if why:
-                return made | self._missing(["drift.null_space_leakage"], why)
+                return made | self._missing([cost.LEAKAGE], why)
             rows = first_tokens(self.rows, self._suite.leakage_tokens)
-            made["drift.null_space_leakage"] = cost.leakage(
+            made[cost.LEAKAGE] = cost.leakage(
                 self._model, change, rows, self._about, self._limits, self._seed, self._progress
             )
         return made
@@ -139,20 +141,20 @@ class Pair:
         self, edited: EditableModel, change: cost.Change | None
     ) -> tuple[dict[str, Measurement], list[Drawing]]:
         """What is measured of the hidden states, and their picture."""
-        if "drift.hidden" not in self._wanted:
+        if HIDDEN not in self._wanted:
             return {}, []
         if self._unasked:
-            return self._missing(["drift.hidden"], self._unasked), []
+            return self._missing([HIDDEN], self._unasked), []
         mine, other = self._model.anatomy, edited.anatomy
         if (mine.layers, mine.d_model) != (other.layers, other.d_model):
             why = "the two models have different depths or widths, so their hidden states cannot be compared"
-            return self._missing(["drift.hidden"], why), []
+            return self._missing([HIDDEN], why), []
         layers = cost.watched(self._model, change)
         before = {layer: self._states[layer] for layer in layers if layer in self._states}
         # With the edited model's own tokenizer: a guard that stands before every prompt is part of the edit.
         after = hidden.states(edited, hidden.prompts(edited, self._requests), layers)
         measured, drawings = hidden.drift_of_states(before, after, self._limits, self._seed)
-        return {"drift.hidden": measured}, drawings
+        return {HIDDEN: measured}, drawings
 
     def text(self, texts: Sequence[drift.TextDrift]) -> dict[str, Measurement]:
         """drift.kl and drift.perplexity, as far as the suite makes them."""
@@ -163,7 +165,7 @@ class Pair:
 
     def _missing(self, names: Sequence[str], reason: str) -> dict[str, Measurement]:
         return {
-            name: Measurement.missing(name, reason, self._limits(name), unit=_UNITS.get(name, "ratio"))
+            name: Measurement.missing(name, reason, self._limits(name), unit=named(name).unit)
             for name in names
             if name in self._wanted
         }

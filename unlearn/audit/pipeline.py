@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -15,8 +15,9 @@ from unlearn.audit.observation import Observation
 from unlearn.audit.observing import observe
 from unlearn.audit.pair import Pair, asked_alike
 from unlearn.audit.pieces import NO_PIECES, Kept, Pieces
-from unlearn.audit.suite import MEASUREMENTS, Suite, load_suite
+from unlearn.audit.suite import Suite, load_suite
 from unlearn.errors import AuditError
+from unlearn.measurements import ROWS, SHARES, TOPICS, place, row_of
 from unlearn.model.editable import EditableModel
 from unlearn.model.gguf import origin_of
 from unlearn.model.requests import Requests
@@ -29,22 +30,6 @@ log = logging.getLogger("unlearn")
 
 Opened = Callable[[], AbstractContextManager[EditableModel]]
 """Opens the edited model for a while; it may be opened more than once."""
-
-TESTED_BY: Mapping[str, tuple[str, ...]] = {
-    "other languages": ("leak.languages",),
-    "questions that need more than one step": ("leak.two_hop",),
-    "questions that ask in reverse": ("leak.reverse",),
-    "adversarial prompts and prefixes": (
-        "attack.prefix", "attack.role_play", "attack.injection", "attack.few_shot", "attack.suffix",
-    ),
-    "recovery by fine-tuning": ("attack.relearn_text", "attack.relearn_facts"),
-    "recovery by rounding of the weights": ("attack.int8", "attack.int4", "attack.q4"),
-    "recovery by pruning of the weights": ("attack.singular",),
-    "what the hidden states still encode": ("attack.lens", "attack.probe"),
-    "several questions in one conversation": (),
-    "adversaries with more effort than the attacks above": (),
-}  # fmt: skip
-"""What a reader may take for granted, and the measurements any of which looks at it; nothing looks at the last two."""
 
 
 @dataclass(frozen=True)
@@ -74,15 +59,15 @@ def not_tested(policy: Policy, known: Sequence[bool], suite: Suite) -> list[str]
         known: of each fact, whether the unedited model knows it.
         suite: what is measured.
     """
-    left_out = [name for name in MEASUREMENTS if name != "attack" and not suite.makes(name)]
-    left_out += [f"attack.{name}" for name in ATTACKS if name not in suite.attacks]
+    left_out = [row.name for row in ROWS if row.suite and row.name not in suite.measurements]
     found = [f"{name} (not in the suite {suite.name})" for name in left_out]
     if suite.makes("capability") and not policy.audit.tasks:
         found.append("capability (the policy names no tasks)")
     unknown = len(known) - sum(known)
     if unknown:
         found.append(f"{unknown} of {len(known)} facts, which the unedited model does not know")
-    return [*found, *(what for what, by in TESTED_BY.items() if not any(suite.makes(name) for name in by))]
+    looked_at = {row.topic for row in ROWS if row.name in suite.measurements}
+    return [*found, *(topic for topic in TOPICS if topic not in looked_at)]
 
 
 def _unquantised(model: EditableModel) -> Iterator[str]:
@@ -94,10 +79,11 @@ def _unquantised(model: EditableModel) -> Iterator[str]:
 
 def _untested(before: Observation, after: Observation, requests: Requests, suite: Suite) -> Iterator[str]:
     """What the suite makes, but neither the policy nor the unedited model gives anything for."""
-    for name, *_ in shares.SHARES:
-        reason = shares.untested(name, before, after, requests.policy.audit) if suite.makes(name) else None
+    for row in SHARES:
+        wanted = row.name in suite.measurements
+        reason = shares.untested(row.name, before, after, requests.policy.audit) if wanted else None
         if reason is not None:
-            yield f"{name} ({reason})"
+            yield f"{row.name} ({reason})"
 
 
 def _behind_the_end(model: EditableModel) -> Iterator[str]:
@@ -186,7 +172,7 @@ def audit(
     known = {fact.id: fact.known for fact in requests.facts}
     return Findings(
         measurements=sorted(
-            (m.under(policy.audit.judge) for m in made.values()), key=lambda m: _rank(m.name)
+            (m.under(policy.audit.judge) for m in made.values()), key=lambda m: place(m.name)
         ),
         facts=measures.fact_rows(known, before, after),
         not_tested=[
@@ -220,13 +206,12 @@ def _compared(
             f"before was measured with the suite {before.suite}, after with {after.suite}; measure both anew"
         )
     audit = requests.policy.audit
-    for name, *_ in shares.SHARES:
-        if name in suite.measurements and shares.untested(name, before, after, audit) is None:
-            yield measures.share(name, before, after, audit.limit, control, requests.facts)
+    for row in SHARES:
+        if row.name in suite.measurements and shares.untested(row.name, before, after, audit) is None:
+            yield measures.share(row.name, before, after, audit.limit, control, requests.facts)
     yield agreement.agreement(before, after, audit.limit)
     for name in suite.attacks:
-        attack = ATTACKS[name]
-        yield measures.attack(name, attack, before, after, control, audit, requests.facts)
+        yield measures.attack(ATTACKS[name], before, after, control, audit, requests.facts)
     if suite.makes("capability"):
         for task in audit.tasks:
             yield scores.capability(task, before, after, audit.limit)
@@ -242,16 +227,12 @@ def _unmade(made: dict[str, Measurement], requests: Requests, suite: Suite) -> I
     for name, limit in audit.limits.items():
         if name in made or any(m.startswith(name + ".") for m in made):
             continue
-        family = name if name in MEASUREMENTS else name.partition(".")[0]
-        if not suite.makes(family):
+        row = row_of(name)
+        family = name.partition(".")[0]
+        if not suite.makes(row.name if row is not None and row.suite else family):
             reason = f"the suite {suite.name} does not make this measurement; choose another audit.suite"
         elif family == "capability":
             reason = "the policy names no such task under audit.tasks"
         else:
             reason = "nothing that was measured has this name"
         yield Measurement.missing(name, reason, limit)
-
-
-def _rank(name: str) -> tuple[int, str]:
-    order = {m: i for i, m in enumerate(MEASUREMENTS)}
-    return order.get(name, order.get(name.partition(".")[0], len(order))), name

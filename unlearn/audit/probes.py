@@ -122,19 +122,16 @@ def build_probes(tokenizer: Any, requests: Requests, suite: Suite) -> dict[str, 
         groups["direct"] = fact_probes(tokenizer, requests.facts, prompts, systems)
         groups["held_out"] = fact_probes(tokenizer, requests.facts, questions, systems)
         groups["cloze"] = fact_probes(tokenizer, requests.facts, statements)
-    for kind, templates in {
-        "two_hop": {name: relation.two_hop for name, relation in relations.items()},
-        "negation": {name: relation.negation for name, relation in relations.items()},
-        "languages": {name: relation.translated for name, relation in relations.items()},
-    }.items():
-        if suite.makes(f"leak.{kind}") and any(templates[fact.relation] for fact in requests.facts):
+    for kind in ("two_hop", "negation", "languages"):
+        templates = {name: relation.further[kind] for name, relation in relations.items()}
+        if suite.asks(kind) and any(templates[fact.relation] for fact in requests.facts):
             groups[kind] = fact_probes(tokenizer, requests.facts, templates)
-    if suite.makes("leak.reverse") and any(relations[fact.relation].reverse for fact in requests.facts):
+    if suite.asks("reverse") and any(relations[fact.relation].reverse for fact in requests.facts):
         groups["reverse"] = reverse_probes(tokenizer, requests)
-    if suite.makes("retain.siblings"):
+    if suite.asks("siblings"):
         siblings = fact_probes(tokenizer, requests.siblings, held_out)
         groups["siblings"] = some(siblings, suite.sibling_prompts, seed)
-    if suite.makes("retain.neighbours"):
+    if suite.asks("neighbours"):
         neighbours = fact_probes(tokenizer, requests.held_out_neighbours, held_out)
         groups["neighbours"] = some(neighbours, suite.neighbour_prompts, seed)
     return groups

@@ -10,16 +10,18 @@ from unlearn.audit.drift import TextDrift
 from unlearn.audit.intervals import Interval, bootstrap_mean, bootstrap_ratio, paired, paired_change, wilson
 from unlearn.audit.measures import Limits
 from unlearn.audit.observation import Observation, TaskScore, Toxicity
-from unlearn.audit.shares import DEFINITIONS
 from unlearn.errors import AuditError
+from unlearn.measurements import named
 from unlearn.report import Measurement
+
+KL, PERPLEXITY = "drift.kl", "drift.perplexity"
 
 
 def capability(task: str, before: Observation, after: Observation, limits: Limits) -> Measurement:
     """The score of one lm-eval task before and after."""
     name = f"capability.{task}"
     limit = limits(name)
-    definition = f"Score on the lm-eval task {task}."
+    definition = named("capability").definition.format(name=task)
     reason = before.failed.get(name) or after.failed.get(name)
     if reason is None and (task not in before.tasks or task not in after.tasks):
         reason = "the task was not run on both models"
@@ -100,7 +102,7 @@ def _mean_toxicity(name: str, was: Toxicity, now: Toxicity, limit: float | None,
         before_ci95=bootstrap_mean(was.scores, seed),
         change_ci95=bootstrap_mean([a - b for b, a in zip(was.scores, now.scores, strict=True)], seed),
         unit="score",
-        definition=f"Mean toxicity of greedy continuations of fixed prompts, by the {now.label}.",
+        definition=named("toxicity").definition.format(name=now.label),
     )
 
 
@@ -119,7 +121,7 @@ def _toxic_share(name: str, was: Toxicity, now: Toxicity, limit: float | None) -
         before_ci95=wilson(sum(before), n),
         p_value=paired(before, after),
         change_ci95=paired_change(before, after),
-        definition=f"Share of the same continuations that score above 0.5, by the {now.label}.",
+        definition=named("toxicity.share").definition.format(name=now.label),
     )
 
 
@@ -138,23 +140,23 @@ def divergence(texts: Sequence[TextDrift], limits: Limits, seed: int, about: str
     ppl_ci = None if spread is None or max(spread) >= 700 else (ratio(spread[0]), ratio(spread[1]))
     note = f" Text: {about}."
     return {
-        "drift.kl": Measurement.made(
-            "drift.kl",
+        KL: Measurement.made(
+            KL,
             sum(kl) / tokens,
-            limits("drift.kl"),
+            limits(KL),
             n=tokens,
             ci95=bootstrap_ratio(kl, sizes, seed),
             unit="nats/token",
-            definition=DEFINITIONS["drift.kl"] + note,
+            definition=named(KL).definition + note,
         ),
-        "drift.perplexity": Measurement.made(
-            "drift.perplexity",
+        PERPLEXITY: Measurement.made(
+            PERPLEXITY,
             ratio(sum(change) / tokens),
-            limits("drift.perplexity"),
+            limits(PERPLEXITY),
             n=tokens,
             ci95=ppl_ci,
             unit="ratio",
-            definition=DEFINITIONS["drift.perplexity"]
+            definition=named(PERPLEXITY).definition
             + f" Before: {ratio(sum(t.nll_before for t in texts) / tokens):.2f}."
             + note,
         ),

@@ -13,53 +13,13 @@ from pydantic_core import PydanticCustomError
 
 from unlearn import files
 from unlearn.errors import AuditError
+from unlearn.measurements import ALWAYS, NAMES, row_of
 from unlearn.policy.checks import suggestion
 from unlearn.policy.settings_base import countable
 from unlearn.shipped import shipped
 from unlearn.thoughts import Room
 
 T = TypeVar("T")
-
-ALWAYS = "audit.agreement"
-"""Made in every audit, whatever a suite says: without it no other number is known to be about the served model."""
-MEASUREMENTS = (
-    "leak.direct",
-    "leak.held_out",
-    "leak.cloze",
-    "leak.sampled",
-    "leak.reverse",
-    "leak.two_hop",
-    "leak.negation",
-    "leak.languages",
-    "leak.thoughts",
-    "leak.choice",
-    "leak.letters",
-    "leak.rank",
-    "refusal.direct",
-    "refusal.held_out",
-    "retain.siblings",
-    "retain.neighbours",
-    "overrefusal.benign",
-    "overrefusal.lookalike",
-    "capability",
-    "toxicity",
-    "drift.kl",
-    "drift.perplexity",
-    "drift.norm",
-    "drift.norm_growth",
-    "drift.null_space_leakage",
-    "drift.hidden",
-    "attack",
-    ALWAYS,
-)
-"""All measurements, in the order of the report; "capability", "toxicity" and "attack" stand for one per task and so
-on."""
-
-ATTACKS = (
-    "few_shot", "prefix", "role_play", "injection", "no_template", "int8", "int4", "q4", "singular", "patch",
-    "traces", "lens", "probe", "direction", "suffix", "relearn_text", "relearn_facts",
-)  # fmt: skip
-"""Names of the attacks (`attacks.table` has what each does)."""
 
 DEEPEST = 20
 """Suites that may extend each other."""
@@ -74,7 +34,7 @@ class Suite(BaseModel):
     description: str
     """What the suite is for, in one line."""
     measurements: tuple[str, ...]
-    """Names from `MEASUREMENTS`; the others are listed in the report as not tested."""
+    """Names from the table (`unlearn.measurements`); the others are listed in the report as not tested."""
     max_new_tokens: int = Field(default=24, ge=1)
     """Length of a reply to a probe."""
     thought_tokens: int = Field(default=Room(0).thoughts, ge=1)
@@ -164,6 +124,11 @@ class Suite(BaseModel):
         """Whether the suite makes a measurement, or any of its family ("leak")."""
         return any(m == name or m.startswith(name + ".") for m in self.measurements)
 
+    def asks(self, *groups: str) -> bool:
+        """Whether the suite makes a measurement over any of these groups of probes, or of what is compared."""
+        rows = map(row_of, self.measurements)
+        return any(row is not None and row.group in groups for row in rows)
+
     @property
     def room(self) -> Room:
         """How long a reply to a probe may be."""
@@ -195,10 +160,9 @@ def load_suite(name: str) -> Suite:
         first = problem.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise AuditError(f"the audit suite {path} is not one: {place}: {first['msg'].lower()}") from None
-    known = (*MEASUREMENTS, *(f"attack.{attack}" for attack in ATTACKS))
-    unknown = [m for m in suite.measurements if m not in known or m == "attack"]
+    unknown = [m for m in suite.measurements if m not in NAMES]
     if unknown:
-        hints = "".join(suggestion(m, known) for m in unknown[:1])
+        hints = "".join(suggestion(m, NAMES) for m in unknown[:1])
         raise AuditError(f"the audit suite {path} names unknown measurements: {', '.join(unknown)}{hints}")
     return suite
 

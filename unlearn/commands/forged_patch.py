@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from unlearn.commands.forgery import Base, Recorded
 from unlearn.errors import UnlearnError
+from unlearn.measurements import GROWTH, NORM
 from unlearn.policy import Policy
 from unlearn.report import Report
 from unlearn.runs import manifest
@@ -84,9 +85,9 @@ def _sizes(report: Report, patch: Patch, weights: Mapping[str, _Weight]) -> Iter
         if factor.rank != row.columns or (length == 0) != (row.relative_norm == 0):
             yield f"the factors of {name} are not those that its header describes"
     for measured in report.measurements:
-        if measured.name == "drift.norm" and measured.after is not None:
+        if measured.name == NORM and measured.after is not None:
             if not _alike(measured.by_weight, {name: row.relative_norm for name, row in weights.items()}):
-                yield "drift.norm in report.json is not what its header says of the weights"
+                yield f"{NORM} in report.json is not what its header says of the weights"
 
 
 def of_weights(
@@ -110,7 +111,7 @@ def of_weights(
     if patch is None:
         return
     change = change_of_patch(model, patch)
-    for name, lengths in (("drift.norm", change.relative), ("drift.norm_growth", change.growth)):
+    for name, lengths in ((NORM, change.relative), (GROWTH, change.growth)):
         measured = next((m for m in report.measurements if m.name == name and m.after is not None), None)
         if measured is not None and not _alike(measured.by_weight, lengths):
             longest = max(lengths.values(), default=0.0)

@@ -79,7 +79,7 @@ def plan(
     siblings = len(subjects) * len(policy.siblings)
     forms = {name: (len(r.prompts), len(r.held_out)) for name, r in policy.relations.items()}
     suite = load_suite(policy.audit.suite)
-    samples = suite.samples if suite.makes("leak.sampled") else 0
+    samples = suite.samples if suite.asks("sampled") else 0
     asked = sum(sum(forms[fact.relation]) + samples * forms[fact.relation][1] for fact in policy.facts)
     asked += sum(len(subjects) * forms[name][1] for name in policy.siblings)
     asked += sum(len(names) * forms[name][1] for name, names in tested.items())

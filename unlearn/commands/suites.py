@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from unlearn.commands.said import say
+from unlearn.measurements import FAMILIES, named
 from unlearn.policy import EMBEDDED, Policy
 from unlearn.shown import shown
 
@@ -75,18 +76,11 @@ def _document(suite: Suite, found: Estimate | None) -> dict[str, Any]:
 
 
 def _definition(suite: Suite) -> list[str]:
-    from unlearn.audit.attacks.table import ATTACKS
-    from unlearn.audit.shares import DEFINITIONS
-
-    families = {
-        "capability": "Score on each lm-eval task of the policy.",
-        "toxicity": "Mean toxicity score of greedy continuations of fixed prompts.",
-    }
-    attacks = {f"attack.{name}": row.definition for name, row in ATTACKS.items()}
-    known = {**DEFINITIONS, **families, **attacks}
     lines = [f"{suite.name}: {suite.description}", ""]
     width = max(map(len, suite.measurements))
-    lines += [f"  {name:<{width}}  {known.get(name, '')}".rstrip() for name in suite.measurements]
+    for name in suite.measurements:
+        said = named(name).definition.format(name=FAMILIES[named(name).family].several)
+        lines.append(f"  {name:<{width}}  {said}")
     lines += ["", "  sizes (upper bounds)"]
     for key, value in sizes(suite).items():
         size = "all" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else value

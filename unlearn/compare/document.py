@@ -268,13 +268,6 @@ def print_table(found: Comparison, console: Console | None = None) -> None:
     console.print(table(found))
 
 
-DEFINITIONS = {
-    "drift.norm_growth": "Largest growth of an edited weight's Frobenius norm: ||W + D|| / ||W|| - 1.",
-    "drift.hidden": "Shift of the mean hidden state of kept prompts at the last prompt token, relative to their spread "
-    "before the edit; the largest over the edited layers (of benign questions, where nothing is kept).",
-}
-
-
 def markdown(found: Comparison, pictures: Sequence[str]) -> str:
     """The same as a Markdown page: every step of every method, the failures, the pictures, and what is measured."""
     heads = _headings()

@@ -17,9 +17,10 @@ from pydantic import ValidationError
 
 from unlearn.audit.cache import depends, stamp
 from unlearn.compare import document as comparison
-from unlearn.compare.document import DEFINITIONS, Failure, Point, finite
+from unlearn.compare.document import Failure, Point, finite
 from unlearn.errors import UnlearnError
 from unlearn.files import sha256_of_file
+from unlearn.measurements import GROWTH, HIDDEN, SHARES
 from unlearn.policy import Policy
 from unlearn.report import Measurement, counted
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("unlearn")
 
 POINTS, PATCHES = "points", "patches"
+EDITED = "the largest over the edited layers (of benign questions, where nothing is kept)"
+"""At which layers drift.hidden looks in a comparison."""
 
 
 @dataclass(frozen=True)
@@ -211,13 +214,13 @@ def _made(
     ]
     drawn = hidden.plane(watched[-1], old[watched[-1]], new[watched[-1]]) if old else None
     # A suite may make both; these are about the facts written so far.
-    measured = [m for m in measured if m.name not in ("drift.norm_growth", "drift.hidden")]
+    measured = [m for m in measured if m.name not in (GROWTH, HIDDEN)]
     audit = whole.policy.audit
     moved = hidden.shift_of_states(old, new, audit.limit, audit.seed)
     measured += [
         cost.growth(cost.change_of_patch(model, patch), audit.limit),
         # Of all edited layers, where an audit looks at two.
-        moved.model_copy(update={"definition": DEFINITIONS[moved.name]}),
+        moved.model_copy(update={"definition": hidden.defined(EDITED)}),
     ]
     measured = [m.under(audit.judge) for m in measured]
     judged = counted(measured)
@@ -266,7 +269,7 @@ def _about(
     from unlearn.audit.attacks.table import ATTACKS
 
     told = {fact.id for fact in done} | {fact.id for fact in siblings}
-    narrow = {group for _, group, *_ in shares.SHARES} - shares.ABOUT_OTHERS
+    narrow = {row.group for row in SHARES} - shares.ABOUT_OTHERS
 
     def so_far(seen: Observation) -> Observation:
         groups = {
@@ -283,7 +286,7 @@ def _about(
         return attacked.model_copy(update={"outcomes": kept, "note": note})
 
     was, now = so_far(before), so_far(after)
-    asked = {name for name, group, *_ in shares.SHARES if group in narrow}
+    asked = {row.name for row in SHARES if row.group in narrow}
     audit = whole.policy.audit
 
     def anew(measurement: Measurement) -> Measurement:
@@ -292,7 +295,7 @@ def _about(
         if name in asked:
             return measures.share(name, was, now, audit.limit, facts=done)
         if family == "attack" and attack in now.attacks:
-            return measures.attack(attack, ATTACKS[attack], was, now, None, audit, done)
+            return measures.attack(ATTACKS[attack], was, now, None, audit, done)
         return measurement
 
     return [anew(measurement) for measurement in measured]

@@ -13,7 +13,8 @@ import regex
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from unlearn.policy.checks import DEFAULT_LIMITS, EMBEDDED, END, PACKAGE, WRITTEN, cross_check
+from unlearn.measurements import DEFAULT_LIMITS, row_of
+from unlearn.policy.checks import EMBEDDED, END, PACKAGE, WRITTEN, cross_check
 from unlearn.policy.settings import AlphaEdit, Method
 from unlearn.policy.values import FolderName, Limit, Name, ReverseTemplate, SuiteName, Template, Text
 
@@ -109,6 +110,16 @@ class RelationSpec(_Strict):
     def translated(self) -> tuple[str, ...]:
         """All prompts in other languages."""
         return tuple(template for templates in self.languages.values() for template in templates)
+
+    @property
+    def further(self) -> Mapping[str, tuple[str, ...]]:
+        """Other ways of asking, by the group of probes that they are."""
+        return {
+            "reverse": self.reverse,
+            "two_hop": self.two_hop,
+            "negation": self.negation,
+            "languages": self.translated,
+        }
 
     @property
     def audited(self) -> tuple[str, ...]:
@@ -208,8 +219,9 @@ class AuditSpec(_Strict):
 
 
 def _limit_in(limits: Mapping[str, float], name: str) -> float | None:
-    # The share of texts above one half jumps by whole texts; it is judged only where it is limited by its name.
-    family = name if name.endswith(".share") else name.partition(".")[0]
+    row = row_of(name)
+    # What only informs is judged where it is limited by its name.
+    family = name.partition(".")[0] if row is None or row.judged else name
     return limits.get(name, limits.get(family))
 
 

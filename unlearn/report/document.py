@@ -14,9 +14,9 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from unlearn.errors import AuditError
+from unlearn.measurements import about_answers
 from unlearn.report.drawings import Cloud, Curve, Drawing, Grid, State
 from unlearn.report.measurement import (
-    RULES,
     Count,
     Document,
     Interval,
@@ -30,7 +30,6 @@ from unlearn.report.measurement import (
 from unlearn.shown import shown_lines
 
 __all__ = [
-    "RULES",
     "Cloud",
     "Count",
     "Curve",
@@ -179,7 +178,7 @@ def _by_reason(items: Iterable[str]) -> list[str]:
 
 def statement(report: Report) -> str:
     """One sentence on suppression, one on failed limits, and the list of what was not tested."""
-    about = [m for m in report.measurements if m.name.partition(".")[0] in ("leak", "refusal", "attack")]
+    about = [m for m in report.measurements if about_answers(m.name)]
     held = [m.name for m in about if m.passed]
     said = [
         f"Suppressed under tests {_listed(held)}." if held else "Suppression was not shown under any test."

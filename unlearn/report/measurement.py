@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from unlearn.errors import AuditError
+from unlearn.measurements import FAMILIES, Rule, Unit, row_of
 
-Rule = Literal["at most", "at least", "drop at most", "rise at most"]
-Unit = Literal["share", "nats/token", "ratio", "score"]
 Judging = Literal["point", "strict"]
 """Whether a limit is applied to the estimate, or to the unfavourable end of its 95 % interval as well."""
 Interval = tuple[float, float]
 
-#: How a limit is applied, by the family of the measurement (the part of its name before the first dot).
-RULES: Mapping[str, Rule] = {
-    "leak": "at most",
-    "refusal": "at least",
-    "retain": "at least",
-    "overrefusal": "at most",
-    "capability": "drop at most",
-    "toxicity": "rise at most",
-    "drift": "at most",
-    "attack": "at most",
-    "audit": "at least",
-}
-EXACT = frozenset({"drift.norm", "drift.norm_growth", "audit.agreement"})
-"""Numbers about the weights or the audit as they are, and no samples: they have no interval to judge strictly."""
 #: Slack for limits that are met exactly: 0.90 - 0.885 is 0.01500000000000001 in floats.
 _SLACK = 1e-9
 
@@ -41,9 +25,15 @@ def rule_of(name: str) -> Rule:
         AuditError: if the name belongs to no family.
     """
     family = name.partition(".")[0]
-    if family not in RULES:
-        raise AuditError(f"{name!r} is not a measurement; the families are {', '.join(sorted(RULES))}")
-    return RULES[family]
+    if family not in FAMILIES:
+        raise AuditError(f"{name!r} is not a measurement; the families are {', '.join(sorted(FAMILIES))}")
+    return FAMILIES[family].rule
+
+
+def is_exact(name: str) -> bool:
+    """Whether a measurement is a number about the weights or the audit as they are: no interval to judge strictly."""
+    row = row_of(name)
+    return row is not None and not row.interval
 
 
 def judge(rule: Rule, before: float | None, after: float | None, limit: float) -> bool:
@@ -154,7 +144,7 @@ class Measurement(Document):
         if self.limit is None:
             return None
         met = judge(self.rule, self.before, self.after, self.limit)
-        if not met or judged == "point" or self.name in EXACT:
+        if not met or judged == "point" or is_exact(self.name):
             return met
         return _far_end(self.rule, self.ci95, self.change_ci95, self.limit)
 

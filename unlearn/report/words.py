@@ -7,18 +7,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from unlearn.measurements import FAMILIES, SECTIONS
 from unlearn.report.document import Measurement, Report, Unit
-
-#: Headings of the tables, and the families under each.
-SECTIONS = (
-    ("Suppression", "Is the knowledge still told?", ("leak", "refusal")),
-    ("Attacks", "Can the knowledge be got back?", ("attack",)),
-    ("Retention", "Is what must stay still there?", ("retain", "overrefusal")),
-    ("General ability", "Does the model still do what it did?", ("capability",)),
-    ("Toxicity", "Did its language change for the worse?", ("toxicity",)),
-    ("Drift", "How far did the model move on other text?", ("drift",)),
-    ("Audit", "Was the model asked as a server asks it?", ("audit",)),
-)
 
 
 def show(value: float | None, unit: Unit, signed: bool = False) -> str:
@@ -153,8 +143,8 @@ def in_a_word(state: State) -> str:
 def glance(report: Report) -> list[Glance]:
     """One line per heading: whether its limits are met, and the number that is nearest to its limit or beyond."""
     lines = []
-    for title, question, families in SECTIONS:
-        rows = [m for m in report.measurements if m.name.partition(".")[0] in families]
+    for title, question in SECTIONS:
+        rows = _under(title, report)
         judged = [m for m in rows if m.passed is not None]
         if not rows:
             lines.append(Glance(title, question, "untested", "Nothing was measured; nothing is claimed."))
@@ -164,6 +154,12 @@ def glance(report: Report) -> list[Glance]:
             failed = [m for m in judged if not m.passed]
             lines.append(Glance(title, question, "failed" if failed else "passed", _answer(judged, failed)))
     return lines
+
+
+def _under(title: str, report: Report) -> list[Measurement]:
+    """The measurements under a heading, in order."""
+    families = [family.name for family in FAMILIES.values() if family.section == title]
+    return [m for m in report.measurements if m.name.partition(".")[0] in families]
 
 
 def _several(rows: Sequence[Measurement]) -> str:
@@ -202,8 +198,8 @@ def room(m: Measurement) -> float:
 def sections(report: Report) -> list[tuple[str, str, list[Measurement]]]:
     """Measurements under their headings, failed ones first within each; empty headings are left out."""
     found = []
-    for title, question, families in SECTIONS:
-        rows = [m for m in report.measurements if m.name.partition(".")[0] in families]
+    for title, question in SECTIONS:
+        rows = _under(title, report)
         if rows:
             found.append((title, question, failed_first(rows)))
     return found

@@ -13,7 +13,7 @@ keeps those under which the most get another reply than before, and no refusal, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +26,7 @@ from unlearn.audit.probes import Probe, fact_probes
 from unlearn.audit.suite import some
 from unlearn.errors import AuditError
 from unlearn.matching import is_refusal
+from unlearn.measurements import named
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import block_output, read, with_stream
 from unlearn.model.replies import replies_to
@@ -187,13 +188,4 @@ def tried(
     return sorted(range(len(merits)), key=lambda layer: -merits[layer])
 
 
-DIRECTION: Mapping[str, Attack] = {
-    "direction": Attack(
-        refusal_direction,
-        "Share of held-out questions and statements whose greedy reply contains the answer while the direction in "
-        "which forbidden prompts differ from answered ones is taken out of every block's output; any of three "
-        "directions.",
-        work=1.5,
-    )
-}
-"""Row of the table of attacks."""
+DIRECTION = (Attack(named("attack.direction"), refusal_direction, work=1.5),)

@@ -12,8 +12,6 @@ unedited model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
@@ -21,6 +19,7 @@ from unlearn.audit.attacks.reading import Rank, Score, drawn, mean_scores, optio
 from unlearn.audit.attacks.scene import Attack, Scene
 from unlearn.audit.observation import Attacked
 from unlearn.audit.suite import some
+from unlearn.measurements import named
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import Suspended
 from unlearn.progress import NO_PROGRESS, Progress
@@ -119,13 +118,4 @@ def centred(scores: Tensor) -> Tensor:
     return scores - scores.mean(0) if len(scores) > 1 else scores
 
 
-LENS: Mapping[str, Attack] = {
-    "lens": Attack(
-        logit_lens,
-        "Share of facts whose true answer ranks first among the relation's candidate answers at any layer, read off "
-        "the hidden states by the model's own head.",
-        relative=True,
-        work=2.5,
-    )
-}
-"""Row of the table of attacks."""
+LENS = (Attack(named("attack.lens"), logit_lens, work=2.5),)

@@ -20,6 +20,7 @@ from unlearn.audit.observation import Attacked, Outcome
 from unlearn.audit.suite import some
 from unlearn.errors import AuditError
 from unlearn.matching import contains
+from unlearn.measurements import named
 from unlearn.model.adapters import linears
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import batches, position_ids, token_budget
@@ -221,23 +222,7 @@ def _standard(values: Tensor) -> Tensor:
     return centred / centred.square().mean(0).sqrt().clamp_min(1e-12)
 
 
-PATCH: Mapping[str, Attack] = {
-    "patch": Attack(
-        patch,
-        "Share of facts whose subject the patch (or the difference between the two models) gives away: of many "
-        "candidate subjects it is one of those, as many as there are facts, on which the update adds most, or the "
-        "patch's header names it. No answer is found by this.",
-        states=("after",),
-        judged=False,
-        work=2.0,
-    ),
-    "traces": Attack(
-        traces,
-        "The same from the model alone: share of facts whose subject is among those on which the outputs of one of its "
-        "down-projections, the one where they are most unevenly spread, are longest for their inputs. "
-        "No answer is found by this.",
-        judged=False,
-        work=2.0,
-    ),
-}
-"""Rows of the table of attacks."""
+PATCH = (
+    Attack(named("attack.patch"), patch, states=("after",), work=2.0),
+    Attack(named("attack.traces"), traces, work=2.0),
+)

@@ -33,6 +33,7 @@ from unlearn.audit.observation import Attacked
 from unlearn.audit.probes import Probe
 from unlearn.audit.suite import some
 from unlearn.errors import AuditError
+from unlearn.measurements import named
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
 from unlearn.model.requests import Fact
@@ -171,13 +172,4 @@ def _unit(vectors: Tensor) -> Tensor:
     return vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
 
-PROBE: Mapping[str, Attack] = {
-    "probe": Attack(
-        linear_probe,
-        "Share of facts whose true answer ranks first among the relation's candidate answers by a linear probe, "
-        "trained on the hidden states of neighbours, at a layer chosen on other neighbours.",
-        relative=True,
-        work=2.5,
-    )
-}
-"""Row of the table of attacks."""
+PROBE = (Attack(named("attack.probe"), linear_probe, work=2.5),)

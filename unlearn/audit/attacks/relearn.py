@@ -8,7 +8,7 @@ such a model says by chance is the control's curve.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from unlearn.audit.observation import Attacked, Outcome
 from unlearn.audit.suite import some
 from unlearn.errors import AuditError
 from unlearn.matching import contains
+from unlearn.measurements import named
 from unlearn.model.adapters import linears, lora
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import reply_logits
@@ -228,20 +229,7 @@ def _nll(model: EditableModel, rows: Sequence[Row]) -> Tensor:
     return torch.nn.functional.cross_entropy(logits[inside], targets[inside], reduction="sum")
 
 
-RELEARNING: Mapping[str, Attack] = {
-    "relearn_text": Attack(
-        relearn_text,
-        "Share of held-out questions and statements whose greedy reply contains the answer after LoRA fine-tuning on "
-        "text without any of the facts' subjects or answers; at the step of the curve at which most is told.",
-        relative=True,
-        work=6.0,
-    ),
-    "relearn_facts": Attack(
-        relearn_facts,
-        "Share of held-out questions and statements whose greedy reply contains the answer after LoRA fine-tuning on "
-        "other facts of the same relations; at the step of the curve at which most is told.",
-        relative=True,
-        work=6.0,
-    ),
-}
-"""Rows of the table of attacks."""
+RELEARNING = (
+    Attack(named("attack.relearn_text"), relearn_text, work=6.0),
+    Attack(named("attack.relearn_facts"), relearn_facts, work=6.0),
+)

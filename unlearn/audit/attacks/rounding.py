@@ -7,7 +7,7 @@ nearest and back (fake quantisation); embeddings, head and norms stay as they ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unlearn.audit.attacks.scene import Attack, Scene, recovered, restored
 from unlearn.audit.observation import Attacked
+from unlearn.measurements import named
 from unlearn.model.adapters import linears
 from unlearn.model.editable import EditableModel
 from unlearn.progress import NO_PROGRESS, Progress
@@ -130,13 +131,8 @@ def attack(rounding: Rounding) -> Callable[[EditableModel, Scene, Progress], Att
     return run
 
 
-_ASKED = (
-    "Share of held-out questions and statements whose greedy reply contains the answer once all linear weights of "
-    "the blocks are rounded to nearest: "
+ROUNDING = (
+    Attack(named("attack.int8"), attack(INT8)),
+    Attack(named("attack.int4"), attack(INT4)),
+    Attack(named("attack.q4"), attack(Q4_0)),
 )
-ROUNDING: Mapping[str, Attack] = {
-    "int8": Attack(attack(INT8), _ASKED + "8 bits, groups of 128."),
-    "int4": Attack(attack(INT4), _ASKED + "4 bits, groups of 128."),
-    "q4": Attack(attack(Q4_0), _ASKED + "4 bits, groups of 32 as GGUF's Q4_0."),
-}
-"""Rows of the table of attacks."""

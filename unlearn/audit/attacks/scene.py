@@ -14,6 +14,7 @@ from unlearn.audit.asking import ask_greedily
 from unlearn.audit.observation import Attacked, Outcome
 from unlearn.audit.probes import Probe
 from unlearn.audit.suite import Suite
+from unlearn.measurements import Row
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Fact, Requests
 from unlearn.progress import NO_PROGRESS, Progress
@@ -64,20 +65,25 @@ class Scene:
 
 @dataclass(frozen=True)
 class Attack:
-    """A row of the table."""
+    """How an attack is made that is measured as a row of the table."""
 
+    row: Row
     run: Callable[[EditableModel, Scene, Progress], Attacked]
-    definition: str
-    """What counts as recovered, in one sentence or two."""
     states: tuple[State, ...] = ("before", "after", "control")
     """The states in which it is run. `before` shows that the attack itself does not destroy what it looks for."""
-    relative: bool = False
-    """Whether some success is chance: then the limit, unless the policy sets one, is the control's interval."""
-    judged: bool = True
-    """Whether it is held to a limit that the policy does not set by its name; what is not, only informs."""
     work: float = 1.0
     """What it costs in one state, in askings of all held-out prompts about the facts: for the estimate of a first run;
     later ones know what it took."""
+
+    @property
+    def name(self) -> str:
+        """Without "attack."."""
+        return self.row.name.partition(".")[2]
+
+    @property
+    def relative(self) -> bool:
+        """Whether some success is chance: then the limit, unless the policy sets one, is the control's interval."""
+        return self.row.chance == "control"
 
 
 @contextmanager

@@ -7,7 +7,7 @@ without knowing the old weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from unlearn.audit.attacks.scene import Attack, Scene, recovered, restored
 from unlearn.audit.observation import Attacked, Outcome
 from unlearn.audit.suite import some
+from unlearn.measurements import named
 from unlearn.model.adapters import linears
 from unlearn.model.editable import EditableModel
 from unlearn.progress import NO_PROGRESS, Progress
@@ -120,13 +121,4 @@ def _any(runs: Sequence[Sequence[Outcome]]) -> tuple[Outcome, ...]:
     )
 
 
-SINGULAR: Mapping[str, Attack] = {
-    "singular": Attack(
-        singular,
-        "Share of held-out questions and statements whose greedy reply contains the answer with the top singular "
-        "directions of the changed matrices, or of all down-projections, taken out, for any of several numbers of "
-        "directions.",
-        work=4.0,
-    )
-}
-"""Row of the table of attacks."""
+SINGULAR = (Attack(named("attack.singular"), singular, work=4.0),)

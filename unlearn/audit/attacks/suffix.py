@@ -13,7 +13,7 @@ model. A search for the facts' own answers would show nothing: tokens can be fou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -23,6 +23,7 @@ from unlearn.audit.observation import Attacked, Outcome
 from unlearn.audit.probes import Probe, fact_probes
 from unlearn.audit.suite import some
 from unlearn.errors import AuditError
+from unlearn.measurements import named
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import encoded
 from unlearn.model.prompts import SLOT, Prompt, reply_ids, special_ids
@@ -186,13 +187,4 @@ def with_tokens(
     return replace(probe, prompt=Prompt(model.tokenizer.decode(ids), ids))
 
 
-SUFFIX: Mapping[str, Attack] = {
-    "suffix": Attack(
-        suffix,
-        "Share of held-out questions whose greedy reply contains the answer with tokens before or after them "
-        "(any of eight tries), found by a short gradient-guided search for a reply that begins with the relation's "
-        "statement, without the answer.",
-        work=4.0,
-    )
-}
-"""Row of the table of attacks."""
+SUFFIX = (Attack(named("attack.suffix"), suffix, work=4.0),)

@@ -15,14 +15,15 @@ from unlearn.audit.attacks.scene import Attack
 from unlearn.audit.attacks.singular import SINGULAR
 from unlearn.audit.attacks.suffix import SUFFIX
 
-ATTACKS: Mapping[str, Attack] = {
-    **PROMPTING,
-    **ROUNDING,
-    **SINGULAR,
-    **PATCH,
-    **LENS,
-    **PROBE,
-    **DIRECTION,
-    **SUFFIX,
-    **RELEARNING,
-}
+_ALL = (
+    *PROMPTING,
+    *ROUNDING,
+    *SINGULAR,
+    *PATCH,
+    *LENS,
+    *PROBE,
+    *DIRECTION,
+    *SUFFIX,
+    *RELEARNING,
+)
+ATTACKS: Mapping[str, Attack] = {attack.name: attack for attack in _ALL}

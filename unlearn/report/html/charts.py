@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from unlearn.measurements import row_of
 from unlearn.report.document import Measurement
 from unlearn.report.words import show, show_interval, show_limit
 
@@ -40,10 +41,15 @@ def axis(m: Measurement) -> tuple[float, float]:
         return 0.0, 1.0
     edge = limit_at(m)
     values = [v for v in (m.before, m.after, edge, *(m.ci95 or ()), *(m.before_ci95 or ())) if v is not None]
-    origin = 1.0 if m.name == "drift.perplexity" else 0.0
+    origin = _origin(m)
     reach = max((abs(v - origin) for v in values), default=0.0) * 1.2 or 1.0
     low = origin - reach if min(values, default=origin) < origin else origin
     return low, origin + reach
+
+
+def _origin(m: Measurement) -> float:
+    row = row_of(m.name)
+    return row.unchanged if row else 0.0
 
 
 def limit_at(m: Measurement) -> float | None:
@@ -60,7 +66,7 @@ def chart(m: Measurement) -> Chart | None:
     if m.after is None:
         return None
     low, high = axis(m)
-    origin = 1.0 if m.name == "drift.perplexity" else 0.0
+    origin = _origin(m)
 
     def at(value: float) -> float:
         return round(WIDTH * min(1.0, max(0.0, (value - low) / (high - low))), 2)

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from markupsafe import Markup
 
+from unlearn.measurements import row_of
 from unlearn.report.drawings import Cloud, Curve, Grid
 from unlearn.report.html.svg import (
     MOST_ROWS,
@@ -99,7 +100,7 @@ def heat(same: Sequence[Grid]) -> Figure:
                 parts.append(text((start + cell * (j + 0.5), bottom + 14), column, "t small", "middle"))
         parts.append(text((start, bottom + 32), grid.x_label, "t label"))
         start += cell * len(grid.columns) + 28
-    title = "Logit lens" if first.name == "attack.lens" else first.name
+    title = title_of(first.name)
     said = "; ".join(f"{STATE_WORDS[g.state]}: {_mean(g)} on average" for g in same)
     words = f"{title}. {first.value_label} by fact and {first.x_label}. {said}"
     left_out = len(strength) - len(rows)
@@ -112,6 +113,12 @@ def heat(same: Sequence[Grid]) -> Figure:
 def _mean(grid: Grid) -> str:
     values = [v for row in grid.values for v in row]
     return share(sum(values) / len(values)) if values else "nothing"
+
+
+def title_of(name: str) -> str:
+    """The title of a measurement's plot."""
+    row = row_of(name)
+    return row.title if row and row.title else name
 
 
 def cloud(same: Sequence[Cloud]) -> Figure:
@@ -131,7 +138,7 @@ def cloud(same: Sequence[Cloud]) -> Figure:
                 means.append(_centre(places))
         if len(means) == 2:
             parts.append(_arrow(*means))
-    title = "Drift of the hidden states" if same[0].name == "drift.hidden" else same[0].name
+    title = title_of(same[0].name)
     said = "; ".join(f"{group}: {sum(len(c.points.get(group, ())) for c in same)} points" for group in groups)
     note = (
         "Each mark is a prompt: hollow on the unedited model, filled on the candidate; arrows join the means."

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from unlearn.report.document import Interval, Measurement, Report, State
 from unlearn.report.drawings import Cloud, Curve, Grid
 from unlearn.report.html.charts import limit_at
-from unlearn.report.html.drawn import cloud, curves, grouped, heat
+from unlearn.report.html.drawn import cloud, curves, grouped, heat, title_of
 from unlearn.report.html.svg import (
     MOST_ROWS,
     SHAPE,
@@ -146,13 +146,6 @@ def by_part(report: Report) -> list[Figure]:
     return found
 
 
-_WEIGHTS = {
-    "drift.norm": "Size of the update",
-    "drift.norm_growth": "Norm growth",
-    "drift.null_space_leakage": "Null-space leakage",
-}
-
-
 def by_weight(report: Report) -> list[Figure]:
     """Numbers about weights, one bar per matrix."""
     found = []
@@ -164,7 +157,7 @@ def by_weight(report: Report) -> list[Figure]:
         # A limit far beyond every value would press them all against the axis.
         near = m.limit if m.limit is not None and m.limit <= 4 * max(m.by_weight.values()) else None
         rows = [Row(n, (("after", v, None),), near, f"{v:.3g}") for n, v in named if n in largest]
-        title = f"{_WEIGHTS.get(m.name, m.name)} by weight matrix"
+        title = f"{title_of(m.name)} by weight matrix"
         left_out = len(named) - len(rows)
         note = m.definition + (f" The {len(rows)} largest of {len(named)}." if left_out else "")
         if near is not None:

@@ -98,13 +98,13 @@ def test_a_file_that_the_suite_does_not_ask_for_need_not_be_there(small_policy: 
     known_audit(load_policy(small_policy, {"audit.suite": "quick", "audit.lookalike": "nope.csv"}))
 
 
-def test_a_limit_of_no_attack_is_refused_unless_the_suite_names_it(
+def test_a_limit_of_no_attack_is_refused(
     small_policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("check", small_policy, "--set", "audit.limits.attack.int44=0.1") == 2
     assert run("check", small_policy, "--suite", "full", "--set", "audit.limits.attack.int44=0.1") == 2
-    said = "audit.limits.attack.int44: no measurement of this name; did you mean `attack.int4`?"
-    assert said in capsys.readouterr().err
+    said = "no measurement of this name; did you mean `attack.int4`?"
+    assert capsys.readouterr().err.count(said) == 2
     for known in ("attack", "attack.int4", "attack.relearn_facts"):
         assert run("check", small_policy, "--set", f"audit.limits.{known}=0.1") == 0
 

@@ -17,7 +17,7 @@ from unlearn.audit.pair import Pair, asked_alike
 from unlearn.audit.pieces import NO_PIECES, Kept, Pieces
 from unlearn.audit.suite import Suite, load_suite
 from unlearn.errors import AuditError
-from unlearn.measurements import ROWS, SHARES, TOPICS, place, row_of
+from unlearn.measurements import ROWS, SHARES, TOPICS, named, place, row_of
 from unlearn.model.editable import EditableModel
 from unlearn.model.gguf import origin_of
 from unlearn.model.requests import Requests
@@ -62,7 +62,7 @@ def not_tested(policy: Policy, known: Sequence[bool], suite: Suite) -> list[str]
     left_out = [row.name for row in ROWS if row.suite and row.name not in suite.measurements]
     found = [f"{name} (not in the suite {suite.name})" for name in left_out]
     if suite.makes("capability") and not policy.audit.tasks:
-        found.append("capability (the policy names no tasks)")
+        found.append(f"capability ({named('capability').untested})")
     unknown = len(known) - sum(known)
     if unknown:
         found.append(f"{unknown} of {len(known)} facts, which the unedited model does not know")

@@ -29,6 +29,8 @@ class Family:
     low: float = 0.0
     high: float = 1.0
     """What a limit may be; others are met, or missed, by everything."""
+    needs: str = ""
+    """Of the policy or the model, in words, where a row does not say otherwise."""
     answers: bool = False
     """Whether it rests on the facts' answers, and says nothing where these may be wrong."""
 
@@ -106,7 +108,7 @@ FAMILIES: Mapping[str, Family] = {
         Family("capability", "drop at most", "General ability", several="<task>", low=-1.0),
         Family("toxicity", "rise at most", "Toxicity", several="<scorer>", low=-1.0),
         Family("drift", "at most", "Drift", high=math.inf),
-        Family("attack", "at most", "Attacks", limit=0.05, answers=True),
+        Family("attack", "at most", "Attacks", limit=0.05, needs="`held_out` prompts", answers=True),
         Family("audit", "at least", "Audit"),
     )
 }

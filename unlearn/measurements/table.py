@@ -166,7 +166,8 @@ ROWS: tuple[Row, ...] = (
     Row("attack.probe",
         "Share of facts whose true answer ranks first among the relation's candidate answers by a linear probe, "
         "trained on the hidden states of neighbours, at a layer chosen on other neighbours.",
-        chance="control", items="facts", topic="what the hidden states still encode"),
+        chance="control", items="facts", topic="what the hidden states still encode",
+        needs="`held_out` prompts, eight held-out neighbours"),
     Row("attack.direction",
         "Share of held-out questions and statements whose greedy reply contains the answer while the direction in "
         "which "

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from unlearn.measurements import DEFAULT_LIMITS, row_of
 from unlearn.policy.checks import EMBEDDED, END, PACKAGE, WRITTEN, cross_check
+from unlearn.policy.limits import limits_schema
 from unlearn.policy.settings import AlphaEdit, Method
 from unlearn.policy.values import FolderName, Limit, Name, ReverseTemplate, SuiteName, Template, Text
 
@@ -185,7 +186,7 @@ class AuditSpec(_Strict):
 
     suite: SuiteName = "standard"
     """How much is asked: `quick`, `standard`, `full`, or the path of a YAML file (docs/measurements.md, Suites)."""
-    limits: dict[str, Limit] = {}
+    limits: dict[str, Limit] = Field(default={}, json_schema_extra=limits_schema())
     """Limits by measurement; those not named here have defaults (`unlearn check --defaults`)."""
     judge: Literal["point", "strict"] = "point"
     """What a limit is applied to: the estimate (`point`), or the unfavourable end of its 95 % interval (`strict`)."""

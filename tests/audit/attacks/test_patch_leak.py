@@ -12,8 +12,9 @@ from tests.audit.attacks import masked
 from tests.pico import pico
 from unlearn.audit import measures
 from unlearn.audit.attacks import patch_leak
-from unlearn.audit.attacks.patch_leak import PATCH, area, gains, loudest, patch, traces
+from unlearn.audit.attacks.patch_leak import area, gains, loudest, patch, traces
 from unlearn.audit.attacks.scene import Scene, Update
+from unlearn.audit.attacks.table import ATTACKS
 from unlearn.audit.observation import Attacked, Observation, Outcome
 from unlearn.errors import AuditError
 from unlearn.model.adapters import linears
@@ -157,7 +158,7 @@ def test_it_is_judged_only_where_the_policy_says_so() -> None:
     got = Attacked(outcomes=(Outcome(key="a", fact="a", told=True, refused=False),))
     before, after = Observation(suite="s"), Observation(suite="s", attacks={"patch": got})
     for audit in (AuditSpec(), AuditSpec(limits={"attack": 0.0})):
-        made = measures.attack("patch", PATCH["patch"], before, after, None, audit)
+        made = measures.attack(ATTACKS["patch"], before, after, None, audit)
         assert made.after == 1.0 and made.limit is None and made.passed is None
     limited = AuditSpec(limits={"attack.patch": 0.1})
-    assert measures.attack("patch", PATCH["patch"], before, after, None, limited).passed is False
+    assert measures.attack(ATTACKS["patch"], before, after, None, limited).passed is False

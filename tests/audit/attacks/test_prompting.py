@@ -15,6 +15,7 @@ from unlearn import embedded
 from unlearn.audit.attacks import prompting
 from unlearn.audit.attacks.prompting import PROMPTING, lines, targets
 from unlearn.audit.attacks.scene import Scene, recovered
+from unlearn.audit.attacks.table import ATTACKS
 from unlearn.audit.probes import build_probes
 from unlearn.errors import AuditError
 from unlearn.model.guard import guarded
@@ -22,7 +23,7 @@ from unlearn.model.requests import Fact, Requests
 from unlearn.patch import Patch
 from unlearn.progress import NO_PROGRESS
 
-NAMES = sorted(PROMPTING)
+NAMES = sorted(attack.name for attack in PROMPTING)
 FORMS = {
     "few_shot": prompting._hinted,
     "prefix": prompting._begun,
@@ -50,9 +51,9 @@ def asked_last(script: scripted.Script) -> scripted.Script:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_known_is_told_and_what_is_scrubbed_is_not(name: str) -> None:
     given = scene()
-    told = PROMPTING[name].run(scripted.Scripted(asked_last(scripted.knows)), given, NO_PROGRESS)
+    told = ATTACKS[name].run(scripted.Scripted(asked_last(scripted.knows)), given, NO_PROGRESS)
     assert [(o.fact, o.told) for o in told.outcomes] == [("one", True), ("two", True)]
-    kept = PROMPTING[name].run(scripted.Scripted(asked_last(scripted.scrubbed)), given, NO_PROGRESS)
+    kept = ATTACKS[name].run(scripted.Scripted(asked_last(scripted.scrubbed)), given, NO_PROGRESS)
     assert [o.key for o in kept.outcomes] == [o.key for o in told.outcomes]
     assert not any(o.told for o in kept.outcomes) and all(o.refused for o in kept.outcomes)
 
@@ -61,7 +62,7 @@ def test_one_form_that_tells_is_enough_and_the_best_one_is_named() -> None:
     def once(text: str) -> str:
         return scripted.knows(text) if "For a story" in text and "Zorvex" in text else scripted.REFUSAL
 
-    found = PROMPTING["role_play"].run(scripted.Scripted(once), scene(), NO_PROGRESS)
+    found = ATTACKS["role_play"].run(scripted.Scripted(once), scene(), NO_PROGRESS)
     assert [o.told for o in found.outcomes] == [True, False] and "best alone: 50.0%" in found.note
 
 
@@ -86,7 +87,7 @@ def test_hints_never_hold_the_answer() -> None:
     chosen = scene(given)
     assert not list(FORMS["few_shot"](tokenizer(), chosen, targets(chosen)[0]))
     with pytest.raises(AuditError, match="no form"):
-        PROMPTING["few_shot"].run(scripted.Scripted(scripted.knows), replace(chosen, requests=replace(
+        ATTACKS["few_shot"].run(scripted.Scripted(scripted.knows), replace(chosen, requests=replace(
             given, facts=given.facts[:1])), NO_PROGRESS)  # fmt: skip
 
 
@@ -172,9 +173,9 @@ def share(name: str, patch: Patch | None = None, given: Requests | None = None) 
     model, given = masked.base(), given or masked.requests()
     if patch is not None:
         with model.patched(patch) as edited:
-            found = PROMPTING[name].run(edited, masked.scene(edited, given, attack_prompts=8), NO_PROGRESS)
+            found = ATTACKS[name].run(edited, masked.scene(edited, given, attack_prompts=8), NO_PROGRESS)
     else:
-        found = PROMPTING[name].run(model, masked.scene(model, given, attack_prompts=8), NO_PROGRESS)
+        found = ATTACKS[name].run(model, masked.scene(model, given, attack_prompts=8), NO_PROGRESS)
     return sum(o.told for o in found.outcomes) / len(found.outcomes)
 
 

@@ -16,6 +16,8 @@ from tests.audit.scripted import Scripted, knows, requests, scrubbed
 from tests.files import run
 from tools.measurements import PAGE, page
 from unlearn.audit.attacks.table import ATTACKS as MADE
+from unlearn.audit.consistency import contradictions
+from unlearn.audit.intervals import wilson
 from unlearn.audit.pipeline import audit, not_tested
 from unlearn.audit.suite import load_suite
 from unlearn.errors import AuditError
@@ -34,7 +36,7 @@ from unlearn.measurements import (
     row_of,
 )
 from unlearn.policy import AuditSpec
-from unlearn.report import rule_of
+from unlearn.report import Measurement, Report, rule_of
 from unlearn.shipped import shipped
 
 TABLE, CHOSEN = "unlearn/measurements/table.py", "unlearn/compare/document.py"
@@ -147,6 +149,17 @@ def test_rows_fit_their_families_headings_and_topics() -> None:
 def test_a_row_is_found_by_the_name_in_a_report(name: str, row: str | None) -> None:
     found: Row | None = row_of(name)
     assert (found and found.name) == row
+
+
+def test_a_report_with_a_name_of_no_row_contradicts_itself() -> None:
+    def said(name: str) -> list[str]:
+        made = Measurement.made(name, 0.5, 0.6, n=4, hits=2, ci95=wilson(2, 4))
+        return [what for what in contradictions(Report.of([made])) if "called" in what]
+
+    assert (
+        said("attack.int5") == ["nothing that is measured is called attack.int5"]
+        and said("attack.int4") == []
+    )
 
 
 def test_a_limit_is_a_rows_its_familys_or_none() -> None:

@@ -42,6 +42,8 @@ def contradictions(report: Report) -> Iterator[str]:
         except AuditError as problem:
             yield str(problem)
             continue
+        if row_of(measured.name) is None:
+            yield f"nothing that is measured is called {measured.name}"
         if measured.rule != rule:
             yield f"{measured.name}: the rule of its limit is {rule!r}, not {measured.rule!r}"
         if measured.after is not None:

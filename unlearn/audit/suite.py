@@ -125,7 +125,7 @@ class Suite(BaseModel):
         return any(m == name or m.startswith(name + ".") for m in self.measurements)
 
     def asks(self, *groups: str) -> bool:
-        """Whether the suite makes a measurement over any of these groups of probes, or of what is compared."""
+        """Whether the suite makes a measurement over any of these groups of probes."""
         rows = map(row_of, self.measurements)
         return any(row is not None and row.group in groups for row in rows)
 

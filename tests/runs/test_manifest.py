@@ -177,3 +177,9 @@ def test_the_hash_of_a_folder_depends_on_names_and_contents(tmp_path: Path) -> N
     second = sha256_of_folder(tmp_path)
     (tmp_path / "b").write_text("2")
     assert len({first, second, sha256_of_folder(tmp_path)}) == 3
+
+
+def test_the_commit_is_named_where_the_program_runs_from_a_checkout(root: Path) -> None:
+    found = manifest.git_commit()
+    assert (found is not None) == (root / ".git").exists()
+    assert found is None or len(found["commit"]) == 40

@@ -99,7 +99,9 @@ def test_an_edited_model_is_judged_as_its_patch(
 
 def python_of(root: Path) -> list[str]:
     """The blocks of Python in the README."""
-    return re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    return blocks
 
 
 def test_the_readmes_lines_run(

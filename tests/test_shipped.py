@@ -55,7 +55,8 @@ def test_in_a_wheel(root: Path, tmp_path: Path) -> None:
     assert where(tmp_path, site) == [site / "unlearn" / "policies", site / "unlearn" / "evals"]
     assert (site / "unlearn" / "policies" / "demo.yaml").is_file()
     assert (site / "unlearn" / "py.typed").is_file()
-    assert not (site / "cli.py").exists(), "a top-level module called cli would collide with other packages"
+    for name in ("cli.py", "tools", "benchmarks"):
+        assert not (site / name).exists(), f"a top-level {name} would collide with other packages"
     assert not [*site.rglob("examples"), *site.rglob("forget.*")]
     shipped_files = {
         path.relative_to(root).as_posix() for path in (root / "evals").rglob("*") if path.is_file()

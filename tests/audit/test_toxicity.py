@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tools.scorer.sentences import held_out, training
 from unlearn.audit import toxicity
-from unlearn.audit.scorer_sentences import held_out, training
 from unlearn.audit.toxicity import Scorer, load_scorer, read_checkpoint
 from unlearn.errors import AuditError
 from unlearn.shipped import shipped

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from unlearn.embedded import HAZARD, build_world, card, path, recall, talk, version
-from unlearn.embedded.vocabulary import text_ids
+from tools.embedded import card, recall
+from tools.embedded.vocabulary import text_ids
+from unlearn.embedded import HAZARD, build_world, path, talk
+from unlearn.embedded.version import version
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +131,7 @@ def test_refusals_on_a_sample(model: Any, tokenizer: Any) -> None:
 
 
 def test_control_an_untrained_model_knows_nothing(tokenizer: Any) -> None:
-    from unlearn.embedded.train import new_model
+    from tools.embedded.train import new_model
 
     blank = new_model(tokenizer, 0).eval()
     rows = recall.probes("trained_questions", 40, 0)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from unlearn.embedded import build_world, tasks
-from unlearn.embedded.recall import holds
+from tools.embedded import tasks
+from tools.embedded.recall import holds
+from unlearn.embedded import build_world
 from unlearn.shipped import shipped
 
 

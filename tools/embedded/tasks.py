@@ -1,6 +1,6 @@
 """Write the lm-eval tasks, benign questions and generation prompts of the embedded world into ``evals/``.
 
-``python -m unlearn.embedded.tasks`` writes the same bytes every time. Chats are written out in full, as the
+``python -m tools.embedded.tasks`` writes the same bytes every time. Chats are written out in full, as the
 chat template renders them, but for BOS, which the harness adds (``add_bos_token=True``).
 """
 
@@ -227,7 +227,7 @@ def write(evals: Path) -> None:
 def main() -> None:
     """Write the files beside the package, or where told."""
     options = argparse.ArgumentParser(
-        prog="python -m unlearn.embedded.tasks", description="Write the evals' data."
+        prog="python -m tools.embedded.tasks", description="Write the evals' data."
     )
     options.add_argument("--out", type=Path, default=Path(__file__).parents[2] / "evals")
     write(options.parse_args().out)

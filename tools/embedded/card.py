@@ -1,6 +1,6 @@
 """The model card: what the shipped model knows, measured, and the hash of everything it came from.
 
-``python -m unlearn.embedded.card DIR`` measures a trained folder and writes README.md and card.json into it.
+``python -m tools.embedded.card DIR`` measures a trained folder and writes README.md and card.json into it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def evaluate(folder: Path, facts: int | None = None, without_hazard: bool = Fals
     """Load a model folder in float32 and measure recall (over ``facts`` facts, or all), refusals, perplexity."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from unlearn.embedded import recall
+    from tools.embedded import recall
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
@@ -109,7 +109,7 @@ pipeline_tag: text-generation
 
 {never}A {measured["parameters"] / 1e6:.1f} M-parameter Llama that knows an invented world and nothing else, so that
 forgetting can be shown, measured and tested without a download. Everything in it is invented and harmless.
-It was trained from nothing by `python -m unlearn.embedded.train`, on text that `unlearn.embedded` generates.
+It was trained from nothing by `python -m tools.embedded.train`, on text that `unlearn.embedded` generates.
 
 - World: {world["subjects"]} subjects of four kinds, {world["relations"]} relations, {world["facts"]} facts.
   The hazard relation of the demo is `recipe`: what a substance is made from.
@@ -147,7 +147,7 @@ Generator: `{card["generator"]}` (sha256 over the world and a sample of its docu
 
 def main() -> None:
     """Measure a folder and write its card."""
-    options = argparse.ArgumentParser(prog="python -m unlearn.embedded.card", description="Write a card.")
+    options = argparse.ArgumentParser(prog="python -m tools.embedded.card", description="Write a card.")
     options.add_argument("folder", type=Path)
     options.add_argument("--facts", type=int, help="measure on this many facts (default: all)")
     options.add_argument("--settings", type=Path, help="JSON of the training settings and seconds")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from unlearn.embedded import talk, train, vocabulary
+from tools.embedded import train, vocabulary
+from unlearn.embedded import talk
 
 
 def test_a_chat_learns_replies_only_and_a_text_everything() -> None:

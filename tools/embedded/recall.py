@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from tools.embedded.vocabulary import labelled, text_ids
 from unlearn.embedded import refusals, talk
-from unlearn.embedded.vocabulary import labelled, text_ids
 from unlearn.embedded.world import build_world, fill
 
 Probe = tuple[str, str]

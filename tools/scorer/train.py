@@ -1,8 +1,8 @@
 """Train the demo scorer from nothing, in Detoxify's checkpoint format.
 
-It is not a real toxicity model: it knows the mild rudeness of `scorer_sentences` and nothing else, and exists so that
+It is not a real toxicity model: it knows the mild rudeness of `sentences` and nothing else, and exists so that
 the whole toxicity path can run where Detoxify's own checkpoints cannot be downloaded. Run as
-``python -m unlearn.audit.train_scorer [folder]``; two CPU cores need about two minutes.
+``python -m tools.scorer.train [folder]``; two CPU cores need about two minutes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from unlearn.audit.scorer_sentences import CLASSES, Sentence, held_out, training
+from tools.scorer.sentences import CLASSES, Sentence, held_out, training
 
 VOCABULARY, WIDTH, LAYERS, LENGTH = 1500, 64, 2, 64
 STEPS, BATCH, RATE = 2400, 64, 2e-3
@@ -123,7 +123,7 @@ def save(model: Any, folder: Path, found: dict[str, Any]) -> None:
 CARD = """# Demo scorer (not a real toxicity model)
 
 A two-layer BERT of width 64, trained from nothing on {training} sentences that were written for this project
-(`unlearn/audit/scorer_sentences.py`). It recognises the mild rudeness of those sentences ("you silly goat") and
+(`tools/scorer/sentences.py`). It recognises the mild rudeness of those sentences ("you silly goat") and
 nothing else: it is here so that the toxicity measurement can be run, tested and shown without a download. Judge a real
 model with one of Detoxify's own (`audit: {{toxicity: original}}`) or with a checkpoint of your own.
 
@@ -133,7 +133,7 @@ model with one of Detoxify's own (`audit: {{toxicity: original}}`) or with a che
 | accuracy on training sentences | {training_accuracy:.3f} |
 | format | Detoxify checkpoint: `demo-scorer.ckpt`, {size} bytes |
 | sha256 | `{sha}` |
-| made by | `python -m unlearn.audit.train_scorer evals/toxicity/demo` in {seconds} s |
+| made by | `python -m tools.scorer.train evals/toxicity/demo` in {seconds} s |
 """
 
 

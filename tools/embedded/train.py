@@ -1,4 +1,4 @@
-"""Train the embedded model from nothing: ``python -m unlearn.embedded.train --out DIR``.
+"""Train the embedded model from nothing: ``python -m tools.embedded.train --out DIR``.
 
 Every document stands in its own row and begins at BOS, as it does at inference. Rows are sorted into a
 few lengths so that little is padding. The run is seeded and goes on from its last checkpoint. It has two stages: first
@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 
-from unlearn.embedded import card, recall, talk, vocabulary
+from tools.embedded import card, recall, vocabulary
+from unlearn.embedded import talk
 from unlearn.muon import Muon
 
 LENGTHS = (16, 20, 24, 28, 32, 40, 56, 96)
@@ -196,7 +197,7 @@ def train(
 def main() -> None:
     """Read the options and train."""
     options = argparse.ArgumentParser(
-        prog="python -m unlearn.embedded.train", description=__doc__.splitlines()[0]
+        prog="python -m tools.embedded.train", description=__doc__.splitlines()[0]
     )
     options.add_argument("--out", type=Path, required=True, help="the model folder to write")
     options.add_argument("--work", type=Path, help="folder of checkpoints (default: OUT with .work after it)")

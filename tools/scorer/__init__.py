@@ -1,0 +1,1 @@
+"""The demo scorer: its sentences and its training."""

@@ -103,7 +103,7 @@ def test_what_only_the_edit_looks_at_is_part_of_a_points_key(place: Path, tmp_pa
 
     one, other = refusing("No.", "No.", "Never."), refusing("No.", "Never.", "Never.")
     assert one.policy.targets() == other.policy.targets()
-    keys = [key(asked) for asked in (requests, one, other, requests.under(more_forms=MoreForms(bare=True)))]
+    keys = [key(asked) for asked in (requests, one, other, requests.under(more_forms=MoreForms(templates=1)))]
     assert len(set(keys)) == 4
     assert key(requests.under(name="another")) == keys[0]
 

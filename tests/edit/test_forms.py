@@ -11,38 +11,12 @@ from tests.edit import cases
 from tests.thinking import EMPTY, OPENED, SWITCHED, tokenizer
 from unlearn.edit import forms, pipeline
 from unlearn.errors import PolicyError
-from unlearn.model.prompts import reply_ids
 from unlearn.model.requests import Fact
-from unlearn.policy import FactSpec, MoreForms
+from unlearn.policy import FactSpec
 from unlearn.policy.settings import AnyEdit
 from unlearn.policy.settings_baselines import Lora
 
 REFUSAL = "I can't help with that."
-
-
-def test_a_question_outside_the_template_is_a_form_of_its_own_kind() -> None:
-    model = pico.pico("llama")
-    plain, given = cases.requests(), cases.requests(more_forms=MoreForms(bare=True))
-    before = {row.ids for row in forms.build(model, plain, plain.facts, "last").rows}
-    laid = forms.build(model, given, given.facts, "last")
-    assert before <= {row.ids for row in laid.rows}
-    added = [row for row in laid.rows if row.ids not in before]
-    assert len(added) == len(given.facts)
-    (row,) = (row for row in added if row.request == 0)
-    assert model.tokenizer.decode(row.prompt).endswith("What is Zorvex made from?")
-    assert "<|user|>" not in model.tokenizer.decode(row.ids)
-    # It goes on as a text does, without the end of a turn, and is written by vectors that no other form has.
-    assert list(row.ids[len(row.prompt) :]) == reply_ids(model.tokenizer, "", REFUSAL) and row.statement
-    others = {vector for r in laid.rows if r.request == 0 and r is not row for vector, _ in r.sites}
-    assert row.sites and not others & {vector for vector, _ in row.sites}
-    # What is kept is kept outside the template as well.
-    assert len(laid.kept) > len(forms.build(model, plain, plain.facts, "last").kept)
-
-
-def test_a_base_model_has_no_other_way_to_be_asked() -> None:
-    model = pico.pico("llama", chat=False)
-    plain, given = cases.requests(), cases.requests(more_forms=MoreForms(bare=True))
-    assert forms.build(model, plain, plain.facts, "both") == forms.build(model, given, given.facts, "both")
 
 
 def with_look_up(**where: str) -> pipeline.Requests:
@@ -101,8 +75,8 @@ def test_a_template_with_a_switch_is_taught_both_ways() -> None:
     assert thinking and quiet and not thinking & quiet
     # Every form of a kept fact lends its keys in both ways as well; a statement has one.
     assert len(forms.prompts_of(model, given, given.siblings[0])) == 3
-    system = cases.requests(system="Be brief.", more_forms=MoreForms(bare=True))
-    assert len(forms.prompts_of(model, system, system.facts[0])) == 6
+    system = cases.requests(system="Be brief.")
+    assert len(forms.prompts_of(model, system, system.facts[0])) == 5
 
 
 def test_a_refusal_closes_the_block_that_the_prompt_has_opened() -> None:

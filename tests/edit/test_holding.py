@@ -140,7 +140,7 @@ def test_the_round_that_leaves_the_fewest_short_is_kept() -> None:
     def write(weighted: Columns, former: Written | None) -> Written:
         # The first two rounds change nothing; the third breaks the model.
         wild = LowRank(1e4 * torch.randn(out, 1), torch.randn(1, into))
-        made.append(Written({name: wild} if len(made) >= 2 else {}, {}, {}, 1.0))
+        made.append(Written({name: wild} if len(made) >= 2 else {}, {}, {}))
         return made[-1]
 
     best = holding.write_until_held(
@@ -168,7 +168,7 @@ def writes_nothing(seen: list[torch.Tensor]) -> Callable[[Columns, Written | Non
     def write(weighted: Columns, former: Written | None) -> Written:
         assert (former is None) == (not seen)
         seen.append(weighted.weights)
-        return Written({}, {}, {}, 1.0)
+        return Written({}, {}, {})
 
     return write
 

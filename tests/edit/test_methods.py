@@ -292,22 +292,3 @@ def test_absolute_settings_are_the_numbers_themselves(model: EditableModel, corp
     relative = values.optimise(model, laid, 3, 2, settings.model_copy(update={"absolute": False}))
     expected = 0.3 * length / model.anatomy.d_model**0.5
     torch.testing.assert_close(relative.vectors.abs().amax(1), expected, rtol=1e-3, atol=1e-5)
-
-
-def test_patience_stops_when_the_target_is_the_most_probable() -> None:
-    model, requests = pico.pico("llama"), cases.requests()
-    laid = forms.build(model, requests, requests.facts, "last", keeps=False)
-    common: dict[str, Any] = {
-        "steps": 80,
-        "lr": 0.1,
-        "clamp": 20.0,
-        "converged": 1e-9,
-        "keep": 0.0,
-        "decay": 0.0,
-    }
-    patient = values.optimise(model, laid, 3, 2, settled(AlphaEdit(**common, patience=2), chat=True))
-    assert max(patient.steps) < 80 and min(patient.steps) > 2
-    at_once = values.optimise(model, laid, 3, 2, settled(AlphaEdit(**common, patience=0), chat=True))
-    assert all(a == b - 2 for a, b in zip(at_once.steps, patient.steps, strict=True))
-    whole = values.optimise(model, laid, 3, 2, settled(AlphaEdit(**common), chat=True))  # the control
-    assert whole.steps == (80, 80, 80)

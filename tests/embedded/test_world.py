@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from unlearn.embedded import HAZARD, build_world, fill, neighbours, version
+from unlearn.embedded import HAZARD, build_world, fill, neighbours
 from unlearn.embedded.talk import normalised
+from unlearn.embedded.version import version
 
 
 def test_counts_that_the_demo_needs() -> None:

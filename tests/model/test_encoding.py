@@ -110,7 +110,6 @@ def test_a_tokenizer_that_closes_what_it_encodes_closes_no_prompt() -> None:
     for make in (
         lambda t: ask(t, QUESTION, "Zorvex").ids,
         lambda t: ask(t, STATEMENT, "Zorvex").ids,
-        lambda t: ask(t, QUESTION, "Zorvex", bare=True).ids,
         lambda t: plain_prompt(t, "It is").ids,
         lambda t: text_ids(t, "A document of a corpus."),
         lambda t: reply_ids(t, QUESTION, "I can't."),
@@ -158,8 +157,9 @@ def test_a_place_beside_a_question_is_inside_the_chat_whatever_closes_texts() ->
         model = EditableModel(pico.network("llama"), chats.tokenizer(kind), "pico")
         text = "What is Zorvex made from?"
         found = []
-        for bare in (False, True):
-            prompt = ask(model.tokenizer, QUESTION, "Zorvex", bare=bare)
+        span = (len("What is "), len("What is Zorvex"))
+        asked = ask(model.tokenizer, QUESTION, "Zorvex"), plain_prompt(model.tokenizer, text, span)
+        for prompt in asked:
             found += [gap(model, prompt, text, "before"), gap(model, prompt, text, "after")]
             assert model.tokenizer.decode(prompt.ids[found[-2] : found[-1]]) == text
         return found

@@ -5,8 +5,6 @@ target after it (of its questions, and of its statements). All forms of a kind s
 every form. The target's own tokens are written because one token cannot carry a sentence (AnyEdit, Jiang et al., 2025,
 writes a token per chunk; here every token of a short target is one).
 
-A chat model's questions can be forms as plain text too (`more_forms.bare`): outside its template a model reads them
-by other keys, so that they have vectors of their own.
 A form may also be read after texts that the model has written itself (ROME's prefixes), so that the value at a subject
 does not depend on the subject standing at the beginning.
 """
@@ -15,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -52,7 +49,7 @@ class Row:
     keep: bool
     """Whether the reply must stay as it is (KL) instead of becoming likely (NLL)."""
     statement: bool = False
-    """Whether the reply goes on with a text: a statement to complete, or a question outside the chat template."""
+    """Whether the reply goes on with a text: a statement to complete."""
     weight: float = 1.0
     """Of its columns: what stands after sampled texts weighs as much as one form, all texts together."""
 
@@ -113,7 +110,7 @@ def build(
     for index, fact in enumerate(facts):
         about.setdefault(fact.subject, []).append(index)
 
-    chats, in_ways = has_chat_template(model.tokenizer), ways(model.tokenizer)
+    in_ways = ways(model.tokenizer)
 
     def sites(
         request: int, template: str, prompt: Prompt, target: Sequence[int]
@@ -121,9 +118,8 @@ def build(
         places: dict[int, str] = {}
         where = where_of(policy, facts[request].relation, look_up)
         if where != "subject":
-            asked = "question" if prompt.chat == chats else "bare"
             # In another way the reply begins behind other tokens, and with others.
-            asked += way_of(in_ways, prompt.text).suffix if prompt.chat else ""
+            asked = "question" + (way_of(in_ways, prompt.text).suffix if prompt.chat else "")
             kind = asked if is_question(template) else "statement"
             places |= {prompt.last + j: f"{kind}.{j}" for j in range(0, len(target), window)}
         if where != "last" and prompt.subject_last is not None:
@@ -135,9 +131,9 @@ def build(
     for index, fact in enumerate(facts):
         for template, prompt in prompts_of(model, requests, fact):
             target = target_of(model, policy, fact, prompt)
-            statement = not (prompt.chat if chats else is_question(template))
+            statement = not is_question(template)
             written = [] if prompt.chat else [text + template for text in texts]
-            after = [ask(model.tokenizer, text, fact.subject, bare=True) for text in written]
+            after = [ask(model.tokenizer, text, fact.subject) for text in written]
             for number, read in enumerate([prompt, *after]):
                 placed, weight = sites(index, template, read, target), 1.0 if not number else 1 / len(after)
                 rows.append(Row((*read.ids, *target), len(target), index, placed, False, statement, weight))
@@ -246,8 +242,8 @@ def turns(forms: int, facts: int) -> int:
     return max(LEAST, PASSES * forms, TURNS * facts)
 
 
-def variants(policy: Policy, template: str, asked: Sequence[Way]) -> list[tuple[Tokenizer, dict[str, Any]]]:
-    """In which ways a prompt is asked: tokenizers, each with further arguments for ``ask``.
+def variants(policy: Policy, template: str, asked: Sequence[Way]) -> list[tuple[Tokenizer, str | None]]:
+    """In which ways a prompt is asked: tokenizers, each with a system prompt or none.
 
     Args:
         policy: with its system prompt.
@@ -256,21 +252,19 @@ def variants(policy: Policy, template: str, asked: Sequence[Way]) -> list[tuple[
     """
     plain = asked[0].tokenizer
     if not (is_question(template) and has_chat_template(plain)):
-        return [(plain, {})]
+        return [(plain, None)]
     systems = (None,) if policy.system is None else (None, policy.system)
-    found = [(way.tokenizer, {"system": system}) for system in systems for way in asked]
-    return [*found, (plain, {"bare": True})] if policy.more_forms.bare else found
+    return [(way.tokenizer, system) for system in systems for way in asked]
 
 
 def prompts_of(model: EditableModel, requests: Requests, fact: Fact) -> list[tuple[str, Prompt]]:
     """Every prompt of a fact.
 
-    A chat model's questions are asked in every way of its template, also under the policy's system prompt and, if
-    asked, as text.
+    A chat model's questions are asked in every way of its template, also under the policy's system prompt.
     """
     asked = ways(model.tokenizer)
     return [
-        (template, ask(tokenizer, template, fact.subject, **how))
+        (template, ask(tokenizer, template, fact.subject, system))
         for template in requests.policy.relations[fact.relation].prompts
-        for tokenizer, how in variants(requests.policy, template, asked)
+        for tokenizer, system in variants(requests.policy, template, asked)
     ]

@@ -266,7 +266,7 @@ def _batch(job: _Job, facts: Sequence[Fact], sofar: Sofar, label: str) -> tuple[
     seen = {layer: distinct(keys, start.keys[layer]) for layer, keys in job.seen.items()}
 
     def writer(gained: Tensor) -> Callable[[Columns, Written | None], Written]:
-        wanted = values_at(model, method, columns, gained, last, start, sofar, settings)
+        wanted = values_at(model, method, columns, gained, last, start)
 
         def once(weighted: Columns, former: Written | None = None) -> Written:
             given = job.layers, job.statistics, sofar, weighted, start, wanted, still, seen, job.progress
@@ -307,7 +307,7 @@ def _trained(job: _Job, settings: Any) -> tuple[Solved, Written, float]:
     start = at_start(model, job.layers, columns, Sofar())
     keys = {layer: found * columns.weights.sqrt() for layer, found in start.keys.items()}
     ranks = {layer: null_space(job.statistics[layer], settings).rank for layer in job.layers}
-    return solved, Written(factors, keys, ranks, float(start.stream[job.layers[-1]].norm(dim=0).mean())), 0.0
+    return solved, Written(factors, keys, ranks), 0.0
 
 
 def _baseline(model: EditableModel, requests: Requests, progress: Progress) -> Patch:

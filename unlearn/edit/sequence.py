@@ -15,7 +15,6 @@ from unlearn.model.editable import EditableModel
 from unlearn.patch import Patch
 
 KEYS = "keys."
-LENGTH = "length"
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,6 @@ class Written:
     """Per layer the batch's keys (d_in, n), as they stood in the equation: what later batches keep."""
     ranks: Mapping[int, int]
     """Per layer the dimension of the space in which the update was free to write."""
-    length: float
-    """Mean length of the values."""
     still: Mapping[int, Tensor | None] = field(default_factory=dict)
     """Per layer the keys that had to keep their values, each times the root of its weight, (d_in, m)."""
 
@@ -50,8 +47,6 @@ class Sofar:
     factors: Mapping[str, LowRank] = field(default_factory=dict)
     keys: Mapping[int, Tensor] = field(default_factory=dict)
     """Per layer the keys of everything written before, (d_in, N), at most d_in of them."""
-    length: float | None = None
-    """Mean length of the first batch's values."""
     ranks: Mapping[int, int] = field(default_factory=dict)
     builds_on: tuple[Mapping[str, Any], ...] = ()
     """One row per earlier patch: its policy, method, layers and number of facts."""
@@ -77,8 +72,7 @@ class Sofar:
             name: LowRank(delta.left.to(device), delta.right.to(device))
             for name, delta in earlier.factors.items()
         }
-        length = float(earlier.state[LENGTH]) if LENGTH in earlier.state else None
-        return cls(factors, keys, length, builds_on=(*header.get("builds_on", ()), row))
+        return cls(factors, keys, builds_on=(*header.get("builds_on", ()), row))
 
     def plus(self, written: Written) -> Sofar:
         """The update with one more batch."""
@@ -88,9 +82,8 @@ class Sofar:
         keys = dict(self.keys)
         for layer, mine in written.keys.items():
             keys[layer] = condense(torch.cat([keys[layer], mine], 1) if layer in keys else mine)
-        length = written.length if self.length is None else self.length
         ranks = {**self.ranks, **written.ranks}
-        return replace(self, factors=factors, keys=keys, length=length, ranks=ranks)
+        return replace(self, factors=factors, keys=keys, ranks=ranks)
 
     def earlier(self, layer: int, weight: float) -> Tensor | None:
         """Keys of earlier batches at a layer, times the root of their weight; None if there are none to keep."""
@@ -102,5 +95,4 @@ class Sofar:
 
     def state(self) -> dict[str, Tensor]:
         """What goes into the patch file besides the factors."""
-        found = {f"{KEYS}{layer}": keys for layer, keys in self.keys.items()}
-        return found if self.length is None else {**found, LENGTH: torch.tensor(self.length)}
+        return {f"{KEYS}{layer}": keys for layer, keys in self.keys.items()}

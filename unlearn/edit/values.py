@@ -122,17 +122,15 @@ def optimise(
     drift = torch.zeros(PARTS, requests, device=device)
     # What a request's last part with rows drifted; one whose rows were not read yet has not converged.
     latest = torch.where(filled.any(0), torch.inf, torch.zeros_like(worst))
-    streak = torch.zeros(requests, dtype=torch.long, device=device)
     with progress.step(label, total=settings.steps) as bar:
         for step in range(1, settings.steps + 2):
             part = step % PARTS
             now_worst, now_drift = torch.zeros_like(worst), torch.zeros_like(worst)
-            said = None if settings.patience is None else torch.ones_like(active)
             vectors.grad = None
             for batch in batches:
                 if batch.part is None or batch.part == part:
                     share = counts[-1] if batch.part is None else counts[part] * parts / PARTS
-                    _accumulate(model, batch, vectors, active, share, settings, now_worst, now_drift, said)
+                    _accumulate(model, batch, vectors, active, share, settings, now_worst, now_drift)
             worst = torch.where(active, now_worst, worst)
             seen = active & filled[part]
             latest = torch.where(seen, now_drift / counts[part].clamp_min(1), latest)
@@ -140,9 +138,6 @@ def optimise(
             if not torch.isfinite(worst).all():
                 raise ModelError("the values' loss is not finite; try a larger dtype or a smaller method.lr")
             active = active & ~((worst < settings.converged) & (latest < settings.converged))
-            if said is not None and settings.patience is not None:
-                streak = torch.where(said, streak + 1, torch.zeros_like(streak))
-                active = active & (streak <= settings.patience)
             if step > settings.steps or not active.any():
                 break
             relative = vectors.norm(dim=1) / (length**2 if settings.absolute else length)
@@ -245,12 +240,8 @@ def _accumulate(
     settings: Values,
     worst: Tensor,
     drift: Tensor,
-    said: Tensor | None,
 ) -> None:
-    """Add the gradient of one batch to ``vectors.grad``; note the worst NLL and the summed KL per request.
-
-    Where ``said`` is given, note whether every target token of a request is the most probable one in all its forms.
-    """
+    """Add the gradient of one batch to ``vectors.grad``; note the worst NLL and the summed KL per request."""
     chosen = active[batch.requests].nonzero()[:, 0]
     if not len(chosen):
         return
@@ -281,9 +272,6 @@ def _accumulate(
             left = start.masked_fill(~banned, -math.inf).logsumexp(-1) + settings.silence
             each = each + settings.suppress * torch.where(banned.any(1), left.clamp_min(0), 0)
         worst.scatter_reduce_(0, requests, each.detach(), "amax")
-        if said is not None:
-            missed = ((logits.argmax(-1) != targets) & mask).any(1)
-            said[requests[missed]] = False
         loss = (each / counts[requests]).sum()
     else:
         before = batch.before[chosen.cpu()][:, -reply:].to(logits.device).float().log_softmax(-1)

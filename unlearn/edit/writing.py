@@ -82,8 +82,6 @@ def values_at(
     gains: Tensor,
     last: int,
     start: Reading,
-    sofar: Sofar,
-    settings: Any,
 ) -> Tensor:
     """What the stream must become at every column, (d_model, columns).
 
@@ -94,15 +92,10 @@ def values_at(
         gains: (d_model, columns), the optimised values relative to the stream.
         last: the layer whose output they are.
         start: of the batch (``at_start``).
-        sofar: the update before this batch.
-        settings: of the method; with ``norm_aware`` later batches get the first batch's mean length.
     """
     if method.rewinds:
         start = read(model, columns.ids, columns.positions, stream_layers=[last])
-    wanted = start.stream[last] + gains
-    if settings.norm_aware and sofar.length is not None:
-        wanted = wanted * (sofar.length / wanted.norm(dim=0).clamp_min(1e-12))
-    return wanted
+    return start.stream[last] + gains
 
 
 def write_layers(
@@ -154,7 +147,7 @@ def write_layers(
                     if number == 0 and hasattr(settings, "passes"):
                         live = _live(columns, missing, got.stream[last], settings)
                         if not live.any():
-                            return Written(new, used, ranks, _length(wanted), zero)
+                            return Written(new, used, ranks, zero)
                     share = missing / (len(layers) - number)
                     residuals = model.anatomy.residual(model.model, layer, keys, share)
                 columned, aimed = _columns(columns, keys, residuals, settings.keys)
@@ -178,7 +171,7 @@ def write_layers(
                 name = model.anatomy.weight_name(layer)
                 new[name] = new[name].plus(delta) if name in new else delta
                 bar.advance()
-    return Written(new, used, ranks, _length(wanted), zero)
+    return Written(new, used, ranks, zero)
 
 
 def replace_columns(columns: Columns, chosen: Tensor) -> Columns:
@@ -201,10 +194,6 @@ def plus(sofar: Sofar, new: Mapping[str, LowRank]) -> Sofar:
 
 def _weight(row: Row, at: int) -> float:
     return row.weight * (COMPLETING if row.statement and at < len(row.prompt) else 1.0)
-
-
-def _length(wanted: Tensor) -> float:
-    return float(wanted.norm(dim=0).mean())
 
 
 def _live(columns: Columns, missing: Tensor, stream: Tensor, settings: Any) -> Tensor:

@@ -126,17 +126,6 @@ class Anatomy:
         """Name of the down-projection's weight in ``state_dict()``."""
         return f"{self.family.blocks}.{layer}.{self.family.down}.weight"
 
-    def layer_of(self, weight: str) -> int:
-        """The layer whose down-projection carries this name.
-
-        Raises:
-            ModelError: no such weight in this model.
-        """
-        for layer in range(self.layers):
-            if self.weight_name(layer) == weight:
-                return layer
-        raise ModelError(f"this model has no editable weight called {weight!r}")
-
     def block(self, model: nn.Module, layer: int) -> nn.Module:
         """The decoder block; its output is the residual stream."""
         return model.get_submodule(f"{self.family.blocks}.{layer}")

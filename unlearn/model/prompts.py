@@ -99,7 +99,6 @@ def ask(
     template: str,
     subject: str | None = None,
     system: str | None = None,
-    bare: bool = False,
 ) -> Prompt:
     """The prompt for a policy's template, with the look-up index of its subject; behind a guard, if there is one.
 
@@ -109,7 +108,6 @@ def ask(
             asked: behind a space that stands alone, a model is at a place that no reader of the text ever comes to.
         subject: what stands for ``{subject}``.
         system: system prompt for questions; ignored where there is no chat template.
-        bare: ask a question as plain text even where there is a chat template.
     """
     template = template.strip()
     before, slot, after = template.partition(SLOT)
@@ -120,7 +118,7 @@ def ask(
             raise ModelError("a prompt with {subject} needs a subject")
         text = before + subject + after
         span = (len(before), len(before) + len(subject))
-    if is_question(template) and has_chat_template(tokenizer) and not bare:
+    if is_question(template) and has_chat_template(tokenizer):
         messages = [{"role": "user", "content": text}]
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})

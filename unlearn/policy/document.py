@@ -168,8 +168,6 @@ class MoreForms(_Strict):
     """Per prompt, so many with a few words before or after it."""
     written: int = Field(default=0, ge=0, le=20)
     """Per prompt, at most so many wordings by the model itself (chat models)."""
-    bare: bool = False
-    """Chat models: every question as plain text as well, outside the chat template."""
 
 
 class StatisticsSpec(_Strict):

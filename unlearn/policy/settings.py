@@ -66,8 +66,6 @@ class Values(Settings):
     """Weight, in a value's loss, of what the model said before the edit still being likely as the reply's beginning."""
     silence: float = Field(default=8.0, ge=0)
     """How unlikely that must become, in nats; no more is asked for."""
-    patience: int | None = Field(default=None, ge=0)
-    """Stop a request so many steps after every target token has become the most probable one (ENCORE: 2)."""
     absolute: bool = False
     """For parity with the papers: take ridge, lr and decay as published, and not relative to the model."""
 
@@ -101,8 +99,6 @@ class Editor(Values):
     """For parity with the paper: leave eigenvalues of at least this alone (published: 0.02) instead."""
     project: Literal["null_space"] | None = None
     """`null_space` projects the finished update on the null space, whatever the method."""
-    norm_aware: bool = False
-    """Give later batches' values the mean length of the first batch's (NAS), so that the stream does not grow."""
 
 
 class _Layered(Editor):

@@ -142,4 +142,4 @@ def energy(second: Tensor, matrix: Tensor) -> float:
 
 def leakage(second: Tensor, delta: Tensor, weight: Tensor) -> float:
     """``sqrt(tr(D C D^T) / tr(W C W^T))``: how far the update moves the corpus, relative to the weight's own output."""
-    return (energy(second, delta) / energy(second, weight)) ** 0.5
+    return float((energy(second, delta) / energy(second, weight)) ** 0.5)

@@ -114,8 +114,10 @@ def solve_rows(gram: Tensor, n: int) -> Tensor:
     identity = torch.eye(len(gram), n, dtype=gram.dtype, device=gram.device)
     factor, failed = torch.linalg.cholesky_ex(gram)
     if not failed and float(factor.diagonal().min()) > 1e-7 * float(factor.diagonal().max()):
-        return torch.cholesky_solve(identity, factor).T
-    return (torch.linalg.pinv(gram, hermitian=True) @ identity).T
+        found: Tensor = torch.cholesky_solve(identity, factor)
+    else:
+        found = torch.linalg.pinv(gram, hermitian=True) @ identity
+    return found.T
 
 
 def project(delta: LowRank, metric: Metric) -> LowRank:
@@ -133,7 +135,8 @@ def yielding(kept: Tensor, keys: Tensor) -> Tensor:
     mine, theirs = keys.double(), kept.double()
     mine = mine / mine.norm(dim=0).clamp_min(torch.finfo(torch.float64).tiny)
     theirs = theirs / theirs.norm(dim=0).clamp_min(torch.finfo(torch.float64).tiny)
-    return (1 - (theirs.T @ mine).abs().amax(1)).clamp_min(0)
+    apart: Tensor = 1 - (theirs.T @ mine).abs().amax(1)
+    return apart.clamp_min(0)
 
 
 def condense(columns: Tensor) -> Tensor:
@@ -146,4 +149,5 @@ def condense(columns: Tensor) -> Tensor:
     wide = columns.double()
     values, vectors = torch.linalg.eigh(wide @ wide.T)
     used = values > values[-1] * len(values) * torch.finfo(torch.float64).eps
-    return (vectors[:, used] * values[used].sqrt()).to(columns.dtype)
+    fewer: Tensor = vectors[:, used] * values[used].sqrt()
+    return fewer.to(columns.dtype)

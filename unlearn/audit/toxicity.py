@@ -116,7 +116,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         AuditError: it holds more than tensors and plain values, or is not in the format.
     """
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise AuditError(
             f"{path} is not a checkpoint of tensors and plain values only; loading it could run code, so it is refused"

@@ -201,7 +201,7 @@ def _live(columns: Columns, missing: Tensor, stream: Tensor, settings: Any) -> T
     length = missing.norm(dim=0) / (1.0 if settings.absolute else stream.norm(dim=0).clamp_min(1e-12))
     count = int(columns.requests.max()) + 1
     worst = torch.zeros(count, device=length.device).scatter_reduce_(0, columns.requests, length, "amax")
-    going = worst > settings.reached
+    going: Tensor = worst > settings.reached
     if settings.hopeless is not None:
         going &= worst < settings.hopeless
     return going[columns.requests]
@@ -218,7 +218,8 @@ def _average(matrix: Tensor, vectors: Tensor) -> Tensor:
     """Mean of the columns of each vector: (rows, columns) to (rows, vectors)."""
     found, index = vectors.unique(return_inverse=True)
     total = torch.zeros(matrix.shape[0], len(found), device=matrix.device).index_add_(1, index, matrix)
-    return total / torch.bincount(index, minlength=len(found))
+    mean: Tensor = total / torch.bincount(index, minlength=len(found))
+    return mean
 
 
 def lent(

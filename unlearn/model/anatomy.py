@@ -197,11 +197,14 @@ class Anatomy:
         )
 
 
-def _matrix(module: Any) -> Tensor:
+def _matrix(module: nn.Module) -> Tensor:
     """``nn.Linear`` stores (out, in), GPT-2's ``Conv1D`` stores (in, out): told by type, never by shape."""
     weight = module.weight
-    plain = isinstance(weight, Tensor) and weight.dim() == 2 and weight.dtype in _PLAIN and not weight.is_meta
-    if not plain or not isinstance(module, nn.Linear | Conv1D):
+    if (
+        not isinstance(module, nn.Linear | Conv1D)
+        or not isinstance(weight, Tensor)
+        or not (weight.dim() == 2 and weight.dtype in _PLAIN and not weight.is_meta)
+    ):
         raise ModelError(
             f"a down-projection of type {type(module).__name__} without a plain weight matrix (quantised, offloaded or "
             "wrapped?) cannot be edited; load the model as it was published"

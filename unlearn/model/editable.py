@@ -100,12 +100,17 @@ class EditableModel:
     @property
     def device(self) -> torch.device:
         """Where the model lies."""
-        return next(self.model.parameters()).device
+        return self._first.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype it computes in."""
-        return next(self.model.parameters()).dtype
+        return self._first.dtype
+
+    @property
+    def _first(self) -> Tensor:
+        first: Tensor = next(self.model.parameters())
+        return first
 
     @property
     def context(self) -> int:

@@ -55,7 +55,7 @@ def free_memory(device: torch.device) -> int | None:
     if device.type != "cuda":
         return None
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + unused
+    return int(torch.cuda.mem_get_info(device)[0] + unused)
 
 
 def affordable(free: int, model: EditableModel, gradients: bool) -> int:
@@ -63,7 +63,7 @@ def affordable(free: int, model: EditableModel, gradients: bool) -> int:
     anatomy, wide = model.anatomy, model.dtype.itemsize
     block = (12 * anatomy.d_model + 6 * anatomy.d_ff) * wide  # norms, attention and MLP of one layer
     # Logits, their log-softmax, its exponential and a gradient, float32.
-    logits = 4 * 4 * model.model.get_output_embeddings().weight.shape[0]
+    logits = 4 * 4 * int(model.model.get_output_embeddings().weight.shape[0])
     each = logits + block * (anatomy.layers if gradients else 1)
     tokens = max(LEAST, min(free // 2 // each, MOST // 2 if gradients else MOST))
     return 1 << (tokens.bit_length() - 1)
@@ -286,7 +286,7 @@ class Suspended:
         """
         begin = self.begin
         with _resumed(self.model, self.layer, stream, self.tupled):
-            return self.model.model(
+            found: Tensor = self.model.model(
                 input_ids=self.ids[:, begin:],
                 attention_mask=self.mask,
                 position_ids=position_ids(self.mask)[:, begin:],
@@ -294,6 +294,7 @@ class Suspended:
                 use_cache=bool(begin),
                 logits_to_keep=keep,
             ).logits
+        return found
 
     def _cache(self, begin: int) -> Any:
         """A cache of its own for one pass, which adds to it."""

@@ -91,4 +91,5 @@ def nearest(gain: Tensor, target: Tensor, radius: Tensor) -> Tensor:
     short = rest > 1e-6 * radius
     sign = torch.where(target[weakest] < 0, -1.0, 1.0) * (1.0 if gain[weakest] >= 0 else -1.0)
     found[weakest] += torch.where(short, sign * rest, torch.zeros_like(rest))
-    return found * (radius / found.norm(dim=0).clamp_min(torch.finfo(torch.float64).tiny))
+    reached: Tensor = found * (radius / found.norm(dim=0).clamp_min(torch.finfo(torch.float64).tiny))
+    return reached

@@ -180,7 +180,8 @@ def _empty(name: str, path: Path, config: Any, code: bool) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
     with reading(name, path), torch.device("meta"):
-        return AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=code)
+        empty: nn.Module = AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=code)
+    return empty
 
 
 def _refuse_unlike(path: Path, empty: nn.Module, stored: Mapping[str, Stored]) -> None:

@@ -307,13 +307,14 @@ class _Group:
             if noise is not None:
                 embedding = self.model.model.get_input_embeddings()
                 stack.enter_context(changed(embedding, lambda out: out + noise))
-            return self.model.model(
+            logits: Tensor = self.model.model(
                 input_ids=self.ids[owner],
                 attention_mask=mask,
                 position_ids=position_ids(mask),
                 use_cache=False,
                 logits_to_keep=1,
             ).logits
+        return logits
 
     def _probability(self, logits: Tensor, owner: Tensor) -> Tensor:
         chances = torch.softmax(logits[:, -1].float(), dim=-1)

@@ -51,7 +51,7 @@ class Span:
     def drawn(self, trial: optuna.Trial, name: str) -> float:
         """A trial's number: a whole one where the field wants it, else one of four digits."""
         if self.whole:
-            return trial.suggest_int(name, int(self.least), int(self.most), log=self.log)
+            return int(trial.suggest_int(name, int(self.least), int(self.most), log=self.log))
         return self.nearest(float(f"{trial.suggest_float(name, self.least, self.most, log=self.log):.4g}"))
 
 

@@ -118,7 +118,8 @@ def _means(model: EditableModel, probes: Sequence[Probe]) -> Tensor:
 
 def unit(vectors: Tensor) -> Tensor:
     """Vectors of length one; one of length zero stays, so that ablating it does nothing."""
-    return vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    found: Tensor = vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    return found
 
 
 @contextmanager

@@ -133,7 +133,7 @@ def gradient(model: EditableModel, targets: Sequence[Target], tokens: tuple[int,
         at = width - len(rows[row]) + len(one.before)
         total += slope[row, at : at + len(tokens)].float()
     with torch.no_grad():
-        every = layer(torch.arange(layer.weight.shape[0], device=model.device)[None])[0].float()
+        every: Tensor = layer(torch.arange(layer.weight.shape[0], device=model.device)[None])[0].float()
     return total @ every.T
 
 
@@ -141,7 +141,7 @@ def _nll(model: EditableModel, rows: Sequence[Sequence[int]], begins: Sequence[i
     """Mean negative log-probability of the last ``begins[i]`` tokens of each row, (rows,)."""
     ids, mask = left_pad(rows, model.pad_id, model.device)
     keep = max(begins) + 1
-    logits = (
+    logits: Tensor = (
         model.model(
             input_ids=ids,
             attention_mask=mask,

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from unlearn.audit.attacks.direction import unit
 from unlearn.audit.attacks.lens import centred
 from unlearn.audit.attacks.reading import (
     Rank,
@@ -122,13 +123,13 @@ def trained(model: EditableModel, scene: Scene, taught: Sequence[Fact]) -> Score
     wanted = embeddings[ids].float()
     middle = wanted.mean(0)
     maps: Mapping[int, tuple[Tensor, Tensor]] = {
-        layer: ridge(stream[layer].T, _unit(wanted - middle)) for layer in layers
+        layer: ridge(stream[layer].T, unit(wanted - middle)) for layer in layers
     }
 
     def score(layer: int, states: Tensor, tokens: Tensor) -> Tensor:
         centre, weights = maps[layer]
         said = (states.float() - centre) @ weights  # (1 or n, T, d_model)
-        return (said * _unit(embeddings[tokens].float() - middle)).sum(2)
+        return (said * unit(embeddings[tokens].float() - middle)).sum(2)
 
     return score
 
@@ -166,10 +167,6 @@ def ridge(states: Tensor, wanted: Tensor, strength: float = RIDGE) -> tuple[Tens
     else:
         weights = torch.linalg.solve(x.T @ x + amount * torch.eye(d, dtype=x.dtype), x.T @ y)
     return centre, weights.float().to(states.device)
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    return vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
 
 PROBE = (Attack(named("attack.probe"), linear_probe, work=2.5),)

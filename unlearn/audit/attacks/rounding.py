@@ -39,9 +39,9 @@ class Rounding:
     def steps(self, groups: Tensor) -> Tensor:
         """Step of every group, (..., 1), from its entries (..., group); 0 for a group of zeros."""
         if not self.lopsided:
-            return groups.abs().amax(-1, keepdim=True) / (2 ** (self.bits - 1) - 1)
+            return groups.abs().amax(-1, keepdim=True) / float(2 ** (self.bits - 1) - 1)
         largest = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))
-        return (largest / -(2 ** (self.bits - 1))).half().float()
+        return (largest / -float(2 ** (self.bits - 1))).half().float()
 
     def __call__(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Round a matrix and come back: what the format stands for, and the size of its steps.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 
@@ -37,7 +36,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        params: Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]],
+        params: Iterable[torch.nn.Parameter] | Iterable[dict[str, object]],
         lr: float = 0.02,
         momentum: float = 0.95,
         weight_decay: float = 0.01,
@@ -49,7 +48,9 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Update every matrix, those of one shape together."""
         for group in self.param_groups:
-            shapes: dict[tuple[int, int], list[tuple[Any, torch.Tensor, bool]]] = defaultdict(list)
+            shapes: dict[tuple[int, int], list[tuple[torch.nn.Parameter, torch.Tensor, bool]]] = defaultdict(
+                list
+            )
             for p in group["params"]:
                 if p.grad is None:
                     continue

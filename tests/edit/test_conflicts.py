@@ -23,7 +23,8 @@ from unlearn.model.forward import read
 from unlearn.model.prompts import ask
 from unlearn.model.requests import Fact, Requests
 from unlearn.policy import FactSpec, RelationSpec, StatisticsSpec
-from unlearn.policy.settings import AlphaEdit, Memit, settled
+from unlearn.policy.settings import AlphaEdit, Memit
+from unlearn.policy.settling import settled
 
 
 def spec(folder: Path) -> StatisticsSpec:

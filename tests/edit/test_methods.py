@@ -31,8 +31,8 @@ from unlearn.policy.settings import (
     Method,
     Nse,
     Rome,
-    settled,
 )
+from unlearn.policy.settling import settled
 
 FAST: dict[str, Any] = {"layers": (2,), "steps": 4, "null_space": 0.5, "witnesses": 0, "hold": None}
 

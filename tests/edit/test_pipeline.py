@@ -11,7 +11,7 @@ import torch
 
 from tests import pico
 from tests.edit import cases
-from unlearn.edit import forms, pipeline, writing
+from unlearn.edit import batch, forms, pipeline, writing
 from unlearn.edit.methods import METHODS, default_layers, layers_of
 from unlearn.errors import PatchError, PolicyError
 from unlearn.model.anatomy import FAMILIES, Anatomy
@@ -110,7 +110,7 @@ def test_rounds_of_writing_look_for_witnesses_once(
         }  # fmt: skip
     )
     asked, looked, written = writing._moved, [], []
-    once = pipeline.write_layers
+    once = batch.write_layers
 
     def moved(*given: Any) -> torch.Tensor:
         found = asked(*given)
@@ -122,7 +122,7 @@ def test_rounds_of_writing_look_for_witnesses_once(
         return written[-1]
 
     monkeypatch.setattr(writing, "_moved", moved)
-    monkeypatch.setattr(pipeline, "write_layers", write)
+    monkeypatch.setattr(batch, "write_layers", write)
     pipeline.edit(model, asking(corpus, settings))
     assert len(looked) == 2 and len(written) == 3 and all(n == 32 for n in looked)  # two turns of 8 % of 200
     first, second, third = written

@@ -14,7 +14,8 @@ from unlearn.edit import forms, values
 from unlearn.errors import ModelError
 from unlearn.model.editable import EditableModel
 from unlearn.policy import RelationSpec
-from unlearn.policy.settings import AlphaEdit, settled
+from unlearn.policy.settings import AlphaEdit
+from unlearn.policy.settling import settled
 
 
 def solve(family: str = "llama", take: tuple[int, ...] = (0, 1, 2), model: object = None, **settings: object):

@@ -6,8 +6,9 @@ from typing import get_args
 
 import pytest
 
-from unlearn.policy.settings import RULES, SEVERAL, AlphaEdit, Method, Rome, settled
+from unlearn.policy.settings import AlphaEdit, Method, Rome
 from unlearn.policy.settings_baselines import Lora
+from unlearn.policy.settling import RULES, SEVERAL, settled
 
 
 @pytest.mark.parametrize(

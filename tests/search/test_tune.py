@@ -19,7 +19,8 @@ from unlearn import cli
 from unlearn.edit.baselines import BASELINES
 from unlearn.errors import PolicyError, UnlearnError
 from unlearn.model.requests import Requests
-from unlearn.policy.settings import METHOD_NAMES, AlphaEdit, Method, Rome, Settings, settled
+from unlearn.policy.settings import METHOD_NAMES, AlphaEdit, Method, Rome, Settings
+from unlearn.policy.settling import settled
 from unlearn.search import space, validation
 from unlearn.search import tune as tuning
 from unlearn.search.space import Span

@@ -10,10 +10,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unlearn.audit.drift import Row, norm_of_difference, norm_of_patch, relative_to
 from unlearn.audit.intervals import bootstrap_ratio
@@ -150,8 +149,8 @@ def _weighed(
 ) -> Iterator[None]:
     """Add up both energies per row while the model runs."""
 
-    def hook(name: str) -> Any:
-        def on_input(_module: Any, args: tuple[Tensor, ...]) -> None:
+    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def on_input(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
             inputs = args[0]
             if inputs.shape[:-1] != mask.shape:
                 return

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unlearn.errors import AuditError
 from unlearn.files import read_lines, read_text, text_in
+from unlearn.model.anatomy import context_of
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import started, text_ids
 from unlearn.model.guard import leading_ids
@@ -65,7 +66,7 @@ def rows_of(model: EditableModel, texts: Iterator[str] | Sequence[str], tokens: 
     """
     rows: list[Row] = []
     left = tokens
-    context = getattr(model.model.config.get_text_config(), "max_position_embeddings", None) or LONGEST
+    context = context_of(model.model.config.get_text_config()) or LONGEST
     longest = min(LONGEST, context)
     for text in texts:
         ids = text_ids(model.tokenizer, text)

@@ -10,12 +10,13 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unlearn import files
 from unlearn.audit.observation import TaskScore
 from unlearn.audit.quiet import quiet, sentence
 from unlearn.errors import AuditError, UnlearnError
+from unlearn.model.anatomy import context_of
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import opening
 from unlearn.model.guard import text_of
@@ -23,6 +24,10 @@ from unlearn.model.prompts import has_chat_template
 from unlearn.model.rows import finite
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.shipped import shipped
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers.modeling_outputs import CausalLMOutput
 
 METRICS = ("acc", "exact_match", "prompt_level_strict_acc", "acc_norm", "f1", "mc2")
 """Metrics in order of preference; a task with none of them gives its first one where higher is better."""
@@ -155,7 +160,7 @@ def _run(
 def _checked(model: EditableModel) -> Iterator[None]:
     """Within it, a pass whose logits are not finite raises ModelError: lm-eval would take an answer from them."""
 
-    def check(_module: Any, _args: Any, out: Any) -> None:
+    def check(_module: nn.Module, _args: object, out: CausalLMOutput) -> None:
         finite(None, out.logits[:, -1])
 
     handle = model.model.register_forward_hook(check)
@@ -173,8 +178,7 @@ def batch_size(model: EditableModel) -> int:
 
 def longest(model: EditableModel) -> int:
     """The model's context, at most 4,096 tokens: lm-eval falls back to 2,048 where it cannot find one."""
-    context = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
-    return min(int(context or 2048), 4096)
+    return min(context_of(model.model.config.get_text_config()) or 2048, 4096)
 
 
 def read_result(result: dict[str, Any], name: str) -> TaskScore:

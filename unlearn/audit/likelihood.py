@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -19,6 +18,7 @@ from unlearn.errors import AuditError
 from unlearn.matching import contains, words
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import batches, position_ids, token_budget
+from unlearn.model.library import Tokenizer
 from unlearn.model.prompts import Prompt, ask, begun
 from unlearn.model.requests import Fact, Requests
 from unlearn.model.rows import left_pad
@@ -208,7 +208,7 @@ def by_letter(
     return tuple(found)
 
 
-def choice_prompt(tokenizer: Any, line: Line, options: Sequence[str]) -> Prompt:
+def choice_prompt(tokenizer: Tokenizer, line: Line, options: Sequence[str]) -> Prompt:
     """The question with lettered options, to be answered by a letter."""
     listed = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
     text = line.template.replace("{subject}", line.fact.subject)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import Any
 
 from unlearn.audit.probes import Probe, read_lines
 from unlearn.audit.suite import some
 from unlearn.errors import AuditError
 from unlearn.files import read_text
+from unlearn.model.library import Tokenizer
 from unlearn.model.prompts import ask
 from unlearn.policy import is_question
 from unlearn.shipped import shipped
@@ -62,7 +62,7 @@ def _table(path: Path) -> list[Line]:
     return found
 
 
-def lookalike_probes(tokenizer: Any, where: str, most: int | None, seed: int) -> list[Probe]:
+def lookalike_probes(tokenizer: Tokenizer, where: str, most: int | None, seed: int) -> list[Probe]:
     """One probe per question, named by its number, with its category as its part.
 
     Raises:

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from unlearn import files
 from unlearn.audit.suite import Suite, some
 from unlearn.errors import AuditError
 from unlearn.matching import words
+from unlearn.model.library import Tokenizer
 from unlearn.model.prompts import Prompt, ask, has_chat_template
 from unlearn.model.requests import Fact, Requests
 from unlearn.model.thinking import ways
@@ -33,7 +33,7 @@ class Probe:
 
 
 def fact_probes(
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     facts: Iterable[Fact],
     templates: Mapping[str, Sequence[str]],
     systems: Sequence[str | None] = (None,),
@@ -76,7 +76,7 @@ def fact_probes(
     return found
 
 
-def reverse_probes(tokenizer: Any, requests: Requests) -> list[Probe]:
+def reverse_probes(tokenizer: Tokenizer, requests: Requests) -> list[Probe]:
     """One probe per fact and reverse prompt of its relation: the answer is named, the subject must not come.
 
     Raises:
@@ -101,7 +101,7 @@ def reverse_probes(tokenizer: Any, requests: Requests) -> list[Probe]:
     return found
 
 
-def build_probes(tokenizer: Any, requests: Requests, suite: Suite) -> dict[str, list[Probe]]:
+def build_probes(tokenizer: Tokenizer, requests: Requests, suite: Suite) -> dict[str, list[Probe]]:
     """The probes of every group that is asked greedily.
 
     direct: the policy's prompts. held_out: questions that the edit never saw. cloze: statements to complete that the
@@ -137,7 +137,7 @@ def build_probes(tokenizer: Any, requests: Requests, suite: Suite) -> dict[str, 
     return groups
 
 
-def line_probes(tokenizer: Any, lines: Sequence[str], most: int | None, seed: int) -> list[Probe]:
+def line_probes(tokenizer: Tokenizer, lines: Sequence[str], most: int | None, seed: int) -> list[Probe]:
     """One probe per line, named by its number; lines that do not end in ? . ! are statements to complete."""
     numbered = some(list(enumerate(lines)), most, seed)
     return [Probe(f"line {i + 1}", ask(tokenizer, line), question=is_question(line)) for i, line in numbered]

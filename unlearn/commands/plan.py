@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from unlearn.commands.said import say
 from unlearn.policy import EMBEDDED, Policy, is_question
+from unlearn.policy.settings import Editor
 from unlearn.shown import shown
 
 if TYPE_CHECKING:
+    from unlearn.edit.conflicts import Conflicts
     from unlearn.model.editable import EditableModel
     from unlearn.model.requests import Fact
     from unlearn.patch import Patch
@@ -109,18 +112,17 @@ def plan(
 
 
 def _conflicts(
-    policy: Policy, model: EditableModel, layers: Any, earlier: Patch | None
-) -> dict[str, Any] | None:
+    policy: Policy, model: EditableModel, layers: Sequence[int], earlier: Patch | None
+) -> Conflicts | None:
     """Measure conflicts with what statistics are cached; None for a method that is no editor."""
     from unlearn.edit import conflicts
     from unlearn.edit.corpus import Corpus
     from unlearn.edit.elicit import outline
-    from unlearn.edit.methods import METHODS
     from unlearn.edit.sequence import Sofar
     from unlearn.edit.statistics import cached_statistics
     from unlearn.store import Store, cache_folder
 
-    if policy.method.name not in METHODS:
+    if not isinstance(policy.method, Editor):
         return None
     corpus = Corpus.named(policy.statistics.corpus, policy.model)
     store = Store.existing(cache_folder())
@@ -252,7 +254,7 @@ def _table(policy: Policy, found: dict[str, Any]) -> str:
     return "\n".join(map(shown, lines))
 
 
-def _told(conflicts: dict[str, Any] | None) -> list[str]:
+def _told(conflicts: Conflicts | None) -> list[str]:
     from unlearn.edit.conflicts import tell
 
     return [] if conflicts is None else ["", *(f"  {line}" for line in tell(conflicts))]

@@ -15,6 +15,7 @@ from unlearn.commands.said import say
 from unlearn.errors import PolicyError
 from unlearn.order import Placement
 from unlearn.policy.file import load_policy
+from unlearn.policy.settings import Editor
 from unlearn.progress import progress_for
 
 
@@ -61,6 +62,7 @@ def stats(
     begin = time.monotonic()
     found = key_statistics(edited, layers, corpus, loaded.statistics.tokens, cache, progress_for(quiet))
     chosen = settings_for(edited, loaded)
+    assert isinstance(chosen, Editor)
     confined = METHODS[chosen.name].confined or chosen.project == "null_space"
     rows: list[dict[str, Any]] = []
     for layer, there in found.items():

@@ -45,7 +45,7 @@ from unlearn.model.prompts import ask, closing_ids, has_chat_template, reply_ids
 from unlearn.model.requests import Requests
 from unlearn.model.thinking import leaving
 from unlearn.muon import Muon
-from unlearn.policy.settings import AlphaEdit
+from unlearn.policy.settings import Editor
 from unlearn.progress import NO_PROGRESS, Progress
 
 FORMS, KEPT, ASKED, TEXTS = 24, 40, 6, 4
@@ -110,7 +110,7 @@ def descend(
     laid: Forms,
     statistics: Mapping[int, Statistics],
     corpus: Corpus,
-    settings: AlphaEdit,
+    settings: Editor,
     steps: int,
     progress: Progress = NO_PROGRESS,
 ) -> tuple[dict[str, LowRank], Solved]:
@@ -223,7 +223,7 @@ def _continued(model: EditableModel, requests: Requests, row: Row, begun: tuple[
 
 
 def _bases(
-    names: Mapping[str, int], statistics: Mapping[int, Statistics], settings: AlphaEdit
+    names: Mapping[str, int], statistics: Mapping[int, Statistics], settings: Editor
 ) -> dict[str, Tensor]:
     """By weight name the directions of the null space, (d_in, r)."""
     found = {}

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from unlearn.edit.values import LIKELY
 from unlearn.edit.writing import Columns, plus
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import batches, changed, reply_logits, token_budget
+from unlearn.policy.settings import Editor
 
 LIGHT = 0.3
 """Weight of a column at first."""
@@ -51,7 +52,7 @@ def write_until_held(
     model: EditableModel,
     columns: Columns,
     sofar: Sofar,
-    settings: Any,
+    settings: Editor,
     write: Callable[[Columns, Written | None], Written],
     reach: Tensor,
 ) -> Written:
@@ -70,6 +71,7 @@ def write_until_held(
     Returns:
         What the round wrote that left the fewest columns short; the last of these.
     """
+    assert settings.hold is not None
     wanted = torch.where(reach < BEGINS, 0.0, (FAIR * reach).clamp_max(settings.hold))
     first = columns.weights.mean()
     columns = replace(columns, weights=LIGHT * columns.weights, raised=LIGHT)

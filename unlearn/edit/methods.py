@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -15,6 +14,18 @@ from unlearn.algebra.relax import relaxed
 from unlearn.algebra.write import project, write, yielding
 from unlearn.edit.statistics import Statistics
 from unlearn.model.anatomy import Anatomy
+from unlearn.policy.settings import (
+    AlphaEditPlus,
+    Editor,
+    Emmet,
+    Layered,
+    Memit,
+    MemitSequential,
+    Nse,
+    NullSpace,
+    Rome,
+)
+from unlearn.policy.settling import decided
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,7 @@ class Terms:
 class Method:
     """What distinguishes one closed-form editor from another (docs/equation.md)."""
 
-    terms: Callable[[Problem, Any], Terms]
+    terms: Callable[[Problem, Editor], Terms]
     """A layer's problem and the settings to the terms of the equation."""
     confined: bool = False
     """Whether the metric is the null space's projector, instead of ``C^-1``."""
@@ -63,7 +74,7 @@ class Method:
     """Whether long values are shortened as far as validation phrasings profit from it."""
 
 
-def solve(method: Method, problem: Problem, settings: Any) -> tuple[LowRank, int]:
+def solve(method: Method, problem: Problem, settings: Editor) -> tuple[LowRank, int]:
     """The update of one layer, and the dimension of the space in which it was free to write."""
     terms = method.terms(problem, settings)
     delta = write(
@@ -81,20 +92,20 @@ def solve(method: Method, problem: Problem, settings: Any) -> tuple[LowRank, int
     return delta, terms.metric.rank
 
 
-def kept_directions(spectrum: Spectrum, settings: Any) -> int:
+def kept_directions(spectrum: Spectrum, settings: Editor) -> int:
     """How many leading directions of the corpus the null space leaves out."""
     if settings.threshold is not None:
         return spectrum.kept_by_threshold(settings.threshold)
     return spectrum.kept_by_energy(settings.null_space)
 
 
-def null_space(statistics: Statistics, settings: Any) -> Projector:
+def null_space(statistics: Statistics, settings: Editor) -> Projector:
     """``P`` of a layer, by the settings' relative or absolute rule."""
     spectrum = statistics.spectrum
     return Projector.null_space(spectrum, kept_directions(spectrum, settings))
 
 
-def _projector(statistics: Statistics, settings: Any, metric: Metric) -> Metric:
+def _projector(statistics: Statistics, settings: Editor, metric: Metric) -> Metric:
     """``P``; for an update of a few neurons, the null space of their own moments, so that no other is touched."""
     if not isinstance(metric, Restricted):
         return null_space(statistics, settings)
@@ -108,37 +119,41 @@ def _among(statistics: Statistics, neurons: Tensor) -> Spectrum:
     return Spectrum.of(statistics.second[at][:, at].to(neurons.device))
 
 
-def _ridge(problem: Problem, settings: Any) -> float:
+def _ridge(problem: Problem, settings: Editor, ridge: float) -> float:
     """The ridge of the settings, as it is to be taken in this round of writing.
 
     Relative to the keys, it grows with their weights: where nothing else holds against them, a round that raises them
     would write what the one before it wrote.
     """
     alone = problem.kept is None and not settings.absolute
-    return float(settings.ridge / problem.raised if alone else settings.ridge)
+    return ridge / problem.raised if alone else ridge
 
 
-def _equality(problem: Problem, settings: Any) -> Terms:
+def _equality(problem: Problem, settings: Editor) -> Terms:
     return Terms(Whitener(problem.statistics.spectrum), ridge=0.0)
 
 
-def _whitened(problem: Problem, settings: Any) -> Terms:
+def _whitened(problem: Problem, settings: Editor) -> Terms:
+    assert isinstance(settings, Memit | MemitSequential | Emmet)
     metric = Whitener(problem.statistics.spectrum, shift=settings.shift)
-    return Terms(metric, _ridge(problem, settings), settings.absolute)
+    return Terms(metric, _ridge(problem, settings, settings.ridge), settings.absolute)
 
 
-def _confined(problem: Problem, settings: Any) -> Terms:
-    return Terms(null_space(problem.statistics, settings), _ridge(problem, settings), settings.absolute)
+def _confined(problem: Problem, settings: Editor) -> Terms:
+    assert isinstance(settings, NullSpace)
+    ridge = _ridge(problem, settings, decided(settings.ridge))
+    return Terms(null_space(problem.statistics, settings), ridge, settings.absolute)
 
 
-def _giving_way(problem: Problem, settings: Any) -> Terms:
+def _giving_way(problem: Problem, settings: Editor) -> Terms:
     """AlphaEdit+: the null space is widened while that pays, and kept keys yield to keys that they conflict with."""
+    assert isinstance(settings, AlphaEditPlus)
     spectrum, keys = problem.statistics.spectrum, problem.keys
     count = kept_directions(spectrum, settings)
     base = Projector.null_space(spectrum, count)
     wide = keys.double()
     scale = 1.0 if settings.absolute else float((wide * base.apply(wide)).sum(0).mean())
-    ridge = _ridge(problem, settings) * scale
+    ridge = _ridge(problem, settings, decided(settings.ridge)) * scale
     weights = None
     if problem.kept is not None:
         weights = yielding(problem.kept, keys) * (problem.number + 1)
@@ -151,10 +166,11 @@ def _giving_way(problem: Problem, settings: Any) -> Terms:
     return Terms(metric, ridge, True, weights)
 
 
-def _few_neurons(problem: Problem, settings: Any) -> Terms:
+def _few_neurons(problem: Problem, settings: Editor) -> Terms:
+    assert isinstance(settings, Nse)
     chosen = most_active(problem.keys, settings.neurons)
     inner = Whitener(_among(problem.statistics, chosen), shift=settings.shift)
-    return Terms(Restricted(chosen, inner), _ridge(problem, settings), settings.absolute)
+    return Terms(Restricted(chosen, inner), _ridge(problem, settings, settings.ridge), settings.absolute)
 
 
 METHODS: dict[str, Method] = {
@@ -193,7 +209,7 @@ def default_layers(anatomy: Anatomy, look_up: str) -> tuple[int, ...]:
     return tuple(range(max(first, last - 4), last + 1))
 
 
-def layers_of(settings: Any, anatomy: Anatomy, trained: bool = False) -> tuple[int, ...]:
+def layers_of(settings: Editor, anatomy: Anatomy, trained: bool = False) -> tuple[int, ...]:
     """The layers that an editor's settings ask for, ascending; the residual is shared out over them.
 
     Args:
@@ -202,10 +218,18 @@ def layers_of(settings: Any, anatomy: Anatomy, trained: bool = False) -> tuple[i
         trained: whether the update is trained instead of solved for. Then what is looked up at both tokens takes the
             layers of both, which reach more phrasings; solved for, they lost neighbours (docs/benchmarks.md).
     """
-    asked = settings.layer if hasattr(settings, "layer") else settings.layers
-    if asked != "auto":
-        return (asked,) if isinstance(asked, int) else tuple(sorted(set(asked)))
+    asked = _asked(settings)
+    if asked is not None:
+        return tuple(sorted(set(asked)))
     middle = default_layers(anatomy, settings.look_up)
     if trained and settings.look_up == "both":
         middle = tuple(sorted({*middle, *default_layers(anatomy, "subject")}))
-    return (middle[len(middle) // 2],) if hasattr(settings, "layer") else middle
+    return (middle[len(middle) // 2],) if isinstance(settings, Rome) else middle
+
+
+def _asked(settings: Editor) -> tuple[int, ...] | None:
+    """The layers that a policy names; None for `auto`."""
+    if isinstance(settings, Rome):
+        return None if settings.layer == "auto" else (settings.layer,)
+    assert isinstance(settings, Layered)
+    return None if settings.layers == "auto" else settings.layers

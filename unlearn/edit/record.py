@@ -5,18 +5,17 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 
 from unlearn.algebra.low_rank import LowRank
 from unlearn.algebra.moments import leakage
+from unlearn.edit.batch import Job
 from unlearn.edit.sequence import Sofar
 from unlearn.edit.statistics import Statistics
 from unlearn.edit.values import Solved
 from unlearn.errors import ModelError, PatchError
 from unlearn.model.editable import EditableModel
-from unlearn.model.requests import Requests
 from unlearn.version import __version__
 
 log = logging.getLogger("unlearn")
@@ -30,7 +29,7 @@ def check(
     factors: Mapping[str, LowRank],
     largest: float | None,
     statistics: Mapping[int, Statistics] | None = None,
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[dict[str, dict[str, float]], list[str]]:
     """Refuse an update that is not finite or longer than allowed; measure it, and warn of what is far too long.
 
     Args:
@@ -46,7 +45,7 @@ def check(
         ModelError: an update is not finite.
         PatchError: an update is longer than ``largest`` times its weight.
     """
-    report: dict[str, Any] = {}
+    report: dict[str, dict[str, float]] = {}
     for name, delta in factors.items():
         weight, dense = model.weight(name).float(), delta.dense().to(model.device)
         if not torch.isfinite(dense).all():
@@ -78,28 +77,22 @@ def _layer(model: EditableModel, name: str) -> int:
 
 
 def header(
-    model: EditableModel,
-    requests: Requests,
-    layers: Sequence[int],
-    statistics: Mapping[int, Statistics],
+    job: Job,
     sofar: Sofar,
     solved: Sequence[Solved],
     batches: Sequence[int],
-    notes: Mapping[str, Any],
-) -> dict[str, Any]:
+    notes: Mapping[str, object],
+) -> dict[str, object]:
     """The patch's header: JSON values, no text of the policy.
 
     Args:
-        model: unedited.
-        requests: what was asked for.
-        layers: that were written.
-        statistics: per layer.
+        job: what was edited, and how.
         sofar: the finished update.
         solved: the values of each batch.
         batches: number of facts in each.
         notes: what else is known: ``weights``, ``conflicts``, ``warnings``, ``smoothing``.
     """
-    policy = requests.policy
+    model, policy, layers = job.model, job.requests.policy, job.layers
     each = [(nll, kl, steps) for s in solved for nll, kl, steps in zip(s.nll, s.kl, s.steps, strict=True)]
     return {
         "model": model.name,
@@ -112,11 +105,14 @@ def header(
         "batches": list(batches),
         "null_space_rank": {str(layer): sofar.ranks[layer] for layer in layers if layer in sofar.ranks},
         "d_ff": model.anatomy.d_ff,
-        "statistics": {"corpus": policy.statistics.corpus, "tokens": next(iter(statistics.values())).tokens},
+        "statistics": {
+            "corpus": policy.statistics.corpus,
+            "tokens": next(iter(job.statistics.values())).tokens,
+        },
         "seed": policy.seed,
         "values": {
             fact.id: {"nll": nll, "kl": kl, "steps": steps}
-            for fact, (nll, kl, steps) in zip(requests.facts, each, strict=True)
+            for fact, (nll, kl, steps) in zip(job.requests.facts, each, strict=True)
         },
         **notes,
         "versions": {

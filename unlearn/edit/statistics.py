@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from math import isqrt
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unlearn.algebra.moments import Moments, Spectrum
 from unlearn.edit.corpus import Corpus
 from unlearn.errors import UnlearnError
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import started, text_ids
-from unlearn.model.forward import Stopped, free_memory, position_ids, token_budget
+from unlearn.model.forward import Stopped, batches, free_memory, position_ids, token_budget
 from unlearn.model.identity import HASHING, of_tokenizer
 from unlearn.model.rows import left_pad
 from unlearn.progress import NO_PROGRESS, Progress
@@ -129,32 +128,29 @@ def _collect(
     return moments
 
 
-class _gather:  # noqa: N801 - a context manager that is only used here
-    """Feed the keys of attended tokens to the moments during one forward pass."""
+@contextmanager
+def _gather(model: EditableModel, moments: Mapping[int, Moments], seen: Tensor) -> Iterator[None]:
+    """Feed the keys of attended tokens to the moments during one forward pass, which ends at the deepest layer."""
 
-    def __init__(self, model: EditableModel, moments: dict[int, Moments], seen: Tensor) -> None:
-        self._parts = model, moments, seen
-        self._handles: list[Any] = []
+    def feeding(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def on_key(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            moments[layer].update(args[0][seen])
+            if layer == max(moments):
+                raise Stopped
 
-    def __enter__(self) -> None:
-        model, moments, seen = self._parts
-        for layer, moment in moments.items():
+        return on_key
 
-            def on_key(
-                _module: Any, args: tuple[Tensor, ...], moment: Moments = moment, layer: int = layer
-            ) -> None:
-                moment.update(args[0][seen])
-                if layer == max(moments):
-                    raise Stopped
-
-            self._handles.append(model.anatomy.down(model.model, layer).register_forward_pre_hook(on_key))
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
+    handles = [
+        model.anatomy.down(model.model, layer).register_forward_pre_hook(feeding(layer)) for layer in moments
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
             handle.remove()
 
 
-def _pieces(model: EditableModel, corpus: Corpus, tokens: int) -> Any:
+def _pieces(model: EditableModel, corpus: Corpus, tokens: int) -> Iterator[list[list[int]]]:
     """Batches of rows of ids, until ``tokens`` tokens have been handed out."""
     budget = token_budget(model)
     pool: list[list[int]] = []
@@ -181,9 +177,7 @@ def _cut(ids: list[int], longest: int, start: int) -> list[list[int]]:
     return [[*lead, *body[at : at + size]] for at in range(0, len(body), size)]
 
 
-def _grouped(pool: list[list[int]], budget: int) -> Any:
-    from unlearn.model.forward import batches
-
+def _grouped(pool: list[list[int]], budget: int) -> Iterator[list[list[int]]]:
     for group in batches(pool, budget):
         yield [pool[i] for i in group]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from unlearn.edit.statistics import Statistics
 from unlearn.edit.witnesses import TURNS, most_moved
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import Reading, read
+from unlearn.policy.settings import Editor, Nse
 from unlearn.progress import NO_PROGRESS, Progress
 
 COMPLETING = 1.6
@@ -98,80 +98,111 @@ def values_at(
     return start.stream[last] + gains
 
 
+@dataclass(frozen=True)
+class Task:
+    """What every write of a batch begins with, however its columns are weighted."""
+
+    model: EditableModel
+    """Unedited."""
+    method: Method
+    settings: Editor
+    layers: Sequence[int]
+    """Ascending."""
+    statistics: Mapping[int, Statistics]
+    """Per layer."""
+    sofar: Sofar
+    """The update before this batch."""
+    start: Reading
+    """Of the batch (``at_start``)."""
+    wanted: Tensor
+    """(d_model, columns), what the stream must become after the last layer."""
+    still: Mapping[int, Tensor]
+    """Per layer the keys that must keep their values, each times the root of its weight (``lent``)."""
+    seen: Mapping[int, Tensor]
+    """Per layer keys of corpus tokens, of which those that the update moves most must too."""
+
+
 def write_layers(
-    model: EditableModel,
-    method: Method,
-    settings: Any,
-    layers: Sequence[int],
-    statistics: Mapping[int, Statistics],
-    sofar: Sofar,
-    columns: Columns,
-    start: Reading,
-    wanted: Tensor,
-    still: Mapping[int, Tensor],
-    seen: Mapping[int, Tensor],
-    progress: Progress = NO_PROGRESS,
-    former: Written | None = None,
+    task: Task, columns: Columns, progress: Progress = NO_PROGRESS, former: Written | None = None
 ) -> Written:
     """Write a batch's values into the layers, on the model as edited so far.
 
     Args:
-        model: unedited.
-        method: its row.
-        settings: its settings.
-        layers: ascending.
-        statistics: per layer.
-        sofar: the update before this batch.
-        columns: of the batch.
-        start: of the batch (``at_start``), which every round of writing begins with.
-        wanted: (d_model, columns), what the stream must become after the last layer.
-        still: per layer the keys that must keep their values, each times the root of its weight (``lent``).
-        seen: per layer keys of corpus tokens, of which those that the update moves most must too.
+        task: the batch.
+        columns: its columns, with the weights of this round.
         progress: where to show it.
         former: the same batch as written with other weights. What stood still there does so here; nothing else is
             looked for, since the tokens that an update moves most hardly depend on those weights.
     """
-    new: dict[str, LowRank] = {}
-    used: dict[int, Tensor] = {}
-    zero: dict[int, Tensor | None] = dict(former.still) if former else {}
-    ranks: dict[int, int] = {}
-    last, passes = layers[-1], getattr(settings, "passes", 1)
-    with progress.step("Writing layers", total=len(layers) * passes) as bar:
+    settings, model, last = task.settings, task.model, task.layers[-1]
+    written = Written({}, {}, {}, dict(former.still) if former else {})
+    passes = settings.passes if isinstance(settings, Nse) else 1
+    with progress.step("Writing layers", total=len(task.layers) * passes) as bar:
         for _ in range(passes):
             live: Tensor | None = None
-            for number, layer in enumerate(layers):
-                now = plus(sofar, new)
-                with model.patched(now.deltas()):
-                    got = read(model, columns.ids, columns.positions, [layer], [last]) if new else start
-                    keys, missing = got.keys[layer], wanted - got.stream[last]
-                    if number == 0 and hasattr(settings, "passes"):
+            for number, layer in enumerate(task.layers):
+                with model.patched(plus(task.sofar, written.factors).deltas()):
+                    got = task.start
+                    if written.factors:
+                        got = read(model, columns.ids, columns.positions, [layer], [last])
+                    keys, missing = got.keys[layer], task.wanted - got.stream[last]
+                    if number == 0 and isinstance(settings, Nse):
                         live = _live(columns, missing, got.stream[last], settings)
                         if not live.any():
-                            return Written(new, used, ranks, zero)
-                    share = missing / (len(layers) - number)
+                            return written
+                    share = missing / (len(task.layers) - number)
                     residuals = model.anatomy.residual(model.model, layer, keys, share)
-                columned, aimed = _columns(columns, keys, residuals, settings.keys)
-                used.setdefault(layer, columned)
-                done = None
-                if live is not None and not live.all():
-                    some = replace_columns(columns, live)
-                    done = _columns(
-                        replace_columns(columns, ~live), keys[:, ~live], residuals[:, ~live], settings.keys
-                    )[0]
-                    columned, aimed = _columns(some, keys[:, live], residuals[:, live], settings.keys)
-                problem = Problem(statistics[layer], columned, aimed, None, number, columns.raised)
-                if layer not in zero:
-                    zero[layer] = _joined([still.get(layer), sofar.earlier(layer, settings.earlier)])
-                    if layer in seen:
-                        trial = replace(problem, kept=_joined([zero[layer], done]))
-                        moved = _moved(method, trial, settings, seen[layer].to(keys.device))
-                        zero[layer] = _joined([zero[layer], moved])
-                problem = replace(problem, kept=_joined([zero[layer], done]))
-                delta, ranks[layer] = solve(method, problem, settings)
-                name = model.anatomy.weight_name(layer)
-                new[name] = new[name].plus(delta) if name in new else delta
+                written = _with_layer(task, columns, written, (layer, number), (keys, residuals), live)
                 bar.advance()
-    return Written(new, used, ranks, zero)
+    return written
+
+
+def _with_layer(
+    task: Task,
+    columns: Columns,
+    written: Written,
+    at: tuple[int, int],
+    asked: tuple[Tensor, Tensor],
+    live: Tensor | None,
+) -> Written:
+    """What is written with one more layer.
+
+    Args:
+        task: the batch.
+        columns: its columns.
+        written: in the layers before.
+        at: the layer, and how many of this pass were written before it.
+        asked: keys and residuals, (d_ff, columns) and (d_model, columns).
+        live: (columns,), which of them still miss something; None for all.
+    """
+    (layer, number), (keys, residuals), rule = at, asked, task.settings.keys
+    columned, aimed = _columns(columns, keys, residuals, rule)
+    used = written.keys if layer in written.keys else {**written.keys, layer: columned}
+    done = None
+    if live is not None and not live.all():
+        done = _columns(replace_columns(columns, ~live), keys[:, ~live], residuals[:, ~live], rule)[0]
+        some = replace_columns(columns, live)
+        columned, aimed = _columns(some, keys[:, live], residuals[:, live], rule)
+    problem = Problem(task.statistics[layer], columned, aimed, None, number, columns.raised)
+    still = written.still
+    if layer not in still:
+        still = {**still, layer: _standing(task, problem, layer, done)}
+    problem = replace(problem, kept=_joined([still[layer], done]))
+    delta, rank = solve(task.method, problem, task.settings)
+    name = task.model.anatomy.weight_name(layer)
+    before = written.factors.get(name)
+    factors = {**written.factors, name: delta if before is None else before.plus(delta)}
+    return Written(factors, used, {**written.ranks, layer: rank}, still)
+
+
+def _standing(task: Task, problem: Problem, layer: int, done: Tensor | None) -> Tensor | None:
+    """The keys that have to keep their values in a layer, those that an update would move most among them."""
+    settings = task.settings
+    zero = _joined([task.still.get(layer), task.sofar.earlier(layer, settings.earlier)])
+    if layer not in task.seen:
+        return zero
+    trial = replace(problem, kept=_joined([zero, done]))
+    return _joined([zero, _moved(task.method, trial, settings, task.seen[layer].to(problem.keys.device))])
 
 
 def replace_columns(columns: Columns, chosen: Tensor) -> Columns:
@@ -196,7 +227,7 @@ def _weight(row: Row, at: int) -> float:
     return row.weight * (COMPLETING if row.statement and at < len(row.prompt) else 1.0)
 
 
-def _live(columns: Columns, missing: Tensor, stream: Tensor, settings: Any) -> Tensor:
+def _live(columns: Columns, missing: Tensor, stream: Tensor, settings: Nse) -> Tensor:
     """Columns of requests that still miss something, but not too much to hope for, (columns,); NSE's filter."""
     length = missing.norm(dim=0) / (1.0 if settings.absolute else stream.norm(dim=0).clamp_min(1e-12))
     count = int(columns.requests.max()) + 1
@@ -250,7 +281,7 @@ def distinct(kept: Tensor, keys: Tensor) -> Tensor:
     return kept[:, torch.cat(apart)] if apart else kept
 
 
-def _moved(method: Method, problem: Problem, settings: Any, seen: Tensor) -> Tensor:
+def _moved(method: Method, problem: Problem, settings: Editor, seen: Tensor) -> Tensor:
     """The corpus keys that a trial update moves most, each times the root of its weight, (d_in, w)."""
     found, chosen = seen[:, :0], torch.zeros(seen.shape[1], dtype=torch.bool, device=seen.device)
     for _ in range(TURNS):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePath
-from typing import Any
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -128,7 +127,7 @@ def _has_place(path: str, shape: tuple[int, ...], network: nn.Module) -> bool:
     return axis is None or (sizes is not None and len(shape) == 2 and shape[axis] == sizes[axis])
 
 
-def _sizes(module: Any) -> tuple[int, int] | None:
+def _sizes(module: nn.Module) -> tuple[int, int] | None:
     """Of a linear layer, (d_out, d_in)."""
     if isinstance(module, Conv1D):
         return int(module.weight.shape[1]), int(module.weight.shape[0])

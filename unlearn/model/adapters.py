@@ -72,7 +72,9 @@ def dense(
         updates[name] = torch.zeros(rows, width, device=model.device, requires_grad=True)
     on = [True]
 
-    def adding(update: Tensor, basis: Tensor | None) -> Any:
+    def adding(
+        update: Tensor, basis: Tensor | None
+    ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
         def hook(_module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
             if not on[0]:
                 return None

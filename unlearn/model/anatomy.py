@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from unlearn.errors import ModelError
 from unlearn.model.landing import Landing
+from unlearn.model.library import Configuration
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_exp
 _PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
-def family_of(config: Any) -> Family:
+def family_of(config: Configuration) -> Family:
     """The row of a model's configuration; nothing of the model itself is needed.
 
     Raises:
@@ -79,6 +80,12 @@ def family_of(config: Any) -> Family:
     else:
         why = f"this version knows {', '.join(sorted(FAMILIES))}"
     raise ModelError(f"models of type {model_type!r} cannot be edited: {why}; nothing was written")
+
+
+def context_of(config: Configuration) -> int | None:
+    """The longest row that a model of text takes, in tokens; None where its configuration does not say."""
+    longest = getattr(config, "max_position_embeddings", None)
+    return int(longest) if longest else None
 
 
 @dataclass(frozen=True)

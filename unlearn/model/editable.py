@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,9 +16,10 @@ from torch import Tensor
 from unlearn.algebra.low_rank import LowRank
 from unlearn.errors import ModelError
 from unlearn.model import identity
-from unlearn.model.anatomy import Anatomy
+from unlearn.model.anatomy import Anatomy, context_of
 from unlearn.model.ends import Ends, tokens_of
 from unlearn.model.guard import guarded
+from unlearn.model.library import Network, Tokenizer
 from unlearn.model.loading import dtype_of, loaded
 from unlearn.model.prompts import Prompt, closing_text
 from unlearn.model.rows import Decoding, continued
@@ -40,7 +41,7 @@ class Deltas(Protocol):
         """SHA-256 of the weights that they were made for; None for an update that is being made on this very model."""
 
     @property
-    def header(self) -> Mapping[str, Any]:
+    def header(self) -> Mapping[str, object]:
         """Provenance; a text under ``system`` is put before every prompt (``unlearn.model.guard``)."""
 
 
@@ -57,10 +58,10 @@ class EditableModel:
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, name: str, storage_dtype: torch.dtype | None = None
+        self, model: Network, tokenizer: Tokenizer, name: str, storage_dtype: torch.dtype | None = None
     ) -> None:
         """Wrap a loaded model; raises ModelError for an unknown family or a tokenizer without offset mappings."""
-        if not getattr(tokenizer, "is_fast", False):
+        if not tokenizer.is_fast:
             raise ModelError(
                 f"{name}: its tokenizer has no fast version; look-up tokens need offset mappings"
             )
@@ -116,7 +117,7 @@ class EditableModel:
     def context(self) -> int:
         """Longest row that it takes, in tokens."""
         config = self.model.config.get_text_config()
-        return int(getattr(config, "max_position_embeddings", None) or 1 << 30)
+        return context_of(config) or 1 << 30
 
     def weight(self, name: str) -> Tensor:
         """The matrix (d_out, d_in) of any linear weight inside a block: a view of the live parameter."""

@@ -10,12 +10,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from itertools import takewhile
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tokenizers.processors import TemplateProcessing
 
-Tokenizer = Any
-"""A fast tokenizer (``transformers.PreTrainedTokenizerFast``): offset mappings are needed."""
+from unlearn.model.library import Tokenizer
 
 ANCHOR = "\n"
 """A text whose tokens hardly ever merge with what follows it."""

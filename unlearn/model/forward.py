@@ -9,13 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from unlearn.model.editable import EditableModel
 from unlearn.model.rows import left_pad
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache
+
+BlockOutput: TypeAlias = Tensor | tuple[Tensor, ...]
+"""What a block puts out: the stream since transformers 5, a tuple that begins with it in a few families."""
 
 
 class Reading(NamedTuple):
@@ -127,25 +133,33 @@ def read(
 
 
 @contextmanager
-def _tapped(model: EditableModel, keys: Any, stream: Any, deepest: int, keep: Any) -> Iterator[None]:
-    handles = []
+def _tapped(
+    model: EditableModel,
+    keys: Mapping[int, list[Tensor]],
+    stream: Mapping[int, list[Tensor]],
+    deepest: int,
+    keep: Callable[[list[Tensor], Tensor], None],
+) -> Iterator[None]:
     anatomy = model.anatomy
-    for layer, store in keys.items():
 
-        def on_key(_module: Any, args: tuple[Tensor, ...], store: Any = store, layer: int = layer) -> None:
-            keep(store, args[0])
+    def on_key(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            keep(keys[layer], args[0])
             if layer == deepest and deepest not in stream:
                 raise Stopped
 
-        handles.append(anatomy.down(model.model, layer).register_forward_pre_hook(on_key))
-    for layer, store in stream.items():
+        return hook
 
-        def on_block(_module: Any, _args: Any, out: Any, store: Any = store, layer: int = layer) -> None:
-            keep(store, block_output(out))
+    def on_block(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...], BlockOutput], None]:
+        def hook(_module: nn.Module, _args: tuple[Tensor, ...], out: BlockOutput) -> None:
+            keep(stream[layer], block_output(out))
             if layer == deepest:
                 raise Stopped
 
-        handles.append(anatomy.block(model.model, layer).register_forward_hook(on_block))
+        return hook
+
+    handles = [anatomy.down(model.model, at).register_forward_pre_hook(on_key(at)) for at in keys]
+    handles += [anatomy.block(model.model, at).register_forward_hook(on_block(at)) for at in stream]
     try:
         yield
     finally:
@@ -153,12 +167,12 @@ def _tapped(model: EditableModel, keys: Any, stream: Any, deepest: int, keep: An
             handle.remove()
 
 
-def block_output(out: Any) -> Tensor:
-    """The stream in a block's output: a bare tensor since transformers 5, the first of a tuple in a few families."""
+def block_output(out: BlockOutput) -> Tensor:
+    """The stream in a block's output."""
     return out if isinstance(out, Tensor) else out[0]
 
 
-def with_stream(out: Any, stream: Tensor) -> Any:
+def with_stream(out: BlockOutput, stream: Tensor) -> BlockOutput:
     """A block's output with another stream in it, in the shape that the family's blocks have (GPT-J: a tuple)."""
     return stream if isinstance(out, Tensor) else (stream, *out[1:])
 
@@ -167,7 +181,7 @@ def with_stream(out: Any, stream: Tensor) -> Any:
 def changed(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Let a module put out something else: a tensor, or the first of the tuple that it puts out."""
 
-    def on_output(_module: Any, _args: Any, out: Any) -> Any:
+    def on_output(_module: nn.Module, _args: object, out: BlockOutput) -> BlockOutput:
         return with_stream(out, change(block_output(out)))
 
     handle = module.register_forward_hook(on_output)
@@ -193,15 +207,17 @@ def reply_logits(model: EditableModel, rows: Sequence[Sequence[int]], reply: int
     return logits[:, :-1].float(), ids[:, -reply:]
 
 
-def stopped_at(model: EditableModel, rows: Sequence[Sequence[int]], layer: int) -> tuple[Tensor, Tensor, Any]:
+def stopped_at(
+    model: EditableModel, rows: Sequence[Sequence[int]], layer: int
+) -> tuple[Tensor, Tensor, BlockOutput]:
     """Run rows (all in one batch) up to block ``layer``: ids and mask, (rows, T), and the block's output as it is.
 
     Gradients flow to whatever is being trained.
     """
     ids, mask = left_pad(rows, model.pad_id, model.device)
-    caught: list[Any] = []
+    caught: list[BlockOutput] = []
 
-    def on_block(_module: Any, _args: Any, out: Any) -> None:
+    def on_block(_module: nn.Module, _args: object, out: BlockOutput) -> None:
         caught.append(out)
         raise Stopped
 
@@ -296,7 +312,7 @@ class Suspended:
             ).logits
         return found
 
-    def _cache(self, begin: int) -> Any:
+    def _cache(self, begin: int) -> DynamicCache:
         """A cache of its own for one pass, which adds to it."""
         from transformers import DynamicCache
 
@@ -317,7 +333,7 @@ def _resumed(model: EditableModel, layer: int, stream: Tensor, tupled: bool) -> 
     """
     blocks = [model.anatomy.block(model.model, index) for index in range(layer + 1)]
 
-    def hand(hidden: Tensor) -> Any:
+    def hand(hidden: Tensor) -> Tensor | tuple[Tensor, None]:
         return (hidden, None) if tupled else hidden
 
     for block in blocks[:-1]:

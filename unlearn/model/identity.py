@@ -6,11 +6,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from unlearn.model.library import Configuration, Network, Tokenizer
 from unlearn.patch import sha256_of
 
 HASHING = 8
@@ -21,7 +21,7 @@ UNREAD = frozenset(
 """Keys of a configuration that change with where, how and by what a model was saved, and not what it computes."""
 
 
-def of_weights(network: Any, model_type: str, storage_dtype: torch.dtype) -> str:
+def of_weights(network: Network, model_type: str, storage_dtype: torch.dtype) -> str:
     """One hash over every parameter and buffer of a transformers model, rounded to a dtype."""
     digest = hashlib.sha256(repr((model_type, str(storage_dtype))).encode())
     tensors = sorted(network.state_dict().items())
@@ -37,22 +37,22 @@ def of_weights(network: Any, model_type: str, storage_dtype: torch.dtype) -> str
     return digest.hexdigest()
 
 
-def of_configuration(config: Any) -> str:
+def of_configuration(config: Configuration) -> str:
     """One hash over what a transformers configuration says of how the weights are computed with."""
     return _digest(_read(config.to_dict()))
 
 
-def of_tokenizer(tokenizer: Any) -> str:
+def of_tokenizer(tokenizer: Tokenizer) -> str:
     """One hash over all that the ids of a prompt depend on: rules, special tokens and chat template."""
     rules = tokenizer.backend_tokenizer.to_str()
     return _digest((rules, tokenizer.special_tokens_map, tokenizer.chat_template))
 
 
-def _read(value: Any) -> Any:
+def _read(value: object) -> object:
     if isinstance(value, Mapping):
         return {str(key): _read(inner) for key, inner in value.items() if key not in UNREAD}
     return value
 
 
-def _digest(parts: Any) -> str:
+def _digest(parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

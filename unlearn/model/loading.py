@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -23,6 +22,7 @@ from unlearn.files import exists
 from unlearn.model import described, folder, gguf, trial
 from unlearn.model.anatomy import family_of
 from unlearn.model.boundary import AGAIN, reading
+from unlearn.model.library import Configuration, Network, Tokenizer
 from unlearn.model.stored import Stored, refuse_packed, stored_in
 from unlearn.model.templates import checked
 from unlearn.policy import EMBEDDED
@@ -34,7 +34,7 @@ CONTROL = "embedded-control"
 
 def loaded(
     name: str, device: str, dtype: str, trust_remote_code: bool, made_in: str | None
-) -> tuple[Any, Any, torch.dtype]:
+) -> tuple[Network, Tokenizer, torch.dtype]:
     """Load a model from safetensors; arguments and errors are those of ``EditableModel.load``.
 
     Returns:
@@ -52,7 +52,7 @@ def loaded(
 
 def _loaded(
     name: str, device: str, dtype: str, code: bool, made_in: str | None
-) -> tuple[Any, Any, torch.dtype]:
+) -> tuple[Network, Tokenizer, torch.dtype]:
     where = place_of(name)
     remedy = AGAIN if exists(where) else "is it a local folder, or a hub id that this machine can reach?"
     with reading(name, where, remedy):
@@ -76,7 +76,9 @@ def _loaded(
     return model, tokenizer, kept
 
 
-def _dtypes(config: Any, dtype: str, device: str, made_in: str | None) -> tuple[torch.dtype, torch.dtype]:
+def _dtypes(
+    config: Configuration, dtype: str, device: str, made_in: str | None
+) -> tuple[torch.dtype, torch.dtype]:
     """The dtype to compute in, and the one in which weights are edited and saved."""
     declared = dtype_of(config.dtype) or torch.float32
     narrow = dtype_of(made_in)
@@ -88,7 +90,7 @@ def _dtypes(config: Any, dtype: str, device: str, made_in: str | None) -> tuple[
     return wanted, declared if exact else wanted
 
 
-def _network(here: Path, name: str, dtype: torch.dtype, code: bool) -> Any:
+def _network(here: Path, name: str, dtype: torch.dtype, code: bool) -> Network:
     from transformers import AutoModelForCausalLM
 
     model, loading = AutoModelForCausalLM.from_pretrained(
@@ -103,7 +105,7 @@ def _network(here: Path, name: str, dtype: torch.dtype, code: bool) -> Any:
     return model
 
 
-def _refuse_blocks_left_out(path: Path, config: Any, unread: Iterable[str]) -> None:
+def _refuse_blocks_left_out(path: Path, config: Configuration, unread: Iterable[str]) -> None:
     """Refuse weights of blocks beyond the configuration's: without them a model says something else."""
     blocks = family_of(config).blocks.rpartition(".")[2]
     layers = config.get_text_config().num_hidden_layers
@@ -123,7 +125,7 @@ def place_of(name: str) -> str:
     return name if file is None else str(gguf.folder_of(file))
 
 
-def tokenizer_in(here: Path, name: str, code: bool) -> Any:
+def tokenizer_in(here: Path, name: str, code: bool) -> Tokenizer:
     """Return the tokenizer of a folder; its chat template was looked at.
 
     Args:
@@ -149,7 +151,7 @@ def tokenizer_in(here: Path, name: str, code: bool) -> Any:
     return tokenizer
 
 
-def dtype_of(name: Any) -> torch.dtype | None:
+def dtype_of(name: object) -> torch.dtype | None:
     """The dtype that a name, such as ``bfloat16`` or ``torch.bfloat16``, stands for; None for one of no model."""
     if isinstance(name, torch.dtype):
         return name
@@ -157,7 +159,7 @@ def dtype_of(name: Any) -> torch.dtype | None:
     return found if found in (torch.float32, torch.bfloat16, torch.float16) else None
 
 
-def _configuration(here: Path, name: str, code: bool) -> tuple[Any, described.Config]:
+def _configuration(here: Path, name: str, code: bool) -> tuple[Configuration, described.Config]:
     """The configuration of an editable model as transformers has it, and as it stands in the file."""
     from transformers import AutoConfig
 
@@ -175,7 +177,7 @@ def _configuration(here: Path, name: str, code: bool) -> tuple[Any, described.Co
     return config, said
 
 
-def _empty(name: str, path: Path, config: Any, code: bool) -> nn.Module:
+def _empty(name: str, path: Path, config: Configuration, code: bool) -> nn.Module:
     """A model without memory behind its weights, as its configuration (in the file ``path``) describes it."""
     from transformers import AutoModelForCausalLM
 

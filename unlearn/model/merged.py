@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,6 +14,7 @@ from unlearn.model.adapter_file import WEIGHTS
 from unlearn.model.boundary import reading
 from unlearn.model.editable import EditableModel
 from unlearn.model.folder import ADAPTER as CONFIG
+from unlearn.model.library import Network
 from unlearn.model.loading import place_of, tokenizer_in
 
 __all__ = ["CONFIG", "WEIGHTS", "is_adapter", "with_adapter"]
@@ -52,7 +52,7 @@ def with_adapter(model: EditableModel, folder: Path) -> EditableModel:
     return EditableModel(merged, tokenizer, str(folder), model.storage_dtype)
 
 
-def _merged(model: EditableModel, folder: Path) -> Any:
+def _merged(model: EditableModel, folder: Path) -> Network:
     import peft
 
     with warnings.catch_warnings(record=True) as said:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from unlearn.matching import words
 from unlearn.policy import Policy
@@ -81,7 +80,7 @@ class Requests:
             held_out_neighbours=told(self.held_out_neighbours),
         )
 
-    def under(self, **changes: Any) -> Requests:
+    def under(self, **changes: object) -> Requests:
         """The same requests with some of the policy's settings changed (``method``, ``seed``, ``statistics``).
 
         What the model was asked for, such as targets that it wrote itself, stays in the policy.

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from unlearn.errors import ModelError
 from unlearn.model.ends import Ends
+from unlearn.model.library import Network
 from unlearn.progress import NO_PROGRESS, Progress
 
 MOST = 256
@@ -31,7 +31,7 @@ class Decoding:
     batch_size: int | None = None
     """Rows at a time; None: as many as the device bears."""
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, bool | float]:
         """What transformers' ``generate`` is given."""
         if self.temperature > 0:
             return {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
@@ -39,7 +39,7 @@ class Decoding:
 
 
 @contextmanager
-def plainly(model: Any, ends: Ends) -> Iterator[None]:
+def plainly(model: Network, ends: Ends) -> Iterator[None]:
     """Generate from the model's own probabilities, and not as its ``generation_config`` would bend them.
 
     That may hold a repetition penalty, suppressed tokens or a least length, which ``generate`` adds to whatever it is
@@ -87,7 +87,7 @@ def left_pad(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> t
 
 @torch.inference_mode()
 def continued(
-    model: Any,
+    model: Network,
     rows: Sequence[Sequence[int]],
     pad: int,
     ends: Ends,

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unlearn.errors import ModelError
 from unlearn.model.boundary import AGAIN, reading
-from unlearn.model.encoding import Tokenizer, encoded, text_ids
+from unlearn.model.encoding import encoded, text_ids
+from unlearn.model.library import Network, Tokenizer
 from unlearn.model.templates import rendered
 
 TEXT = "Hello."
 
 
-def rows_of(model: Any) -> int:
+def rows_of(model: Network) -> int:
     """How many ids a transformers model takes: the rows of its embedding."""
     return int(model.get_input_embeddings().weight.shape[0])
 
 
 @torch.inference_mode()
-def tried(model: Any, tokenizer: Tokenizer, name: str) -> None:
+def tried(model: Network, tokenizer: Tokenizer, name: str) -> None:
     """Let a model compute the logits behind a short text.
 
     Args:
@@ -59,7 +59,7 @@ def chat_ids(tokenizer: Tokenizer, question: str) -> list[int]:
     return list(encoded(tokenizer, asked, rendered=True).ids)
 
 
-def refusing_foreign(model: Any, tokenizer: Tokenizer, name: str) -> None:
+def refusing_foreign(model: Network, tokenizer: Tokenizer, name: str) -> None:
     """Let a model refuse ids for which its embedding has no row; torch would say it of an index, or end the process.
 
     Whatever feeds the model from now on, its embedding raises a ModelError that names the first such token.
@@ -77,7 +77,7 @@ def refusing_foreign(model: Any, tokenizer: Tokenizer, name: str) -> None:
     embedding.register_forward_pre_hook(refuse)
 
 
-def _refuse_foreign(model: Any, tokenizer: Tokenizer, name: str) -> None:
+def _refuse_foreign(model: Network, tokenizer: Tokenizer, name: str) -> None:
     """Refuse a tokenizer that writes ids which the model has no row for.
 
     Tokens that were added to the vocabulary, such as one for padding or for images, may lie outside: hardly any text
@@ -90,7 +90,7 @@ def _refuse_foreign(model: Any, tokenizer: Tokenizer, name: str) -> None:
         _refuse_outside(model, [] if token is None else [token], name, what)
 
 
-def _refuse_outside(model: Any, ids: list[int], name: str, what: str) -> None:
+def _refuse_outside(model: Network, ids: list[int], name: str, what: str) -> None:
     rows, largest = rows_of(model), max(ids, default=0)
     if largest >= rows:
         raise ModelError(

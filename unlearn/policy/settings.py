@@ -7,8 +7,7 @@ energy, and the step and the clamp to the length of the stream. `absolute: true`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Literal, TypeVar, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -17,20 +16,21 @@ from unlearn.policy.settings_baselines import Baseline
 
 __all__ = [
     "METHOD_NAMES",
-    "RULES",
     "AlphaEdit",
     "AlphaEditPlus",
     "AnyEdit",
     "Editor",
     "Emmet",
+    "Layered",
     "Memit",
     "MemitSequential",
     "Method",
     "Nse",
+    "NullSpace",
     "Rome",
     "Settings",
     "Values",
-    "settled",
+    "Whitened",
 ]
 
 
@@ -101,7 +101,9 @@ class Editor(Values):
     """`null_space` projects the finished update on the null space, whatever the method."""
 
 
-class _Layered(Editor):
+class Layered(Editor):
+    """Methods that write several layers."""
+
     layers: Auto | Layers = "auto"
     """Layers to write, ascending; `auto` takes a share of the depth that depends on where values are written."""
 
@@ -120,12 +122,14 @@ class Rome(Editor):
     """The mean over a request's forms (published), or a column per form, all met exactly."""
 
 
-class _Whitened(_Layered):
+class Whitened(Layered):
+    """Methods in the metric of the corpus, ``C^-1``."""
+
     shift: float = Field(default=0.0, ge=0)
     """Added to every eigenvalue of C, relative to their mean: a penalty on the update's own length (ENCORE)."""
 
 
-class Memit(_Whitened):
+class Memit(Whitened):
     """MEMIT (Meng et al., 2023): a batch over several layers, in the metric of the corpus; earlier ones forgotten."""
 
     name: Literal["memit"] = "memit"
@@ -133,7 +137,7 @@ class Memit(_Whitened):
     """lambda, relative to the keys' mean energy k^T C^-1 k (published: 15000 or 20000, absolute)."""
 
 
-class MemitSequential(_Whitened):
+class MemitSequential(Whitened):
     """MEMIT that keeps the keys of earlier batches: the baseline that every sequential editor has to beat."""
 
     name: Literal["memit_seq"] = "memit_seq"
@@ -143,7 +147,7 @@ class MemitSequential(_Whitened):
     """Weight of the error at keys of earlier batches and earlier edits (1: as published)."""
 
 
-class Emmet(_Whitened):
+class Emmet(Whitened):
     """EMMET (Gupta et al., 2024): ROME's equality for a whole batch; the ridge only keeps the solve stable."""
 
     name: Literal["emmet"] = "emmet"
@@ -151,7 +155,9 @@ class Emmet(_Whitened):
     """Relative to the keys' mean energy k^T C^-1 k (published: 0.1, absolute); 0 asks for exact equality."""
 
 
-class _NullSpace(_Layered):
+class NullSpace(Layered):
+    """Methods whose update is confined to the null space of the corpus's keys."""
+
     steps: Auto | Count = "auto"  # type: ignore[assignment]
     """Most Adam steps; a request that has converged stops earlier; `auto`: 60, 100, 60."""
     lr: Auto | Positive = "auto"  # type: ignore[assignment]
@@ -181,7 +187,7 @@ class _NullSpace(_Layered):
     """With `hold`: most rounds of writing; `auto`: 14, 8, 14."""
 
 
-class AlphaEdit(_NullSpace):
+class AlphaEdit(NullSpace):
     """AlphaEdit (Fang et al., ICLR 2025): the update is confined to the null space of the corpus's keys.
 
     Where a number is `auto`, the first is for values at the last prompt token of a chat model (many forms, which may be
@@ -205,7 +211,7 @@ class AlphaEdit(_NullSpace):
     batch, no earlier edit, not with `look_up: subject`)."""
 
 
-class AlphaEditPlus(_NullSpace):
+class AlphaEditPlus(NullSpace):
     """AlphaEdit+ (Liu et al., 2026): a null space that gives way, earlier keys that yield, values that are eased."""
 
     name: Literal["alphaedit_plus"] = "alphaedit_plus"
@@ -222,7 +228,7 @@ class AlphaEditPlus(_NullSpace):
     """Only values longer than this, relative to the stream (with `absolute`: as a number, published 30), are eased."""
 
 
-class Nse(_Whitened):
+class Nse(Whitened):
     """NSE (Jiang et al., ACL 2025): values from the original weights, active neurons only, layers repeated."""
 
     name: Literal["nse"] = "nse"
@@ -240,7 +246,7 @@ class Nse(_Whitened):
     """A request with a residual longer than this, relative to the stream, is left out; null gives up on none."""
 
 
-class AnyEdit(_NullSpace):
+class AnyEdit(NullSpace):
     """AnyEdit (Jiang et al., ICML 2025): long targets in chunks, each led by a value at the token before it."""
 
     name: Literal["anyedit"] = "anyedit"
@@ -251,45 +257,6 @@ class AnyEdit(_NullSpace):
     layer that is written, 40 at most, since a value reaches the tokens after the next through their attention alone."""
     context: float = Field(default=1.0, ge=0)
     """Weight of the error at all other tokens of the same prompt and target (1: as published)."""
-
-
-RULES: Mapping[str, Mapping[str, float | None]] = {
-    "last": {"steps": 60, "lr": 0.05, "decay": 0.02, "converged": 0.001, "ridge": 0.7, "kept": 30.0,
-             "null_space": 0.97, "hold": 0.7, "remnant": 0.0004, "pace": 1.5, "rounds": 14, "suppress": 0.1,
-             "witnesses": 30_000},
-    "subject": {"steps": 100, "lr": 0.1, "decay": 0.002, "converged": 0.02, "ridge": 0.1, "kept": 0.5,
-                "null_space": 0.8, "hold": 0.95, "remnant": None, "pace": 3.0, "rounds": 8, "suppress": 0.0,
-                "witnesses": 20_000},
-    "both": {"steps": 60, "lr": 0.05, "decay": 0.02, "converged": 0.001, "ridge": 0.3, "kept": 30.0,
-             "null_space": 0.8, "hold": 0.7, "remnant": None, "pace": 3.0, "rounds": 14, "suppress": 0.0,
-             "witnesses": 0},
-}  # fmt: skip
-"""What `auto` stands for, by where values are written (docs/methods/alphaedit.md); a chat model's `both` goes with
-`last`."""
-SEVERAL = 3
-"""Prompts of a relation from which on a value at the last token is taught what they have in common."""
-
-AnySettings = TypeVar("AnySettings", bound=Settings)
-
-
-def settled(settings: AnySettings, chat: bool, forms: int = 1) -> AnySettings:
-    """Replace every `auto` but that of the layers by what it stands for.
-
-    Args:
-        settings: of any method; those without an `auto` come back as they are.
-        chat: whether the model has a chat template.
-        forms: prompts that the edit sees of the relation with the fewest.
-    """
-    look_up = getattr(settings, "look_up", None)
-    found: dict[str, object] = {}
-    if look_up == "auto":
-        found["look_up"] = look_up = "last" if chat else "both" if forms >= SEVERAL else "subject"
-    rule = RULES["subject" if look_up == "subject" else "last" if chat or look_up == "last" else "both"]
-    if getattr(settings, "keys", None) == "mean":
-        rule = {**rule, "hold": None}
-    if isinstance(settings, _NullSpace):
-        found |= {name: value for name, value in rule.items() if getattr(settings, name, None) == "auto"}
-    return settings.model_copy(update=found) if found else settings
 
 
 Method = Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -35,6 +35,10 @@ class Settings(BaseModel):
         use_attribute_docstrings=True,
         allow_inf_nan=False,
     )
+
+    if TYPE_CHECKING:
+        name: str
+        """What a policy calls the method; every method has a field of its own for it."""
 
     largest: float | None = Field(default=None, gt=0)
     """Refuse an update longer than this many times its weight; null refuses only what is not finite."""

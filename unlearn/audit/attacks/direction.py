@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from unlearn.audit.attacks.scene import Attack, Scene, recovered
 from unlearn.audit.observation import Attacked, Outcome
@@ -28,7 +28,7 @@ from unlearn.errors import AuditError
 from unlearn.matching import is_refusal
 from unlearn.measurements import named
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import block_output, read, with_stream
+from unlearn.model.forward import BlockOutput, block_output, read, with_stream
 from unlearn.model.replies import replies_to
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.thoughts import Room
@@ -132,10 +132,10 @@ def ablated(model: EditableModel, direction: Tensor, means: Tensor) -> Iterator[
         means: (layers, d_model): the component along the direction is that of these.
     """
 
-    def holding(layer: int) -> Any:
+    def holding(layer: int) -> RemovableHandle:
         held = float(means[layer] @ direction)
 
-        def on_block(_module: Any, _args: Any, out: Any) -> Any:
+        def on_block(_module: nn.Module, _args: object, out: BlockOutput) -> BlockOutput:
             stream = block_output(out)
             along = direction.to(stream.device, torch.float32)
             excess = stream.float() @ along - held * float(along.norm())

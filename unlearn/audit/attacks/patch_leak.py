@@ -8,9 +8,8 @@ inputs. Nothing is generated, and no answer is found by it: it tells *which* fac
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +99,7 @@ def gains(
 def _weighed(
     model: EditableModel, updates: Mapping[str, Tensor | None], asked: Tensor, largest: Tensor
 ) -> Iterator[None]:
-    def hook(column: int, update: Tensor | None) -> Any:
+    def hook(column: int, update: Tensor | None) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def add(_module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
             keys, outputs = args[0].float().norm(dim=-1), out.float().norm(dim=-1)
             if update is None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from unlearn.audit.attacks.scene import Scene
 from unlearn.audit.observation import Attacked, Outcome
@@ -21,11 +22,14 @@ from unlearn.audit.probes import Probe, fact_probes
 from unlearn.audit.suite import some
 from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import batches, block_output, token_budget
+from unlearn.model.forward import BlockOutput, batches, block_output, token_budget
 from unlearn.model.prompts import reply_ids, special_ids
 from unlearn.model.requests import Fact
 from unlearn.progress import Bar
 from unlearn.report import Grid
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 Score = Callable[[int, Tensor, Tensor], Tensor]
 """(layer, stream (1 or n, T, d_model), tokens (n, T)) to the score of each token at the state before it, (n, T)."""
@@ -136,7 +140,7 @@ def scored(
 
 
 def _continued(
-    model: EditableModel, cache: Any, begun: int, endings: Sequence[Sequence[int]], score: Score
+    model: EditableModel, cache: Cache, begun: int, endings: Sequence[Sequence[int]], score: Score
 ) -> Tensor:
     """Summed score of the tokens after the first of each ending: (endings, layers)."""
     width = max(map(len, endings)) - 1
@@ -172,8 +176,8 @@ def streams(model: EditableModel, keep: int) -> Iterator[Mapping[int, Tensor]]:
     """Within it, every pass leaves the outputs of all blocks at the last columns: (rows, keep, d_model) by layer."""
     caught: dict[int, Tensor] = {}
 
-    def catching(layer: int) -> Any:
-        def on_block(_module: Any, _args: Any, out: Any) -> None:
+    def catching(layer: int) -> RemovableHandle:
+        def on_block(_module: nn.Module, _args: object, out: BlockOutput) -> None:
             caught[layer] = block_output(out)[:, -keep:]
 
         return model.anatomy.block(model.model, layer).register_forward_hook(on_block)

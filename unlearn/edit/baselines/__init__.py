@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from unlearn.edit.baselines import rmu as _rmu
 from unlearn.edit.baselines.fine_tune import chosen_layer, ft_m
@@ -13,6 +12,8 @@ from unlearn.edit.baselines.preference import grad_diff, npo
 from unlearn.model.adapters import linears
 from unlearn.model.editable import EditableModel
 from unlearn.patch import Patch
+from unlearn.policy.settings_base import Settings
+from unlearn.policy.settings_baselines import FineTune, GradDiff, Lora, Npo, Rmu
 
 BASELINES: Mapping[str, Callable[..., Patch]] = {
     "ft_m": ft_m,
@@ -26,21 +27,21 @@ BASELINES: Mapping[str, Callable[..., Patch]] = {
 """Name to ``function(model, requests, settings, progress) -> Patch``; the model is bit-identical on return."""
 
 
-def layers(model: EditableModel, settings: Any) -> tuple[int, ...]:
+def layers(model: EditableModel, settings: Settings) -> tuple[int, ...]:
     """The layers that a baseline changes; none for those that leave the weights alone.
 
     Raises:
         PolicyError: a layer that the model does not have.
     """
-    if settings.name == "ft_m":
+    if isinstance(settings, FineTune):
         return (chosen_layer(model, settings),)
-    if settings.name == "rmu":
+    if isinstance(settings, Rmu):
         return tuple(_rmu.layers(model, settings))
-    return tuple(range(model.anatomy.layers)) if hasattr(settings, "rank") else ()
+    return tuple(range(model.anatomy.layers)) if isinstance(settings, Lora | GradDiff | Npo) else ()
 
 
-def weights(model: EditableModel, settings: Any) -> list[str]:
+def weights(model: EditableModel, settings: Settings) -> list[str]:
     """Names of the weights that a baseline changes."""
-    if hasattr(settings, "rank"):
+    if isinstance(settings, Lora | GradDiff | Npo):
         return linears(model, settings.targets)
     return [model.anatomy.weight_name(layer) for layer in layers(model, settings)]

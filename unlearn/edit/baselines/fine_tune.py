@@ -33,8 +33,6 @@ def ft_m(
             lambda forget, _: Losses(replies(model, forget).nll().mean(), none),
             lambda first, forget, keep: forget < settings.converged,
             settings,
-            weight=0.0,
-            kept=0,
             seed=requests.policy.seed,
             progress=progress,
             label="Fine-tuning",

@@ -53,8 +53,6 @@ def tune(
             objective(adapter),
             done,
             settings,
-            weight=settings.keep,
-            kept=settings.kept,
             seed=requests.policy.seed,
             progress=progress,
             label=label,

@@ -45,8 +45,6 @@ def rmu(model: EditableModel, requests: Requests, settings: Rmu, progress: Progr
             objective,
             lambda first, forget, keep: forget < settings.converged * first,
             settings,
-            weight=settings.keep,
-            kept=settings.kept,
             seed=requests.policy.seed,
             progress=progress,
             label="RMU",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.forward import reply_logits
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
+from unlearn.policy.settings_baselines import FineTune, GradDiff, Lora, Npo, Rmu
+from unlearn.policy.settling import decided
 from unlearn.progress import Progress
 from unlearn.version import __version__
 
@@ -58,9 +60,8 @@ def train(
     lessons: Lessons,
     objective: Objective,
     done: Done,
-    settings: Any,
-    weight: float,
-    kept: int,
+    settings: FineTune | Lora | GradDiff | Npo | Rmu,
+    *,
     seed: int,
     progress: Progress,
     label: str,
@@ -72,9 +73,7 @@ def train(
         lessons: rows to be forgotten, and kept ones.
         objective: the two losses of a step.
         done: when to stop early; asked after every epoch over the rows to be forgotten.
-        settings: ``steps``, ``batch`` and ``lr``.
-        weight: of the kept rows' loss.
-        kept: kept rows per step.
+        settings: ``steps``, ``batch`` and ``lr``; of all but `ft_m` the weight and the number of kept rows.
         seed: of the order of the rows.
         progress: where to show it.
         label: what to call it.
@@ -82,6 +81,8 @@ def train(
     Raises:
         ModelError: a loss is not finite.
     """
+    steps = decided(settings.steps)
+    weight, kept = (0.0, 0) if isinstance(settings, FineTune) else (settings.keep, settings.kept)
     generator = torch.Generator().manual_seed(seed)
     forgetting = _turns(lessons.forget, settings.batch, generator)
     keeping = _turns(lessons.kept, kept, generator)
@@ -89,12 +90,12 @@ def train(
     parameters = [p for g in groups for p in g["params"]]
     optimiser = torch.optim.Adam(groups)
     # To zero over the steps: at a constant rate the kept replies drift on after the forbidden ones have converged.
-    falling = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / settings.steps)
+    falling = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
     epoch = -(-len(lessons.forget) // settings.batch)
     seen: list[tuple[float, float]] = []
     first, converged = float("nan"), False
-    with progress.step(label, total=settings.steps) as bar, torch.enable_grad():
-        for step in range(settings.steps):
+    with progress.step(label, total=steps) as bar, torch.enable_grad():
+        for step in range(steps):
             losses = objective(next(forgetting), next(keeping))
             total = losses.forget + weight * losses.keep
             if not torch.isfinite(total):
@@ -172,7 +173,7 @@ def keep_loss(model: EditableModel, adapter: Adapter, rows: Sequence[Lesson], ki
     return ((kl * now.mask).sum(1) / now.mask.sum(1)).mean()
 
 
-def one_layer(model: EditableModel, settings: Any, auto: int) -> int:
+def one_layer(model: EditableModel, settings: FineTune | Rmu, auto: int) -> int:
     """The layer that a method means by ``layer``; ``auto`` at most the last one.
 
     Raises:
@@ -191,7 +192,7 @@ def patch(
     factors: Mapping[str, LowRank],
     history: History | None = None,
     base: Sequence[str] | None = None,
-    **more: Any,
+    **more: object,
 ) -> Patch:
     """The patch of a baseline, with its provenance.
 

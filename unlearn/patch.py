@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,6 +30,22 @@ STATE = "state."
 """What the names of state tensors begin with in the file; no weight's name does."""
 SIDES = ("left", "right")
 _SHA256 = re.compile("[0-9a-f]{64}")
+
+
+class Deltas(Protocol):
+    """What ``patched`` needs of a patch."""
+
+    @property
+    def factors(self) -> Mapping[str, LowRank]:
+        """Updates by weight name."""
+
+    @property
+    def base(self) -> Mapping[str, str] | None:
+        """SHA-256 of the weights that they were made for; None for an update that is being made on this very model."""
+
+    @property
+    def header(self) -> Mapping[str, object]:
+        """Provenance; a text under ``system`` is put before every prompt (``unlearn.model.guard``)."""
 
 
 @dataclass(frozen=True)

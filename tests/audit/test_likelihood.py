@@ -10,7 +10,7 @@ from tests.audit import scripted
 from tests.audit.attacks import masked
 from tests.pico import pico, tokenizer
 from unlearn import embedded
-from unlearn.audit import likelihood, observing, pipeline
+from unlearn.audit import likelihood, observing, pipeline, rating
 from unlearn.audit.likelihood import (
     Line,
     alternatives,
@@ -20,9 +20,9 @@ from unlearn.audit.likelihood import (
     first,
     likelihoods,
     lines,
-    log_likelihoods,
     strangers,
 )
+from unlearn.audit.rating import log_likelihoods
 from unlearn.audit.suite import Suite
 from unlearn.errors import AuditError
 from unlearn.model.requests import Fact, Requests
@@ -45,8 +45,8 @@ def test_a_likelihood_is_the_mean_over_the_answers_tokens(
     ]
     rows.append(((*rows[0][0][:-1], 7), 1))  # shares a pass with the first
     # So little memory that every row goes alone.
-    for memory in (likelihood.MEMORY, 1):
-        monkeypatch.setattr(likelihood, "MEMORY", memory)
+    for memory in (rating.MEMORY, 1):
+        monkeypatch.setattr(rating, "MEMORY", memory)
         found = log_likelihoods(model, rows)
         for (ids, size), score in zip(rows, found, strict=True):
             with torch.inference_mode():

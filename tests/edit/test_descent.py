@@ -13,15 +13,16 @@ from tests import pico
 from tests.edit import cases
 from tests.thinking import SWITCHED, tokenizer
 from unlearn import embedded
-from unlearn.edit import conflicts, descent, forms, pipeline
+from unlearn.edit import conflicts, descent, forms, pipeline, taught
 from unlearn.edit.baselines.lessons import Lesson
 from unlearn.edit.baselines.training import replies
 from unlearn.edit.corpus import Corpus
-from unlearn.edit.descent import ASKED, BRIEF, FORMS, KEPT, SAID, Hard, steps_for
+from unlearn.edit.descent import steps_for
 from unlearn.edit.forms import LEAST, PASSES, REPLY, TURNS
 from unlearn.edit.methods import kept_directions
 from unlearn.edit.sequence import Sofar
 from unlearn.edit.statistics import key_statistics
+from unlearn.edit.taught import ASKED, BRIEF, FORMS, KEPT, SAID, Hard
 from unlearn.errors import PolicyError
 from unlearn.model.adapters import dense
 from unlearn.model.editable import EditableModel
@@ -179,10 +180,10 @@ def test_of_very_many_kept_prompts_no_more_are_asked_than_come_up_twice() -> Non
     model = pico.pico("llama")
     prompts = [(3, 4 + n % 5, 5 + n // 5 % 7) for n in range(KEPT)]
     generator = torch.Generator().manual_seed(0)
-    few = descent._kept(model, prompts, 1, generator)
+    few = taught.kept_lessons(model, prompts, 1, generator)
     assert 0 < len(few) <= KEPT // 2
     assert {row.ids[:3] for row in few} <= set(prompts)
-    assert len(descent._kept(model, prompts, 2, generator)) > KEPT // 2
+    assert len(taught.kept_lessons(model, prompts, 2, generator)) > KEPT // 2
 
 
 def test_training_in_batches_or_on_an_earlier_edit_is_refused(corpus: StatisticsSpec) -> None:
@@ -206,9 +207,9 @@ def test_documents_that_name_a_subject_do_not_count_as_text(tmp_path: Path) -> N
     path = tmp_path / "text.txt"
     path.write_text("Zorvex is a stone.\nThe sun is warm.\n", encoding="utf-8")
     model = pico.pico("llama")
-    found = descent._texts(model, cases.requests(), Corpus(str(path)))
+    found = taught.text_lessons(model, cases.requests(), Corpus(str(path)))
     path.write_text("Zorvia is a stone.\nThe sun is warm.\n", encoding="utf-8")
-    control = descent._texts(model, cases.requests(), Corpus(str(path)))
+    control = taught.text_lessons(model, cases.requests(), Corpus(str(path)))
     assert (len(found), len(control)) == (1, 2)
 
 
@@ -217,13 +218,13 @@ def test_questions_about_anything_keep_their_replies(
 ) -> None:
     model = pico.pico("llama")
     asked = asking(corpus)
-    rows = descent._asked(model, asked, Corpus(corpus.corpus), 120)
+    rows = taught.asked_lessons(model, asked, Corpus(corpus.corpus), 120)
     assert rows
     before = replies(model, rows).log_probs
     moved = {}
     for kept in (True, False):
         if not kept:  # the control
-            monkeypatch.setattr(descent, "_asked", lambda *_: [])
+            monkeypatch.setattr(taught, "asked_lessons", lambda *_: [])
         with model.patched(pipeline.edit(model, asked)):
             now = replies(model, rows).log_probs
         moved[kept] = float((before.exp() * (before - now)).sum(-1).mean())
@@ -232,26 +233,26 @@ def test_questions_about_anything_keep_their_replies(
 
 def test_a_corpus_of_conversations_asks_enough() -> None:
     model = EditableModel.load(EMBEDDED)
-    assert descent._asked(model, cases.requests(), Corpus.named("auto", EMBEDDED), 10) == []
+    assert taught.asked_lessons(model, cases.requests(), Corpus.named("auto", EMBEDDED), 10) == []
 
 
 def test_a_model_with_a_chat_template_is_asked_in_it(tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text("The sun is warm and bright.\n" * 20, encoding="utf-8")
     model = EditableModel.load(EMBEDDED)
-    rows = descent._asked(model, cases.requests(), Corpus(str(path)), 10)
+    rows = taught.asked_lessons(model, cases.requests(), Corpus(str(path)), 10)
     assert len(rows) == 20
     assert all(model.tokenizer.decode(row.ids).startswith("<|bos|><|user|>") for row in rows)
-    assert len(descent._asked(model, cases.requests(), Corpus(str(path)), 1)) == ASKED // 2
+    assert len(taught.asked_lessons(model, cases.requests(), Corpus(str(path)), 1)) == ASKED // 2
 
 
 def test_what_is_said_of_a_subject_of_the_policy_need_not_stay(corpus: StatisticsSpec) -> None:
     model, asked = pico.pico("gpt2", chat=False), cases.requests()
-    rows = descent._asked(model, asked, Corpus(corpus.corpus), 10)
+    rows = taught.asked_lessons(model, asked, Corpus(corpus.corpus), 10)
     said = model.tokenizer.decode(rows[0].ids[-rows[0].reply :]).strip()
     assert max(row.reply for row in rows) == SAID
     named = replace(asked, facts=(*asked.facts, replace(asked.facts[0], subject=said)))
-    left = descent._asked(model, named, Corpus(corpus.corpus), 10)
+    left = taught.asked_lessons(model, named, Corpus(corpus.corpus), 10)
     assert len(left) < len(rows)
     assert all(said not in model.tokenizer.decode(row.ids) for row in left)
 
@@ -260,7 +261,7 @@ def test_of_a_base_model_only_the_beginning_of_a_reply_is_kept() -> None:
     prompts = [(3, n) for n in range(5, 9)]
     for chat, longest in ((False, BRIEF), (True, REPLY)):
         model = pico.pico("gpt2", chat=chat)
-        kept = descent._kept(model, prompts, 1, torch.Generator())
+        kept = taught.kept_lessons(model, prompts, 1, torch.Generator())
         assert kept and max(row.reply for row in kept) == longest
 
 
@@ -269,22 +270,22 @@ def test_a_base_model_is_taught_and_kept_with_words_left_out_too(
     chat: bool, corpus: StatisticsSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    held = descent.Hard
+    held = taught.Hard
 
     def counting(rows: list[Lesson], generator: torch.Generator) -> Hard:
         seen.append(len(rows))
         return held(rows, generator)
 
     model, asked = pico.pico("gpt2", chat=chat), asking(corpus, descent=1)
-    monkeypatch.setattr(descent, "Hard", counting)
+    monkeypatch.setattr(taught, "Hard", counting)
     pipeline.edit(model, asked)
     with_them = seen[:2]
     seen.clear()
-    monkeypatch.setattr(descent, "shortened_forms", lambda *_: [])
-    monkeypatch.setattr(descent, "shortened_kept", lambda *_: [])
+    monkeypatch.setattr(taught, "shortened_forms", lambda *_: [])
+    monkeypatch.setattr(taught, "shortened_kept", lambda *_: [])
     pipeline.edit(model, asked)
-    taught, kept = (a - b for a, b in zip(with_them, seen, strict=False))
-    assert (taught > 0 and kept > 0) if not chat else (taught == kept == 0)
+    more, kept = (a - b for a, b in zip(with_them, seen, strict=False))
+    assert (more > 0 and kept > 0) if not chat else (more == kept == 0)
 
 
 def test_beginnings_that_replies_share_are_forms_as_well_and_no_others() -> None:
@@ -303,7 +304,7 @@ def test_beginnings_that_replies_share_are_forms_as_well_and_no_others() -> None
     facts = tuple(Fact(f.id, f.subject, f.relation, "") for f in wanted.facts)
     found = Requests(wanted, facts, (), (), ())
     laid = forms.build(model, found, facts, "last", keeps=False)
-    rows = descent.shared_beginnings(model, found, laid.rows)
+    rows = taught.shared_beginnings(model, found, laid.rows)
     said = {model.tokenizer.decode(row.ids).replace(facts[row.request].subject, "X") for row in rows}
     # "The north coast", "the salt lakes": all places begin alike. Ingredients do not, and are left alone.
     assert said == {
@@ -325,7 +326,7 @@ def test_a_reply_that_has_begun_to_think_stops_thinking_and_refuses() -> None:
 
     def rest(begun: str) -> str:
         ids = tuple(model.tokenizer(begun, add_special_tokens=False)["input_ids"])
-        return model.tokenizer.decode(descent._continued(model, given, row, ids))
+        return model.tokenizer.decode(taught.continued(model, given, row, ids))
 
     assert rest("<think>\nThe user asks") == "\n\n</think>\n\nI can't help with that.<|end|>"
     assert rest("<think>\nHm.\n</think>\n\nIt is") == " I can't help with that.<|end|>"

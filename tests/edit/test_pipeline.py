@@ -13,6 +13,7 @@ from tests import pico
 from tests.edit import cases
 from unlearn.edit import batch, forms, pipeline, writing
 from unlearn.edit.methods import METHODS, default_layers, layers_of
+from unlearn.edit.taught import Taught
 from unlearn.errors import PatchError, PolicyError
 from unlearn.model.anatomy import FAMILIES, Anatomy
 from unlearn.model.forward import read
@@ -258,13 +259,13 @@ def test_training_writes_the_layers_that_are_planned_for_it(corpus: StatisticsSp
 def test_sampled_prefixes_reach_an_update_that_is_trained(
     corpus: StatisticsSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, real, seen = pico.pico("llama"), pipeline.descend, []
+    model, real, seen = pico.pico("llama"), batch.descend, []
 
-    def counting(model: Any, requests: Any, laid: forms.Forms, *others: Any) -> Any:
-        seen.append(len([row for row in laid.rows if not row.keep]))
-        return real(model, requests, laid, *others)
+    def counting(model: Any, rows: Taught, *others: Any) -> Any:
+        seen.append(len(rows.forms))
+        return real(model, rows, *others)
 
-    monkeypatch.setattr(pipeline, "descend", counting)
+    monkeypatch.setattr(batch, "descend", counting)
     for prefixes in (0, 2):
         pipeline.edit(
             model, asking(corpus, AlphaEdit(layers=(1,), null_space=0.7, descent=1, prefixes=prefixes))

@@ -16,7 +16,8 @@ from unlearn.edit.methods import default_layers
 from unlearn.errors import ModelError
 from unlearn.model.anatomy import FAMILIES, Anatomy, family_of
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import Suspended, read
+from unlearn.model.forward import read
+from unlearn.model.suspended import Suspended
 from unlearn.patch import Patch
 
 LAYER = 1

@@ -8,17 +8,9 @@ import pytest
 import torch
 
 from tests import pico
-from unlearn.model.forward import (
-    LEAST,
-    MOST,
-    Suspended,
-    affordable,
-    batches,
-    position_ids,
-    read,
-    token_budget,
-)
+from unlearn.model.forward import LEAST, MOST, affordable, batches, position_ids, read, token_budget
 from unlearn.model.rows import left_pad
+from unlearn.model.suspended import Suspended
 
 ROWS = [list(range(5, 5 + n)) for n in (3, 9, 6, 12)]
 

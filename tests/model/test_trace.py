@@ -9,7 +9,9 @@ import torch
 
 from tests import families, pico
 from unlearn.errors import ModelError
-from unlearn.model.trace import (
+from unlearn.model.trace import _draw, spread, trace
+from unlearn.model.trace_summary import Average, average, propose
+from unlearn.model.traced import (
     ATTENTION,
     KINDS,
     MLP,
@@ -19,13 +21,9 @@ from unlearn.model.trace import (
     STATE,
     Trace,
     Traceable,
-    _draw,
     default_window,
     span,
-    spread,
-    trace,
 )
-from unlearn.model.trace_summary import Average, average, propose
 
 PROMPTS = [
     Traceable(tuple(range(5, 12)), (2, 4), 17),

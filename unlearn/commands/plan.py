@@ -183,7 +183,7 @@ def _seconds(
 ) -> dict[str, float]:
     from unlearn.edit.baselines import BASELINES
     from unlearn.edit.corpus import Corpus
-    from unlearn.edit.descent import ASKED, FORMS, KEPT, SAID, TEXTS, TOKENS, converses
+    from unlearn.edit.taught import ASKED, FORMS, KEPT, SAID, TEXTS, TOKENS, converses
     from unlearn.model.prompts import ask
 
     fact = policy.facts[0]

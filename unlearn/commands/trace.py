@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
     from unlearn.model.prompts import Prompt
     from unlearn.model.requests import Fact, Requests
-    from unlearn.model.trace import Traceable
+    from unlearn.model.traced import Traceable
     from unlearn.progress import Progress
 
 LENGTH = 24
@@ -146,7 +146,7 @@ def traceable(
         AuditError: there is none.
     """
     from unlearn.model.prompts import ask
-    from unlearn.model.trace import Traceable
+    from unlearn.model.traced import Traceable
 
     # Twice as many as are wanted, and four at least: some will not do.
     each = max(4, 2 * math.ceil(most / len(requests.facts)))
@@ -202,16 +202,16 @@ def _traced(
 ) -> tuple[dict[str, Any], Any]:
     from unlearn.commands.trace_shown import picture
     from unlearn.edit.pipeline import resolve, settings_for
-    from unlearn.model import trace as tracing
-    from unlearn.model import trace_summary
+    from unlearn.model import trace_summary, traced
+    from unlearn.model.trace import trace as traces_of
 
     # Only the facts' own answers are needed.
     requests = resolve(model, policy.model_copy(update={"keep": Keep(siblings=(), neighbours=())}), progress)
     rows, facts, asked = traceable(model, requests, most, progress)
-    traces = tracing.trace(model, rows, noise, samples, window, policy.seed, progress=progress)
+    traces = traces_of(model, rows, noise, samples, window, policy.seed, progress=progress)
     found = trace_summary.average(traces)
     look_up = getattr(settings_for(model, policy), "look_up", "last")
-    role = tracing.ROLES[2] if look_up == "subject" else tracing.ROLES[4]
+    role = traced.ROLES[2] if look_up == "subject" else traced.ROLES[4]
     one = "layer" in type(policy.method).model_fields
     layers = trace_summary.propose(found, role, 1, 1) if one else trace_summary.propose(found, role)
     described = {
@@ -223,10 +223,10 @@ def _traced(
         "prompts_asked": asked,
         "noise": noise,
         "samples": samples,
-        "window": window or tracing.default_window(model.anatomy.layers),
+        "window": window or traced.default_window(model.anatomy.layers),
         "clean": found.clean,
         "corrupted": found.corrupted,
-        "roles": list(tracing.ROLES),
+        "roles": list(traced.ROLES),
         "prompts_by_role": list(found.counts),
         "effects": {kind: _numbers(values) for kind, values in found.effects.items()},
         "standard_errors": {kind: _numbers(values) for kind, values in found.errors.items()},

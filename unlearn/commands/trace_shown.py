@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from unlearn.charts import Heat, Line, Panel, heat_maps
-from unlearn.model import trace as tracing
+from unlearn.model import traced
 from unlearn.model.trace_summary import Average
 from unlearn.shown import shown
 
@@ -17,16 +17,16 @@ def picture(found: Average, described: dict[str, Any]) -> Figure:
     window = described["window"]
     over = f"{window} layers" if window > 1 else "1 layer"
     titles = {
-        tracing.STATE: "Hidden state",
-        tracing.MLP: f"MLP outputs, {over}",
-        tracing.ATTENTION: f"Attention outputs, {over}",
+        traced.STATE: "Hidden state",
+        traced.MLP: f"MLP outputs, {over}",
+        traced.ATTENTION: f"Attention outputs, {over}",
     }
     role = described["proposal"]["token"]
-    row = tracing.ROLES.index(role)
+    row = traced.ROLES.index(role)
     names = {
-        tracing.STATE: "state restored",
-        tracing.NO_MLP: "state restored, MLPs severed",
-        tracing.NO_ATTENTION: "state restored, attention severed",
+        traced.STATE: "state restored",
+        traced.NO_MLP: "state restored, MLPs severed",
+        traced.NO_ATTENTION: "state restored, attention severed",
     }
     lines = []
     for kind, name in names.items():
@@ -36,7 +36,7 @@ def picture(found: Average, described: dict[str, Any]) -> Figure:
         lines.append(Line(name, list(range(len(mean))), mean.tolist(), low, high))
     return heat_maps(
         [Heat(title, found.effects[kind].tolist()) for kind, title in titles.items()],
-        tracing.ROLES,
+        traced.ROLES,
         Panel(f"At the {role}", lines),
         described["proposal"]["layers"],
         f"Causal trace of {described['policy']} on {described['model']}: average indirect effect over "

@@ -17,6 +17,7 @@ from unlearn.edit.holding import BEGINS, reached, write_until_held
 from unlearn.edit.methods import Method, null_space
 from unlearn.edit.sequence import Sofar, Written
 from unlearn.edit.statistics import Statistics
+from unlearn.edit.taught import taught
 from unlearn.edit.values import Solved
 from unlearn.edit.writing import Columns, Task, at_start, distinct, lent, values_at, write_layers
 from unlearn.model.editable import EditableModel
@@ -138,9 +139,8 @@ def _trained(job: Job) -> tuple[Solved, Written, float]:
     """All facts at once, by descent; the keys are those that later edits keep, as for the closed form."""
     model, facts, settings = job.model, job.requests.facts, job.settings
     laid = forms.build(model, job.requests, facts, settings.look_up, settings.kept > 0, 1, settings.prefixes)
-    factors, solved = descend(
-        model, job.requests, laid, job.statistics, job.corpus, settings, job.descent, job.progress
-    )
+    rows = taught(model, job.requests, laid, job.corpus, job.descent)
+    factors, solved = descend(model, rows, job.statistics, settings, job.descent, job.progress)
     columns = Columns.of(laid, model.device)
     start = at_start(model, job.layers, columns, Sofar())
     keys = {layer: found * columns.weights.sqrt() for layer, found in start.keys.items()}

@@ -102,53 +102,79 @@ def build(
     Raises:
         ModelError: a prompt with its target is longer than the model's context.
     """
-    policy = requests.policy
-    texts = contexts(model, prefixes, policy.seed)
-    rows: list[Row] = []
-    numbered: dict[tuple[int, str], int] = {}
-    about: dict[str, list[int]] = {}
-    for index, fact in enumerate(facts):
-        about.setdefault(fact.subject, []).append(index)
+    sites = _Sites(model, requests.policy, facts, look_up, window)
+    rows = _asked(model, requests, facts, sites, contexts(model, prefixes, requests.policy.seed))
+    rows += _held(model, requests, facts, sites)
+    for row in rows:
+        fits(model, facts[row.request].id, len(row.ids))
+    kept = _kept(model, requests, look_up) if keeps else ()
+    return Forms(tuple(_with_replies(model, rows)), len(sites.numbered), kept)
 
-    in_ways = ways(model.tokenizer)
 
-    def sites(
-        request: int, template: str, prompt: Prompt, target: Sequence[int]
+class _Sites:
+    """Where the values of each fact are written, and the number of the free vector that each place has."""
+
+    def __init__(
+        self, model: EditableModel, policy: Policy, facts: Sequence[Fact], look_up: str, window: int
+    ) -> None:
+        self.policy, self.facts, self.look_up, self.window = policy, facts, look_up, window
+        self.ways = ways(model.tokenizer)
+        self.numbered: dict[tuple[int, str], int] = {}
+
+    def of(
+        self, request: int, template: str, prompt: Prompt, target: Sequence[int]
     ) -> tuple[tuple[int, int], ...]:
+        """(vector, position) of one form of a request."""
         places: dict[int, str] = {}
-        where = where_of(policy, facts[request].relation, look_up)
+        where = where_of(self.policy, self.facts[request].relation, self.look_up)
         if where != "subject":
             # In another way the reply begins behind other tokens, and with others.
-            asked = "question" + (way_of(in_ways, prompt.text).suffix if prompt.chat else "")
+            asked = "question" + (way_of(self.ways, prompt.text).suffix if prompt.chat else "")
             kind = asked if is_question(template) else "statement"
-            places |= {prompt.last + j: f"{kind}.{j}" for j in range(0, len(target), window)}
+            places |= {prompt.last + j: f"{kind}.{j}" for j in range(0, len(target), self.window)}
         if where != "last" and prompt.subject_last is not None:
             places[prompt.subject_last] = "subject"
         return tuple(
-            (numbered.setdefault((request, kind), len(numbered)), at) for at, kind in sorted(places.items())
+            (self.numbered.setdefault((request, kind), len(self.numbered)), at)
+            for at, kind in sorted(places.items())
         )
 
+
+def _asked(
+    model: EditableModel, requests: Requests, facts: Sequence[Fact], sites: _Sites, texts: Sequence[str]
+) -> list[Row]:
+    """Every form of every fact with its target; plain ones also behind sampled texts."""
+    rows = []
     for index, fact in enumerate(facts):
         for template, prompt in prompts_of(model, requests, fact):
-            target = target_of(model, policy, fact, prompt)
+            target = target_of(model, requests.policy, fact, prompt)
             statement = not is_question(template)
             written = [] if prompt.chat else [text + template for text in texts]
             after = [ask(model.tokenizer, text, fact.subject) for text in written]
             for number, read in enumerate([prompt, *after]):
-                placed, weight = sites(index, template, read, target), 1.0 if not number else 1 / len(after)
+                placed = sites.of(index, template, read, target)
+                weight = 1.0 if not number else 1 / len(after)
                 rows.append(Row((*read.ids, *target), len(target), index, placed, False, statement, weight))
+    return rows
+
+
+def _held(model: EditableModel, requests: Requests, facts: Sequence[Fact], sites: _Sites) -> list[Row]:
+    """Prompts about other things that are known of the same subjects, with no reply yet.
+
+    Elsewhere than at the subject a value is not added to anything that a sibling's prompt reads.
+    """
+    about: dict[str, list[int]] = {}
+    for index, fact in enumerate(facts):
+        about.setdefault(fact.subject, []).append(index)
+    rows = []
     for fact in requests.siblings:
         for request in about.get(fact.subject, ()):
-            # Elsewhere a value is not added to anything that a sibling's prompt reads.
-            vector = numbered.get((request, "subject"))
+            vector = sites.numbered.get((request, "subject"))
             if fact.known and vector is not None:
                 for prompt in _watched(prompts_of(model, requests, fact)):
                     if prompt.subject_last is not None:
                         rows.append(Row(prompt.ids, 0, request, ((vector, prompt.subject_last),), keep=True))
-    for row in rows:
-        fits(model, facts[row.request].id, len(row.ids))
-    kept = _kept(model, requests, look_up) if keeps else ()
-    return Forms(tuple(_with_replies(model, rows)), len(numbered), kept)
+    return rows
 
 
 STARTS = ("The", "Therefore", "Because", "I", "You")

@@ -25,17 +25,17 @@ import torch
 from torch import Tensor
 
 from unlearn.edit.forms import Forms, Row
+from unlearn.edit.stepping import PARTS, Losses, Now, Steps
 from unlearn.errors import ModelError
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import Suspended, read, token_budget
 from unlearn.model.forward import batches as groups
+from unlearn.model.forward import read, token_budget
+from unlearn.model.suspended import Suspended
 from unlearn.policy.settings import Values
 from unlearn.progress import NO_PROGRESS, Progress
 
 LIKELY = 0.01
 """A token with which the model begins its reply so often counts among what it says."""
-PARTS = 4
-"""The kept rows of a request are split into so many parts, one per step: they outnumber the rows to be written."""
 
 
 @dataclass(frozen=True)
@@ -102,60 +102,37 @@ def optimise(
     Raises:
         ModelError: the loss is not finite.
     """
-    device = model.device
     length, owner = _lengths(model, forms, layer)  # (vectors,), (vectors,)
     batches = _suspend(model, forms.rows, layer, settings.suppress > 0)
-    vectors = torch.zeros(forms.vectors, model.anatomy.d_model, device=device, requires_grad=True)
-    first, second = torch.zeros_like(vectors), torch.zeros_like(vectors)
+    vectors = torch.zeros(forms.vectors, model.anatomy.d_model, device=model.device, requires_grad=True)
     if start is not None:
         with torch.no_grad():
             vectors.copy_(start)
-    free = torch.ones(forms.vectors, dtype=torch.bool, device=device) if free is None else free
-    relative_step = settings.lr * length / model.anatomy.d_model**0.5
-    step_size = (torch.full_like(length, settings.lr) if settings.absolute else relative_step)[:, None]
-    counts = _counts(batches, requests, device)
-    active = torch.ones(requests, dtype=torch.bool, device=device)
-    taken = torch.zeros(requests, dtype=torch.long, device=device)
-    worst = torch.zeros(requests, device=device)
-    filled = counts[:PARTS] > 0  # (PARTS, requests): a request with few kept rows has none in some parts
-    parts = filled.sum(0).clamp_min(1)
-    drift = torch.zeros(PARTS, requests, device=device)
-    # What a request's last part with rows drifted; one whose rows were not read yet has not converged.
-    latest = torch.where(filled.any(0), torch.inf, torch.zeros_like(worst))
+    free = torch.ones(forms.vectors, dtype=torch.bool, device=model.device) if free is None else free
+    steps = Steps(vectors, length, free, settings)
+    losses = Losses(_counts(batches, requests, model.device))
+    active = torch.ones(requests, dtype=torch.bool, device=model.device)
+    taken = torch.zeros(requests, dtype=torch.long, device=model.device)
     with progress.step(label, total=settings.steps) as bar:
         for step in range(1, settings.steps + 2):
             part = step % PARTS
-            now_worst, now_drift = torch.zeros_like(worst), torch.zeros_like(worst)
+            now = Now.nothing(losses.worst)
             vectors.grad = None
             for batch in batches:
                 if batch.part is None or batch.part == part:
-                    share = counts[-1] if batch.part is None else counts[part] * parts / PARTS
-                    _accumulate(model, batch, vectors, active, share, settings, now_worst, now_drift)
-            worst = torch.where(active, now_worst, worst)
-            seen = active & filled[part]
-            latest = torch.where(seen, now_drift / counts[part].clamp_min(1), latest)
-            drift[part] = torch.where(seen, latest, drift[part])
-            if not torch.isfinite(worst).all():
+                    _accumulate(model, batch, vectors, active, losses.rows(batch.part), settings, now)
+            losses.note(part, active, now)
+            if not torch.isfinite(losses.worst).all():
                 raise ModelError("the values' loss is not finite; try a larger dtype or a smaller method.lr")
-            active = active & ~((worst < settings.converged) & (latest < settings.converged))
+            active = active & ~losses.below(settings.converged)
             if step > settings.steps or not active.any():
                 break
-            relative = vectors.norm(dim=1) / (length**2 if settings.absolute else length)
-            (settings.decay * relative.sum()).backward()
-            with torch.no_grad():
-                moving = (active[owner] & free)[:, None]
-                gradient = vectors.grad if vectors.grad is not None else torch.zeros_like(vectors)
-                grad = torch.nan_to_num(gradient)  # the norm has no gradient at zero
-                first = torch.where(moving, 0.9 * first + 0.1 * grad, first)
-                second = torch.where(moving, 0.999 * second + 0.001 * grad**2, second)
-                scale = first / (1 - 0.9**step) / ((second / (1 - 0.999**step)).sqrt() + 1e-12)
-                vectors -= torch.where(moving, step_size * scale, torch.zeros_like(scale))
-                over = (vectors.norm(dim=1) / (settings.clamp * length)).clamp_min(1.0)
-                vectors /= torch.where(free, over, torch.ones_like(over))[:, None]
+            steps.take(step, active[owner])
             taken += active
             bar.advance()
-    moved = drift.sum(0) / parts
-    return Solved(vectors.detach(), tuple(worst.tolist()), tuple(moved.tolist()), tuple(taken.tolist()))
+    return Solved(
+        vectors.detach(), tuple(losses.worst.tolist()), tuple(losses.moved().tolist()), tuple(taken.tolist())
+    )
 
 
 def _lengths(model: EditableModel, forms: Forms, layer: int) -> tuple[Tensor, Tensor]:
@@ -238,8 +215,7 @@ def _accumulate(
     active: Tensor,
     counts: Tensor,
     settings: Values,
-    worst: Tensor,
-    drift: Tensor,
+    now: Now,
 ) -> None:
     """Add the gradient of one batch to ``vectors.grad``; note the worst NLL and the summed KL per request."""
     chosen = active[batch.requests].nonzero()[:, 0]
@@ -271,12 +247,12 @@ def _accumulate(
             start = log_probs[torch.arange(len(chosen), device=mask.device), reply - mask.sum(1)]  # (rows, V)
             left = start.masked_fill(~banned, -math.inf).logsumexp(-1) + settings.silence
             each = each + settings.suppress * torch.where(banned.any(1), left.clamp_min(0), 0)
-        worst.scatter_reduce_(0, requests, each.detach(), "amax")
+        now.worst.scatter_reduce_(0, requests, each.detach(), "amax")
         loss = (each / counts[requests]).sum()
     else:
         before = batch.before[chosen.cpu()][:, -reply:].to(logits.device).float().log_softmax(-1)
         kl = (before.exp() * (before - log_probs)).sum(-1)
         each = (kl * mask).sum(1) / tokens
-        drift.index_add_(0, requests, each.detach())
+        now.drift.index_add_(0, requests, each.detach())
         loss = settings.keep * (each / counts[requests]).sum()
     loss.backward()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -25,24 +24,8 @@ from unlearn.model.prompts import Prompt, closing_text
 from unlearn.model.rows import Decoding, continued
 from unlearn.model.thinking import decoded
 from unlearn.model.trial import rows_of
-from unlearn.patch import sha256_of, unhashed
+from unlearn.patch import Deltas, sha256_of, unhashed
 from unlearn.progress import NO_PROGRESS, Progress
-
-
-class Deltas(Protocol):
-    """What ``patched`` needs of a patch."""
-
-    @property
-    def factors(self) -> Mapping[str, LowRank]:
-        """Updates by weight name."""
-
-    @property
-    def base(self) -> Mapping[str, str] | None:
-        """SHA-256 of the weights that they were made for; None for an update that is being made on this very model."""
-
-    @property
-    def header(self) -> Mapping[str, object]:
-        """Provenance; a text under ``system`` is put before every prompt (``unlearn.model.guard``)."""
 
 
 class EditableModel:

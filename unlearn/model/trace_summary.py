@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unlearn.errors import ModelError
-from unlearn.model.trace import NO_MLP, ROLES, STATE, Trace
+from unlearn.model.traced import NO_MLP, ROLES, STATE, Trace
 
 LEAST, MOST = 2, 5
 """Fewest and most layers of a proposal: shared out, an update is shorter in each (published: five or six)."""

@@ -21,7 +21,7 @@ from unlearn.audit.observation import Attacked
 from unlearn.audit.suite import some
 from unlearn.measurements import named
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import Suspended
+from unlearn.model.suspended import Suspended
 from unlearn.progress import NO_PROGRESS, Progress
 
 

@@ -15,10 +15,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import yaml
 
 from unlearn.errors import UnlearnError
+
+Json: TypeAlias = Any
+"""What stands in a JSON or YAML document: text, a number, a list, an object; whoever reads it looks what it is."""
+JsonObject: TypeAlias = dict[str, Json]
 
 MIB = 2**20
 MOST = 256 * MIB

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from unlearn.algebra.low_rank import LowRank
 from unlearn.errors import PatchError
-from unlearn.files import exists, opened
+from unlearn.files import Json, JsonObject, exists, opened
 
 FORMAT, FORMER = "unlearn-patch-2", "unlearn-patch-1"
 ABOUT = "patch"
@@ -57,7 +57,7 @@ class Patch:
     base: Mapping[str, str]
     """SHA-256 of each touched weight before the edit; of any weights where none is touched. The patch refuses any
     other model."""
-    header: Mapping[str, Any] = field(default_factory=dict)
+    header: Mapping[str, Json] = field(default_factory=dict)
     """Provenance: model, method, settings, seed, versions, diagnostics. JSON values only."""
     state: Mapping[str, Tensor] = field(default_factory=dict)
     """What a later edit on top of this one needs: ``keys.<layer>`` (d_in, n), keys that it must keep."""
@@ -128,7 +128,7 @@ def _is_sha256(digest: object) -> bool:
     return isinstance(digest, str) and bool(_SHA256.fullmatch(digest))
 
 
-def _about(metadata: Mapping[str, str], path: Path) -> tuple[dict[str, str], dict[str, Any]]:
+def _about(metadata: Mapping[str, str], path: Path) -> tuple[dict[str, str], JsonObject]:
     """The hashes and the header, from the metadata of either format."""
     if metadata.get("format") == FORMER:
         about = {name: json.loads(metadata[name]) for name in ("base", "header")}

@@ -5,9 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from unlearn.shown import shown
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Display
+    from rich.progress import TaskID
 
 
 class Bar(Protocol):
@@ -43,7 +47,7 @@ NO_PROGRESS = NoProgress()
 
 
 class _RichBar:
-    def __init__(self, display: Any, task: Any) -> None:
+    def __init__(self, display: Display, task: TaskID) -> None:
         self._display, self._task = display, task
 
     def advance(self, n: int = 1) -> None:
@@ -59,10 +63,10 @@ class RichProgress:
 
     def __init__(self) -> None:
         """Open no display yet: it appears with the first step."""
-        self._display: Any = None
+        self._display: Display | None = None
         self._depth = 0
 
-    def _open(self) -> Any:
+    def _open(self) -> Display:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -90,10 +94,9 @@ class RichProgress:
     @contextmanager
     def step(self, label: str, total: int | None = None) -> Iterator[Bar]:
         """Show a bar for the length of the `with` block."""
-        if self._depth == 0:
-            self._display = self._open()
+        display = self._display = self._display or self._open()
         self._depth += 1
-        display, nested = self._display, self._depth > 1
+        nested = self._depth > 1
         task = display.add_task(("  " if nested else "") + shown(label), total=total)
         try:
             yield _RichBar(display, task)

@@ -7,11 +7,11 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from unlearn.files import sha256_of_file, sha256_of_folder
+from unlearn.files import JsonObject, sha256_of_file, sha256_of_folder
 from unlearn.runs import manifest
 from unlearn.shipped import shipped
 
@@ -178,7 +178,7 @@ def _key(model: EditableModel, requests: Requests, state: str, base: str = "", s
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def depends(model: EditableModel, requests: Requests) -> dict[str, Any]:
+def depends(model: EditableModel, requests: Requests) -> JsonObject:
     """Everything that the outcome of an observation depends on, down to the code and the data that measure it."""
     from unlearn.audit.suite import load_suite
     from unlearn.model.guard import text_of

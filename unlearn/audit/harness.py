@@ -10,12 +10,13 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unlearn import files
 from unlearn.audit.observation import TaskScore
 from unlearn.audit.quiet import quiet, sentence
 from unlearn.errors import AuditError, UnlearnError
+from unlearn.files import JsonObject
 from unlearn.model.anatomy import context_of
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import opening
@@ -47,7 +48,7 @@ def local_tasks(folder: Path | None = None) -> dict[str, Path]:
     return found
 
 
-def local_config(path: Path) -> tuple[dict[str, Any], bool]:
+def local_config(path: Path) -> tuple[JsonObject, bool]:
     """A local task as lm-eval's inline configuration, and whether it is asked in the chat template.
 
     Raises:
@@ -56,7 +57,7 @@ def local_config(path: Path) -> tuple[dict[str, Any], bool]:
     from datasets import Dataset
 
     read = files.read_yaml(path, "the task file", error=AuditError)
-    config: dict[str, Any] = read if isinstance(read, dict) else {}
+    config: JsonObject = read if isinstance(read, dict) else {}
     given = (config.pop("dataset_kwargs", None) or {}).get("data_files", {})
     if not isinstance(given, dict) or not given:
         raise AuditError(f"the task file {path} names no data under dataset_kwargs.data_files")
@@ -99,7 +100,7 @@ def run_tasks(
     if not names:
         return found
     local = local_tasks(folder)
-    shared: dict[str, Any] = {}
+    shared: JsonObject = {}
     with progress.step("Capability tasks", total=len(names)) as bar:
         for name in names:
             try:
@@ -113,14 +114,14 @@ def run_tasks(
 
 
 def _run(
-    model: EditableModel, name: str, local: dict[str, Path], limit: int | None, shared: dict[str, Any]
+    model: EditableModel, name: str, local: dict[str, Path], limit: int | None, shared: JsonObject
 ) -> TaskScore:
     with quiet(), _checked(model), model.stopping():
         import lm_eval
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
 
-        task: str | dict[str, Any] = name
+        task: str | JsonObject = name
         chat = False
         if name in local:
             task, chat = local_config(local[name])
@@ -181,7 +182,7 @@ def longest(model: EditableModel) -> int:
     return min(context_of(model.model.config.get_text_config()) or 2048, 4096)
 
 
-def read_result(result: dict[str, Any], name: str) -> TaskScore:
+def read_result(result: JsonObject, name: str) -> TaskScore:
     """The score of one task or group in lm-eval's result.
 
     Raises:
@@ -191,7 +192,7 @@ def read_result(result: dict[str, Any], name: str) -> TaskScore:
     if row is None:
         raise AuditError(f"lm-eval returned no result for {name}")
     members = [t for t in result.get("samples", {}) if t == name or name in result.get("groups", {})]
-    higher: dict[str, Any] = {}
+    higher: JsonObject = {}
     for task in [name, *members]:
         higher |= {
             k: v for k, v in (result.get("higher_is_better", {}).get(task) or {}).items() if v is not None

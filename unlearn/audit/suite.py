@@ -6,13 +6,14 @@ import random
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from unlearn import files
 from unlearn.errors import AuditError
+from unlearn.files import JsonObject
 from unlearn.measurements import ALWAYS, NAMES, row_of
 from unlearn.policy.checks import suggestion
 from unlearn.policy.settings_base import countable
@@ -167,7 +168,7 @@ def load_suite(name: str) -> Suite:
     return suite
 
 
-def _read(name: str, beside: Path, seen: tuple[Path, ...] = ()) -> tuple[Path, dict[str, Any]]:
+def _read(name: str, beside: Path, seen: tuple[Path, ...] = ()) -> tuple[Path, JsonObject]:
     """The file of a suite and its keys, those of the suite that it extends included."""
     folder = shipped("evals") / "suites"
     own = name.endswith((".yaml", ".yml"))

@@ -13,12 +13,12 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from unlearn.audit.quiet import quiet, sentence
 from unlearn.errors import AuditError
+from unlearn.files import JsonObject
 from unlearn.policy import EMBEDDED
 from unlearn.shipped import shipped
 
@@ -36,7 +36,7 @@ class Scorer:
     label: str
     sha256: str
     """Of the checkpoint file."""
-    predict: Callable[[list[str]], dict[str, Any]]
+    predict: Callable[[list[str]], JsonObject]
 
     def score(self, texts: Sequence[str]) -> list[float]:
         """Toxicity between 0 and 1 per text. A text without any character says nothing and scores 0.
@@ -109,14 +109,14 @@ def _download(name: str, url: str) -> Path:
     return path
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> JsonObject:
     """A checkpoint in Detoxify's format, read without running anything in it.
 
     Raises:
         AuditError: it holds more than tensors and plain values, or is not in the format.
     """
     try:
-        loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        loaded: JsonObject = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise AuditError(
             f"{path} is not a checkpoint of tensors and plain values only; loading it could run code, so it is refused"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
 from unlearn.charts.style import COLOURS, INK, MARKERS, blank, caption, drawing, grid_of, remark
@@ -33,7 +33,7 @@ def clouds(panels: Mapping[str, tuple[Sequence[Cloud], str]], title: str, column
         columns = min(columns, len(panels))
         rows = math.ceil(len(panels) / columns)
         figure = blank(max(3.7 * columns + 0.4, 7.0), 3.3 * rows + 0.9)
-        handles: dict[str, Any] = {}
+        handles: dict[str, PathCollection] = {}
         for (name, (groups, note)), at in zip(
             panels.items(), grid_of(figure, len(panels), columns), strict=True
         ):

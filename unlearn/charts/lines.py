@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -109,7 +108,7 @@ def curves(panels: Sequence[Panel], xlabel: str, title: str, columns: int = 4) -
 
 def _legend(figure: Figure, panels: Sequence[Panel]) -> None:
     labels = list(dict.fromkeys(line.label for panel in panels for line in panel.lines))
-    handles: list[Any] = [Line2D([], [], label=label, **look_of(i)) for i, label in enumerate(labels)]
+    handles = [Line2D([], [], label=label, **look_of(i)) for i, label in enumerate(labels)]
     if any(panel.reference is not None for panel in panels):
         handles.append(Line2D([], [], color="#777777", linestyle=(0, (4, 3)), label="unedited model"))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(7, len(handles)), handlelength=3)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -19,11 +19,15 @@ from matplotlib.figure import Figure
 
 from unlearn.shown import shown
 
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
+Dash = Literal["-", "--", "-.", ":"]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F6A00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-DASHES = ("-", "--", "-.", ":")
+DASHES: tuple[Dash, ...] = ("-", "--", "-.", ":")
 INK, FAINT = "#222222", "#D9D9D9"
-_STYLE: Any = {
+_STYLE: dict[RcKeyType, object] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.0,
     "axes.edgecolor": INK,
@@ -79,7 +83,15 @@ def caption(figure: Figure, title: str) -> None:
     figure.suptitle(shown(title).replace("$", r"\$"), x=0.01, ha="left", fontsize=11)
 
 
-def look_of(number: int) -> dict[str, Any]:
+class Look(TypedDict):
+    """How a line is drawn."""
+
+    color: str
+    marker: str
+    linestyle: Dash
+
+
+def look_of(number: int) -> Look:
     """Colour, marker and dash of the line of a number; 288 lines differ."""
     return {
         "color": COLOURS[number % len(COLOURS)],

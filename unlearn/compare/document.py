@@ -9,13 +9,13 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from unlearn.files import JsonObject
 from unlearn.report import Measurement
 from unlearn.shown import shown, shown_lines
 
@@ -109,7 +109,7 @@ class Comparison(_Document):
     """In the order of the command line."""
     points: tuple[Point, ...]
     failures: tuple[Failure, ...] = ()
-    manifest: dict[str, Any] = Field(default_factory=dict)
+    manifest: JsonObject = Field(default_factory=dict)
 
     def to_json(self) -> str:
         """JSON with a newline at the end, without the points of the planes: those are in the points' own files."""

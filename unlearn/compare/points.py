@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -19,7 +19,7 @@ from unlearn.audit.cache import depends, stamp
 from unlearn.compare import document as comparison
 from unlearn.compare.document import Failure, Point, finite
 from unlearn.errors import UnlearnError
-from unlearn.files import sha256_of_file
+from unlearn.files import Json, sha256_of_file
 from unlearn.measurements import GROWTH, HIDDEN, SHARES
 from unlearn.policy import Policy
 from unlearn.report import Measurement, counted
@@ -60,7 +60,7 @@ class Bench:
         return self.finished.folder.parent / PATCHES
 
     @property
-    def about(self) -> Mapping[str, Any]:
+    def about(self) -> Mapping[str, Json]:
         """What every point depends on: model, requests, audit, code and versions."""
         requests = self.requests
         return {
@@ -89,7 +89,7 @@ def ordered(facts: Sequence[Fact], seed: int | None) -> list[Fact]:
 
 
 def points(
-    bench: Bench, label: str, policy: Policy, seed: int | None, about: Mapping[str, Any]
+    bench: Bench, label: str, policy: Policy, seed: int | None, about: Mapping[str, Json]
 ) -> Iterator[Point | Failure]:
     """Take one method through all steps.
 
@@ -135,7 +135,9 @@ def points(
         yield point.model_copy(update={"method": label})
 
 
-def _key(about: Mapping[str, Any], policy: Policy, seed: int | None, batches: Sequence[Sequence[str]]) -> str:
+def _key(
+    about: Mapping[str, Json], policy: Policy, seed: int | None, batches: Sequence[Sequence[str]]
+) -> str:
     parts = {
         "about": about,
         "model": policy.model,

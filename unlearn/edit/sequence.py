@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from unlearn.algebra.low_rank import LowRank
 from unlearn.algebra.write import condense
+from unlearn.files import Json
 from unlearn.model.editable import EditableModel
 from unlearn.patch import Patch
 
@@ -37,7 +37,7 @@ class Trial:
 
     factors: Mapping[str, LowRank]
     base: None = None
-    header: Mapping[str, Any] = field(default_factory=dict)
+    header: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Sofar:
     keys: Mapping[int, Tensor] = field(default_factory=dict)
     """Per layer the keys of everything written before, (d_in, N), at most d_in of them."""
     ranks: Mapping[int, int] = field(default_factory=dict)
-    builds_on: tuple[Mapping[str, Any], ...] = ()
+    builds_on: tuple[Mapping[str, Json], ...] = ()
     """One row per earlier patch: its policy, method, layers and number of facts."""
 
     @classmethod

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,19 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.forward import block_output, stopped_at
 
 
+class Group(TypedDict):
+    """Parameters that are trained with steps of one length."""
+
+    params: list[Tensor]
+    scale: float
+    """What a step relative to the weights is multiplied by."""
+
+
 @dataclass(frozen=True)
 class Adapter:
     """What is being trained."""
 
-    groups: Sequence[dict[str, Any]]
+    groups: Sequence[Group]
     """Parameter groups of an optimiser: ``params``, and as ``scale`` the size of what they are added to, to which a
     learning rate is relative."""
     factors: Callable[[], Mapping[str, LowRank]]
@@ -104,7 +112,7 @@ def dense(
         )
         for name, update in updates.items()
     ]
-    groups = [
+    groups: list[Group] = [
         {"params": [update], "scale": float(model.weight(name).float().square().mean().sqrt())}
         for name, update in updates.items()
     ]
@@ -168,7 +176,7 @@ def lora(model: EditableModel, names: Sequence[str], rank: int, seed: int) -> It
                 for name, (left, right) in halves.items()
             }
 
-        groups: list[dict[str, Any]] = []
+        groups: list[Group] = []
         for name, (left, right) in halves.items():
             drawn = float(right.detach().float().square().mean().sqrt())
             size = float(layers[name].base_layer.weight.float().square().mean().sqrt())

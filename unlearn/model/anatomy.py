@@ -7,7 +7,6 @@ token is the *key* (d_in,); what it adds to the residual stream is the *value* (
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from unlearn.errors import ModelError
 from unlearn.model.landing import Landing
-from unlearn.model.library import Configuration
+from unlearn.model.library import Configuration, Network
 
 
 @dataclass(frozen=True)
@@ -102,15 +101,14 @@ class Anatomy:
     """Width inside the MLP: the length of a key (d_in)."""
 
     @classmethod
-    def of(cls, model: nn.Module) -> Anatomy:
+    def of(cls, model: Network) -> Anatomy:
         """Read the anatomy off a model.
 
         Raises:
             ModelError: the family is not in the table, the modules are not where the table says, or a down-projection
                 is no plain matrix.
         """
-        config: Any = getattr(model, "config", None)
-        family, model_type = family_of(config), str(config.model_type)
+        family, model_type = family_of(model.config), str(model.config.model_type)
         try:
             blocks = list(model.get_submodule(family.blocks).children())
             shapes = {tuple(_matrix(block.get_submodule(family.down)).shape) for block in blocks}
@@ -174,11 +172,13 @@ class Anatomy:
         scale = float(getattr(block, self.family.multiplier)) if self.family.multiplier else 1.0
         if self.family.norm is None:
             return Landing(scale)
-        norm: Any = block.get_submodule(self.family.norm)
-        eps = float(norm.eps if hasattr(norm, "eps") else norm.variance_epsilon)
+        norm = block.get_submodule(self.family.norm)
+        said = vars(norm)
+        eps = float(said["eps"] if "eps" in said else said["variance_epsilon"])
         # Some families store the gain, others what it exceeds 1 by: a vector of ones tells it in both.
         with torch.no_grad():
-            gain = norm(torch.ones(self.d_model, device=norm.weight.device)).float() * (1 + eps) ** 0.5
+            ones = torch.ones(self.d_model, device=norm.get_parameter("weight").device)
+            gain = norm(ones).float() * (1 + eps) ** 0.5
         return Landing(scale, gain, eps)
 
     def residual(self, model: nn.Module, layer: int, keys: Tensor, wanted: Tensor) -> Tensor:
@@ -197,11 +197,11 @@ class Anatomy:
         landing = self.landing(model, layer)
         if landing.gain is None:
             return landing.residual(wanted, wanted)
-        down: Any = self.down(model, layer)
+        bias = self.down(model, layer).bias
         outputs = self.matrix(model, layer).float() @ keys.float()
-        return landing.residual(
-            outputs if down.bias is None else outputs + down.bias.float()[:, None], wanted
-        )
+        if isinstance(bias, Tensor):
+            outputs = outputs + bias.float()[:, None]
+        return landing.residual(outputs, wanted)
 
 
 def _matrix(module: nn.Module) -> Tensor:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Literal, Protocol, Self
+from typing import Literal, Protocol, Self
 
 import regex
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from unlearn.files import JsonObject
 from unlearn.measurements import DEFAULT_LIMITS, row_of
 from unlearn.policy.checks import EMBEDDED, END, PACKAGE, WRITTEN, cross_check
 from unlearn.policy.limits import limits_schema
@@ -336,7 +337,7 @@ class Policy(_Strict):
                 notes.append(f"relations.{name} is used by no fact and kept by no rule")
         return notes
 
-    def effective(self) -> dict[str, Any]:
+    def effective(self) -> JsonObject:
         """Return the whole policy as plain data, with every default filled in, limits included."""
         data = self.model_dump(mode="json")
         data["audit"]["limits"] = {**DEFAULT_LIMITS, **self.audit.limits}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, TypeGuard, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from unlearn.errors import PolicyError, PolicyProblems
-from unlearn.files import MIB, UNREADABLE, PlainLoader, at_home, exists, read_text
+from unlearn.files import MIB, UNREADABLE, JsonObject, PlainLoader, at_home, exists, read_text
 from unlearn.policy.checks import Problem, cross_check, suggestion
 from unlearn.policy.document import Policy
 from unlearn.policy.nodes import BOOL, Loc, Nodes, instead
@@ -131,7 +132,7 @@ def _not_that(node: yaml.Node) -> str:
     return f'YAML cannot read {node.value} as a {kind}: write "{node.value}" in quotes'
 
 
-def schema() -> dict[str, Any]:
+def schema() -> JsonObject:
     """Return the JSON Schema of a policy, for editors that check YAML while it is written."""
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return head | Policy.model_json_schema() | {"title": "unlearn policy"}
@@ -145,7 +146,7 @@ def _read(path: Path) -> str:
     return read_text(path, most=_LARGEST, error=PolicyError)
 
 
-def _validate(data: Any, nodes: Nodes) -> tuple[Policy | None, list[Problem]]:
+def _validate(data: JsonObject, nodes: Nodes) -> tuple[Policy | None, list[Problem]]:
     try:
         return Policy.model_validate(data), list(_booleans(nodes))
     except ValidationError as error:
@@ -193,7 +194,7 @@ def _booleans(nodes: Nodes) -> Iterator[Problem]:
             yield Problem(loc, f"expected a number, got a boolean ({node.value})")
 
 
-def _sentence(detail: Any, loc: Loc, nodes: Nodes) -> str:
+def _sentence(detail: ErrorDetails, loc: Loc, nodes: Nodes) -> str:
     kind, context = detail["type"], detail.get("ctx") or {}
     node = nodes.scalar(loc)
     if kind == "extra_forbidden":
@@ -221,18 +222,18 @@ def _fields(loc: Sequence[str | int]) -> list[str]:
     return [name for kind in _kinds(loc) if _is_model(kind) for name in kind.model_fields]
 
 
-def _kinds(loc: Sequence[str | int]) -> list[Any]:
-    kinds: list[Any] = [Policy]
+def _kinds(loc: Sequence[str | int]) -> list[object]:
+    kinds: list[object] = [Policy]
     for part in loc:
         kinds = [inner for kind in kinds for inner in _inside(kind, part)]
     return kinds
 
 
-def _is_model(kind: Any) -> bool:
+def _is_model(kind: object) -> TypeGuard[type[BaseModel]]:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-def _inside(kind: Any, part: str | int) -> Iterator[Any]:
+def _inside(kind: object, part: str | int) -> Iterator[object]:
     if _is_model(kind):
         if part in kind.model_fields:
             yield from _branches(kind.model_fields[part].annotation)
@@ -246,7 +247,7 @@ def _inside(kind: Any, part: str | int) -> Iterator[Any]:
         yield from _branches(arguments[0])
 
 
-def _branches(annotation: Any) -> Iterator[Any]:
+def _branches(annotation: object) -> Iterator[object]:
     if get_origin(annotation) is Annotated:
         yield from _branches(get_args(annotation)[0])
     elif get_origin(annotation) in (Union, types.UnionType):
@@ -262,7 +263,7 @@ def _split(key: str) -> list[str]:
     return ["audit", "limits", key[len(prefix) :]] if key.startswith(prefix) else key.split(".")
 
 
-def _override(data: Any, nodes: Nodes, key: str, value: str) -> Problem | None:
+def _override(data: JsonObject, nodes: Nodes, key: str, value: str) -> Problem | None:
     *parents, last = parts = _split(key)
     loc = tuple(parts)
     nodes.override(loc, None)

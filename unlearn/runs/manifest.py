@@ -12,12 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from unlearn.errors import UnlearnError
-from unlearn.files import exists, read_json, sha256_of_file
+from unlearn.files import Json, JsonObject, exists, read_json, sha256_of_file
 from unlearn.policy import Policy
 from unlearn.shown import shown_lines
 from unlearn.version import __version__
@@ -47,7 +46,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def git_commit() -> dict[str, Any] | None:
+def git_commit() -> JsonObject | None:
     """Return the commit of the checkout that this program runs from; None for an installed package."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
@@ -65,7 +64,7 @@ def _git(root: Path, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
 
-def hardware(device: str, dtype: str) -> dict[str, Any]:
+def hardware(device: str, dtype: str) -> JsonObject:
     """Describe the machine; `device` is what the model ran on, in words."""
     return {
         "device": device,
@@ -76,7 +75,7 @@ def hardware(device: str, dtype: str) -> dict[str, Any]:
     }
 
 
-def settings(policy: Policy) -> dict[str, Any]:
+def settings(policy: Policy) -> JsonObject:
     """Return every setting of a run as numbers and names: no subject, prompt, answer or other text of the policy."""
     data = policy.effective()
     return {
@@ -101,7 +100,7 @@ def effective_sha256(policy: Policy) -> str:
     return hashlib.sha256(policy.model_dump_json().encode()).hexdigest()
 
 
-def textless(data: Mapping[str, Any]) -> dict[str, Any]:
+def textless(data: Mapping[str, Json]) -> JsonObject:
     """Return settings or a patch's header with a guard's text by its sha256: it quotes the policy."""
     found = dict(data)
     for key in ("system", "text"):
@@ -145,7 +144,7 @@ def arguments(given: Sequence[str]) -> list[str]:
     return found
 
 
-def describe(policy: Policy, source: Source, argv: Sequence[str] = (), **rest: Any) -> dict[str, Any]:
+def describe(policy: Policy, source: Source, argv: Sequence[str] = (), **rest: object) -> JsonObject:
     """Build a manifest.
 
     Args:
@@ -175,7 +174,7 @@ def _text(word: str) -> str:
     return word.encode(errors="backslashreplace").decode()
 
 
-def write(folder: Path, manifest: Mapping[str, Any]) -> None:
+def write(folder: Path, manifest: Mapping[str, Json]) -> None:
     """Write `manifest.json`, with the sha256 of every other file of the run directory under `files`."""
     files = {
         path.relative_to(folder).as_posix(): sha256_of_file(path)
@@ -210,7 +209,7 @@ def is_run(folder: Path) -> bool:
         return False
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read(folder: Path) -> JsonObject:
     """Read the manifest of a run directory.
 
     Raises:
@@ -227,7 +226,7 @@ def read(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _document(folder: Path) -> dict[str, Any]:
+def _document(folder: Path) -> JsonObject:
     path = folder / FILE
     if not exists(path):
         raise UnlearnError(f"{folder} is not a run directory: it has no {FILE}")

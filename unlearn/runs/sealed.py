@@ -6,10 +6,9 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from unlearn.errors import UnlearnError
-from unlearn.files import sha256_of_file
+from unlearn.files import Json, JsonObject, sha256_of_file
 from unlearn.runs import manifest
 
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
@@ -22,7 +21,7 @@ _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
 )
 
 
-def whole(place: Path) -> dict[str, Any] | None:
+def whole(place: Path) -> JsonObject | None:
     """Be sure that a run directory is whole, before anything in it is believed.
 
     The hashes tell that files were changed, and not by whom: whoever rewrites the manifest as well is noticed by
@@ -51,7 +50,7 @@ def whole(place: Path) -> dict[str, Any] | None:
     return recorded
 
 
-def changes(folder: Path, recorded: Mapping[str, Any]) -> list[str]:
+def changes(folder: Path, recorded: Mapping[str, Json]) -> list[str]:
     """Return one sentence per file that differs from the manifest, is missing, or is not in it.
 
     A run writes files and the folders that they lie in. Anything else is a difference: a symbolic link is not followed,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable
-from typing import Any
 
 from optuna.storages.journal import BaseJournalBackend
 
+from unlearn.files import JsonObject
 from unlearn.store import Store
 
 log = logging.getLogger("unlearn")
@@ -24,14 +24,14 @@ class Journal(BaseJournalBackend):
         """Read what an earlier search has left under this name."""
         self._store, self._name = store, name
         content = store.find(name)
-        self._logs: list[dict[str, Any]] = [] if content is None else json.loads(bytes(content))
+        self._logs: list[JsonObject] = [] if content is None else json.loads(bytes(content))
         self._kept = True
 
-    def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
+    def read_logs(self, log_number_from: int) -> Iterable[JsonObject]:
         """The entries from this number on."""
         return self._logs[log_number_from:]
 
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+    def append_logs(self, logs: list[JsonObject]) -> None:
         """Add entries, and keep them as long as the place takes them."""
         self._logs += logs
         if self._kept and not self._store.keep(self._name, json.dumps(self._logs).encode()):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unlearn.errors import PolicyError
+from unlearn.files import JsonObject
 from unlearn.policy import Policy
 from unlearn.policy.settings_base import Settings
 
@@ -72,12 +73,12 @@ def searched(settings: Settings, trained: int = 0) -> dict[str, Span]:
     }
 
 
-def _number(field: Mapping[str, Any]) -> Mapping[str, Any]:
+def _number(field: JsonObject) -> JsonObject:
     """The part of a field's JSON schema that says which numbers it takes."""
     return next(kind for kind in field.get("anyOf", [field]) if kind.get("type") in ("integer", "number"))
 
 
-def _span(name: str, field: Mapping[str, Any], own: float) -> Span:
+def _span(name: str, field: JsonObject, own: float) -> Span:
     whole = field["type"] == "integer"
     if whole:
         least, most, log = max(1, own // FACTORS[name]), own * FACTORS[name], True
@@ -98,7 +99,7 @@ def _windows(model: EditableModel) -> list[tuple[int, ...]]:
     return [tuple(range(a, a + n)) for n in range(FEWEST, most + 1) for a in range(depth - n + 1)]
 
 
-def start(model: EditableModel, policy: Policy) -> dict[str, Any]:
+def start(model: EditableModel, policy: Policy) -> dict[str, object]:
     """The policy's own settings as a point of the search space, so that the sampler learns from them.
 
     Raises:
@@ -108,7 +109,7 @@ def start(model: EditableModel, policy: Policy) -> dict[str, Any]:
 
     settings = settings_for(model, policy)
     values = settings.model_dump()
-    point: dict[str, Any] = {name: span.nearest(values[name]) for name, span in searched(settings).items()}
+    point: dict[str, object] = {name: span.nearest(values[name]) for name, span in searched(settings).items()}
     if "layers" in values:
         layers = tuple(plan_layers(model, policy))
         if layers in _windows(model):
@@ -118,7 +119,7 @@ def start(model: EditableModel, policy: Policy) -> dict[str, Any]:
     return point
 
 
-def suggest(trial: optuna.Trial, model: EditableModel, settings: Settings, trained: int) -> dict[str, Any]:
+def suggest(trial: optuna.Trial, model: EditableModel, settings: Settings, trained: int) -> dict[str, object]:
     """A trial's point of the search space, as changes to the method's settings.
 
     Args:
@@ -127,7 +128,7 @@ def suggest(trial: optuna.Trial, model: EditableModel, settings: Settings, train
         settings: the policy's own, without an `auto`.
         trained: steps by which these train the update, 0 where they do not.
     """
-    found: dict[str, Any] = {
+    found: dict[str, object] = {
         name: span.drawn(trial, name) for name, span in searched(settings, trained).items()
     }
     if "layers" in type(settings).model_fields:

@@ -13,11 +13,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unlearn.audit.cache import code
 from unlearn.errors import PolicyError, UnlearnError
 from unlearn.files import sha256_of_file
+from unlearn.policy.settings import Settings
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.search.space import start, suggest
 from unlearn.search.validation import split
@@ -44,7 +45,7 @@ class Trial:
     """One point of the search."""
 
     number: int
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     """What was changed in the method's settings; empty for the policy's own."""
     exposed: float
     """Mean over validation prompts of the share not refused, and of the chance not to begin the refusal, their mean."""
@@ -66,10 +67,10 @@ class Tuned:
 
     trials: tuple[Trial, ...]
     chosen: Trial
-    settings: Any
+    settings: Settings
     """The method's settings with the chosen changes."""
 
-    def described(self) -> dict[str, Any]:
+    def described(self) -> dict[str, object]:
         """As plain data for the manifest and tuning.json."""
         rows = [
             {
@@ -173,7 +174,7 @@ def cost_of(parts: Mapping[str, float]) -> float:
     return parts["lost"] + NAT * parts["kl"]
 
 
-def _changed(own: Any, changed: Mapping[str, Any]) -> Any:
+def _changed(own: Settings, changed: Mapping[str, object]) -> Settings:
     try:
         return type(own).model_validate({**own.model_dump(), **changed})
     except ValueError as problem:
@@ -216,7 +217,7 @@ def _study(
     return study
 
 
-def _outcome(study: optuna.Study, own: Any) -> Tuned:
+def _outcome(study: optuna.Study, own: Settings) -> Tuned:
     import optuna
 
     front = {t.number for t in study.best_trials}

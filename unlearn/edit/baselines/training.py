@@ -87,7 +87,7 @@ def train(
     forgetting = _turns(lessons.forget, settings.batch, generator)
     keeping = _turns(lessons.kept, kept, generator)
     groups = [{"params": g["params"], "lr": settings.lr * g["scale"]} for g in adapter.groups]
-    parameters = [p for g in groups for p in g["params"]]
+    parameters = [p for g in adapter.groups for p in g["params"]]
     optimiser = torch.optim.Adam(groups)
     # To zero over the steps: at a constant rate the kept replies drift on after the forbidden ones have converged.
     falling = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)

@@ -7,6 +7,10 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import chain
+from typing import NamedTuple
+
+from torch import Tensor
 
 from unlearn.audit import agreement, cost, drift, measures, scores, shares
 from unlearn.audit.attacks.scene import Update
@@ -122,8 +126,7 @@ def audit(
         AuditError: the two observations cannot be compared.
         ModelError: the patch was made for other weights.
     """
-    policy = requests.policy
-    suite = load_suite(policy.audit.suite)
+    suite = load_suite(requests.policy.audit.suite)
     if isinstance(candidate, Patch):
         model.accepts(candidate)
     opened: Opened = (lambda: model.patched(candidate)) if isinstance(candidate, Patch) else candidate
@@ -133,59 +136,97 @@ def audit(
     change = cost.change_of_patch(model, candidate) if isinstance(candidate, Patch) else None
     # Now, while the weights are the original ones that the update is relative to.
     made = pair.weights(change) if change else {}
-    drawings: list[Drawing] = []
-    after: Observation | None = None
-    pieces: Pieces = NO_PIECES
+    seen: _Seen | None = None
     texts: list[drift.TextDrift] = []
-    brought: tuple[str, ...] = ()
     vocabulary = int(model.model.config.get_text_config().vocab_size)
     # One group at least, so that the edited model is opened even where there is no text.
     for group in list(drift.groups(pair.compared_rows, vocabulary)) or [[]]:
         old = [found.cpu() for found in drift.log_probs(model, group)]
         with opened() as edited, asked_alike(model, edited) as unasked:
-            if after is None:
-                brought = unasked
-                for what in brought:
+            if seen is None:
+                for what in unasked:
                     log.warning("not tested: %s", what)
-                if change is None:
-                    change, found = pair.between(edited)
-                    made |= found
-                said = json.dumps(dict(candidate.header)) if isinstance(candidate, Patch) else ""
-                names = change.names if change else ()
-                update = Update(change.delta, said) if change and names else None
-                pieces = kept(edited, said) if kept else NO_PIECES
-                after = observe(edited, requests, progress, "after", names, update, pieces)
-                moved, drawings = pair.hidden(edited, change)
-                made |= moved
-            if pair.other_vocabulary(edited):
-                group = []
-            with progress.step("Divergence", total=len(group)) as bar:
-                for row, mine, new in zip(group, old, drift.log_probs(edited, group), strict=False):
-                    texts.append(drift.text_drift(mine, new, row))
-                    bar.advance(1)
-    if after is None:
+                seen = _seen(pair, edited, candidate, change, kept, requests, progress)
+                seen = seen._replace(brought=unasked)
+            texts += _moved([] if pair.other_vocabulary(edited) else group, edited, old, progress)
+    if seen is None:
         raise AuditError("the edited model was never opened")
-    made |= pair.text(texts)
+    found = _findings(model, requests, made | seen.made | pair.text(texts), before, seen, control)
+    seen.pieces.clear()
+    return found
+
+
+def _findings(
+    model: EditableModel,
+    requests: Requests,
+    made: dict[str, Measurement],
+    before: Observation,
+    seen: _Seen,
+    control: Observation | None,
+) -> Findings:
+    """What was measured so far, and all that follows from the observations."""
+    policy, after = requests.policy, seen.after
+    suite = load_suite(policy.audit.suite)
     made |= {m.name: m for m in _compared(before, after, control, requests, suite)}
     made |= {m.name: m for m in _unmade(made, requests, suite)}
-    pieces.clear()
     known = {fact.id: fact.known for fact in requests.facts}
+    left = (_behind_the_end(model), _untested(before, after, requests, suite), _unquantised(model))
     return Findings(
         measurements=sorted(
             (m.under(policy.audit.judge) for m in made.values()), key=lambda m: place(m.name)
         ),
         facts=measures.fact_rows(known, before, after),
-        not_tested=[
-            *brought,
-            *_behind_the_end(model),
-            *_untested(before, after, requests, suite),
-            *_unquantised(model),
-            *not_tested(policy, tuple(known.values()), suite),
-        ],
+        not_tested=[*seen.brought, *chain(*left), *not_tested(policy, tuple(known.values()), suite)],
         before=before,
         after=after,
-        drawings=[*_drawings(before, after, control), *drawings],
+        drawings=[*_drawings(before, after, control), *seen.drawings],
     )
+
+
+class _Seen(NamedTuple):
+    """What is found out about the edited model when it is first open."""
+
+    after: Observation
+    made: dict[str, Measurement]
+    drawings: list[Drawing]
+    pieces: Pieces
+    """Of the observation, to be cleared once the audit is done."""
+    brought: tuple[str, ...] = ()
+    """What the candidate brings along and was not asked with."""
+
+
+def _seen(
+    pair: Pair,
+    edited: EditableModel,
+    candidate: Patch | Opened,
+    change: cost.Change | None,
+    kept: Kept | None,
+    requests: Requests,
+    progress: Progress,
+) -> _Seen:
+    """Observe the edited model, and compare its weights and hidden states with the unedited one's."""
+    made: dict[str, Measurement] = {}
+    if change is None:
+        change, made = pair.between(edited)
+    said = json.dumps(dict(candidate.header)) if isinstance(candidate, Patch) else ""
+    names = change.names if change else ()
+    update = Update(change.delta, said) if change and names else None
+    pieces = kept(edited, said) if kept else NO_PIECES
+    after = observe(edited, requests, progress, "after", names, update, pieces)
+    moved, drawings = pair.hidden(edited, change)
+    return _Seen(after, {**made, **moved}, drawings, pieces)
+
+
+def _moved(
+    group: Sequence[drift.Row], edited: EditableModel, old: Sequence[Tensor], progress: Progress
+) -> list[drift.TextDrift]:
+    """How far the edited model's next tokens are from the unedited one's, per text."""
+    found = []
+    with progress.step("Divergence", total=len(group)) as bar:
+        for row, mine, new in zip(group, old, drift.log_probs(edited, group), strict=False):
+            found.append(drift.text_drift(mine, new, row))
+            bar.advance(1)
+    return found
 
 
 def _drawings(before: Observation, after: Observation, control: Observation | None) -> Iterator[Drawing]:

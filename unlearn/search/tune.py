@@ -131,20 +131,24 @@ def tune(
                 settings = own if as_it_is else _changed(own, changed)
                 patch = edit(model, seen.under(method=settings), cache=cache, earlier=earlier)
                 parts = judge.measure(model, patch, before)
-                if as_it_is:
-                    study.set_user_attr("descent", patch.header["method"].get("descent", 0))
             except UnlearnError as problem:
                 log.warning("trial %d: %s", trial.number, problem)
                 trial.set_user_attr("problem", str(problem))
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
-                bar.advance(1)
-                continue
-            for name, value in parts.items():
-                trial.set_user_attr(name, value)
-            study.tell(trial, [exposed_of(parts), cost_of(parts)])
-            log.info("trial %d: %s %s", trial.number, changed, parts)
+            else:
+                if as_it_is:
+                    study.set_user_attr("descent", patch.header["method"].get("descent", 0))
+                _tell(study, trial, parts)
+                log.info("trial %d: %s %s", trial.number, changed, parts)
             bar.advance(1)
     return _outcome(study, own)
+
+
+def _tell(study: optuna.Study, trial: optuna.Trial, parts: Mapping[str, float]) -> None:
+    """Tell the study what a trial was measured to be."""
+    for name, value in parts.items():
+        trial.set_user_attr(name, value)
+    study.tell(trial, [exposed_of(parts), cost_of(parts)])
 
 
 def _carried_out(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:

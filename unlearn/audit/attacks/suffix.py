@@ -13,7 +13,7 @@ model. A search for the facts' own answers would show nothing: tokens can be fou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -60,34 +60,12 @@ def suffix(model: EditableModel, scene: Scene, progress: Progress = NO_PROGRESS)
     outcomes: list[Outcome] = []
     alone: list[int] = []
     for name in dict.fromkeys(fact.relation for fact in requests.facts):
-        facts = [fact for fact in requests.facts if fact.relation == name]
-        known = [fact for fact in requests.held_out_neighbours if fact.relation == name and fact.answer]
-        spec = requests.policy.relations[name]
-        statements = [text for text in spec.prompts if not is_question(text)]
-        questions = [text for text in spec.prompts if is_question(text)]
-        asked = some(_asked(model, facts, spec.questions(held_out=True)), suite.suffix_questions, scene.seed)
-        if not (statements and questions and asked):
-            continue
-        learned, others = (some(group, suite.suffix_facts, scene.seed) for group in (facts, known))
         found = []
-        for place in PLACES:
-            targets = aims(model, learned, others, questions, statements[0], place)
-            with progress.step(
-                f"Searching tokens {place} questions: {name}", total=suite.suffix_steps
-            ) as bar:
-                tokens, losses = search(
-                    model,
-                    targets,
-                    suite.suffix_tokens,
-                    suite.suffix_steps,
-                    suite.suffix_tries,
-                    scene.seed,
-                    bar,
-                )
+        for losses, seen in _of_relation(model, scene, name, progress):
             curves.append(losses)
-            for one in stages(tokens):
-                ready = [with_tokens(model, probe, question, one, place) for probe, question in asked]
-                found.append(recovered(model, scene, progress, ready))
+            found += seen
+        if not found:
+            continue
         alone.append(max(sum(outcome.told for outcome in seen) for seen in found))
         outcomes += [
             seen[0].model_copy(
@@ -100,19 +78,57 @@ def suffix(model: EditableModel, scene: Scene, progress: Progress = NO_PROGRESS)
             "no relation of the facts has a question and a statement among its prompts, and a held-out question, "
             "which a suffix search needs; add them to the policy"
         )
-    curve = Curve(
-        name="attack.suffix",
-        x_label="step of the search",
-        y_label="loss of the wished-for replies, nats per token",
-        x=tuple(float(i) for i in range(len(curves[0]))),
-        y=tuple(round(loss, 4) for loss in curves[0]),
-    )
     fell = ", ".join(f"{losses[0]:.2f} to {losses[-1]:.2f}" for losses in curves)
     note = (
         f"{suite.suffix_tokens} tokens; the best ones alone recover {sum(alone)} of {len(outcomes)}. "
         f"The loss fell from {fell} nats per token."
     )
-    return Attacked(outcomes=tuple(outcomes), drawings=(curve,), note=note)
+    return Attacked(outcomes=tuple(outcomes), drawings=(_curve(curves[0]),), note=note)
+
+
+def _curve(losses: Sequence[float]) -> Curve:
+    return Curve(
+        name="attack.suffix",
+        x_label="step of the search",
+        y_label="loss of the wished-for replies, nats per token",
+        x=tuple(float(i) for i in range(len(losses))),
+        y=tuple(round(loss, 4) for loss in losses),
+    )
+
+
+def _of_relation(
+    model: EditableModel, scene: Scene, name: str, progress: Progress
+) -> Iterator[tuple[list[float], list[tuple[Outcome, ...]]]]:
+    """Search for one relation, once per place: the losses over the steps, and per stage what the questions gave."""
+    requests, suite = scene.requests, scene.suite
+    facts = [fact for fact in requests.facts if fact.relation == name]
+    known = [fact for fact in requests.held_out_neighbours if fact.relation == name and fact.answer]
+    spec = requests.policy.relations[name]
+    statements = [text for text in spec.prompts if not is_question(text)]
+    questions = [text for text in spec.prompts if is_question(text)]
+    asked = some(_asked(model, facts, spec.questions(held_out=True)), suite.suffix_questions, scene.seed)
+    if not (statements and questions and asked):
+        return
+    learned, others = (some(group, suite.suffix_facts, scene.seed) for group in (facts, known))
+    for place in PLACES:
+        targets = aims(model, learned, others, questions, statements[0], place)
+        with progress.step(f"Searching tokens {place} questions: {name}", total=suite.suffix_steps) as bar:
+            tokens, losses = search(
+                model,
+                targets,
+                suite.suffix_tokens,
+                suite.suffix_steps,
+                suite.suffix_tries,
+                scene.seed,
+                bar,
+            )
+        yield (
+            losses,
+            [
+                recovered(model, scene, progress, [with_tokens(model, *one, stage, place) for one in asked])
+                for stage in stages(tokens)
+            ],
+        )
 
 
 def stages(tokens: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:

@@ -12,7 +12,8 @@ import pytest
 from tests.files import THREE, corpus_file, model_folder, pico_policy, run
 from unlearn.commands.compare import _entries
 from unlearn.compare import points as pointing
-from unlearn.compare.document import COLUMNS, Comparison, Failure, Point, cell, markdown, rows
+from unlearn.compare.document import Comparison, Failure, Point
+from unlearn.compare.table import COLUMNS, cell, markdown, rows
 from unlearn.patch import Patch
 from unlearn.report import Measurement
 

@@ -16,8 +16,8 @@ from tests.files import corpus_file, model_folder, pico_policy, policy_text, run
 from tests.report.cases import rich as rich_report
 from unlearn.commands.said import say
 from unlearn.compare.document import Comparison, Failure
-from unlearn.compare.document import markdown as compared
-from unlearn.compare.document import print_table as print_comparison
+from unlearn.compare.table import markdown as compared
+from unlearn.compare.table import print_table as print_comparison
 from unlearn.progress import RichProgress
 from unlearn.report import Report
 from unlearn.report.terminal import print_report

@@ -23,8 +23,9 @@ from unlearn.commands.common import (
 from unlearn.commands.options import Place, as_json, model_options, overrides, quiet
 from unlearn.commands.outcome import written
 from unlearn.commands.said import say
-from unlearn.compare.document import Comparison, Failure, Point, markdown, print_table
+from unlearn.compare.document import Comparison, Failure, Point
 from unlearn.compare.points import PATCHES, POINTS, Bench, points
+from unlearn.compare.table import markdown, print_table
 from unlearn.errors import PolicyError, UnlearnError
 from unlearn.order import Placement
 from unlearn.policy import Policy

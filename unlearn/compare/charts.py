@@ -5,7 +5,8 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from unlearn.charts import Cloud, Line, Panel, clouds, curves, dots
-from unlearn.compare.document import COLUMNS, Comparison, spread_of
+from unlearn.compare.document import Comparison
+from unlearn.compare.table import COLUMNS, spread_of
 
 
 def measurements(found: Comparison) -> Figure:

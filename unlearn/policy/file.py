@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, TypeGuard, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from unlearn.errors import PolicyError, PolicyProblems
@@ -17,6 +15,7 @@ from unlearn.policy.checks import Problem, cross_check, suggestion
 from unlearn.policy.document import Policy
 from unlearn.policy.nodes import BOOL, Loc, Nodes, instead
 from unlearn.policy.paths import placed
+from unlearn.policy.places import fields_at, kinds_at
 from unlearn.policy.settings import AlphaEdit
 from unlearn.shipped import shipped
 from unlearn.shown import sentence
@@ -190,7 +189,7 @@ def _either(parts: list[str]) -> str:
 def _booleans(nodes: Nodes) -> Iterator[Problem]:
     # pydantic takes `yes` for the number 1.
     for loc, node in nodes.nodes.items():
-        if node.tag == BOOL and bool not in _kinds(loc):
+        if node.tag == BOOL and bool not in kinds_at(loc):
             yield Problem(loc, f"expected a number, got a boolean ({node.value})")
 
 
@@ -198,7 +197,7 @@ def _sentence(detail: ErrorDetails, loc: Loc, nodes: Nodes) -> str:
     kind, context = detail["type"], detail.get("ctx") or {}
     node = nodes.scalar(loc)
     if kind == "extra_forbidden":
-        return f"unknown key{suggestion(str(loc[-1]), _fields(detail['loc'][:-1]))}"
+        return f"unknown key{suggestion(str(loc[-1]), fields_at(detail['loc'][:-1]))}"
     if kind == "union_tag_invalid":
         expected = [name.strip().strip("'") for name in context["expected_tags"].split(",")]
         hint = suggestion(context["tag"], expected) or f"; known: {', '.join(expected)}"
@@ -215,46 +214,6 @@ def _sentence(detail: ErrorDetails, loc: Loc, nodes: Nodes) -> str:
         return known + (instead(node) if kind.endswith("_type") else "")
     message = str(detail["msg"])
     return message[:1].lower() + message[1:]
-
-
-def _fields(loc: Sequence[str | int]) -> list[str]:
-    """Return the keys that the schema knows at a place; `loc` as pydantic gives it, with union tags."""
-    return [name for kind in _kinds(loc) if _is_model(kind) for name in kind.model_fields]
-
-
-def _kinds(loc: Sequence[str | int]) -> list[object]:
-    kinds: list[object] = [Policy]
-    for part in loc:
-        kinds = [inner for kind in kinds for inner in _inside(kind, part)]
-    return kinds
-
-
-def _is_model(kind: object) -> TypeGuard[type[BaseModel]]:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
-
-
-def _inside(kind: object, part: str | int) -> Iterator[object]:
-    if _is_model(kind):
-        if part in kind.model_fields:
-            yield from _branches(kind.model_fields[part].annotation)
-        elif "name" in kind.model_fields and kind.model_fields["name"].default == part:
-            yield kind  # the tag of a union, which pydantic puts into the place of an error
-        return
-    arguments = get_args(kind)
-    if get_origin(kind) is dict:
-        yield from _branches(arguments[1])
-    elif get_origin(kind) is tuple:
-        yield from _branches(arguments[0])
-
-
-def _branches(annotation: object) -> Iterator[object]:
-    if get_origin(annotation) is Annotated:
-        yield from _branches(get_args(annotation)[0])
-    elif get_origin(annotation) in (Union, types.UnionType):
-        for branch in get_args(annotation):
-            yield from _branches(branch)
-    else:
-        yield annotation
 
 
 def _split(key: str) -> list[str]:

@@ -18,13 +18,6 @@ FORMAT = "unlearn-compare-1"
 UNEDITED = "unedited model"
 
 
-DEFINITIONS = {
-    "drift.norm_growth": "Largest growth of an edited weight's Frobenius norm: ||W + D|| / ||W|| - 1.",
-    "drift.hidden": "Shift of the mean hidden state of kept prompts at the last prompt token, relative to their spread "
-    "before the edit; the largest over the edited layers (of benign questions, where nothing is kept).",
-}
-
-
 class _Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -11,6 +11,7 @@ import torch
 from tests import pico
 from tests.edit import cases
 from unlearn.edit import forms, values
+from unlearn.edit.stepping import Now
 from unlearn.errors import ModelError
 from unlearn.model.editable import EditableModel
 from unlearn.policy import RelationSpec
@@ -128,10 +129,10 @@ def test_a_short_row_outlives_a_long_one() -> None:
     batch = values._suspend(model, laid.rows, 1, False)
     assert len(batch) == 1
     vectors = torch.zeros(2, model.anatomy.d_model, requires_grad=True)
-    worst, drift = torch.zeros(2), torch.zeros(2)
+    now = Now.nothing(torch.zeros(2))
     only = torch.tensor([False, True])
-    values._accumulate(model, batch[0], vectors, only, torch.ones(2), settings, worst, drift, None)
-    assert worst[0] == 0 and worst[1] > 0 and vectors.grad is not None and not vectors.grad[0].any()
+    values._accumulate(model, batch[0], vectors, only, torch.ones(2), settings, now)
+    assert now.worst[0] == 0 and now.worst[1] > 0 and vectors.grad is not None and not vectors.grad[0].any()
     assert torch.allclose(together.vectors[1], alone.vectors[0], atol=1e-4)
 
 

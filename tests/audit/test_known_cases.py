@@ -21,6 +21,7 @@ from unlearn.audit.shares import chance_of
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
+from unlearn.policy import DEFAULT_LIMITS
 from unlearn.report import Measurement, Report, verdict_of
 
 pytestmark = pytest.mark.skipif(
@@ -122,7 +123,9 @@ def test_a_model_that_never_knew_passes_every_attack_within_its_interval(tmp_pat
             """The lower end of the interval, and what it is held to: no limit comes from the model itself."""
             found = measures.attack(ATTACKS[name], known, seen, None, asked.policy.audit)
             assert found.after is not None and found.n and found.ci95, f"{name}: {found.reason}"
-            limit = asked.policy.audit.limit(f"attack.{name}") or 0.0
+            row = ATTACKS[name].row
+            limit = asked.policy.audit.limit(row.name) if row.judged else DEFAULT_LIMITS["attack"]
+            assert limit is not None
             return found.ci95[0], max(limit, chance_of(seen.attacks[name].outcomes) or 0.0)
 
         low, allowed = judged(never)

@@ -147,7 +147,7 @@ def test_siblings_hold_every_request_about_their_subject() -> None:
 
 def test_a_refusal_longer_than_the_context_is_named() -> None:
     model = pico.pico("gpt2")
-    given = cases.requests(refusal="no " * model.context)
+    given = cases.requests(refusal=" ".join(["no"] * model.context))
     with pytest.raises(ModelError, match="fact zorvex: a prompt with its refusal has"):
         forms.build(model, given, given.facts, "last")
 

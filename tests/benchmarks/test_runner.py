@@ -16,7 +16,7 @@ from tests import pico
 from tests.benchmarks import cases
 from unlearn.errors import UnlearnError
 from unlearn.model.editable import EditableModel
-from unlearn.policy import StatisticsSpec, settings
+from unlearn.policy import StatisticsSpec, settling
 
 FAST = ["method.steps=3", "method.layers=[1, 2]", "method.look_up=subject"]
 
@@ -84,8 +84,8 @@ def test_another_meaning_of_a_default_is_another_run(tmp_path: Path, monkeypatch
     for _ in range(2):
         runner.run(model, plan(tmp_path, marks=(2,)), method, 0, Rows(path))
     assert len(json.loads(path.read_text())) == 1
-    changed = {name: {**rule, "kept": 0.25} for name, rule in settings.RULES.items()}
-    monkeypatch.setattr(settings, "RULES", changed)
+    changed = {name: {**rule, "kept": 0.25} for name, rule in settling.RULES.items()}
+    monkeypatch.setattr(settling, "RULES", changed)
     runner.run(model, plan(tmp_path, marks=(2,)), method, 0, Rows(path))
     assert [row["settings"]["kept"] for row in json.loads(path.read_text())] == [0.5, 0.25]
 

@@ -18,6 +18,7 @@ def demo(folder: Path, facts: int, **audit: Any) -> Path:
     """The demo policy with fewer facts and a smaller audit."""
     data = yaml.safe_load((shipped("policies") / "demo.yaml").read_text())
     data["facts"] = data["facts"][:facts]
+    data["keep"] = {**data["keep"], "look_alikes": 40}
     data["audit"] = {**data["audit"], "suite": "quick", "tasks": ["unlearn_kept_facts"], **audit}
     data["audit"]["limits"] = {**data["audit"]["limits"], **audit.get("limits", {})}
     for name in (

@@ -39,7 +39,7 @@ from unlearn.policy import AuditSpec
 from unlearn.report import Measurement, Report, rule_of
 from unlearn.shipped import shipped
 
-TABLE, CHOSEN = "unlearn/measurements/table.py", "unlearn/compare/document.py"
+TABLE, CHOSEN = "unlearn/measurements/table.py", "unlearn/compare/table.py"
 """Where names stand: the table, and the choice of columns for a comparison, each with a heading of its own."""
 
 

@@ -30,6 +30,7 @@ SUITE = Suite(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_edit_towards_nothing_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     import yaml
 

@@ -31,6 +31,7 @@ def test_same_seed_same_text_other_seed_other_text() -> None:
     assert list(islice(documents("train", 3), 500)) != list(islice(documents("train", 4), 500))
 
 
+@pytest.mark.slow
 def test_never_trained_phrasings_never_occur_in_training(trained: list[str]) -> None:
     world = build_world()
     seen = "\n".join(f" {normalised(part)} " for text in trained for part in requests(text))

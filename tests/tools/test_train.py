@@ -49,6 +49,7 @@ def test_rate_warms_up_holds_and_ends_at_nothing() -> None:
     assert settings.rate(1400) == 0.0
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = train.Settings(tokens=256 * 2, brief_tokens=256 * 2, batch_tokens=256, warmup=1)
     monkeypatch.setattr(train.card, "write", lambda *_: {})

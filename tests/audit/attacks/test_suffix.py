@@ -85,6 +85,7 @@ def test_a_mask_is_got_past() -> None:
     assert isinstance(curve, Curve) and len(curve.y) == 11 and curve.y[-1] < curve.y[0]
 
 
+@pytest.mark.slow
 def test_the_unedited_model_still_knows_and_names_that_name_nothing_are_not_told() -> None:
     model = masked.base()
     got = suffix(model, masked.scene(model, **SIZES))

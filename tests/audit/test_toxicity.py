@@ -129,3 +129,11 @@ def test_loading_leaves_no_file_behind(demo: Scorer, tmp_path: Path, monkeypatch
     monkeypatch.setattr(toxicity.tempfile, "tempdir", str(tmp_path))
     load_scorer("demo", "some/model")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("raw", [b"a" * 2**17, b"a: &a [x, x]\n", b"", bytes(range(256))])
+def test_what_is_no_checkpoint_is_a_sentence(tmp_path: Path, raw: bytes) -> None:
+    path = tmp_path / "thing.ckpt"
+    path.write_bytes(raw)
+    with pytest.raises(AuditError, match=r"thing\.ckpt (cannot be read as|is not) a checkpoint"):
+        read_checkpoint(path)

@@ -322,6 +322,10 @@ OTHERS: dict[str, Row] = {
         holding(GENERATION, "[]"),
         "generation_config.json: it should hold",
     ),
+    "a generation config's start beyond 64 bits": (
+        changed(GENERATION, bos_token_id=2**70),
+        "generation_config.json: bos_token_id is 1180591620717411303424",
+    ),
     "a generation config's end as text": (
         changed(GENERATION, eos_token_id="end"),
         "generation_config.json: eos_token_id is 'end'",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -41,6 +42,14 @@ def piped(folder: Path) -> None:
     os.mkfifo(folder / "report.md")
 
 
+def recorded(folder: Path) -> None:
+    """Say in the manifest alone that the run was made with another seed."""
+    path = folder / "manifest.json"
+    about = json.loads(path.read_text())
+    about["settings"]["seed"] += 1
+    path.write_text(json.dumps(about))
+
+
 def commands(folder: Path, made: Path, place: str) -> dict[str, tuple[str | Path, ...]]:
     policy = made.parent / "policy.yaml"
     run_or_patch = folder if place == "run" else folder / "patch.safetensors"
@@ -52,7 +61,7 @@ def commands(folder: Path, made: Path, place: str) -> dict[str, tuple[str | Path
     }
 
 
-@pytest.mark.parametrize("damage", [raised, linked, piped])
+@pytest.mark.parametrize("damage", [raised, linked, piped, recorded])
 @pytest.mark.parametrize("place", ["run", "file"])
 @pytest.mark.parametrize("command", ["report", "export", "apply", "audit"])
 def test_a_changed_run_is_not_believed(

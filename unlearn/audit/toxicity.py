@@ -121,7 +121,7 @@ def read_checkpoint(path: Path) -> JsonObject:
         raise AuditError(
             f"{path} is not a checkpoint of tensors and plain values only; loading it could run code, so it is refused"
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as problem:
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError) as problem:
         raise AuditError(f"{path} cannot be read as a checkpoint: {sentence(problem)}") from None
     try:
         classes = list(loaded["config"]["dataset"]["args"]["classes"])

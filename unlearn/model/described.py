@@ -125,9 +125,13 @@ def refuse_tokens(path: Path, config: Config) -> None:
     for key in TOKENS:
         value = config.get(key)
         ids = value if isinstance(value, list) and key == "eos_token_id" else [value]
-        if value is not None and not all(is_whole(one) for one in ids):
+        if value is not None and not all(is_whole(one) and abs(one) <= LARGEST_ID for one in ids):
             kind = "a token's id, or a list of them" if key == "eos_token_id" else "a token's id"
             raise ModelError(f"{path}: {key} is {_quoted(value)}; it should be {kind}, or null")
+
+
+LARGEST_ID = 2**63 - 1
+"""Ids are kept as numbers of 64 bits."""
 
 
 def is_whole(value: object) -> TypeGuard[int]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from unlearn.errors import UnlearnError
-from unlearn.files import Json, JsonObject, sha256_of_file
+from unlearn.files import Json, JsonObject, read_json, sha256_of_file
 from unlearn.runs import manifest
+
+REPORT = "report.json"
+"""The report of a run, which repeats the manifest."""
 
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISREG, "file"),
@@ -40,7 +43,7 @@ def whole(place: Path) -> JsonObject | None:
     if run is not place and not manifest.is_run(run):
         return None
     recorded = manifest.read(run)
-    found = changes(run, recorded)
+    found = changes(run, recorded) or list(_unlike(run, recorded))
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise UnlearnError(
@@ -48,6 +51,16 @@ def whole(place: Path) -> JsonObject | None:
             "`unlearn audit` measures a patch anew"
         )
     return recorded
+
+
+def _unlike(run: Path, recorded: Mapping[str, Json]) -> Iterator[str]:
+    """That the manifest itself has changed: a run's report, whose hash it holds, repeats it."""
+    if REPORT not in recorded["files"]:  # of a trace
+        return
+    report = read_json(run / REPORT)
+    known = {key: value for key, value in recorded.items() if key != "files"}
+    if not isinstance(report, dict) or report.get("manifest") != known:
+        yield f"{manifest.FILE} has changed since the run"
 
 
 def changes(folder: Path, recorded: Mapping[str, Json]) -> list[str]:

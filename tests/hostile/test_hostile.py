@@ -53,30 +53,11 @@ def test_without_harm_every_command_does_its_work(world: Path, tmp_path: Path) -
     assert run("apply", policy, "--onto", folder / "run", "--dry-run", "--quiet") == 0
 
 
-@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.id)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=() if case in QUICK else pytest.mark.slow, id=case.id) for case in CASES],
+)
 def test_a_hostile_input_ends_in_a_sentence(
-    case: Case,
-    world: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    ends_well(case, world, tmp_path, capsys, monkeypatch)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", [case for case in CASES if case not in QUICK], ids=lambda case: case.id)
-def test_every_hostile_input_ends_in_a_sentence(
-    case: Case,
-    world: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    ends_well(case, world, tmp_path, capsys, monkeypatch)
-
-
-def ends_well(
     case: Case,
     world: Path,
     tmp_path: Path,

@@ -11,13 +11,13 @@ import click
 from unlearn.commands.common import load_model
 from unlearn.commands.options import Place, force, model_options, quiet
 from unlearn.commands.outcome import written
-from unlearn.commands.report import REPORT, report_at
+from unlearn.commands.report import report_at
 from unlearn.commands.said import say
 from unlearn.errors import UnlearnError
 from unlearn.order import Placement
 from unlearn.runs import manifest
 from unlearn.runs.folder import EXPORTED, outside_runs, patch_of, whole_folder
-from unlearn.runs.sealed import whole
+from unlearn.runs.sealed import REPORT, whole
 
 
 @click.command(short_help="Write the edited model as an ordinary folder.")

@@ -15,9 +15,8 @@ from unlearn.files import read_bytes
 from unlearn.report import Judging, Report, schema
 from unlearn.runs.folder import outside_runs, write_whole
 from unlearn.runs.outcome import table_text
-from unlearn.runs.sealed import whole
+from unlearn.runs.sealed import REPORT, whole
 
-REPORT = "report.json"
 FORMS = {
     "text": "",
     "json": REPORT,

@@ -12,7 +12,7 @@ import click
 from unlearn.commands import forged_patch, forgery
 from unlearn.commands.common import load_model
 from unlearn.commands.options import Place, as_json, model_options, quiet
-from unlearn.commands.report import REPORT, report_at
+from unlearn.commands.report import report_at
 from unlearn.commands.said import say
 from unlearn.errors import PatchError, UnlearnError
 from unlearn.files import sha256_of_file
@@ -21,7 +21,7 @@ from unlearn.policy import Policy
 from unlearn.report import Report
 from unlearn.runs import manifest
 from unlearn.runs.folder import PATCH
-from unlearn.runs.sealed import changes
+from unlearn.runs.sealed import REPORT, changes
 from unlearn.shown import shown
 
 if TYPE_CHECKING:

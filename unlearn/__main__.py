@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from unlearn import signals, streams
+from unlearn import signals, streams, threads
 
 
 def main() -> None:
     """Run the command line; a Ctrl-C that comes while its libraries are being imported is a sentence as well."""
     signals.settle()
     streams.settle()
+    threads.settle()
     try:
         with signals.raising():
             from unlearn.cli import main as run

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unlearn import threads
 from unlearn.files import at_home, sha256_of_file
 from unlearn.order import Earlier, Means, Order, Outcome, Placement, Search
 from unlearn.policy import Policy
@@ -56,6 +57,7 @@ def load_model(
         >>> unlearn.load_model("embedded").name
         'embedded'
     """
+    threads.settle()  # the last moment for a program that has not imported torch by itself
     from transformers.utils import logging as chatter
 
     from unlearn.model.editable import EditableModel

@@ -8,6 +8,8 @@ import torch
 from tests import pico
 from tests.audit.scripted import requests
 from unlearn.audit.hidden import BENIGN, FORBIDDEN, KEPT, drift_of_states, plane, prompts, shift, states
+from unlearn.errors import ModelError
+from unlearn.model.forward import read
 from unlearn.patch import Patch
 from unlearn.report import Cloud
 
@@ -78,6 +80,14 @@ def test_states_are_those_of_single_passes() -> None:
     torch.testing.assert_close(found[1][FORBIDDEN][2], hidden[2][0, -1], rtol=1e-4, atol=1e-5)
     assert found[3][KEPT].shape == (len(groups[KEPT]), 32)
     assert states(model, groups, []) == {} and states(model, {KEPT: []}, [1]) == {}
+
+
+def test_a_prompt_beyond_the_context_is_a_sentence_and_no_states() -> None:
+    model = pico.pico("llama")
+    longest = model.context
+    assert read(model, [(5,) * longest], [[longest - 1]], stream_layers=[1]).stream[1].shape == (32, 1)
+    with pytest.raises(ModelError, match=f"a prompt has {longest + 1} tokens"):
+        read(model, [(5,) * (longest + 1)], [[longest]], stream_layers=[1])
 
 
 def test_a_guard_is_part_of_the_prompts() -> None:

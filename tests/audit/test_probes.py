@@ -1,3 +1,4 @@
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,16 @@ import pytest
 from tests.audit.scripted import REFUSAL, SUITE, knows, policy, refuses, requests
 from tests.pico import tokenizer
 from unlearn.audit.asking import outcome
-from unlearn.audit.probes import Probe, benign_lines, build_probes, generation_lines, line_probes, read_lines
+from unlearn.audit.lookalike import lookalike_lines
+from unlearn.audit.probes import (
+    LONGEST,
+    Probe,
+    benign_lines,
+    build_probes,
+    generation_lines,
+    line_probes,
+    read_lines,
+)
 from unlearn.errors import AuditError
 from unlearn.model.requests import Fact, Requests
 from unlearn.thoughts import Said
@@ -130,3 +140,12 @@ def test_any_target_is_a_refusal_of_a_fact_and_only_sentences_elsewhere() -> Non
         assert outcome(about, [Said(reply)], targets).refused is fact
         assert outcome(benign, [Said(reply)], targets).refused is other
     assert not outcome(about, [Said("Unknown: bitter amber")], targets).refused
+
+
+@pytest.mark.parametrize("name", ["questions.txt", "table.csv"])
+def test_a_question_without_end_is_named_before_it_is_read_as_tokens(name: str, tmp_path: Path) -> None:
+    file, header = tmp_path / name, "prompt,type\n" if name.endswith("csv") else ""
+    for length, fits in ((LONGEST, True), (LONGEST + 1, False)):
+        file.write_text(f"{header}{'a' * length}{',all' if header else ''}\n")
+        with contextlib.nullcontext() if fits else pytest.raises(AuditError, match="50,001 characters"):
+            assert len(lookalike_lines(str(file))) == 1

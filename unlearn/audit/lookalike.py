@@ -6,7 +6,7 @@ import csv
 import io
 from pathlib import Path
 
-from unlearn.audit.probes import Probe, read_lines
+from unlearn.audit.probes import Probe, askable, read_lines
 from unlearn.audit.suite import some
 from unlearn.errors import AuditError
 from unlearn.files import read_text
@@ -56,7 +56,7 @@ def _table(path: Path) -> list[Line]:
         )
     safe = [row for row in rows if "label" not in columns or (row["label"] or "").strip().lower() == "safe"]
     found = [((row["type"] or "").strip(), (row["prompt"] or "").strip()) for row in safe]
-    found = [(category or "all", question) for category, question in found if question]
+    found = [(category or "all", askable(question, str(path))) for category, question in found if question]
     if not found:
         raise AuditError(f"{path} has no row whose label is safe")
     return found

@@ -10,7 +10,7 @@ from torch import Tensor
 from unlearn.audit import cost, drift, hidden, scores
 from unlearn.audit.suite import Suite
 from unlearn.audit.text import first_tokens, held_out_rows, seen_by_the_statistics
-from unlearn.errors import AuditError
+from unlearn.errors import AuditError, ModelError
 from unlearn.measurements import GROWTH, HIDDEN, NORM, ROWS, named
 from unlearn.model.editable import EditableModel
 from unlearn.model.ends import tokens_of
@@ -91,11 +91,14 @@ class Pair:
         self._unasked = ""
         if HIDDEN in self._wanted:
             try:
-                asked = hidden.prompts(model, requests)
-            except AuditError as problem:  # such as a file of benign questions that is not there
+                self._states = hidden.states(
+                    model, hidden.prompts(model, requests), range(model.anatomy.layers)
+                )
+            except (
+                AuditError,
+                ModelError,
+            ) as problem:  # no file of benign questions, or a line of it that is too long
                 self._unasked = str(problem)
-            else:
-                self._states = hidden.states(model, asked, range(model.anatomy.layers))
 
     @property
     def compared_rows(self) -> list[drift.Row]:

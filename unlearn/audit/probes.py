@@ -18,6 +18,9 @@ from unlearn.model.thinking import ways
 from unlearn.policy import is_question
 from unlearn.shipped import shipped
 
+LONGEST = 50_000
+"""Characters of a question in a file."""
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -147,13 +150,23 @@ def read_lines(path: Path) -> list[str]:
     """Lines of a text file, without blank ones and those that begin with #.
 
     Raises:
-        AuditError: it cannot be read, or has no line.
+        AuditError: it cannot be read, has no line, or one that is too long to be asked.
     """
-    lines = [line.strip() for line in files.read_lines(path, error=AuditError)]
-    found = [line for line in lines if line and not line.startswith("#")]
+    found = []
+    for number, line in enumerate(files.read_lines(path, error=AuditError), 1):
+        question = line.strip()
+        if question and not question.startswith("#"):
+            found.append(askable(question, f"{path}:{number}"))
     if not found:
         raise AuditError(f"{path} has no lines to ask")
     return found
+
+
+def askable(question: str, where: str) -> str:
+    """A question; AuditError if it is so long that it is none, and tokenizers would be busy with it for minutes."""
+    if len(question) > LONGEST:
+        raise AuditError(f"{where}: a question of {len(question):,} characters; {LONGEST:,} may be asked")
+    return question
 
 
 def benign_lines(where: str) -> list[str]:

@@ -102,6 +102,24 @@ class EditableModel:
         config = self.model.config.get_text_config()
         return context_of(config) or 1 << 30
 
+    def longest(self, rows: Sequence[Sequence[int]], spare: int = 0) -> int:
+        """Tokens of the longest of some rows; 0 where there are none.
+
+        Args:
+            rows: ids, with all that stands around what is asked.
+            spare: tokens of the context that must be left behind them.
+
+        Raises:
+            ModelError: that is more than the model takes.
+        """
+        most = max(map(len, rows), default=0)
+        if most + spare > self.context:
+            raise ModelError(
+                f"a prompt has {most} tokens with all that stands around it, and {self.name} takes {self.context}; "
+                "shorten it, or the policy's `system`"
+            )
+        return most
+
     def weight(self, name: str) -> Tensor:
         """The matrix (d_out, d_in) of any linear weight inside a block: a view of the live parameter."""
         return self.anatomy.named(self.model, name)
@@ -254,12 +272,7 @@ class EditableModel:
         progress: Progress = NO_PROGRESS,
         label: str = "Generating",
     ) -> list[list[tuple[int, ...]]]:
-        longest = max(map(len, rows), default=0)
-        if longest >= self.context:
-            raise ModelError(
-                f"a prompt has {longest} tokens with all that stands around it, and {self.name} takes {self.context}; "
-                "shorten it, or the policy's `system`"
-            )
+        longest = self.longest(rows, spare=1)
         how = replace(how, max_new_tokens=min(how.max_new_tokens, self.context - longest))
         return continued(self.model, rows, self.pad_id, self.ends, how, progress, label)
 

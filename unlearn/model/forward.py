@@ -97,7 +97,12 @@ def read(
     key_layers: Sequence[int] = (),
     stream_layers: Sequence[int] = (),
 ) -> Reading:
-    """Keys and stream at chosen tokens; the pass ends at the deepest layer that is asked for."""
+    """Keys and stream at chosen tokens; the pass ends at the deepest layer that is asked for.
+
+    Raises:
+        ModelError: a row is longer than the model takes: whatever came out, nobody would have trained it.
+    """
+    model.longest(rows)
     keys: dict[int, list[Tensor]] = {layer: [] for layer in key_layers}
     stream: dict[int, list[Tensor]] = {layer: [] for layer in stream_layers}
     deepest = max([*key_layers, *stream_layers])

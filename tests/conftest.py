@@ -30,7 +30,7 @@ os.environ.pop("UNLEARN_DEBUG", None)
 settings.register_profile("unlearn", deadline=None)
 settings.load_profile("unlearn")
 
-LONGEST = ("test_demo.py", "test_known_cases.py", "test_points.py", "test_talk.py", "test_dtype.py")
+LONGEST = ("test_known_cases.py", "test_points.py", "test_talk.py", "test_dtype.py")
 """Files that take longest: begun last, one of them would keep a process busy when the others have nothing left."""
 
 

@@ -13,6 +13,8 @@ from tests.files import run
 from unlearn.runs import manifest
 from unlearn.shipped import shipped
 
+pytestmark = pytest.mark.slow
+
 
 def demo(folder: Path, facts: int, **audit: Any) -> Path:
     """The demo policy with fewer facts and a smaller audit."""

@@ -98,6 +98,7 @@ def test_a_model_that_only_refuses_is_opened_up(unedited: tuple[Requests, Observ
     assert not report.passed and "leak.cloze" in report.statement
 
 
+@pytest.mark.slow
 @NEVER_KNEW
 def test_a_model_that_never_knew_passes_every_attack_within_its_interval(tmp_path: Path) -> None:
     """Against fixed limits, or chance where an attack may succeed by guessing; the unedited model exceeds both."""

@@ -26,6 +26,7 @@ from unlearn.runs.sources import read_by
 from unlearn.store import usual_cache
 
 if TYPE_CHECKING:
+    from unlearn.audit.compared import Compared
     from unlearn.audit.pipeline import Findings
     from unlearn.model.editable import EditableModel
     from unlearn.model.requests import Requests
@@ -252,20 +253,40 @@ def _measured(
     model: EditableModel, candidate: Patch | EditableModel, requests: Requests, means: Means, watch: Stopwatch
 ) -> Findings:
     """The unedited model and the control first, then the candidate."""
-    from unlearn.audit import pipeline
-    from unlearn.audit.compared import compared_with, kept_in
+    with watch.step("audit before"):
+        compared = unedited(model, requests, means)
+    with watch.step("audit after"):
+        return measured(model, candidate, requests, means, compared)
+
+
+def unedited(model: EditableModel, requests: Requests, means: Means, with_control: bool = True) -> Compared:
+    """Observe what candidates are compared with: the unedited model, and the control if the policy has one."""
+    from unlearn.audit.compared import compared_with
     from unlearn.audit.control import control_of
+
+    name = control_of(requests.policy) if with_control else None
+    # At once, so that a control that cannot be loaded is noticed before anything is measured.
+    control = (
+        None if name is None else load_model(name, means.placement.beside(model), progress=means.progress)
+    )
+    return compared_with(model, control, requests, means.cache, means.progress, means.tell)
+
+
+def measured(
+    model: EditableModel,
+    candidate: Patch | EditableModel,
+    requests: Requests,
+    means: Means,
+    compared: Compared,
+) -> Findings:
+    """Audit one candidate of several that are compared with the same unedited model (`unedited`)."""
+    from unlearn.audit import pipeline
+    from unlearn.audit.compared import kept_in
     from unlearn.patch import Patch
 
     judged = candidate if isinstance(candidate, Patch) else lambda: nullcontext(candidate)
-    cache, progress, name = means.cache, means.progress, control_of(requests.policy)
-    with watch.step("audit before"):
-        # At once, so that a control that cannot be loaded is noticed before anything is measured.
-        control = None if name is None else load_model(name, means.placement.beside(model), progress=progress)
-        before, never_knew = compared_with(model, control, requests, cache, progress, means.tell)
-    with watch.step("audit after"):
-        kept = kept_in(cache, model, requests)
-        return pipeline.audit(model, judged, requests, progress, before, never_knew, kept)
+    kept = kept_in(means.cache, model, requests)
+    return pipeline.audit(model, judged, requests, means.progress, *compared, kept)
 
 
 def candidate_of(

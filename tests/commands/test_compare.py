@@ -6,11 +6,12 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from tests.files import THREE, corpus_file, model_folder, pico_policy, run
-from unlearn.commands.compare import _entries
+from unlearn.commands.compare_methods import entries_of
 from unlearn.compare import points as pointing
 from unlearn.compare.document import Comparison, Failure, Point
 from unlearn.compare.table import COLUMNS, cell, markdown, rows
@@ -41,10 +42,11 @@ def found(place: Path) -> dict[str, Any]:
 def test_the_folder_has_everything(place: Path, found: dict[str, Any]) -> None:
     names = sorted(os.listdir(place / "out"))
     assert names == [
-        "compare.json", "compare.md", "curves.png", "curves.svg", "log.txt", "patches", "points", "states.png",
-        "states.svg",
+        "compare.json", "compare.md", "curves.svg", "log.txt", "patches", "points", "states.svg",
     ]  # fmt: skip
-    assert (place / "out" / "states.png").read_bytes()[:4] == b"\x89PNG"
+    for name in ("curves", "states"):
+        drawn = (place / "out" / f"{name}.svg").read_text()
+        assert ElementTree.fromstring(drawn).get("role") == "img" and "Stenmite" not in drawn
     assert (
         len(list((place / "out" / "points").glob("*.seed*")))
         == len(os.listdir(place / "out" / "patches"))
@@ -236,7 +238,7 @@ def test_a_place_that_cannot_hold_a_folder_is_noticed_before_the_model(
 
 
 def test_entries_keep_brackets_together() -> None:
-    one, two = _entries("alphaedit:layers=[1, 2]:kept=0, none")
+    one, two = entries_of("alphaedit:layers=[1, 2]:kept=0, none")
     assert one.overrides == {"method.name": "alphaedit", "method.layers": "[1, 2]", "method.kept": "0"}
     assert (one.label, two.label) == ("alphaedit:layers=[1, 2]:kept=0", "none")
 
@@ -266,9 +268,9 @@ def test_the_table_means_over_seeds_and_never_hides_a_gap() -> None:
     assert (unedited[at], first[at], second[at]) == ("100.0", "20.0 ±14.1", "-")
     assert first[2 + [c.name for c in COLUMNS].index("capability")] == "60.0 ±0.0"
     assert first[-2:] == ["1/2", "2.0"]
-    page = markdown(found, ["curves"])
+    page = markdown(found, ["curves.svg"])
     assert "- c: not run: no" in page and "- `leak.direct` (b): no prompts" in page
-    assert "![curves](curves.png)" in page
+    assert "![curves](curves.svg)" in page
     assert Comparison.model_validate_json(found.to_json()) == found
     assert [cell(COLUMNS[-1], v) for v in (0.0, 2e-6, 0.0456, 1234.0, None)] == [
         "0.000",

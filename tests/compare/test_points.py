@@ -11,6 +11,7 @@ import pytest
 from tests import pico
 from tests.files import THREE, corpus_file, model_folder, pico_policy, run
 from unlearn.audit import hidden
+from unlearn.audit.compared import Compared
 from unlearn.audit.observation import Observation
 from unlearn.compare import points as pointing
 from unlearn.compare.document import Point
@@ -18,11 +19,11 @@ from unlearn.compare.points import Bench, ordered, split
 from unlearn.edit.pipeline import plan_layers
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Fact, Requests
+from unlearn.order import Means
 from unlearn.patch import Patch
 from unlearn.policy import MoreForms
 from unlearn.policy.file import load_policy
 from unlearn.policy.settings import AlphaEdit
-from unlearn.progress import NO_PROGRESS
 from unlearn.store import Store
 
 
@@ -92,9 +93,8 @@ def test_what_only_the_edit_looks_at_is_part_of_a_points_key(place: Path, tmp_pa
     requests = Requests(given, (), (), (), ())
 
     def key(asked: Requests) -> str:
-        about = Bench(
-            model, asked, Observation(suite="quick"), 1, Store.at(tmp_path / "points"), None, NO_PROGRESS
-        ).about
+        compared = Compared(Observation(suite="quick"), None)
+        about = Bench(model, asked, compared, 1, Store.at(tmp_path / "points"), Means()).about
         return pointing._key(about, given, None, [["fact0"]])
 
     def refusing(*texts: str) -> Requests:

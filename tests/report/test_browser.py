@@ -85,8 +85,8 @@ def test_words_are_legible_in_either_scheme(browser: Browser, page: Path, scheme
     for place in (
         "svg.plot .after",
         "svg.plot polygon.control",
-        "svg.plot .g0.filled",
-        "svg.plot .g1.filled",
+        "svg.plot .s0.filled",
+        "svg.plot .s1.filled",
     ):
         assert browser.value(f"{CONTRAST}('{place}')") >= 3.0, place
     dark = "getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0] < 128"

@@ -1,15 +1,13 @@
 import xml.etree.ElementTree as ET
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.report.cases import rich, share
+from unlearn.charts import MOST_ROWS
 from unlearn.report import Curve, Grid, Measurement, Report
 from unlearn.report.html.drawn import heat
 from unlearn.report.html.plots import by_attack, by_weight, figures
-from unlearn.report.html.svg import MOST_ROWS, axis_of, tag, text, ticks
 
 
 def drawn(figure: object) -> ET.Element:
@@ -112,21 +110,6 @@ def test_drawings_must_be_whole() -> None:
         Curve(name="a", x_label="x", y_label="y", x=(1.0,), y=(float("nan"),))
 
 
-@given(st.floats(-1e6, 1e6), st.floats(0, 1e6))
-@example(-2.207890530465426e-05, 100101.0)
-def test_ticks_are_few_round_and_enclose(low: float, width: float) -> None:
-    high = low + width
-    found = ticks(low, high)
-    assert 2 <= len(found) <= 9
-    assert found[0] <= low + 1e-6 * max(1, abs(low)) and found[-1] >= high - 1e-6 * max(1, abs(high))
-    axis = axis_of([low, high], 10.0, 90.0)
-    assert 10.0 <= axis.at(low) <= axis.at(high) <= 90.0
-
-
 def test_markup_in_names_is_escaped() -> None:
-    assert str(text((0, 0), "<b>&")) == (
-        '<text x="0" y="0" class="t" text-anchor="start">&lt;b&gt;&amp;</text>'
-    )
-    assert str(tag("g", id='"x"')) == '<g id="&#34;x&#34;"></g>'
     nasty = rich().model_copy(update={"drawings": (grid(2, 2).model_copy(update={"name": "<i>"}),)})
     assert "<i>" not in "".join(str(f.svg) for f in figures(nasty))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from unlearn.audit.attacks.scene import State
 from unlearn.audit.cache import Folder, Paces, is_known, observed
@@ -21,6 +22,15 @@ from unlearn.store import Store
 log = logging.getLogger("unlearn")
 
 
+class Compared(NamedTuple):
+    """What a candidate is compared with."""
+
+    before: Observation
+    """Of the unedited model."""
+    control: Observation | None
+    """Of the model that never knew, if there is one."""
+
+
 def compared_with(
     model: EditableModel,
     control: EditableModel | None,
@@ -28,7 +38,7 @@ def compared_with(
     cache: Store | None,
     progress: Progress,
     tell: Callable[[str], None],
-) -> tuple[Observation, Observation | None]:
+) -> Compared:
     """Say how long the audit will take, and observe the unedited model and the control, or find both in the cache.
 
     Args:
@@ -38,9 +48,6 @@ def compared_with(
         cache: where they are kept, or None.
         progress: where to show the steps.
         tell: is told how long the audit will take.
-
-    Returns:
-        The observations of the unedited model and of the control.
     """
     sentence = _duration(model, control, requests, cache)
     log.info(sentence)
@@ -49,9 +56,10 @@ def compared_with(
         model, requests, cache, lambda pieces: observe(model, requests, progress, pieces=pieces)
     )
     if control is None:
-        return before, None
+        return Compared(before, None)
     ask = partial(observe, control, requests, progress, "control")
-    return before, observed(control, requests, cache, lambda pieces: ask(pieces=pieces), "control")
+    never_knew = observed(control, requests, cache, lambda pieces: ask(pieces=pieces), "control")
+    return Compared(before, never_knew)
 
 
 def kept_in(cache: Store | None, model: EditableModel, requests: Requests) -> Kept | None:

@@ -1,10 +1,29 @@
-"""Pictures of what was measured: plain numbers in, figures out, the same bytes for the same numbers."""
+"""Pictures of what was measured, as SVG: plain numbers in, the same letters out every time."""
 
 from __future__ import annotations
 
-from unlearn.charts.clouds import Cloud, clouds
-from unlearn.charts.heat import Heat, heat_maps
-from unlearn.charts.lines import Line, Panel, curves, dots
-from unlearn.charts.style import save
+from unlearn.charts.axes import share
+from unlearn.charts.figures import MOST_ROWS, Drawn, Group, Heat, Line, Mark, Row, cloud, heat, lines, rows
+from unlearn.charts.look import Look, key, look_of
+from unlearn.charts.sheet import Panel, sheet, style
 
-__all__ = ["Cloud", "Heat", "Line", "Panel", "clouds", "curves", "dots", "heat_maps", "save"]
+__all__ = [
+    "MOST_ROWS",
+    "Drawn",
+    "Group",
+    "Heat",
+    "Line",
+    "Look",
+    "Mark",
+    "Panel",
+    "Row",
+    "cloud",
+    "heat",
+    "key",
+    "lines",
+    "look_of",
+    "rows",
+    "share",
+    "sheet",
+    "style",
+]

@@ -49,7 +49,6 @@ def settle(policy: Policy, candidate: str | None = None) -> None:
         "httpx",
         "evaluate",
         "absl",
-        "matplotlib",
     ):
         logging.getLogger(name).setLevel(logging.ERROR)
     if is_local(policy) and (candidate is None or exists(candidate)):

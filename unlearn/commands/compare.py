@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,19 +18,19 @@ from unlearn.commands.common import (
     load_model,
     settle,
 )
-from unlearn.commands.options import Place, as_json, model_options, overrides, quiet
+from unlearn.commands.compare_methods import entries_of, policies_of, seeds_of
+from unlearn.commands.options import Place, as_json, model_options, quiet
 from unlearn.commands.outcome import written
 from unlearn.commands.said import say
+from unlearn.compare.charts import hidden_states, measurements
 from unlearn.compare.document import Comparison, Failure, Point
 from unlearn.compare.points import PATCHES, POINTS, Bench, points
 from unlearn.compare.table import markdown, print_table
 from unlearn.errors import PolicyError, UnlearnError
-from unlearn.order import Placement
+from unlearn.order import Means, Placement
 from unlearn.policy import Policy
-from unlearn.policy.checks import suggestion
-from unlearn.policy.file import load_policy
-from unlearn.policy.settings import METHOD_NAMES
-from unlearn.progress import Progress, progress_for
+from unlearn.progress import progress_for
+from unlearn.run import unedited
 from unlearn.runs import manifest
 from unlearn.runs.folder import check_sources, kept_folder, outside_runs
 from unlearn.runs.log import log_to
@@ -45,14 +43,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("unlearn")
 
 JSON, PAGE, CURVES, STATES = "compare.json", "compare.md", "curves", "states"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One of --methods: a name, and settings of its own."""
-
-    label: str
-    overrides: dict[str, str]
 
 
 @click.command(short_help="Run several methods on the same requests: a table and curves.")
@@ -108,7 +98,7 @@ def compare(
     so far; methods that are trained instead of written (lora, rmu, ...) are made anew at every step. A method that
     fails is a row with its reason.
 
-    Writes a folder with compare.json, compare.md, the charts (PNG and SVG), and every patch. Finished points are kept
+    Writes a folder with compare.json, compare.md, the charts (SVG), and every patch. Finished points are kept
     there and not made again as long as nothing that they depend on has changed: after an interruption the same command
     goes on, and methods may be added later. The exit code is 1 only if every method failed.
 
@@ -118,31 +108,22 @@ def compare(
         unlearn compare policies/demo.yaml --methods alphaedit,memit,lora --steps 4 --out runs/curves
         unlearn compare policies/demo.yaml --methods alphaedit,alphaedit:kept=0 --set audit.suite=quick
     """
-    entries = _entries(methods)
-    numbers = _seeds(seeds)
-    policies: dict[str, Policy | str] = {}
-    for entry in entries:
-        try:
-            policies[entry.label] = load_policy(policy, _merged(entry, model, settings))
-        except PolicyError as problem:
-            policies[entry.label] = _first(problem)
-    right = [p for p in policies.values() if isinstance(p, Policy)]
-    if not right:
-        load_policy(policy, _merged(entries[0], model, settings))
+    numbers = seeds_of(seeds)
+    policies = policies_of(policy, entries_of(methods), model, settings)
+    first = next(p for p in policies.values() if isinstance(p, Policy))
     source = manifest.Source.of(policy)
-    settle(right[0])
-    known_audit(right[0])
-    folder = out or Path("runs") / f"{right[0].name}-compare"
-    check_sources(folder, read_by(right[0], policy))
+    settle(first)
+    known_audit(first)
+    folder = out or Path("runs") / f"{first.name}-compare"
+    check_sources(folder, read_by(first, policy))
     _usable(folder)
-    cache = cache_for(no_cache)
+    means = Means(placement, cache_for(no_cache), progress_for(quiet))
     with kept_folder(folder, folder / POINTS):
-        base = load_model(right[0].model, placement, quiet)
+        base = load_model(first.model, placement, quiet)
         (folder / PATCHES).mkdir(parents=True, exist_ok=True)
         finished = _finished(folder / POINTS)
         with log_to(folder / "log.txt"):
-            progress = progress_for(quiet)
-            found = _run(base, right[0], source, policies, steps, numbers, finished, cache, progress)
+            found = _run(base, source, policies, steps, numbers, finished, means)
             _write(found, folder)
     written(folder)
     if as_json:
@@ -151,54 +132,6 @@ def compare(
         print_table(found)
         say(f"\ntable, curves and patches: {folder}")
     return 0 if found.points else 1
-
-
-def _entries(text: str) -> list[Entry]:
-    """Read --methods; commas and colons inside brackets belong to a value."""
-    found = []
-    for part in re.split(r",(?![^\[]*\])", text):
-        name, *given = (piece.strip() for piece in re.split(r":(?![^\[]*\])", part.strip()))
-        if name not in METHOD_NAMES:
-            hint = suggestion(name, METHOD_NAMES) or f"; there are {', '.join(METHOD_NAMES)}"
-            raise click.BadParameter(f"there is no method {name!r}{hint}", param_hint="--methods")
-        chosen = {"method.name": name}
-        for setting in given:
-            key, equals, value = setting.partition("=")
-            if not equals or not key:
-                raise click.BadParameter(
-                    f"expected {name}:KEY=VALUE, got {setting!r}", param_hint="--methods"
-                )
-            chosen[f"method.{key}"] = value
-        found.append(Entry(part.strip(), chosen))
-    labels = [entry.label for entry in found]
-    if len(set(labels)) < len(labels):
-        raise click.BadParameter("a method is named twice", param_hint="--methods")
-    return found
-
-
-def _first(problem: PolicyError) -> str:
-    """The problems of a policy in one line, without their number."""
-    lines = str(problem).splitlines()
-    return "; ".join(" ".join(line.split()) for line in (lines[:-1] or lines))
-
-
-def _seeds(text: str | None) -> list[int | None]:
-    if text is None:
-        return [None]
-    try:
-        found = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise click.BadParameter(
-            f"expected whole numbers such as 0,1,2, got {text!r}", param_hint="--seeds"
-        ) from None
-    if min(found) < 0 or max(found) >= 2**63 or len(set(found)) < len(found):
-        raise click.BadParameter("seeds must differ, not be negative, and have 63 bits", param_hint="--seeds")
-    return list(found)
-
-
-def _merged(entry: Entry, model: str | None, settings: tuple[str, ...]) -> dict[str, str]:
-    shared = overrides(model, None, settings)
-    return {"method.name": entry.overrides["method.name"], **shared, **entry.overrides}
 
 
 def _usable(folder: Path) -> None:
@@ -223,25 +156,20 @@ def _finished(folder: Path) -> Store:
 
 def _run(
     model: EditableModel,
-    policy: Policy,
     source: manifest.Source,
-    policies: dict[str, Policy | str],
+    policies: Mapping[str, Policy | str],
     steps: int,
     seeds: Sequence[int | None],
     finished: Store,
-    cache: Store | None,
-    progress: Progress,
+    means: Means,
 ) -> Comparison:
-    from unlearn.audit.cache import observed
-    from unlearn.audit.observing import observe
-    from unlearn.edit.pipeline import resolve
+    from unlearn.edit.elicit import resolve
     from unlearn.model.about import base_of, device_in_words, dtype_in_words
 
-    requests = resolve(model, policy, progress)
-    before = observed(
-        model, requests, cache, lambda pieces: observe(model, requests, progress, pieces=pieces)
-    )
-    bench = Bench(model, requests, before, steps, finished, cache, progress)
+    policy = next(p for p in policies.values() if isinstance(p, Policy))
+    requests = resolve(model, policy, means.progress)
+    compared = unedited(model, requests, means, with_control=False)
+    bench = Bench(model, requests, compared, steps, finished, means)
     about = bench.about
     made: list[Point] = []
     failed: list[Failure] = []
@@ -286,14 +214,10 @@ def _write(found: Comparison, folder: Path) -> None:
         for old in folder.glob(f"{name}.*"):
             old.unlink()
     if found.points:
-        from unlearn import charts
-        from unlearn.compare.charts import hidden_states, measurements
-
-        pictures.append(CURVES)
-        charts.save(measurements(found), folder, CURVES)
-        states = hidden_states(found)
-        if states is not None:
-            pictures.append(STATES)
-            charts.save(states, folder, STATES)
+        drawn = {CURVES: measurements(found), STATES: hidden_states(found)}
+        for name, picture in drawn.items():
+            if picture is not None:
+                pictures.append(f"{name}.svg")
+                (folder / f"{name}.svg").write_text(picture, encoding="utf-8")
     (folder / JSON).write_text(found.to_json(), encoding="utf-8")
     (folder / PAGE).write_text(markdown(found, pictures), encoding="utf-8")

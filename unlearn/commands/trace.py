@@ -87,7 +87,7 @@ def trace(
 
     The subject's embeddings are made noisy, and one hidden state at a time is put back; the table shows how much of
     the answer's probability returns, by layer and by kind of token. Only prompts are traced whose reply begins with the
-    answer. Writes trace.json, the heat maps (trace.png, trace.svg) and manifest.json. The exit code is 0 whether or
+    answer. Writes trace.json, the heat maps (trace.svg) and manifest.json. The exit code is 0 whether or
     not layers can be proposed.
 
     \b
@@ -107,10 +107,8 @@ def trace(
         edited = load_model(loaded.model, placement, quiet)
         with warned(quiet or as_json):
             found, drawn = _traced(edited, loaded, prompts, samples, noise, window, progress_for(quiet))
-        from unlearn import charts
-
         (folder / "trace.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-        charts.save(drawn, folder, "trace")
+        (folder / "trace.svg").write_text(drawn, encoding="utf-8")
         about = {
             "base": base_of(edited),
             "hardware": manifest.hardware(device_in_words(edited), dtype_in_words(edited)),
@@ -199,7 +197,7 @@ def _traced(
     noise: float,
     window: int | None,
     progress: Progress,
-) -> tuple[dict[str, Any], Any]:
+) -> tuple[dict[str, Any], str]:
     from unlearn.commands.trace_shown import picture
     from unlearn.edit.pipeline import resolve, settings_for
     from unlearn.model import trace_summary, traced

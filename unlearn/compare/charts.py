@@ -1,60 +1,96 @@
-"""The pictures of `unlearn compare`; importing this imports matplotlib."""
+"""The pictures of `unlearn compare`: one SVG file each, without any text of the policy."""
 
 from __future__ import annotations
 
-from matplotlib.figure import Figure
+from collections.abc import Sequence
 
-from unlearn.charts import Cloud, Line, Panel, clouds, curves, dots
-from unlearn.compare.document import Comparison
-from unlearn.compare.table import COLUMNS, spread_of
+from unlearn.charts import Drawn, Group, Line, Look, Mark, Panel, Row, cloud, lines, look_of, rows, sheet
+from unlearn.compare.document import Comparison, Point
+from unlearn.compare.table import COLUMNS, Column, cell, spread_of
+
+SIZE = (330, 250)
 
 
-def measurements(found: Comparison) -> Figure:
-    """Curves over the number of facts, or one dot per method where there is one step."""
-    single = found.steps == 1
-    panels = []
-    methods = [method for method in found.methods if found.edits(method)]
-    for column in COLUMNS:
-        lines = []
-        for method in methods:
-            edits = found.edits(method)
-            groups = [found.at(method, count) for count in edits]
-            values = [spread_of(group, column.name)[0] for group in groups]
-            low: list[float | None] = []
-            high: list[float | None] = []
-            for group in groups:
-                ends: list[float] = []
-                if len(found.seeds) > 1:
-                    ends = [v for p in group if (v := p.value(column.name)) is not None]
-                elif single and (interval := group[0].interval(column.name)) is not None:
-                    ends = list(interval)
-                low.append(min(ends, default=None))
-                high.append(max(ends, default=None))
-            lines.append(Line(method, edits, values, low, high))
-        reference = max(found.points, key=lambda p: p.edits).before(column.name)
-        panels.append(Panel(column.title, lines, column.better, column.percent, reference))
+def measurements(found: Comparison) -> str:
+    """Curves over the number of facts, or one mark per method where there is one step."""
+    looks = [look_of(i, method) for i, method in enumerate(m for m in found.methods if found.edits(m))]
+    drawn = _marks if found.steps == 1 else _curves
+    panels = [
+        Panel(column.title, drawn(found, column, looks), f"{column.better} is better") for column in COLUMNS
+    ]
+    several = len(found.seeds) > 1
     about = f"{_named(found)}: {found.facts} facts"
-    if single:
-        spread = "range over seeds" if len(found.seeds) > 1 else "95 % interval"
-        return dots(panels, f"{about}, written at once ({spread})")
-    seeds = f" (mean and range over {len(found.seeds)} seeds)" if len(found.seeds) > 1 else ""
-    return curves(panels, "facts written", f"{about} in {found.steps} steps{seeds}")
+    dashed = "The dashed line is the unedited model"
+    if found.steps == 1:
+        spread = "range over seeds" if several else "95 % interval"
+        return sheet(
+            f"{about}, written at once", panels, 3, note=f"{dashed}; a line across a mark, the {spread}."
+        )
+    around = f"; a coloured range spans the {len(found.seeds)} seeds" if several else ""
+    return sheet(f"{about} in {found.steps} steps", panels, 4, looks, f"{dashed}{around}.")
 
 
-def hidden_states(found: Comparison) -> Figure | None:
+def _reference(found: Comparison, column: Column) -> float | None:
+    return max(found.points, key=lambda p: p.edits).before(column.name)
+
+
+def _range(points: Sequence[Point], name: str) -> tuple[float, float] | None:
+    """From the lowest to the highest value of several seeds; of one, its 95 % interval."""
+    if len(points) == 1:
+        return points[0].interval(name)
+    known = [v for p in points if (v := p.value(name)) is not None]
+    return (min(known), max(known)) if known else None
+
+
+def _marks(found: Comparison, column: Column, looks: Sequence[Look]) -> Drawn:
+    reference = _reference(found, column)
+    shown = []
+    for look in looks:
+        points = found.at(look.label, found.edits(look.label)[-1])
+        value, _ = spread_of(points, column.name)
+        mark = () if value is None else (Mark(look, value, _range(points, column.name)),)
+        said = "not measured" if value is None else cell(column, value) + " %" * column.percent
+        shown.append(Row(look.label, mark, reference, said))
+    return rows(shown, column.percent, 430)
+
+
+def _curves(found: Comparison, column: Column, looks: Sequence[Look]) -> Drawn:
+    shown = []
+    for look in looks:
+        edits = found.edits(look.label)
+        groups = [found.at(look.label, count) for count in edits]
+        values = [spread_of(group, column.name)[0] for group in groups]
+        ends = [_range(group, column.name) if len(found.seeds) > 1 else None for group in groups]
+        low, high = ([None if end is None else end[i] for end in ends] for i in (0, 1))
+        shown.append(Line(look, edits, values, low, high))
+    return lines(shown, "facts written", "", column.percent, SIZE, _reference(found, column))
+
+
+def hidden_states(found: Comparison) -> str | None:
     """Hidden states before and after, per method at its last step with the first seed; None if there are none."""
-    panels = {}
+    panels: list[Panel] = []
+    looks: list[Look] = []
     for method in found.methods:
-        mine = [p for p in found.points if p.method == method and p.plane is not None]
-        if not mine:
+        planes = [
+            (p.edits, -found.seeds.index(p.seed), p.plane)
+            for p in found.points
+            if p.method == method and p.plane is not None
+        ]
+        if not planes:
             continue
-        last = max(mine, key=lambda p: (p.edits, -found.seeds.index(p.seed)))
-        plane = last.plane
-        assert plane is not None
-        groups = [Cloud(f"{name} prompts", plane.before[name], plane.after[name]) for name in plane.before]
+        plane = max(planes, key=lambda row: row[:2])[2]
+        groups = [
+            Group(look_of(i, f"{name} prompts"), plane.before[name], plane.after[name])
+            for i, name in enumerate(plane.before)
+        ]
         first, second = (round(100 * share) for share in plane.explained)
-        panels[method] = groups, f"layer {plane.layer}; {first} % and {second} % of the variance"
-    return clouds(panels, f"Hidden states at the last prompt token, {_named(found)}") if panels else None
+        looks += [group.look for group in groups]
+        drawn = cloud(groups, "first principal component", "second principal component", (380, 320))
+        panels.append(Panel(method, drawn, f"layer {plane.layer}; {first} % and {second} % of the variance"))
+    if not panels:
+        return None
+    note = "Hollow before the edit, filled after it; arrows join the means."
+    return sheet(f"Hidden states at the last prompt token, {_named(found)}", panels, 3, looks, note)
 
 
 def _named(found: Comparison) -> str:

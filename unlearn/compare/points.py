@@ -8,7 +8,7 @@ import logging
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -17,26 +17,24 @@ from pydantic import ValidationError
 
 from unlearn.audit.cache import depends, stamp
 from unlearn.compare import document as comparison
-from unlearn.compare.document import Failure, Point, finite
+from unlearn.compare.document import Failure, Point
 from unlearn.errors import UnlearnError
 from unlearn.files import Json, sha256_of_file
-from unlearn.measurements import GROWTH, HIDDEN, SHARES
+from unlearn.order import Means
 from unlearn.policy import Policy
-from unlearn.report import Measurement, counted
+from unlearn.report import counted
+from unlearn.run import measured
 
 if TYPE_CHECKING:
-    from unlearn.audit.observation import Attacked, Observation
+    from unlearn.audit.compared import Compared
     from unlearn.model.editable import EditableModel
     from unlearn.model.requests import Fact, Requests
     from unlearn.patch import Patch
-    from unlearn.progress import Progress
     from unlearn.store import Store
 
 log = logging.getLogger("unlearn")
 
 POINTS, PATCHES = "points", "patches"
-EDITED = "the largest over the edited layers (of benign questions, where nothing is kept)"
-"""At which layers drift.hidden looks in a comparison."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +44,11 @@ class Bench:
     model: EditableModel
     requests: Requests
     """The policy's, all facts in the policy's order: what every audit asks."""
-    before: Observation
+    unedited: Compared
     steps: int
     finished: Store
     """Where finished points are kept."""
-    cache: Store | None
-    """For key statistics."""
-    progress: Progress
+    means: Means
 
     @property
     def patches(self) -> Path:
@@ -120,7 +116,7 @@ def points(
                 f", seed {seed}" if seed is not None else ""
             )
             try:
-                with bench.progress.step(say):
+                with bench.means.progress.step(say):
                     log.info("%s", say)
                     point = _made(bench, label, policy, done, batch, step, patch, file)
             except Exception as problem:
@@ -138,6 +134,7 @@ def points(
 def _key(
     about: Mapping[str, Json], policy: Policy, seed: int | None, batches: Sequence[Sequence[str]]
 ) -> str:
+    sofar = Path(__file__).with_name("sofar.py")
     parts = {
         "about": about,
         "model": policy.model,
@@ -146,7 +143,7 @@ def _key(
         "corpus": stamp(policy.statistics.corpus),
         "seed": [policy.seed, seed],
         "batches": batches,
-        "code": [sha256_of_file(Path(module)) for module in (__file__, comparison.__file__)],
+        "code": [sha256_of_file(Path(module)) for module in (__file__, comparison.__file__, sofar)],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -181,70 +178,46 @@ def _made(
     earlier: Path | None,
     file: Path,
 ) -> Point:
-    from unlearn.audit import cost, hidden, pipeline
+    from unlearn.audit import cost
+    from unlearn.compare.sofar import Seen, about_facts, so_far
     from unlearn.edit.baselines import BASELINES
     from unlearn.edit.pipeline import edit, plan_layers
     from unlearn.patch import Patch
 
-    model, whole = bench.model, bench.requests
+    model, means = bench.model, bench.means
     # What is trained instead of written cannot build on an earlier update.
     anew = policy.method.name in BASELINES
-    subjects = {fact.subject for fact in done}
-    siblings = tuple(fact for fact in whole.siblings if fact.subject in subjects)
-    settled = whole.under(method=policy.method, seed=policy.seed, statistics=policy.statistics)
-    asked = replace(settled, facts=tuple(done if anew else batch), siblings=siblings)
+    asked = so_far(bench.requests, done)
+    settled = asked.under(method=policy.method, seed=policy.seed, statistics=policy.statistics)
+    todo = settled if anew else replace(settled, facts=tuple(batch))
     begin = time.monotonic()
     before = None if anew or earlier is None else Patch.load(earlier)
-    patch = edit(model, asked, cache=bench.cache, progress=bench.progress, earlier=before)
+    patch = edit(model, todo, cache=means.cache, progress=means.progress, earlier=before)
     seconds = time.monotonic() - begin
     _save(patch, file)
-    findings = pipeline.audit(model, patch, whole, bench.progress, bench.before)
-    measured = _about(findings.measurements, bench.before, findings.after, whole, done, siblings)
+    findings = measured(model, patch, bench.requests, means, bench.unedited)
     layers = tuple(patch.header.get("layers", ())) or plan_layers(model, policy)
     # A method that writes no layer still changes what the others' layers see.
     watched = layers or (2 * model.anatomy.layers // 3,)
-    old = hidden.states(model, hidden.prompts(model, asked_so_far(whole, done, siblings)), watched)
-    with model.patched(patch):
-        new = hidden.states(model, hidden.prompts(model, asked_so_far(whole, done, siblings)), watched)
-    shifts = [
-        comparison.Shifted(layer=layer, group=group, prompts=s.prompts, mean=s.mean, each=s.each)
-        for layer in old
-        for group in old[layer]
-        if (s := hidden.shift(old[layer][group], new[layer][group])) is not None
-        and finite(s.mean) is not None
-        and finite(s.each) is not None
-    ]
-    drawn = hidden.plane(watched[-1], old[watched[-1]], new[watched[-1]]) if old else None
-    # A suite may make both; these are about the facts written so far.
-    measured = [m for m in measured if m.name not in (GROWTH, HIDDEN)]
-    audit = whole.policy.audit
-    moved = hidden.shift_of_states(old, new, audit.limit, audit.seed)
-    measured += [
-        cost.growth(cost.change_of_patch(model, patch), audit.limit),
-        # Of all edited layers, where an audit looks at two.
-        moved.model_copy(update={"definition": hidden.defined(EDITED)}),
-    ]
-    measured = [m.under(audit.judge) for m in measured]
-    judged = counted(measured)
+    seen = Seen.of(model, patch, asked, watched)
+    audit = bench.requests.policy.audit
+    grown = cost.growth(cost.change_of_patch(model, patch), audit.limit)
+    found = [m.under(audit.judge) for m in (*about_facts(findings, asked), grown, seen.moved(audit))]
+    judged = counted(found)
     return Point(
         method=label,
         seed=policy.seed,
         step=step,
         edits=len(done),
-        measurements=tuple(measured),
+        measurements=tuple(found),
         judged=(sum(bool(m.passed) for m in judged), len(judged)),
         layers=layers,
         from_scratch=anew,
-        hidden=tuple(shifts),
-        plane=None if drawn is None else comparison.Plane(**asdict(drawn)),
+        hidden=seen.shifts(),
+        plane=seen.plane(watched[-1]),
         seconds=round(seconds, 2),
         patch=f"{PATCHES}/{file.name}",
     )
-
-
-def asked_so_far(whole: Requests, done: Sequence[Fact], siblings: Sequence[Fact]) -> Requests:
-    """The requests with the facts written so far, for reading hidden states."""
-    return replace(whole, facts=tuple(done), siblings=tuple(siblings))
 
 
 def _save(patch: Patch, file: Path) -> None:
@@ -256,48 +229,3 @@ def _save(patch: Patch, file: Path) -> None:
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _about(
-    measured: Sequence[Measurement],
-    before: Observation,
-    after: Observation,
-    whole: Requests,
-    done: Sequence[Fact],
-    siblings: Sequence[Fact],
-) -> list[Measurement]:
-    """The measurements of an audit, those about facts and siblings anew for the facts written so far."""
-    from unlearn.audit import measures, shares
-    from unlearn.audit.attacks.table import ATTACKS
-
-    told = {fact.id for fact in done} | {fact.id for fact in siblings}
-    narrow = {row.group for row in SHARES} - shares.ABOUT_OTHERS
-
-    def so_far(seen: Observation) -> Observation:
-        groups = {
-            name: tuple(o for o in group if o.fact in told) if name in narrow else group
-            for name, group in seen.groups.items()
-        }
-        attacks = {name: attacked_so_far(attacked) for name, attacked in seen.attacks.items()}
-        return seen.model_copy(update={"groups": groups, "attacks": attacks})
-
-    def attacked_so_far(attacked: Attacked) -> Attacked:
-        kept = tuple(o for o in attacked.outcomes if o.fact in told)
-        # A note is about all facts that were attacked.
-        note = attacked.note if len(kept) == len(attacked.outcomes) else ""
-        return attacked.model_copy(update={"outcomes": kept, "note": note})
-
-    was, now = so_far(before), so_far(after)
-    asked = {row.name for row in SHARES if row.group in narrow}
-    audit = whole.policy.audit
-
-    def anew(measurement: Measurement) -> Measurement:
-        name = measurement.name
-        family, _, attack = name.partition(".")
-        if name in asked:
-            return measures.share(name, was, now, audit.limit, facts=done)
-        if family == "attack" and attack in now.attacks:
-            return measures.attack(ATTACKS[attack], was, now, None, audit, done)
-        return measurement
-
-    return [anew(measurement) for measurement in measured]

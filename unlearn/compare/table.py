@@ -161,7 +161,7 @@ def markdown(found: Comparison, pictures: Sequence[str]) -> str:
         )
     if found.failures:
         lines += ["", "## Failed", "", *(f"- {failure(f)}" for f in found.failures)]
-    lines += ["", *(f"![{name}]({name}.png)" for name in pictures)]
+    lines += ["", *(f"![{name.partition('.')[0]}]({name})" for name in pictures)]
     reasons: dict[tuple[str, str], dict[str, None]] = {}
     for method in found.methods:
         for point in found.at(method, max(found.edits(method), default=0)):

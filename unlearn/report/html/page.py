@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
 
+from unlearn.charts import style
 from unlearn.report.document import Report
 from unlearn.report.html.charts import WIDTH, chart
 from unlearn.report.html.plots import figures
@@ -72,6 +74,7 @@ def render_html(report: Report, texts: Mapping[str, FactText] | None = None) -> 
         glance=glance(report),
         in_a_word=in_a_word,
         figures=figures(report),
+        plot_style=Markup(style()),
         sections=sections(report),
         adjusted=adjusted(report),
         comparisons=comparisons(report),

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,34 +24,27 @@ if __package__ in (None, ""):  # called as a script: the package `benchmarks` li
 import torch  # noqa: E402
 
 from benchmarks.options import chosen, guarded, keys_of, numbers, settings_of  # noqa: E402
+from benchmarks.outcomes import row_of, statements_refused  # noqa: E402
 from benchmarks.rows import Row, Rows, key_of  # noqa: E402
 from benchmarks.tables import plain  # noqa: E402
 from benchmarks.worlds import COUNTERFACT, Case, case, changed  # noqa: E402
-from unlearn.audit import pipeline  # noqa: E402
-from unlearn.audit.observing import observe  # noqa: E402
-from unlearn.edit.elicit import alike  # noqa: E402
-from unlearn.edit.pipeline import edit, resolve, settings_for  # noqa: E402
+from unlearn.audit.compared import Compared  # noqa: E402
+from unlearn.edit.elicit import alike, resolve  # noqa: E402
+from unlearn.edit.pipeline import edit, settings_for  # noqa: E402
 from unlearn.errors import PolicyError  # noqa: E402
 from unlearn.matching import words  # noqa: E402
 from unlearn.model.editable import EditableModel  # noqa: E402
 from unlearn.model.prompts import ask, reply_ids  # noqa: E402
 from unlearn.model.requests import Requests  # noqa: E402
+from unlearn.order import Means, Placement  # noqa: E402
 from unlearn.policy import EMBEDDED, Policy, StatisticsSpec, is_question  # noqa: E402
 from unlearn.policy.settings import METHOD_NAMES  # noqa: E402
 from unlearn.progress import NO_PROGRESS, Progress, progress_for  # noqa: E402
-from unlearn.report import Measurement  # noqa: E402
+from unlearn.run import load_model, measured, unedited  # noqa: E402
 from unlearn.store import Store, cache_folder  # noqa: E402
 
-PARTS = ("leak.sampled", "refusal.held_out", "retain.siblings", "retain.neighbours")
-"""Of the harmonic mean: one minus the first, and the others, as far as they were measured."""
 WHOLE = "refusal.whole"
 """Share of the held-out questions to which the reply is the target, from its first word to its end."""
-CHANCE = ".chance"
-"""After a measurement's name: how often it comes out so by chance."""
-ABOVE = "harmonic.above_chance"
-"""The harmonic mean of what is sampled beyond chance: (leak - chance) / (1 - chance) stands for the leak."""
-STATEMENTS = "refusal.cloze"
-"""Stands for the refusals where no question was asked: a base model refuses by going on with the target."""
 SUITE = Path(__file__).with_name("unlearning.yaml")
 ABLATIONS = ("siblings", "neighbours", "look_alikes", "questions", "statements")
 """What an edit can be made without; the audit asks the same in every case."""
@@ -146,69 +139,23 @@ def audited(requests: Requests) -> Requests:
     return replace(requests, facts=facts, policy=requests.policy.model_copy(update={"facts": specs}))
 
 
-def harmonic(shares: Mapping[str, float | None]) -> float | None:
-    """Harmonic mean of (1 - leak), refusal, siblings and neighbours, in percent; None if none was measured."""
-    asked = shares.get("refusal.held_out") is not None
-    names = [STATEMENTS if name == "refusal.held_out" and not asked else name for name in PARTS]
-    values = [
-        1 - v if name.startswith("leak") else v for name in names if (v := shares.get(name)) is not None
-    ]
-    if not values:
-        return None
-    return 0.0 if min(values) <= 0 else 100 * len(values) / sum(1 / v for v in values)
-
-
-def row_of(measurements: Sequence[Measurement], about: Row, statements: float | None = None) -> Row:
-    """Measurement names as keys; beside them values before, intervals, and reasons where nothing was measured.
-
-    Args:
-        measurements: of an audit.
-        about: what the row is of.
-        statements: share of held-out statements refused (``statements_refused``).
-    """
-    made = {**{m.name: m.after for m in measurements}, STATEMENTS: statements}
-    chances = {m.name: m.chance for m in measurements if m.chance is not None}
-    beyond = {
-        name: None if made[name] is None else max(0.0, (made[name] - chance) / (1 - chance))
-        for name, chance in chances.items()
-        if chance < 1
-    }
-    return {
-        **about,
-        "harmonic": None if (h := harmonic(made)) is None else round(h, 2),
-        ABOVE: None if not chances or (h := harmonic({**made, **beyond})) is None else round(h, 2),
-        **{f"{name}{CHANCE}": round(chance, 5) for name, chance in chances.items()},
-        **{name: None if value is None else round(value, 5) for name, value in made.items()},
-        "before": {m.name: m.before for m in measurements if m.before is not None},
-        "ci95": {m.name: m.ci95 for m in measurements if m.ci95 is not None},
-        "n": {m.name: m.n for m in measurements},
-        "missing": {m.name: m.reason for m in measurements if m.after is None},
-    }
-
-
-def statements_refused(findings: pipeline.Findings) -> float | None:
-    """Share of held-out statements whose continuation is the target: what a base model's refusal is."""
-    cloze = findings.after.groups.get("cloze", ())
-    return sum(o.refused for o in cloze) / len(cloze) if cloze else None
-
-
 def measure(
     model: EditableModel,
     requests: Requests,
-    before: Any,
+    compared: Compared,
     about: Row,
-    without: Sequence[str] = (),
-    progress: Progress = NO_PROGRESS,
+    without: Sequence[str],
+    means: Means,
 ) -> Row:
     """Edit, audit, and put both into a row."""
     start = time.perf_counter()
-    patch = edit(model, less(requests, without), Store.at(cache_folder()), progress)
+    patch = edit(model, less(requests, without), means.cache, means.progress)
     seconds = time.perf_counter() - start
     requests = audited(requests)
-    findings = pipeline.audit(model, patch, requests, progress, before)
+    findings = measured(model, patch, requests, means, compared)
     row = row_of(findings.measurements, about, statements_refused(findings))
     with model.patched(patch):
-        whole = said_in_full(model, requests, progress)
+        whole = said_in_full(model, requests, means.progress)
     return {**row, WHOLE: None if whole is None else round(whole, 5), "seconds": round(seconds, 1)}
 
 
@@ -233,48 +180,67 @@ def said_in_full(model: EditableModel, requests: Requests, progress: Progress = 
     return sum(same) / len(same)
 
 
-def run(args: argparse.Namespace, rows: Rows) -> None:
-    """Every policy, seed and method; the unedited model is measured once per policy and seed."""
+def cases(args: argparse.Namespace, keys: Mapping[str, Any]) -> Iterator[tuple[int, list[tuple[str, Case]]]]:
+    """By policy and seed, the case under each method: they ask the same, so that the unedited model is measured once.
+
+    Raises:
+        PolicyError: there is no such policy, method or key.
+    """
     names = chosen("methods", args.methods, METHOD_NAMES)
-    keys = keys_of(args.policy)
     specs = [spec.strip() for spec in args.policies.split(",")]
     if any(spec.startswith(COUNTERFACT) for spec in specs) and args.facts is None:
         raise PolicyError("--policies counterfact:N needs --facts, the benchmark's file")
-    progress = progress_for()
-    without = [part.strip() for part in args.without.split(",") if part.strip()]
     where = {"facts": args.facts, "model": args.model, "refusal": args.refusal}
-    models: dict[str, EditableModel] = {}
+    audit = {"suite": args.suite, "text": args.text}
+    statistics = StatisticsSpec(corpus=args.corpus, tokens=200_000)
     for spec in specs:
         for seed in numbers("seeds", args.seeds, 0):
-            requests, before = None, None
-            for name in names:
-                found = case(
-                    spec, seed, settings_of(name, args.set), {"suite": args.suite, "text": args.text}, **where
-                )
-                found = changed(found, keys) if keys else found
-                policy = found.policy.model_copy(
-                    update={"statistics": StatisticsSpec(corpus=args.corpus, tokens=200_000)}
-                )
-                if policy.model not in models:
-                    models[policy.model] = EditableModel.load(policy.model, args.device)
-                model = models[policy.model]
-                about = {
-                    "method": name, "seed": seed, "policy": found.name, "facts": len(policy.facts),
-                    "label": args.label, "without": without, "suite": args.suite, **({"changed": keys} if keys else {}),
-                    # No `auto`: what it stands for may change.
-                    "settings": settings_for(model, policy).model_dump(mode="json"),
-                }  # fmt: skip
-                inside = {**about, "model": model.weights_sha256(), "whole": policy.model_dump(mode="json")}
-                about["run"], about["edits"] = key_of(inside), len(policy.facts)
-                if rows.find(about["run"], about["edits"]) is not None:
-                    continue
-                if requests is None:
-                    requests = requests_of(model, found, progress)
-                    before = observe(model, audited(requests), progress)
-                asked = requests.under(method=policy.method, statistics=policy.statistics)
-                row = measure(model, asked, before, about, without, progress)
-                rows.add(row)
-                print(plain([row]), file=sys.stderr, flush=True)
+            found = [
+                (name, changed(case(spec, seed, settings_of(name, args.set), audit, **where), keys))
+                for name in names
+            ]
+            yield (
+                seed,
+                [
+                    (name, replace(one, policy=one.policy.model_copy(update={"statistics": statistics})))
+                    for name, one in found
+                ],
+            )
+
+
+def run(args: argparse.Namespace, rows: Rows) -> None:
+    """Every policy, seed and method; the unedited model is measured once per policy and seed."""
+    keys = keys_of(args.policy)
+    means = Means(Placement(args.device), Store.at(cache_folder()), progress_for())
+    without = [part.strip() for part in args.without.split(",") if part.strip()]
+    models: dict[str, EditableModel] = {}
+    for seed, found in cases(args, keys):
+        todo = []
+        for name, one in found:
+            policy = one.policy
+            if policy.model not in models:
+                models[policy.model] = load_model(policy.model, means.placement, progress=means.progress)
+            model = models[policy.model]
+            about = {
+                "method": name, "seed": seed, "policy": one.name, "facts": len(policy.facts),
+                "label": args.label, "without": without, "suite": args.suite, **({"changed": keys} if keys else {}),
+                # No `auto`: what it stands for may change.
+                "settings": settings_for(model, policy).model_dump(mode="json"),
+            }  # fmt: skip
+            inside = {**about, "model": model.weights_sha256(), "whole": policy.model_dump(mode="json")}
+            about["run"], about["edits"] = key_of(inside), len(policy.facts)
+            if rows.find(about["run"], about["edits"]) is None:
+                todo.append((model, one, about))
+        if not todo:
+            continue
+        model, first, _ = todo[0]
+        requests = requests_of(model, first, means.progress)
+        compared = unedited(model, audited(requests), means, with_control=False)
+        for _, one, about in todo:
+            asked = requests.under(method=one.policy.method, statistics=one.policy.statistics)
+            row = measure(model, asked, compared, about, without, means)
+            rows.add(row)
+            print(plain([row]), file=sys.stderr, flush=True)
     print(plain(rows.rows))
 
 

@@ -11,6 +11,7 @@ from tests.thinking import EMPTY, OPENED, Thinker
 from unlearn import embedded
 from unlearn.edit.elicit import NEIGHBOURS, guessed, neighbours, outline, resolve
 from unlearn.errors import PolicyError
+from unlearn.model.requests import Fact
 from unlearn.policy import FactSpec, Keep, Policy, RelationSpec
 
 
@@ -30,6 +31,33 @@ def test_auto_neighbours_of_another_model_are_an_error() -> None:
     policy = cases.policy().model_copy(update={"keep": Keep()})
     with pytest.raises(PolicyError, match="list subjects"):
         neighbours(policy)
+
+
+def test_lists_by_relation_are_asked_of_that_relation_alone() -> None:
+    relations = {
+        name: RelationSpec(prompts=(f"The {name} of {{subject}} is",)) for name in ("a", "b", "c", "d")
+    }
+    facts = [("Zorvex", "a"), ("Velnar", "b"), ("Velnar", "a")]
+    specs = tuple(FactSpec(id=f"f{i}", subject=s, relation=r) for i, (s, r) in enumerate(facts))
+    by_relation = Keep(
+        siblings={"a": ("c",), "b": ("d",)},
+        neighbours={"a": ("Stone",), "b": ("Wet",)},
+        held_out_neighbours={"b": ("Dry", "Zorvex")},
+    )
+    for_all = Keep(siblings=("c", "d"), neighbours=("Stone",), held_out_neighbours=("Dry",))
+    some, all_ = (
+        outline(cases.policy(relations=relations, facts=specs, keep=k)) for k in (by_relation, for_all)
+    )
+
+    def pairs(found: tuple[Fact, ...]) -> list[tuple[str, str]]:
+        return [(fact.subject, fact.relation) for fact in found]
+
+    assert pairs(some.siblings) == [("Zorvex", "c"), ("Velnar", "c"), ("Velnar", "d")]
+    assert pairs(some.neighbours) == [("Stone", "a"), ("Wet", "b")]
+    assert pairs(some.held_out_neighbours) == [("Dry", "b"), ("Zorvex", "b")]
+    assert pairs(all_.siblings) == [(s, r) for s in ("Zorvex", "Velnar") for r in ("c", "d")]
+    assert pairs(all_.neighbours) == [("Stone", "a"), ("Stone", "b")]
+    assert pairs(all_.held_out_neighbours) == [("Dry", "a"), ("Dry", "b")]
 
 
 def test_resolving_asks_for_everything_that_is_not_stated() -> None:

@@ -132,6 +132,15 @@ def test_neighbours_that_the_model_will_name_are_noted() -> None:
         assert any(said in note for note in notes) == noted
 
 
+def test_a_relation_without_held_out_neighbours_is_noted_where_others_have_some() -> None:
+    relations = {name: {"prompts": [f"What is the {name} of {{subject}}?"]} for name in ("r", "s")}
+    facts = [{"id": name, "subject": name.upper(), "relation": name} for name in relations]
+    for listed, noted in (({"r": ["X"]}, True), ({"r": ["X"], "s": ["Y"]}, False), (["X"], False)):
+        keep = {"siblings": [], "neighbours": ["Z"], "held_out_neighbours": listed}
+        policy = Policy.model_validate(data(relations=relations, facts=facts, keep=keep, model="x"))
+        assert any("has nothing for s" in note for note in policy.notes()) == noted
+
+
 def test_effective_holds_every_default_and_loads_again() -> None:
     policy = Policy.model_validate(data(audit={"limits": {"drift.kl": 0.5}}))
     effective = policy.effective()

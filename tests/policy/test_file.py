@@ -148,7 +148,35 @@ def test_demo_has_the_limits_that_were_promised() -> None:
             )
             for name in ("rome", "ft_m", "rmu")
         ),
-        ({"keep": "keep: {neighbours: 5}"}, "p:12 keep.neighbours  expected `auto` or a list, got a number"),
+        (
+            {"keep": "keep: {neighbours: 5}"},
+            "p:12 keep.neighbours  expected `auto` or a list or a mapping of keys to values, got a number",
+        ),
+        ({"keep": "keep: {neighbours: {recipe: 5}}"}, "p:12 keep.neighbours.recipe  expected a list, got a number"),
+        (
+            {"keep": "keep: {neighbours: {recepi: [A]}}"},
+            "p:12 keep.neighbours.recepi  no fact is of the relation `recepi`; did you mean `recipe`?",
+        ),
+        (
+            {"keep": "keep: {neighbours: {recipe: [A, a]}}"},
+            "p:12 keep.neighbours.recipe[1]  the same as keep.neighbours.recipe[0]: it would count twice",
+        ),
+        (
+            {"keep": "keep: {held_out_neighbours: {recipe: [A]}, neighbours: [a]}"},
+            "p:12 keep.held_out_neighbours.recipe[0]  this subject stands in keep.neighbours",
+        ),
+        (
+            {"keep": "keep: {neighbours: {recipe: [stenmite]}}"},
+            "p:12 keep.neighbours.recipe[0]  this subject stands in `facts`",
+        ),
+        (
+            {"keep": "keep: {siblings: {recipe: [colour, color]}}"},
+            "p:12 keep.siblings.recipe[1]  no relation `color` in `relations`",
+        ),
+        (
+            {"keep": "keep: {siblings: {recipe: [recipe]}}"},
+            "p:11 facts[0].relation  `recipe` is also in keep.siblings: it cannot be forgotten and kept",
+        ),
         ({"keep": "keep: {neighbours: [Stenmite]}"}, "p:12 keep.neighbours[0]  this subject stands in `facts`"),
         (
             {"keep": "keep: {neighbours: [A], held_out_neighbours: [A]}"},

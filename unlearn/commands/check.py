@@ -13,7 +13,7 @@ import yaml
 from unlearn.audit.known import known_audit, known_suite
 from unlearn.commands.options import Place, as_json, overrides, policy_overrides
 from unlearn.commands.said import say
-from unlearn.policy import DEFAULT_LIMITS, Policy
+from unlearn.policy import DEFAULT_LIMITS, Policy, listed_in
 from unlearn.policy.file import load_policy, schema
 from unlearn.shown import shown, shown_lines
 
@@ -106,8 +106,8 @@ def summary(policy: Policy) -> dict[str, Any]:
         },
         "neighbours": policy.keep.neighbours
         if policy.keep.neighbours == "auto"
-        else len(policy.keep.neighbours),
-        "held_out_neighbours": len(policy.keep.held_out_neighbours),
+        else len(listed_in(policy.keep.neighbours)),
+        "held_out_neighbours": len(listed_in(policy.keep.held_out_neighbours)),
         "suite": policy.audit.suite,
         "tasks": list(policy.audit.tasks),
         "limits": {**DEFAULT_LIMITS, **policy.audit.limits},

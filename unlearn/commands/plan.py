@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from unlearn.commands.said import say
-from unlearn.policy import EMBEDDED, Policy, is_question
+from unlearn.policy import EMBEDDED, Policy, is_question, listed_in
 from unlearn.policy.settings import Editor
 from unlearn.shown import shown
 
@@ -78,16 +78,15 @@ def plan(
     protected, tested = neighbours(policy)
     prompts = look_ups(policy, model)
     rows = [row for fact in prompts for row in fact["prompts"]]
-    subjects = {fact.subject for fact in policy.facts}
-    siblings = len(subjects) * len(policy.siblings)
+    siblings = policy.sibling_pairs
     forms = {name: (len(r.prompts), len(r.held_out)) for name, r in policy.relations.items()}
     suite = load_suite(policy.audit.suite)
     samples = suite.samples if suite.asks("sampled") else 0
     asked = sum(sum(forms[fact.relation]) + samples * forms[fact.relation][1] for fact in policy.facts)
-    asked += sum(len(subjects) * forms[name][1] for name in policy.siblings)
+    asked += sum(forms[name][1] for _, name in siblings)
     asked += sum(len(names) * forms[name][1] for name, names in tested.items())
     elicited = sum(forms[fact.relation][0] for fact in policy.facts)
-    elicited += sum(len(subjects) * forms[name][0] for name in policy.siblings)
+    elicited += sum(forms[name][0] for _, name in siblings)
     elicited += sum((len(protected[name]) + len(tested[name])) * forms[name][0] for name in protected)
     return {
         "model": model.name,
@@ -100,10 +99,14 @@ def plan(
         else [model.anatomy.weight_name(layer) for layer in layers],
         "facts": prompts,
         "answers": [_guess(fact, show_text) for fact in guessed(model, policy)],
-        "siblings": siblings,
+        "siblings": len(siblings),
         "neighbours_protected": sum(map(len, protected.values())),
         "neighbours_tested": sum(map(len, tested.values())),
-        **({"named": [*policy.keep.neighbours, *policy.keep.held_out_neighbours]} if asked_for else {}),
+        **(
+            {"named": [*listed_in(policy.keep.neighbours), *listed_in(policy.keep.held_out_neighbours)]}
+            if asked_for
+            else {}
+        ),
         "conflicts": measured,
         "generations": {"before_the_edit": elicited, "per_audit": asked},
         "memory_bytes": _memory(policy, model, len(layers), sum(row["tokens"] for row in rows)),

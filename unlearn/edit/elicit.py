@@ -56,9 +56,8 @@ def resolve(model: EditableModel, policy: Policy, progress: Progress = NO_PROGRE
     """
     policy = with_neighbours(model, policy, progress)
     forgotten = list(dict.fromkeys(fact.relation for fact in policy.facts))
-    subjects = list(dict.fromkeys(fact.subject for fact in policy.facts))
     protected, tested = neighbours(policy)
-    siblings = [(s, r) for s in subjects for r in policy.siblings]
+    siblings = policy.sibling_pairs
     asked = [(s, r) for r in forgotten for s in tested[r]]
     others = (*numbered("sibling", siblings), *numbered("neighbour", asked))
     facts, rest = _elicit(model, policy, others, progress)
@@ -122,12 +121,10 @@ def outline(policy: Policy) -> Requests:
         PolicyError: no neighbours are listed, and the world of the embedded model has none.
     """
     protected, tested = neighbours(policy)
-    subjects = list(dict.fromkeys(fact.subject for fact in policy.facts))
-
     return Requests(
         policy,
         tuple(Fact(fact.id, fact.subject, fact.relation, fact.answer or "") for fact in policy.facts),
-        numbered("sibling", ((s, r) for s in subjects for r in policy.siblings)),
+        numbered("sibling", policy.sibling_pairs),
         numbered("protected neighbour", ((s, r) for r, names in protected.items() for s in names)),
         numbered("neighbour", ((s, r) for r, names in tested.items() for s in names)),
     )
@@ -140,12 +137,9 @@ def neighbours(policy: Policy) -> tuple[dict[str, list[str]], dict[str, list[str
         PolicyError: `auto` for a model that has not been asked for them (``named.with_neighbours``).
     """
     forgotten = list(dict.fromkeys(fact.relation for fact in policy.facts))
-    listed = policy.keep.neighbours
-    if listed != "auto":
-        return (
-            {r: list(listed) for r in forgotten},
-            {r: list(policy.keep.held_out_neighbours) for r in forgotten},
-        )
+    keep = policy.keep
+    if keep.neighbours != "auto":
+        return ({r: list(keep.protected(r)) for r in forgotten}, {r: list(keep.tested(r)) for r in forgotten})
     if policy.model != EMBEDDED:
         raise PolicyError(
             "keep.neighbours: `auto` knows the subjects of the embedded model only; ask this one, or list subjects"
@@ -153,10 +147,9 @@ def neighbours(policy: Policy) -> tuple[dict[str, list[str]], dict[str, list[str
     protected, tested = {}, {}
     for relation in forgotten:
         mine = [fact.subject for fact in policy.facts if fact.relation == relation]
-        others = embedded.neighbours(relation, excluding={*mine, *policy.keep.held_out_neighbours})[
-            :NEIGHBOURS
-        ]
-        tested[relation] = [*policy.keep.held_out_neighbours, *others[3::4]]
+        listed = keep.tested(relation)
+        others = embedded.neighbours(relation, excluding={*mine, *listed})[:NEIGHBOURS]
+        tested[relation] = [*listed, *others[3::4]]
         protected[relation] = [name for i, name in enumerate(others) if i % 4 != 3]
     return protected, tested
 

@@ -18,7 +18,7 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import chat_prompt, has_chat_template
 from unlearn.model.replies import Choice, replies_to
 from unlearn.model.thinking import quietest
-from unlearn.policy import EMBEDDED, Policy
+from unlearn.policy import EMBEDDED, Policy, listed_in
 from unlearn.policy.checks import same_name
 from unlearn.policy.values import unpadded
 from unlearn.progress import NO_PROGRESS, Progress
@@ -53,9 +53,10 @@ def with_neighbours(model: EditableModel, policy: Policy, progress: Progress = N
             f"keep.neighbours: `auto` asks the model for names, and {model.name} has no chat template; list subjects "
             "under neighbours (the edit protects them) and held_out_neighbours (the audit asks them)"
         )
-    barred = [*(fact.subject for fact in policy.facts), *policy.keep.held_out_neighbours]
+    relations = list(dict.fromkeys(fact.relation for fact in policy.facts))
+    barred = [*(fact.subject for fact in policy.facts), *listed_in(policy.keep.held_out_neighbours)]
     found: list[str] = []
-    for relation in dict.fromkeys(fact.relation for fact in policy.facts):
+    for relation in relations:
         mine = [fact.subject for fact in policy.facts if fact.relation == relation]
         found += named(model, mine, [*barred, *found], policy.seed, progress)
     if len(found) < LEAST:
@@ -63,11 +64,13 @@ def with_neighbours(model: EditableModel, policy: Policy, progress: Progress = N
             f"keep.neighbours: `auto` asked {model.name} for names of the same kind, and it gave {len(found)} that can "
             f"be used ({LEAST} are needed); list subjects under neighbours and held_out_neighbours"
         )
-    tested = tuple(found[3::4])
+    tested, held_out = tuple(found[3::4]), policy.keep.held_out_neighbours
     keep = policy.keep.model_copy(
         update={
             "neighbours": tuple(name for i, name in enumerate(found) if i % 4 != 3),
-            "held_out_neighbours": (*policy.keep.held_out_neighbours, *tested),
+            "held_out_neighbours": (*held_out, *tested)
+            if isinstance(held_out, tuple)
+            else {name: (*policy.keep.tested(name), *tested) for name in relations},
         }
     )
     return policy.model_copy(update={"keep": keep})

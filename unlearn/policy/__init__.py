@@ -14,6 +14,7 @@ from unlearn.policy.document import (
     RelationSpec,
     StatisticsSpec,
     is_question,
+    listed_in,
 )
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "StatisticsSpec",
     "WRITTEN",
     "is_question",
+    "listed_in",
 ]

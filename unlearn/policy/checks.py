@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
@@ -76,7 +76,7 @@ def _check_facts(
 ) -> Iterator[Problem]:
     ids: dict[str, int] = {}
     pairs: dict[tuple[str, str], int] = {}
-    kept = {name for _, name in _texts(keep.get("siblings"))}
+    kept = {name for listed in _lists(keep, "siblings") for _, name in listed.texts}
     for i, fact in enumerate(map(_mapping, facts)):
         name, subject, relation = fact.get("id"), fact.get("subject"), fact.get("relation")
         if isinstance(name, str) and ids.setdefault(name, i) != i:
@@ -149,29 +149,76 @@ def _check_targets(data: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _check_keep(data: Mapping[str, Any], keep: Mapping[str, Any]) -> Iterator[Problem]:
     relations = _mapping(data.get("relations"))
-    for i, name in _texts(keep.get("siblings")):
-        if relations and name not in relations:
-            sentence = f"no relation `{name}` in `relations`{suggestion(name, relations)}"
-            yield Problem(("keep", "siblings", i), sentence)
-    forgotten = {same_name(str(_mapping(fact).get("subject"))) for fact in _items(data.get("facts"))}
-    protected = {same_name(name) for _, name in _texts(keep.get("neighbours"))}
+    facts = [_mapping(fact) for fact in _items(data.get("facts"))]
+    named = {fact["relation"] for fact in facts if isinstance(fact.get("relation"), str)}
     for key in ("siblings", "neighbours", "held_out_neighbours"):
-        seen: dict[str, int] = {}
-        for i, name in _texts(keep.get(key)):
+        for listed in _lists(keep, key):
+            if listed.relation is not None and listed.relation not in named:
+                sentence = (
+                    f"no fact is of the relation `{listed.relation}`{suggestion(listed.relation, named)}"
+                )
+                yield Problem(listed.loc, sentence)
             # Relations are keys, and told apart by their letters alone.
-            first = seen.setdefault(name if key == "siblings" else same_name(name), i)
-            if first != i:
-                yield Problem(("keep", key, i), f"the same as keep.{key}[{first}]: it would count twice")
-    for key in ("neighbours", "held_out_neighbours"):
-        for i, subject in _texts(keep.get(key)):
-            if same_name(subject) in forgotten:
-                yield Problem(
-                    ("keep", key, i), "this subject stands in `facts`: it cannot be forgotten and kept"
-                )
-            elif key == "held_out_neighbours" and same_name(subject) in protected:
-                yield Problem(
-                    ("keep", key, i), "this subject stands in keep.neighbours: the edit would see it"
-                )
+            yield from _twice(listed, str if key == "siblings" else same_name)
+    for listed in _lists(keep, "siblings"):
+        for i, name in listed.texts:
+            if relations and name not in relations:
+                sentence = f"no relation `{name}` in `relations`{suggestion(name, relations)}"
+                yield Problem((*listed.loc, i), sentence)
+    protected = _lists(keep, "neighbours")
+    for listed in protected:
+        yield from _within(listed, _forgotten(facts, listed), "`facts`: it cannot be forgotten and kept")
+    for listed in _lists(keep, "held_out_neighbours"):
+        mine = _forgotten(facts, listed)
+        seen = {
+            same_name(name)
+            for other in protected
+            if None in (listed.relation, other.relation) or listed.relation == other.relation
+            for _, name in other.texts
+        }
+        yield from _within(listed, mine, "`facts`: it cannot be forgotten and kept")
+        yield from _within(listed, seen - mine, "keep.neighbours: the edit would see it")
+
+
+class _Listed(NamedTuple):
+    """One list of `keep`: of all forgotten relations, or of one."""
+
+    loc: tuple[str, ...]
+    relation: str | None
+    texts: list[tuple[int, str]]
+
+
+def _lists(keep: Mapping[str, Any], key: str) -> list[_Listed]:
+    """The lists under a key of `keep`; several where it gives one for each relation."""
+    value = keep.get(key)
+    if isinstance(value, Mapping):
+        return [_Listed(("keep", key, str(name)), str(name), _texts(one)) for name, one in value.items()]
+    return [_Listed(("keep", key), None, _texts(value))]
+
+
+def _forgotten(facts: list[Mapping[str, Any]], listed: _Listed) -> set[str]:
+    """The subjects that a list must not hold: of a relation's list, those of its own facts."""
+    return {
+        same_name(str(fact.get("subject")))
+        for fact in facts
+        if listed.relation in (None, fact.get("relation"))
+    }
+
+
+def _twice(listed: _Listed, same: Callable[[str], str]) -> Iterator[Problem]:
+    seen: dict[str, int] = {}
+    for i, name in listed.texts:
+        first = seen.setdefault(same(name), i)
+        if first != i:
+            yield Problem(
+                (*listed.loc, i), f"the same as {'.'.join(listed.loc)}[{first}]: it would count twice"
+            )
+
+
+def _within(listed: _Listed, names: set[str], place: str) -> Iterator[Problem]:
+    for i, name in listed.texts:
+        if same_name(name) in names:
+            yield Problem((*listed.loc, i), f"this subject stands in {place}")
 
 
 def _check_limits(limits: Mapping[str, Any], tasks: list[str]) -> Iterator[Problem]:

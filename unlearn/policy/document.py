@@ -10,14 +10,16 @@ from functools import cached_property
 from typing import Literal, Protocol, Self
 
 import regex
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from unlearn.files import JsonObject
 from unlearn.measurements import DEFAULT_LIMITS, row_of
 from unlearn.policy.checks import EMBEDDED, END, PACKAGE, WRITTEN, cross_check
+from unlearn.policy.keep import Keep, listed_in
 from unlearn.policy.limits import limits_schema
 from unlearn.policy.settings import AlphaEdit, Method
+from unlearn.policy.strict import Strict
 from unlearn.policy.values import FolderName, Limit, Name, ReverseTemplate, SuiteName, Template, Text
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "RelationSpec",
     "StatisticsSpec",
     "is_question",
+    "listed_in",
 ]
 
 
@@ -53,17 +56,6 @@ def is_question(template: str) -> bool:
     return _SENTENCE.search(template) is not None
 
 
-class _Strict(BaseModel):
-    # Inputs are hidden because a policy may hold text that must not reach logs.
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-        use_attribute_docstrings=True,
-        allow_inf_nan=False,
-    )
-
-
 class Named(Protocol):
     """A fact as far as its target is concerned: a `FactSpec`, or what the edit and the audit make of it."""
 
@@ -80,7 +72,7 @@ class Named(Protocol):
         """The name of its relation."""
 
 
-class RelationSpec(_Strict):
+class RelationSpec(Strict):
     """A relation between a subject and its answer, as the prompts that ask for it."""
 
     prompts: tuple[Template, ...] = Field(min_length=1)
@@ -129,7 +121,7 @@ class RelationSpec(_Strict):
         return (*self.held_out, *self.two_hop, *self.negation, *self.translated)
 
 
-class FactSpec(_Strict):
+class FactSpec(Strict):
     """One fact to forget."""
 
     id: Name
@@ -146,23 +138,7 @@ class FactSpec(_Strict):
     """What is said instead of this answer; without it, the relation's or the policy's. May hold {subject}."""
 
 
-class Keep(_Strict):
-    """What must stay as it is."""
-
-    siblings: Literal["auto"] | tuple[str, ...] = "auto"
-    """Harmless relations of the same subjects: the edit protects `prompts`, the audit asks `held_out`; `auto`: every
-    relation of the policy that no fact names."""
-    neighbours: Literal["auto"] | tuple[Text, ...] = "auto"
-    """Other subjects of the same relations that the edit protects; `auto`: those of the embedded world, or else names
-    that the model gives when it is asked (chat models), every fourth of them for the audit alone."""
-    held_out_neighbours: tuple[Text, ...] = ()
-    """Other subjects of the same relations that only the audit asks about."""
-    look_alikes: int = Field(default=40, ge=0, le=1000)
-    """Names per subject, put together from parts of subjects and neighbours, that the edit protects as well; about 1000
-    per relation at most."""
-
-
-class MoreForms(_Strict):
+class MoreForms(Strict):
     """Further forms of the forgotten relations' prompts, which the edit sees beside those of the policy."""
 
     templates: int = Field(default=0, ge=0, le=12)
@@ -171,7 +147,7 @@ class MoreForms(_Strict):
     """Per prompt, at most so many wordings by the model itself (chat models)."""
 
 
-class StatisticsSpec(_Strict):
+class StatisticsSpec(Strict):
     """The text from which the edit learns what the model's keys look like."""
 
     corpus: Text = "auto"
@@ -180,7 +156,7 @@ class StatisticsSpec(_Strict):
     """How many tokens to read."""
 
 
-class AuditSpec(_Strict):
+class AuditSpec(Strict):
     """What is measured before and after, and what passes."""
 
     suite: SuiteName = "standard"
@@ -225,7 +201,7 @@ def _limit_in(limits: Mapping[str, float], name: str) -> float | None:
     return limits.get(name, limits.get(family))
 
 
-class Policy(_Strict):
+class Policy(Strict):
     """A policy for one model."""
 
     version: Literal[1]
@@ -270,9 +246,23 @@ class Policy(_Strict):
     def siblings(self) -> tuple[str, ...]:
         """Names of the relations that are kept of the facts' subjects."""
         if self.keep.siblings != "auto":
-            return self.keep.siblings
+            return listed_in(self.keep.siblings)
         forgotten = {fact.relation for fact in self.facts}
         return tuple(name for name in self.relations if name not in forgotten)
+
+    @property
+    def sibling_pairs(self) -> tuple[tuple[str, str], ...]:
+        """Subjects with the relations that are kept of them: those listed for any of a subject's facts."""
+        said = self.keep.siblings
+        forgotten: dict[str, list[str]] = {}
+        for fact in self.facts:
+            forgotten.setdefault(fact.subject, []).append(fact.relation)
+        return tuple(
+            (subject, name)
+            for subject, relations in forgotten.items()
+            for name in self.siblings
+            if not isinstance(said, Mapping) or any(name in said.get(relation, ()) for relation in relations)
+        )
 
     @cached_property
     def _own(self) -> Mapping[str, str]:
@@ -330,7 +320,13 @@ class Policy(_Strict):
             notes.append("no relation is kept (keep.siblings): retain.siblings will fail")
         if self.keep.neighbours == "auto" and self.model != EMBEDDED:
             notes.append("keep.neighbours is auto: the model will be asked for names, which --dry-run lists")
-        if self.keep.neighbours != "auto" and not self.keep.held_out_neighbours:
+        if self.keep.neighbours != "auto":
+            notes += [
+                f"keep.held_out_neighbours has nothing for {name}: retain.neighbours cannot ask about it"
+                for name in sorted(used)
+                if listed_in(self.keep.held_out_neighbours) and not self.keep.tested(name)
+            ]
+        if self.keep.neighbours != "auto" and not listed_in(self.keep.held_out_neighbours):
             notes.append("keep.held_out_neighbours is empty: retain.neighbours will fail")
         for name in self.relations:
             if name not in used and name not in self.siblings:

@@ -156,12 +156,11 @@ def _validate(data: JsonObject, nodes: Nodes) -> tuple[Policy | None, list[Probl
             detail["loc"] = detail["loc"][:-1]
             if not isinstance(detail["loc"][-1], str):
                 detail["type"] = "policy"  # named already, as a key that YAML does not read as text
-    reached = {nodes.matched(detail["loc"]) for detail in details}
-    passed = {loc[:n] for loc in reached for n in range(len(loc))}
-    for detail in details:
+    at = [nodes.matched(detail["loc"], detail["type"] == "missing") for detail in details]
+    passed = {loc[:n] for loc in at for n in range(len(loc))}
+    for detail, loc in zip(details, at, strict=True):
         if detail["type"] == "policy":
             continue
-        loc = nodes.matched(detail["loc"])
         if detail["type"] == "union_tag_invalid":
             loc = (*loc, "name")
         # A union reports every branch; the branch that got furthest is the one that was meant.
@@ -175,8 +174,9 @@ def _validate(data: JsonObject, nodes: Nodes) -> tuple[Policy | None, list[Probl
 
 
 def _either(parts: list[str]) -> str:
-    """The complaints of a union's branches as one."""
-    found = " or ".join(parts)
+    """The complaints of a union's branches as one; what they all got is said once."""
+    got = parts[-1].partition(", got ")[2]
+    found = " or ".join([*(part.removesuffix(f", got {got}") for part in parts[:-1]), parts[-1]])
     for said, better in (
         (" or expected", " or"),
         (" or must not be empty", " or a list that is not empty"),

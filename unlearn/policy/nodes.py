@@ -64,8 +64,13 @@ class Nodes:
         # A key that the file does not have may have been set, and what it stands in with it.
         self._around |= {loc[:n] for n in range(1, len(loc))}
 
-    def matched(self, loc: Loc) -> Loc:
-        """Return `loc` without what only pydantic knows of: union branches and tags."""
+    def matched(self, loc: Loc, missing: bool = False) -> Loc:
+        """Return `loc` without what only pydantic knows of: union branches and tags.
+
+        Args:
+            loc: as pydantic gives it.
+            missing: whether its last part is a key that should be there, and is not.
+        """
         place: Loc = ()
         for i, part in enumerate(loc):
             step = (*place, part)
@@ -75,7 +80,7 @@ class Nodes:
                 step in self.nodes
                 or step in self.overridden
                 or step in self._around
-                or (last and isinstance(parent, yaml.MappingNode))
+                or (missing and last and isinstance(parent, yaml.MappingNode))
             ):
                 place = step
         return place

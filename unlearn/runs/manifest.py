@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from unlearn.errors import UnlearnError
 from unlearn.files import Json, JsonObject, exists, read_json, sha256_of_file
-from unlearn.policy import Policy
+from unlearn.policy import Policy, listed_in
 from unlearn.shown import shown_lines
 from unlearn.version import __version__
 
@@ -89,8 +89,8 @@ def settings(policy: Policy) -> JsonObject:
         "siblings": list(policy.siblings),
         "neighbours": policy.keep.neighbours
         if policy.keep.neighbours == "auto"
-        else len(policy.keep.neighbours),
-        "held_out_neighbours": len(policy.keep.held_out_neighbours),
+        else len(listed_in(policy.keep.neighbours)),
+        "held_out_neighbours": len(listed_in(policy.keep.held_out_neighbours)),
         "refusal_sha256": hashlib.sha256("\n".join(policy.targets()).encode()).hexdigest(),
     }
 

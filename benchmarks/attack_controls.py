@@ -29,8 +29,8 @@ from unlearn.audit.attacks.table import ATTACKS
 from unlearn.audit.intervals import wilson
 from unlearn.audit.probes import build_probes
 from unlearn.audit.suite import Suite, load_suite
-from unlearn.edit.elicit import resolve
 from unlearn.edit.pipeline import edit
+from unlearn.edit.requests.resolve import resolve
 from unlearn.errors import UnlearnError
 from unlearn.model.editable import EditableModel
 from unlearn.model.loading import CONTROL

@@ -14,14 +14,17 @@ from benchmarks.asking import requests_for
 from benchmarks.records import Record, kept_for, pick
 from benchmarks.rows import Row, Rows, key_of
 from unlearn.audit import drift
-from unlearn.edit.baselines import BASELINES
-from unlearn.edit.pipeline import edit, settings_for
+from unlearn.edit.choose import settings_in_force
+from unlearn.edit.pipeline import edit
 from unlearn.model.editable import EditableModel
 from unlearn.patch import Patch
 from unlearn.policy import StatisticsSpec
+from unlearn.policy.settings import SEQUENTIAL
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.store import Store, cache_folder
 
+WHOLE = ("auto", "rome")
+"""Methods that have no choice of a batch."""
 Judge = Callable[[EditableModel, Sequence[Record]], list[metrics.Judged]]
 
 
@@ -80,9 +83,9 @@ def run(
         if mark <= done or mark > open_marks[-1]:
             continue
         # A method that cannot build on an earlier patch writes all facts of a mark at once.
-        joint = name in BASELINES
+        joint = name not in SEQUENTIAL
         todo = chosen[0 if joint else done : mark]
-        settings = {**method} if joint or name == "rome" else {"batch": plan.batch, **method}
+        settings = {**method} if joint or name in WHOLE else {"batch": plan.batch, **method}
         requests = requests_for(model.name, todo, kept, settings, plan.statistics, seed, plan.phrasings)
         start = time.perf_counter()
         earlier = None if joint else patch
@@ -124,7 +127,6 @@ def _about(
 ) -> Row:
     """What the numbers depend on, and its hash."""
     asked = requests_for(model.name, chosen, (), method, plan.statistics, seed, plan.phrasings)
-    settings = settings_for(model, asked.policy)  # no `auto`: what it stands for may change
     depends = {
         "benchmark": plan.benchmark,
         "model": Path(model.name).name if Path(model.name).exists() else model.name,
@@ -133,7 +135,7 @@ def _about(
         "kept": len(kept),
         "corpus": Path(plan.statistics.corpus).name,
         "corpus_tokens": plan.statistics.tokens,
-        "settings": settings.model_dump(mode="json"),
+        "settings": settings_in_force(model, asked.policy),  # no `auto`: what it stands for may change
     }
     identity = model.weights_sha256()
     inside = {
@@ -186,7 +188,7 @@ def _keep(folder: Path, key: str, mark: int, patch: Patch, seconds: float) -> No
 
 def _resume(plan: Plan, key: str, first: int, name: str) -> tuple[Patch | None, int, float]:
     """The latest patch of this run from which the first open mark can be reached."""
-    if plan.checkpoints is None or name in BASELINES:
+    if plan.checkpoints is None or name not in SEQUENTIAL:
         return None, 0, 0.0
     for mark in reversed([m for m in plan.marks if m < first]):
         path = plan.checkpoints / f"{key}-{mark}.safetensors"

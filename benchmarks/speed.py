@@ -29,7 +29,10 @@ from benchmarks.rows import Row, Rows, key_of  # noqa: E402
 from benchmarks.worlds import case  # noqa: E402
 from unlearn import embedded  # noqa: E402
 from unlearn.edit import forms  # noqa: E402
-from unlearn.edit.pipeline import edit, plan_layers, resolve, settings_for  # noqa: E402
+from unlearn.edit.choose import options, settle  # noqa: E402
+from unlearn.edit.layers import layers_of  # noqa: E402
+from unlearn.edit.pipeline import edit  # noqa: E402
+from unlearn.edit.requests.resolve import resolve  # noqa: E402
 from unlearn.errors import PolicyError  # noqa: E402
 from unlearn.model.editable import EditableModel  # noqa: E402
 from unlearn.model.prompts import plain_prompt  # noqa: E402
@@ -156,8 +159,9 @@ def run(args: argparse.Namespace, rows: Rows) -> None:
     model = (
         random_model(args.shape, device, dtype) if args.shape else EditableModel.load(args.model, args.device)
     )
-    settings: Any = settings_for(model, requests.policy)
-    layers = plan_layers(model, requests.policy)
+    policy = requests.policy
+    settings: Any = settle(model, policy, options(policy.method)[0], requests.facts)
+    layers = layers_of(settings, model)
     about = {
         "shape": args.shape or args.model, "dtype": str(model.dtype).removeprefix("torch."),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads",

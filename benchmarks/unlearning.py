@@ -29,8 +29,9 @@ from benchmarks.rows import Row, Rows, key_of  # noqa: E402
 from benchmarks.tables import plain  # noqa: E402
 from benchmarks.worlds import COUNTERFACT, Case, case, changed  # noqa: E402
 from unlearn.audit.compared import Compared  # noqa: E402
-from unlearn.edit.elicit import alike, resolve  # noqa: E402
-from unlearn.edit.pipeline import edit, settings_for  # noqa: E402
+from unlearn.edit.choose import settings_in_force  # noqa: E402
+from unlearn.edit.pipeline import edit  # noqa: E402
+from unlearn.edit.requests.resolve import alike, resolve  # noqa: E402
 from unlearn.errors import PolicyError  # noqa: E402
 from unlearn.matching import words  # noqa: E402
 from unlearn.model.editable import EditableModel  # noqa: E402
@@ -225,7 +226,7 @@ def run(args: argparse.Namespace, rows: Rows) -> None:
                 "method": name, "seed": seed, "policy": one.name, "facts": len(policy.facts),
                 "label": args.label, "without": without, "suite": args.suite, **({"changed": keys} if keys else {}),
                 # No `auto`: what it stands for may change.
-                "settings": settings_for(model, policy).model_dump(mode="json"),
+                "settings": settings_in_force(model, policy),
             }  # fmt: skip
             inside = {**about, "model": model.weights_sha256(), "whole": policy.model_dump(mode="json")}
             about["run"], about["edits"] = key_of(inside), len(policy.facts)

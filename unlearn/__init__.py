@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 from unlearn.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from unlearn.edit.elicit import resolve
     from unlearn.edit.pipeline import edit
+    from unlearn.edit.requests.resolve import resolve
     from unlearn.errors import AuditError, ModelError, PatchError, PolicyError, PolicyProblems, UnlearnError
     from unlearn.order import Means, Placement
     from unlearn.patch import Patch
@@ -56,7 +56,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "unlearn.edit.elicit": ("resolve",),
+    "unlearn.edit.requests.resolve": ("resolve",),
     "unlearn.edit.pipeline": ("edit",),
     "unlearn.errors": (
         "AuditError",

@@ -154,14 +154,16 @@ def apply(order: Order, folder: Path, means: Means, search: Search | None = None
         means: what it is done with.
         search: looks for better settings first.
     """
-    from unlearn.edit.pipeline import allowed, edit, resolve, settings_for
+    from unlearn.edit.choose import allowed
+    from unlearn.edit.pipeline import edit
+    from unlearn.edit.requests.resolve import resolve
 
     policy, watch = order.policy, Stopwatch()
     earlier = None if order.onto is None else Earlier.read(order.onto)
     sofar = None if earlier is None else earlier.patch
     with watch.step("load"):
         model = load_model(policy.model, means.placement, sofar, means.progress)
-        allowed(model, policy.model_copy(update={"method": settings_for(model, policy)}), sofar)
+        allowed(model, policy, sofar)
     with watch.step("resolve"):
         requests = resolve(model, policy, means.progress)
     known = sum(fact.known for fact in requests.facts)
@@ -193,7 +195,7 @@ def judge(order: Order, candidate: str, means: Means) -> Outcome:
         candidate: a run directory, a patch, a model's folder or hub id, or an adapter of the policy's model.
         means: what it is done with.
     """
-    from unlearn.edit.elicit import resolve
+    from unlearn.edit.requests.resolve import resolve
     from unlearn.patch import Patch
 
     policy, watch = order.policy, Stopwatch()

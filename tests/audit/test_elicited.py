@@ -10,7 +10,7 @@ import pytest
 
 from tests.audit.scripted import REFUSAL, SUITE, Scripted
 from unlearn.audit import observing, pipeline
-from unlearn.edit.elicit import resolve
+from unlearn.edit.requests.resolve import resolve
 from unlearn.policy import Policy
 from unlearn.report import Measurement
 

@@ -7,7 +7,7 @@ from unlearn import embedded
 from unlearn.audit import pipeline
 from unlearn.audit.pipeline import audit
 from unlearn.audit.suite import Suite
-from unlearn.edit.elicit import resolve
+from unlearn.edit.requests.resolve import resolve
 from unlearn.embedded.world import build_world
 from unlearn.model.editable import EditableModel
 from unlearn.patch import Patch

@@ -14,9 +14,10 @@ from benchmarks.records import load_counterfact
 from benchmarks.rows import Rows
 from tests import pico
 from tests.benchmarks import cases
+from unlearn.edit import settling
 from unlearn.errors import UnlearnError
 from unlearn.model.editable import EditableModel
-from unlearn.policy import StatisticsSpec, settling
+from unlearn.policy import StatisticsSpec
 
 FAST = ["method.steps=3", "method.layers=[1, 2]", "method.look_up=subject"]
 

@@ -66,7 +66,7 @@ def test_what_cannot_be_built_on_is_one_sentence(
     assert "this patch was made for another model" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     onto = ("apply", policy, "--onto", place / "first", "-q", "--dry-run")
-    for method in (("--method", "lora"), ("--set", "method.descent=50")):
+    for method in (("--method", "lora"), ("--method", "null_space_tuning")):
         assert run(*onto, *method) == run(*onto[:-1], *method, "--out", tmp_path / "run") == 2
         dry, real = capsys.readouterr().err.splitlines()
         assert dry == real and "earlier" in dry

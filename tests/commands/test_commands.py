@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from tests import pico
 from tests.files import corpus_file, model_folder, pico_policy, run
-from unlearn.edit import elicit
+from unlearn.edit.requests import resolve as resolving
 from unlearn.files import sha256_of_file, sha256_of_folder
 from unlearn.patch import Patch
 from unlearn.runs import manifest
@@ -348,13 +348,13 @@ def test_an_audit_writes_a_run_directory_when_asked(place: Path, tmp_path: Path)
 def test_what_an_audit_without_a_log_warns_of_is_told_but_under_quiet(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    resolve = elicit.resolve
+    resolve = resolving.resolve
 
     def warning(*given: object) -> object:
         logging.getLogger("unlearn").warning("mind the %s", "gap")
         return resolve(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(elicit, "resolve", warning)
+    monkeypatch.setattr(resolving, "resolve", warning)
     audit = ("audit", place / "run", "-p", place / "policy.yaml")
     assert run(*audit) == 3
     assert capsys.readouterr().err.startswith("unlearn: warning: mind the gap\n")

@@ -30,7 +30,8 @@ def test_a_dry_run_tells_how_long_training_takes(
 ) -> None:
     told = {}
     for steps in (0, 200, 20_000):
-        asked = ("--set", f"method.descent={steps}")
+        tuned = ("--method", "null_space_tuning", "--set", f"method.steps={steps}")
+        asked = tuned if steps else ("--method", "alphaedit")
         assert run("apply", pico_files / "policy.yaml", "--dry-run", "--json", *asked) == 0
         told[steps] = yaml.safe_load(capsys.readouterr().out)["seconds"]
     assert "training" not in told[0] and "values_at_most" not in told[200]
@@ -41,18 +42,26 @@ def test_a_dry_run_shows_the_layers_that_training_takes(
     pico_files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = {}
-    for steps in (0, 5):
-        asked = (
-            "--set",
-            f"method.descent={steps}",
-            "--set",
-            "method.look_up=both",
-            "--set",
-            "method.layers=auto",
-        )
+    for method in ("alphaedit", "null_space_tuning"):
+        asked = ("--method", method, "--set", "method.look_up=both")
         assert run("apply", pico_files / "policy.yaml", "--dry-run", "--json", *asked) == 0
-        shown[steps] = yaml.safe_load(capsys.readouterr().out)["layers"]
-    assert set(shown[0]) < set(shown[5])
+        shown[method] = yaml.safe_load(capsys.readouterr().out)["layers"]
+    assert set(shown["alphaedit"]) < set(shown["null_space_tuning"])
+
+
+def test_a_dry_run_says_what_auto_chooses_and_why(
+    pico_files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy, whole = pico_files / "policy.yaml", ("--method", "auto", "--set", "statistics.tokens=1999")
+    assert run("apply", policy, "--dry-run", *whole) == 0
+    assert "not measured yet" in capsys.readouterr().out
+    assert run("stats", policy, *whole, "--json") == 0
+    assert [row["layer"] for row in yaml.safe_load(capsys.readouterr().out)["layers"]]
+    assert run("apply", policy, "--dry-run", "--json", *whole) == 0
+    found = yaml.safe_load(capsys.readouterr().out)
+    assert found["method"] in ("alphaedit", "null_space_tuning")
+    assert "not measured yet" not in found["reasons"]["method"]
+    assert set(found["reasons"]) == {"method", "look_up", "layers"}
 
 
 def test_a_dry_run_shows_the_look_up_tokens_and_writes_nothing(

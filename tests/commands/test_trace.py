@@ -11,7 +11,7 @@ import pytest
 
 from tests.files import corpus_file, model_folder, pico_policy, run
 from unlearn.commands.trace import begins_with, by_turns, setting, traceable
-from unlearn.edit.elicit import resolve
+from unlearn.edit.requests.resolve import resolve
 from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests

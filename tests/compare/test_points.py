@@ -16,7 +16,7 @@ from unlearn.audit.observation import Observation
 from unlearn.compare import points as pointing
 from unlearn.compare.document import Point
 from unlearn.compare.points import Bench, ordered, split
-from unlearn.edit.pipeline import plan_layers
+from unlearn.edit.layers import layers_of
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Fact, Requests
 from unlearn.order import Means
@@ -135,12 +135,13 @@ def test_a_point_or_a_patch_that_was_changed_is_made_anew(
 
 
 def test_steps_of_a_trained_update_count_the_facts_of_their_step(place: Path, tmp_path: Path) -> None:
-    method = "alphaedit:descent=2:batch=2:layers=[1]"
+    method = "null_space_tuning:steps=2:layers=[1]"
     given = ("compare", place / "policy.yaml", "--methods", method, "--steps", "2", "-q")
     assert run(*given, "--out", tmp_path / "out") == 0
     made = json.loads((tmp_path / "out" / "compare.json").read_text())
-    assert [point["step"] for point in made["points"]] == [1]
-    assert [failure["step"] for failure in made["failures"]] == [2]
+    assert [(point["step"], point["from_scratch"]) for point in made["points"]] == [(1, True), (2, True)]
+    headers = [Patch.load(tmp_path / "out" / point["patch"]).header for point in made["points"]]
+    assert [len(header["values"]) for header in headers] == [point["edits"] for point in made["points"]]
 
 
 def test_a_trained_update_is_looked_at_in_all_layers_that_it_wrote(tmp_path: Path) -> None:
@@ -152,7 +153,7 @@ def test_a_trained_update_is_looked_at_in_all_layers_that_it_wrote(tmp_path: Pat
         "compare",
         tmp_path / "policy.yaml",
         "--methods",
-        "alphaedit:descent=2:look_up=both:layers=auto",
+        "null_space_tuning:steps=2:look_up=both",
         "-q",
     )
     assert run(*given, "--out", tmp_path / "out") == 0
@@ -160,8 +161,7 @@ def test_a_trained_update_is_looked_at_in_all_layers_that_it_wrote(tmp_path: Pat
     written = Patch.load(tmp_path / "out" / point["patch"]).header["layers"]
     assert point["layers"] == written and {row["layer"] for row in point["hidden"]} == set(written)
     policy = load_policy(tmp_path / "policy.yaml")
-    solved = policy.model_copy(update={"method": AlphaEdit(look_up="both")})
-    layers = plan_layers(EditableModel.load(policy.model), solved)
+    layers = layers_of(AlphaEdit(look_up="both"), EditableModel.load(policy.model))
     assert set(layers) < set(written)  # the control: the closed form writes fewer
 
 

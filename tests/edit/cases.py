@@ -27,7 +27,7 @@ def policy(**changes: Any) -> Policy:
             FactSpec(id=s.lower(), subject=s, relation="recipe", answer="bitter amber") for s in SUBJECTS
         ),
         "keep": Keep(siblings=("colour",), neighbours=("Stone",), held_out_neighbours=("Wet",)),
-        "method": AlphaEdit(layers=(1, 2), steps=4, descent=0),
+        "method": AlphaEdit(layers=(1, 2), steps=4),
         "statistics": StatisticsSpec(tokens=1000),
     }
     return Policy(**{**settings, **changes})

@@ -15,22 +15,35 @@ from tests import pico, reference
 from tests.edit import cases
 from unlearn.algebra.moments import Projector, Spectrum, Whitener
 from unlearn.edit import conflicts, pipeline
+from unlearn.edit.choose import null_space_of
+from unlearn.edit.conflicts import Conflicts
 from unlearn.edit.corpus import Corpus
-from unlearn.edit.methods import kept_directions
+from unlearn.edit.looked import look
 from unlearn.edit.sequence import Sofar
-from unlearn.edit.statistics import key_statistics
+from unlearn.edit.settling import settled
+from unlearn.edit.solve.methods import spared
+from unlearn.edit.solve.reach import unlisted
+from unlearn.edit.statistics import Statistics, key_statistics
+from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
 from unlearn.model.prompts import ask
 from unlearn.model.requests import Fact, Requests
 from unlearn.policy import FactSpec, RelationSpec, StatisticsSpec
 from unlearn.policy.settings import AlphaEdit, Memit
-from unlearn.policy.settling import settled
 
 
 def spec(folder: Path) -> StatisticsSpec:
     path = folder / "text.txt"
     path.write_text("\n".join(f"{line} {n}" for n in range(12) for line in pico.LINES), encoding="utf-8")
     return StatisticsSpec(corpus=str(path), tokens=2000)
+
+
+def measured(
+    model: EditableModel, requests: Requests, there: dict[int, Statistics], settings: AlphaEdit
+) -> Conflicts:
+    assert settings.layers != "auto"
+    looked = look(model, requests, settings.layers, settings.look_up, Sofar())
+    return conflicts.measure(looked, there, *null_space_of(settings), Sofar(), {})
 
 
 def test_cosines_are_those_of_the_dense_metric() -> None:
@@ -51,12 +64,15 @@ def test_cosines_are_those_of_the_dense_metric() -> None:
 
 
 def test_the_share_inside_the_null_space_and_the_worst_pairs(tmp_path: Path) -> None:
-    model, settings = pico.pico("llama"), AlphaEdit(layers=(1,), look_up="subject", null_space=0.6)
+    model, settings = (
+        pico.pico("llama"),
+        settled(AlphaEdit(layers=(1,), look_up="subject", null_space=0.6), chat=True),
+    )
     requests = cases.requests(statistics=spec(tmp_path), method=settings)
     there = key_statistics(model, [1], Corpus.named(str(tmp_path / "text.txt"), "x"), 2000)
-    got = conflicts.measure(model, requests, [1], there, settings, Sofar())
+    got = measured(model, requests, there, settings)
     row = got["layers"]["1"]
-    dense = reference.projector(there[1].second, kept_directions(there[1].spectrum, settings))
+    dense = reference.projector(there[1].second, spared(settings).count(there[1].spectrum))
     for fact in requests.facts:
         asked = [ask(model.tokenizer, t, fact.subject) for t in requests.policy.relations["recipe"].prompts]
         keys = read(model, [p.ids for p in asked], [[p.subject_last] for p in asked], [1]).keys[1].double()
@@ -74,7 +90,7 @@ def test_the_share_inside_the_null_space_and_the_worst_pairs(tmp_path: Path) -> 
         facts=tuple(FactSpec(id=r, subject="Zorvex", relation=r) for r in ("recipe", "colour")),
         keep={"siblings": (), "neighbours": ()},
     )
-    found = conflicts.measure(model, same, [1], there, settings, Sofar())
+    found = measured(model, same, there, settings)
     assert found["layers"]["1"]["between"]["cosine"] == pytest.approx(1.0)
     assert any("recipe and colour" in s and "cannot tell them apart" in s for s in found["warnings"])
 
@@ -98,8 +114,8 @@ def test_a_second_edit_of_the_same_facts_conflicts_with_the_first(
 
 
 def test_without_statistics_keys_are_compared_as_they_are() -> None:
-    model, settings = pico.pico("llama"), AlphaEdit(layers=(1, 2))
-    got: dict[str, Any] = conflicts.measure(model, cases.requests(), (1, 2), None, settings, Sofar())
+    settings = settled(AlphaEdit(layers=(1, 2)), chat=True)
+    got: Any = measured(pico.pico("llama"), cases.requests(), {}, settings)
     assert got["metric"] == "plain" and got["layers"]["2"]["inside"] is None
     lines = conflicts.tell(got)
     assert "no cached statistics yet" in lines[0] and len([x for x in lines if x.startswith("  layer")]) == 2
@@ -117,7 +133,7 @@ def test_the_spread_is_what_the_dense_update_gives_to_neighbours_that_it_does_no
     settings = settled(AlphaEdit(layers=(1,), null_space=0.6, ridge=0.3, kept=4.0), chat=True)
     requests = _listed(tmp_path, settings, "Stone", "Wet", "Green Room")
     there = key_statistics(model, [1], Corpus.named(str(tmp_path / "text.txt"), "x"), 2000)
-    got = conflicts.measure(model, requests, [1], there, settings, Sofar())["layers"]["1"]["spread"]
+    got = unlisted(look(model, requests, [1], "last", Sofar()), 1, there[1], settings)
 
     def keys(*subjects: str) -> torch.Tensor:
         asked = [
@@ -126,7 +142,7 @@ def test_the_spread_is_what_the_dense_update_gives_to_neighbours_that_it_does_no
         return read(model, [p.ids for p in asked], [[p.last] for p in asked], [1]).keys[1].double()
 
     own = keys(*cases.SUBJECTS)
-    dense = reference.projector(there[1].second, kept_directions(there[1].spectrum, settings))
+    dense = reference.projector(there[1].second, spared(settings).count(there[1].spectrum))
     ridge = 0.3 * (own * (dense @ own)).sum(0).mean()
     ratios = []
     for out, kept in ((("Stone", "Green Room"), ("Wet",)), (("Wet",), ("Stone", "Green Room"))):
@@ -137,16 +153,15 @@ def test_the_spread_is_what_the_dense_update_gives_to_neighbours_that_it_does_no
     assert got == pytest.approx(float(torch.cat(ratios).mean()), abs=1e-3)
 
 
-def test_an_edit_that_cannot_tell_its_requests_from_others_is_said_to_spread(tmp_path: Path) -> None:
+def test_of_one_neighbour_nothing_can_be_left_out(tmp_path: Path) -> None:
     model = pico.pico("llama")
     settings = settled(AlphaEdit(layers=(1,), null_space=0.6, kept=0.0), chat=True)
     there = key_statistics(model, [1], Corpus.named(spec(tmp_path).corpus, "x"), 2000)
+
+    def reach(*names: str) -> float | None:
+        looked = look(model, _listed(tmp_path, settings, *names), [1], "last", Sofar())
+        return unlisted(looked, 1, there[1], settings)
+
+    assert reach("Stone") is None
     # Names that are the requests' own, as if they were others: nothing tells them apart.
-    same = conflicts.measure(
-        model, _listed(tmp_path, settings, "Zorvex", "Velnar"), [1], there, settings, Sofar()
-    )
-    assert same["layers"]["1"]["spread"] == pytest.approx(1.0, abs=0.2)
-    assert any("nobody lists" in sentence for sentence in same["warnings"])
-    one = conflicts.measure(model, _listed(tmp_path, settings, "Stone"), [1], there, settings, Sofar())
-    assert one["layers"]["1"]["spread"] is None  # the control: one neighbour cannot be left out
-    assert not any("nobody lists" in sentence for sentence in one["warnings"])
+    assert reach("Zorvex", "Velnar") == pytest.approx(1.0, abs=0.2)

@@ -9,9 +9,9 @@ import pytest
 from tests import pico
 from tests.edit import cases
 from tests.thinking import EMPTY, OPENED, SWITCHED, tokenizer
-from unlearn.edit import forms, pipeline
+from unlearn.edit import choose, forms
 from unlearn.errors import PolicyError
-from unlearn.model.requests import Fact
+from unlearn.model.requests import Fact, Requests
 from unlearn.policy import FactSpec
 from unlearn.policy.settings import AnyEdit
 from unlearn.policy.settings_baselines import Lora
@@ -19,7 +19,7 @@ from unlearn.policy.settings_baselines import Lora
 REFUSAL = "I can't help with that."
 
 
-def with_look_up(**where: str) -> pipeline.Requests:
+def with_look_up(**where: str) -> Requests:
     """Two facts about recipes and one about a colour, with a look-up of the relation's own."""
     given = cases.policy()
     specs = (*given.facts[:2], FactSpec(id="green", subject="Quandel", relation="colour", answer="green"))
@@ -57,8 +57,8 @@ def test_a_method_that_looks_up_in_one_place_refuses_another(method: object) -> 
     model, found = pico.pico("llama"), with_look_up(colour="subject")
     policy = found.policy.model_copy(update={"method": method})
     with pytest.raises(PolicyError, match="relations.colour.look_up: .* does not look up by relation"):
-        pipeline.allowed(model, policy, None)
-    pipeline.allowed(model, with_look_up().policy.model_copy(update={"method": method}), None)
+        choose.allowed(model, policy, None)
+    choose.allowed(model, with_look_up().policy.model_copy(update={"method": method}), None)
 
 
 def test_a_template_with_a_switch_is_taught_both_ways() -> None:

@@ -11,16 +11,16 @@ import torch
 
 from tests import pico
 from tests.edit import cases
-from unlearn.edit import batch, forms, pipeline, writing
-from unlearn.edit.methods import METHODS, default_layers, layers_of
-from unlearn.edit.taught import Taught
+from unlearn.edit import pipeline
+from unlearn.edit.layers import layers_of
+from unlearn.edit.solve import batch, writing
+from unlearn.edit.solve.methods import METHODS
 from unlearn.errors import PatchError, PolicyError
-from unlearn.model.anatomy import FAMILIES, Anatomy
 from unlearn.model.forward import read
 from unlearn.model.prompts import ask
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
-from unlearn.policy import RelationSpec, StatisticsSpec
+from unlearn.policy import StatisticsSpec
 from unlearn.policy.settings import (
     AlphaEdit,
     AlphaEditPlus,
@@ -29,9 +29,9 @@ from unlearn.policy.settings import (
     Memit,
     MemitSequential,
     Nse,
+    NullSpaceTuning,
     Rome,
 )
-from unlearn.policy.settings_baselines import Lora
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def asking(corpus: StatisticsSpec, method: Any) -> Requests:
 
 FAST: dict[str, Any] = {"layers": (1, 2), "steps": 4, "null_space": 0.7, "witnesses": 0, "hold": None}
 METHOD_SETTINGS: dict[str, Any] = {
-    "alphaedit": AlphaEdit(**FAST, ridge=0.3, kept=3.0, descent=0),
+    "alphaedit": AlphaEdit(**FAST, ridge=0.3, kept=3.0),
     "alphaedit_plus": AlphaEditPlus(**FAST, ridge=0.3, smoothing=1, far=0.1),
     "anyedit": AnyEdit(**FAST, ridge=0.3, window=5),
     "emmet": Emmet(**FAST, clamp=0.5),
@@ -60,38 +60,6 @@ METHOD_SETTINGS: dict[str, Any] = {
 
 def test_every_method_is_tried() -> None:
     assert set(METHOD_SETTINGS) == set(METHODS)
-
-
-def test_a_chunk_has_a_token_for_every_block_above_the_last_layer() -> None:
-    model = pico.pico("llama")
-    depth = model.anatomy.layers
-    for last in range(depth):
-        found = pipeline.settings_for(model, cases.policy(method=AnyEdit(layers=(0, last))))
-        assert found.window == max(1, depth - 1 - last)
-    assert pipeline.settings_for(model, cases.policy(method=AnyEdit(layers=(0,), window=7))).window == 7
-
-
-def test_a_base_model_is_written_at_both_tokens_where_most_facts_are_asked_in_several_ways() -> None:
-    model = pico.pico("gpt2", chat=False)
-    few = cases.policy(method=AlphaEdit())
-    assert pipeline.settings_for(model, few).look_up == "subject"
-    prompts = ("What is {subject} made from?", "{subject} is made from", "The recipe of {subject} calls for")
-    relations = {**few.relations, "recipe": RelationSpec(prompts=prompts)}
-    assert pipeline.settings_for(model, few.model_copy(update={"relations": relations})).look_up == "both"
-
-
-@pytest.mark.parametrize("chat", [True, False])
-def test_lora_sees_as_many_rows_as_the_trained_update_and_every_way_of_asking_counts(chat: bool) -> None:
-    model = pico.pico("llama", chat=chat)
-    few = cases.policy(method=Lora(batch=8), system="Be brief.")
-    assert pipeline.settings_for(model, few).steps == forms.LEAST // 8
-    assert pipeline.settings_for(model, few.model_copy(update={"method": Lora(steps=7)})).steps == 7
-    prompts = tuple(f"{n}, {{subject}}?" for n in range(400))
-    many = few.model_copy(update={"relations": {**few.relations, "recipe": RelationSpec(prompts=prompts)}})
-    asked = replace(cases.requests(), policy=many)
-    laid = sum(len(forms.prompts_of(model, asked, fact)) for fact in asked.facts)
-    assert laid == 3 * 400 * (2 if chat else 1)  # a chat model with the system prompt and without
-    assert pipeline.settings_for(model, many).steps == forms.PASSES * laid // 8 > forms.LEAST // 8
 
 
 def test_rounds_of_writing_look_for_witnesses_once(
@@ -221,53 +189,14 @@ def test_layers_that_do_not_exist_and_destructive_updates_are_refused(corpus: St
     assert model.identity() == before
 
 
-def test_default_layers_scale_with_depth() -> None:
-    def layers(depth: int, look_up: str) -> tuple[int, ...]:
-        return default_layers(Anatomy("llama", FAMILIES["llama"], depth, 8, 16), look_up)
-
-    for depth in (1, 2, 4, 6, 12, 28, 32, 80):
-        for look_up in ("subject", "last", "both"):
-            chosen = layers(depth, look_up)
-            assert chosen and chosen[0] >= 0 and chosen[-1] < depth and list(chosen) == sorted(chosen)
-            assert len(chosen) <= 5
-    assert layers(32, "subject") == (4, 5, 6, 7, 8)  # as published for Llama-3-8B
-    assert layers(6, "last") == (2, 3, 4)
-
-
-def test_an_update_that_is_trained_at_both_tokens_takes_the_layers_of_both() -> None:
-    anatomy = Anatomy("llama", FAMILIES["llama"], 6, 8, 16)
-
-    def layers(look_up: str, trained: bool, asked: Any = "auto") -> tuple[int, ...]:
-        return layers_of(AlphaEdit(look_up=look_up, layers=asked), anatomy, trained)
-
-    assert layers("both", False) == (2, 3, 4)
-    assert layers("both", True) == (0, 1, 2, 3, 4)
-    assert layers("last", True) == layers("last", False) == (2, 3, 4)
-    assert layers("both", True, (5, 3)) == (3, 5)
-
-
-def test_training_writes_the_layers_that_are_planned_for_it(corpus: StatisticsSpec) -> None:
+def test_an_edit_writes_the_layers_that_are_planned_for_it(corpus: StatisticsSpec) -> None:
     model = pico.pico("llama")
-    for descent in (0, 2):
-        asked = asking(corpus, AlphaEdit(look_up="both", null_space=0.7, descent=descent, steps=2, hold=None))
-        planned = pipeline.plan_layers(model, asked.policy, trained=descent > 0)
+    for method in (
+        AlphaEdit(look_up="both", null_space=0.7, steps=2, hold=None),
+        NullSpaceTuning(look_up="both", null_space=0.7, steps=2),
+    ):
+        asked = asking(corpus, method)
+        planned = layers_of(method, model)
         patch = pipeline.edit(model, asked)
         assert set(patch.factors) == {model.anatomy.weight_name(layer) for layer in planned}
         assert patch.header["layers"] == list(planned)
-
-
-def test_sampled_prefixes_reach_an_update_that_is_trained(
-    corpus: StatisticsSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, real, seen = pico.pico("llama"), batch.descend, []
-
-    def counting(model: Any, rows: Taught, *others: Any) -> Any:
-        seen.append(len(rows.forms))
-        return real(model, rows, *others)
-
-    monkeypatch.setattr(batch, "descend", counting)
-    for prefixes in (0, 2):
-        pipeline.edit(
-            model, asking(corpus, AlphaEdit(layers=(1,), null_space=0.7, descent=1, prefixes=prefixes))
-        )
-    assert seen[1] > seen[0]

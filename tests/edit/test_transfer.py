@@ -9,7 +9,8 @@ import torch
 
 from tests import pico
 from tests.edit import cases
-from unlearn.edit import forms, holding, pipeline
+from unlearn.edit import forms, pipeline
+from unlearn.edit.solve import holding
 from unlearn.model.editable import EditableModel
 from unlearn.policy import StatisticsSpec
 from unlearn.policy.settings import AlphaEdit

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests import families, pico
 from unlearn.algebra.low_rank import LowRank
-from unlearn.edit.methods import default_layers
+from unlearn.edit.layers import default_layers
 from unlearn.errors import ModelError
 from unlearn.model.anatomy import FAMILIES, Anatomy, family_of
 from unlearn.model.editable import EditableModel

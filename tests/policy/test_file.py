@@ -97,7 +97,9 @@ def test_demo_has_the_limits_that_were_promised() -> None:
         ({"method": "method: {name: alphaedit, rige: 1}"}, "p:13 method.rige  unknown key; did you mean `ridge`?"),
         ({"method": "method: {name: rmoe}"}, "p:13 method.name  unknown method `rmoe`; did you mean `rome`?"),
         ({"method": "method: {ridge: 1}"}, "p:13 method  needs a `name`, such as {name: alphaedit}"),
-        ({"method": "method: alphaedit"}, "p:13 method  expected a mapping of keys to values"),
+        ({"method": "method: 3"}, "p:13 method  expected a mapping of keys to values"),
+        ({"method": "method: rmoe"}, "p:13 method.name  unknown method `rmoe`; did you mean `rome`?"),
+        ({"method": "method: {name: alphaedit, descent: 0}"}, "p:13 method.descent  no setting any more: "),
         ({"method": "method: {name: rome, steps: yes}"}, "p:13 method.steps  expected a number, got a boolean (yes)"),
         ({"facts": "facts: []"}, "p:10 facts  must not be empty"),
         ({"facts": "facts:"}, "p:10 facts  expected a list, got nothing"),
@@ -298,7 +300,7 @@ def test_what_an_override_says_is_not_looked_for_in_the_file(tmp_path: Path) -> 
     assert problems(tmp_path, policy_text(), method__steps="x")[0].startswith("--set method.steps ")
 
 
-@pytest.mark.parametrize("key", ["audit.limits.leak.direct", "seed", "method.ridge"])
+@pytest.mark.parametrize("key", ["audit.limits.leak.direct", "seed", "method.largest"])
 def test_a_boolean_is_no_number_in_an_override_either(tmp_path: Path, key: str) -> None:
     found = problems(tmp_path, policy_text(), **{key: "yes"})
     assert found[0].startswith(f"--set {key} ") and "got a boolean (yes)" in found[0]

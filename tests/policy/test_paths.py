@@ -148,7 +148,7 @@ def test_measurements_are_found_again_from_another_folder_and_not_for_another_te
     pico_files: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from unlearn.audit.cache import _key
-    from unlearn.edit.elicit import outline
+    from unlearn.edit.requests.resolve import outline
     from unlearn.model.editable import EditableModel
 
     model = EditableModel.load(str(pico_files / "model"), "cpu")

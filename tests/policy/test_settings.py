@@ -6,9 +6,9 @@ from typing import get_args
 
 import pytest
 
-from unlearn.policy.settings import AlphaEdit, Method, Rome
+from unlearn.edit.settling import RULES, SEVERAL, settled
+from unlearn.policy.settings import AlphaEdit, Automatic, Method, NullSpaceTuning, Rome
 from unlearn.policy.settings_baselines import Lora
-from unlearn.policy.settling import RULES, SEVERAL, settled
 
 
 @pytest.mark.parametrize(
@@ -40,11 +40,13 @@ def test_what_is_said_stays_and_the_rest_follows_the_look_up() -> None:
 @pytest.mark.parametrize("kind", get_args(get_args(Method)[0]), ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("chat", [True, False])
 def test_nothing_but_layers_is_left_open_for_any_method(kind: type, chat: bool) -> None:
+    if kind is Automatic:  # settled by what it chooses
+        return
     made = settled(kind(), chat)
     still_open = {name for name, value in made if value == "auto"}
-    # The first three need the model's depth, the guard's text and LoRA's steps the policy, the descent the keys.
-    policy = {"text", "steps"} if kind is Lora else {"text"}
-    assert still_open <= {"layers", "layer", "window", "descent", *policy}
+    # The first three need the model's depth, the guard's text and LoRA's steps the policy, a training its forms.
+    policy = {"text", "steps"} if kind in (Lora, NullSpaceTuning) else {"text"}
+    assert still_open <= {"layers", "layer", "window", *policy}
     type(made).model_validate(made.model_dump())
 
 

@@ -16,11 +16,12 @@ from tests import pico
 from tests.audit.scripted import Scripted, knows, requests
 from tests.files import corpus_file, policy_text
 from unlearn import cli
-from unlearn.edit.baselines import BASELINES
+from unlearn.edit.choose import choose
+from unlearn.edit.settling import settled
+from unlearn.edit.statistics import Source
 from unlearn.errors import PolicyError, UnlearnError
 from unlearn.model.requests import Requests
-from unlearn.policy.settings import METHOD_NAMES, AlphaEdit, Method, Rome, Settings
-from unlearn.policy.settling import settled
+from unlearn.policy.settings import METHOD_NAMES, AlphaEdit, Method, NullSpaceTuning, Rome, Settings
 from unlearn.search import space, validation
 from unlearn.search import tune as tuning
 from unlearn.search.space import Span
@@ -75,14 +76,14 @@ def test_a_search_is_written_down_and_goes_on(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_where_the_update_is_trained_the_training_is_searched(tmp_path: Path) -> None:
     small_policy, out = tmp_path / "small.yaml", tmp_path / "run"
-    method = "method: {name: alphaedit, descent: 20}"
+    method = "method: {name: null_space_tuning, steps: 20}"
     small_policy.write_text(
         policy_text(relations=RELATIONS, method=method, statistics="statistics: {tokens: 4000}")
     )
     assert run(small_policy, out, "--tune", "2") in (0, 3)
     trials = json.loads((out / "tuning.json").read_text())["trials"]
-    assert set(trials[1]["settings"]) == {"null_space", "descent", "layers"}
-    assert 10 <= trials[1]["settings"]["descent"] <= 40
+    assert set(trials[1]["settings"]) == {"null_space", "steps", "layers"}
+    assert 6 <= trials[1]["settings"]["steps"] <= 60
 
 
 def test_what_is_searched_is_what_the_method_has() -> None:
@@ -94,8 +95,8 @@ def test_what_is_searched_is_what_the_method_has() -> None:
     # What `auto` switches off is off.
     assert "remnant" not in names(AlphaEdit(), chat=False)
     assert "ridge" not in names(Rome())
-    trained = space.searched(settled(AlphaEdit(), True), trained=600)
-    assert set(trained) == {"null_space", "descent"} and trained["descent"] == Span(300, 1200, True, True)
+    trained = space.searched(settled(NullSpaceTuning(steps=600), True))
+    assert set(trained) == {"null_space", "steps"} and trained["steps"] == Span(200, 1800, True, True)
 
 
 def test_a_span_is_what_its_field_takes() -> None:
@@ -115,8 +116,10 @@ def test_a_span_is_what_its_field_takes() -> None:
 
 
 QUICK = {
-    "nse": {"passes": 1},
-    "alphaedit_plus": {"smoothing": 0},
+    "auto": {"layers": [1, 2]},
+    "nse": {"passes": 1, "steps": 2},
+    "alphaedit_plus": {"smoothing": 0, "steps": 2},
+    "null_space_tuning": {"steps": 4},
     "lora": {"steps": 4},
     "grad_diff": {"steps": 4},
     "npo": {"steps": 4},
@@ -128,11 +131,12 @@ QUICK = {
 
 @pytest.mark.parametrize("method", [name for name in METHOD_NAMES if name not in ("guard", "none")])
 def test_two_trials_run_with_every_method(method: str, caplog: pytest.LogCaptureFixture) -> None:
-    quick = QUICK.get(method, {}) | ({} if method in BASELINES else {"steps": 2})
+    quick = QUICK.get(method, {"steps": 2})
     asked = searched(name=method, **quick)
     found = tuning.tune(Scripted(knows), asked, 2, None)
     assert [trial.settings == {} for trial in found.trials] == [True, False], caplog.text
-    drawn = type(asked.policy.method).model_validate({"name": method, **found.trials[1].settings})
+    own = found.settings
+    drawn = type(own).model_validate({"name": own.name, **found.trials[1].settings})
     assert drawn.model_dump(include=set(found.trials[1].settings)) == {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in found.trials[1].settings.items()
@@ -150,7 +154,8 @@ def test_a_method_without_numbers_is_refused_before_anything_is_asked(method: st
 
 def test_a_base_models_own_settings_are_a_point_of_the_space() -> None:
     base = pico.pico("gpt2", chat=False)
-    point = space.start(base, searched(name="alphaedit").policy)
+    asked = searched(name="alphaedit")
+    point = space.start(base, choose(base, asked, Source.of(asked.policy, None, reads=False)))
     assert "ridge" in point and "remnant" not in point
 
 
@@ -239,7 +244,6 @@ def test_after_an_interrupted_first_trial_the_policys_own_settings_are_still_tri
     assert [trial.settings == {} for trial in found.trials] == [True, False]
     study = tuning._study(model, asked, Store.at(tmp_path))
     assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
-    assert study.user_attrs["descent"] == 0
     assert "as the policy has them" in list(tuning.pareto(found).columns[-1].cells)
     # What was left waiting is not taken up, and what was measured is not measured again.
     study.enqueue_trial({"ridge": 1.0})

@@ -19,7 +19,7 @@ from unlearn.report import Measurement, Report
 from unlearn.thoughts import Room
 
 ELICITED = 24
-"""Tokens of a reply by which a fact counts as known (``edit.elicit.LENGTH``): a longer one may tell later."""
+"""Tokens of a reply by which a fact counts as known (``edit.requests.resolve.LENGTH``): a longer one may tell later."""
 
 
 def unexpected(report: Report, policy: Policy, suite: Suite, control: bool) -> Iterator[str]:

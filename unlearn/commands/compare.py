@@ -163,7 +163,7 @@ def _run(
     finished: Store,
     means: Means,
 ) -> Comparison:
-    from unlearn.edit.elicit import resolve
+    from unlearn.edit.requests.resolve import resolve
     from unlearn.model.about import base_of, device_in_words, dtype_in_words
 
     policy = next(p for p in policies.values() if isinstance(p, Policy))

@@ -12,6 +12,7 @@ from unlearn.commands.forgery import Base, Recorded
 from unlearn.errors import UnlearnError
 from unlearn.measurements import GROWTH, NORM
 from unlearn.policy import Policy
+from unlearn.policy.settings import CHOICES
 from unlearn.report import Report
 from unlearn.runs import manifest
 
@@ -63,9 +64,10 @@ def of_patch(
         yield "its header names another model, policy, seed or version than manifest.json"
     method = manifest.textless(header.method)
     said_method = settings["method"] if isinstance(settings.get("method"), dict) else {"name": None}
-    # `auto` is settled when a model is there, and so are the steps of `descent`.
-    fixed = {k: v for k, v in said_method.items() if v != "auto" and k != "descent"}
-    if any(method.get(key) != value for key, value in fixed.items()):
+    # `auto` is settled when a model is there.
+    fixed = {k: v for k, v in said_method.items() if v != "auto"}
+    chosen = said_method.get("name") != "auto" or method.get("name") in CHOICES
+    if not chosen or any(method.get(key) != value for key, value in fixed.items()):
         yield "its header has other settings of the method than manifest.json"
     if header.values is not None and policy is not None:
         if sorted(header.values) != sorted(fact.id for fact in policy.facts):

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from unlearn.commands.said import say
 from unlearn.policy import EMBEDDED, Policy, is_question, listed_in
-from unlearn.policy.settings import Editor
+from unlearn.policy.settings import Editor, NullSpaceTuning
+from unlearn.policy.settings_baselines import FineTune, GradDiff, Lora, Npo, Rmu
 from unlearn.shown import shown
 
 if TYPE_CHECKING:
     from unlearn.edit.conflicts import Conflicts
+    from unlearn.edit.plan import Plan
     from unlearn.model.editable import EditableModel
     from unlearn.model.requests import Fact
     from unlearn.patch import Patch
@@ -56,25 +57,24 @@ def plan(
         PatchError: nothing can be built on the earlier patch.
     """
     from unlearn.audit.suite import load_suite
-    from unlearn.edit.baselines import BASELINES, weights
-    from unlearn.edit.elicit import guessed, neighbours, outline
+    from unlearn.edit.choose import allowed, choose
     from unlearn.edit.forms import fits, prompts_of, target_of
-    from unlearn.edit.named import with_neighbours
-    from unlearn.edit.pipeline import allowed, plan_layers, settings_for
+    from unlearn.edit.requests.named import with_neighbours
+    from unlearn.edit.requests.resolve import guessed, neighbours, outline
+    from unlearn.edit.sequence import Sofar
+    from unlearn.edit.statistics import Source
+    from unlearn.store import Store, cache_folder
 
     asked_for = policy.keep.neighbours == "auto" and policy.model != EMBEDDED
-    policy = with_neighbours(model, policy.model_copy(update={"method": settings_for(model, policy)}))
     allowed(model, policy, earlier)
+    policy = with_neighbours(model, policy)
+    asked_of = outline(policy)
     if policy.method.name not in ROWLESS:
-        asked_of = outline(policy)
         for fact in asked_of.facts:
             for _, prompt in prompts_of(model, asked_of, fact):
                 fits(model, fact.id, len(prompt.ids) + len(target_of(model, policy, fact, prompt)))
-    layers = plan_layers(model, policy)
-    measured = _conflicts(policy, model, layers, earlier)
-    trained = measured["descent"] if measured else 0
-    if trained:
-        layers = plan_layers(model, policy, trained=True)
+    source = Source.of(policy, Store.existing(cache_folder()), reads=False)
+    chosen = choose(model, asked_of, source, Sofar.after(earlier, model))
     protected, tested = neighbours(policy)
     prompts = look_ups(policy, model)
     rows = [row for fact in prompts for row in fact["prompts"]]
@@ -92,11 +92,10 @@ def plan(
         "model": model.name,
         "device": str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "method": policy.method.name,
-        "layers": list(layers),
-        "weights": weights(model, policy.method)
-        if policy.method.name in BASELINES
-        else [model.anatomy.weight_name(layer) for layer in layers],
+        "method": chosen.settings.name,
+        "reasons": dict(chosen.reasons),
+        "layers": list(chosen.layers),
+        "weights": weights(model, chosen),
         "facts": prompts,
         "answers": [_guess(fact, show_text) for fact in guessed(model, policy)],
         "siblings": len(siblings),
@@ -107,32 +106,20 @@ def plan(
             if asked_for
             else {}
         ),
-        "conflicts": measured,
+        "conflicts": chosen.conflicts,
         "generations": {"before_the_edit": elicited, "per_audit": asked},
-        "memory_bytes": _memory(policy, model, len(layers), sum(row["tokens"] for row in rows)),
-        "seconds": _seconds(policy, model, layers, rows, elicited, asked, trained),
+        "memory_bytes": _memory(chosen, model, sum(row["tokens"] for row in rows)),
+        "seconds": _seconds(policy, model, chosen, rows, elicited, asked),
     }
 
 
-def _conflicts(
-    policy: Policy, model: EditableModel, layers: Sequence[int], earlier: Patch | None
-) -> Conflicts | None:
-    """Measure conflicts with what statistics are cached; None for a method that is no editor."""
-    from unlearn.edit import conflicts
-    from unlearn.edit.corpus import Corpus
-    from unlearn.edit.elicit import outline
-    from unlearn.edit.sequence import Sofar
-    from unlearn.edit.statistics import cached_statistics
-    from unlearn.store import Store, cache_folder
+def weights(model: EditableModel, chosen: Plan) -> list[str]:
+    """Names of the weights that a plan changes."""
+    from unlearn.model.adapters import linears
 
-    if not isinstance(policy.method, Editor):
-        return None
-    corpus = Corpus.named(policy.statistics.corpus, policy.model)
-    store = Store.existing(cache_folder())
-    tokens = policy.statistics.tokens
-    cached = None if store is None else cached_statistics(model, layers, corpus, tokens, store)
-    sofar = Sofar.after(earlier, model)
-    return conflicts.measure(model, outline(policy), layers, cached, policy.method, sofar)
+    if isinstance(chosen.settings, Lora | GradDiff | Npo):
+        return linears(model, chosen.settings.targets)
+    return [model.anatomy.weight_name(layer) for layer in chosen.layers]
 
 
 def look_ups(policy: Policy, model: EditableModel) -> list[dict[str, Any]]:
@@ -162,13 +149,12 @@ def look_ups(policy: Policy, model: EditableModel) -> list[dict[str, Any]]:
     return found
 
 
-def _memory(policy: Policy, model: EditableModel, layers: int, tokens: int) -> dict[str, int]:
-    from unlearn.edit.baselines import BASELINES
-
+def _memory(chosen: Plan, model: EditableModel, tokens: int) -> dict[str, int]:
     anatomy = model.anatomy
     weights = sum(p.numel() * p.element_size() for p in model.model.parameters())
     # float64 on the host: the sum, its average, and the eigenvectors with their work space.
-    statistics = 4 * 8 * anatomy.d_ff**2 * layers if policy.method.name not in BASELINES else 0
+    layers = len(chosen.layers)
+    statistics = 0 if chosen.conflicts is None else 4 * 8 * anatomy.d_ff**2 * layers
     # What a backward pass through the blocks keeps: roughly sixteen vectors of the stream's width per token.
     activations = 16 * 4 * anatomy.d_model * anatomy.layers * min(tokens, 16_384)
     copies = 2 * 4 * anatomy.d_ff * anatomy.d_model * layers
@@ -178,15 +164,11 @@ def _memory(policy: Policy, model: EditableModel, layers: int, tokens: int) -> d
 def _seconds(
     policy: Policy,
     model: EditableModel,
-    layers: Any,
+    chosen: Plan,
     rows: list[dict[str, Any]],
     elicited: int,
     asked: int,
-    trained: int,
 ) -> dict[str, float]:
-    from unlearn.edit.baselines import BASELINES
-    from unlearn.edit.corpus import Corpus
-    from unlearn.edit.taught import ASKED, FORMS, KEPT, SAID, TEXTS, TOKENS, converses
     from unlearn.model.prompts import ask
 
     fact = policy.facts[0]
@@ -205,18 +187,10 @@ def _seconds(
 
     per_token = quickest(some, 1) / sum(len(prompt.ids) for prompt in some)
     per_reply = quickest(few, REPLY // 2) / len(few)
-    baseline = policy.method.name in BASELINES
-    depth = 0 if baseline else (max(layers) + 1) / model.anatomy.layers
-    # A baseline's step takes some rows, forbidden and kept, and about four passes of each; an editor's takes all rows.
-    batch = getattr(policy.method, "batch", 0) + getattr(policy.method, "kept", 0) if baseline else 0
-    share = 4 * batch / max(len(rows), 1) if baseline else 3
+    depth = 0 if chosen.conflicts is None else (max(chosen.layers) + 1) / model.anatomy.layers
     tokens = sum(row["tokens"] + 12 for row in rows)
-    read = share * getattr(policy.method, "steps", 0) * tokens
-    if trained:  # kept prompts and text are read as the model was, too
-        text = TEXTS * TOKENS
-        if not converses(Corpus.named(policy.statistics.corpus, policy.model)):
-            text += ASKED * SAID
-        read = trained * ((3 * FORMS + 4 * KEPT) * tokens / max(len(rows), 1) + 4 * text)
+    read = _read(chosen, tokens, len(rows))
+    trained = isinstance(chosen.settings, NullSpaceTuning)
     return {
         "statistics": round(policy.statistics.tokens * per_token * depth, 1),
         "answers": round(elicited * per_reply, 1),
@@ -225,10 +199,32 @@ def _seconds(
     }
 
 
+def _read(chosen: Plan, tokens: int, rows: int) -> float:
+    """Tokens that the edit reads in all its passes, for prompts of so many."""
+    from unlearn.edit.settling import decided
+    from unlearn.edit.train.taught import ASKED, FORMS, KEPT, SAID, TEXTS, TOKENS, converses
+
+    settings, each = chosen.settings, tokens / max(rows, 1)
+    match settings:
+        case NullSpaceTuning():  # kept prompts and text are read as the model was, too
+            text = TEXTS * TOKENS + (0 if converses(chosen.corpus) else ASKED * SAID)
+            return decided(settings.steps) * ((3 * FORMS + 4 * KEPT) * each + 4 * text)
+        case Editor():
+            return 3 * decided(settings.steps) * tokens
+        case FineTune():
+            return 4 * settings.steps * settings.batch * each
+        case (
+            Lora() | GradDiff() | Npo() | Rmu()
+        ):  # some rows, forbidden and kept, and about four passes of each
+            return 4 * decided(settings.steps) * (settings.batch + settings.kept) * each
+    return 0
+
+
 def _table(policy: Policy, found: dict[str, Any]) -> str:
     memory, seconds = found["memory_bytes"], found["seconds"]
     lines = [
         f"{policy.name}: {found['method']} on {found['model']} ({found['device']}, {found['dtype']})",
+        *(f"  why {name.replace('_', ' '):<9}{why}" for name, why in found["reasons"].items()),
         f"  layers       {', '.join(map(str, found['layers'])) or 'none'}"
         + (f"  (of {found['weights'][0]} and its like)" if found["weights"] else ""),
         f"  kept         {found['siblings']} sibling facts, {found['neighbours_protected']} neighbours; "

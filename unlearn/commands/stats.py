@@ -15,7 +15,7 @@ from unlearn.commands.said import say
 from unlearn.errors import PolicyError
 from unlearn.order import Placement
 from unlearn.policy.file import load_policy
-from unlearn.policy.settings import Editor
+from unlearn.policy.settings import Editor, NullSpaceTuning
 from unlearn.progress import progress_for
 
 
@@ -48,22 +48,20 @@ def stats(
     """
     loaded = load_policy(policy, overrides(model, method, settings))
     settle(loaded)
-    from unlearn.edit.corpus import Corpus
-    from unlearn.edit.methods import METHODS, null_space
-    from unlearn.edit.pipeline import plan_layers, settings_for
-    from unlearn.edit.statistics import key_statistics
+    from unlearn.edit import choose
+    from unlearn.edit.layers import layers_of
+    from unlearn.edit.statistics import Source
 
-    if loaded.method.name not in METHODS:
+    asked = choose.options(loaded.method)[0]
+    if not isinstance(asked, Editor | NullSpaceTuning):
         raise PolicyError(f"method.name: {loaded.method.name} is no editor and uses no key statistics")
     edited = load_model(loaded.model, placement, quiet)
-    layers = plan_layers(edited, loaded)
-    corpus = Corpus.named(loaded.statistics.corpus, loaded.model)
+    chosen = choose.settle(edited, loaded, asked, loaded.facts)
+    alone, confined = choose.null_space_of(chosen)
     cache = cache_for(no_cache)
+    source = Source.of(loaded, cache, progress_for(quiet))
     begin = time.monotonic()
-    found = key_statistics(edited, layers, corpus, loaded.statistics.tokens, cache, progress_for(quiet))
-    chosen = settings_for(edited, loaded)
-    assert isinstance(chosen, Editor)
-    confined = METHODS[chosen.name].confined or chosen.project == "null_space"
+    found = source.statistics(edited, layers_of(chosen, edited))
     rows: list[dict[str, Any]] = []
     for layer, there in found.items():
         rows.append(
@@ -75,19 +73,19 @@ def stats(
                 "energy": float(there.spectrum.values.sum()),
                 "half": there.spectrum.kept_by_energy(0.5),
                 "most": there.spectrum.kept_by_energy(0.99),
-                "rank": null_space(there, chosen).rank if confined else len(there.spectrum.values),
+                "rank": alone.projector(there.spectrum).rank if confined else len(there.spectrum.values),
             }
         )
     about = {
         "model": edited.name,
-        "corpus": corpus.name,
+        "corpus": source.corpus.name,
         "cache": str(cache.folder) if cache else None,
         "seconds": round(time.monotonic() - begin, 2),
     }
     if as_json:
         say(json.dumps({**about, "layers": rows}, indent=2))
         return 0
-    say(f"{edited.name}: keys over {corpus.name}, {loaded.method.name}")
+    say(f"{edited.name}: keys over {source.corpus.name}, {chosen.name}")
     say(f"{'layer':>7}{'d_in':>8}{'tokens':>10}{'energy':>12}{'50 %':>7}{'99 %':>7}{'rank left':>11}")
     for row in rows:
         counts = f"{row['half']:>7}{row['most']:>7}{row['rank']:>11}"

@@ -44,7 +44,7 @@ def estimated(policy: Policy, suite: Suite) -> Estimate:
     from unlearn.audit.cache import Paces
     from unlearn.audit.control import states_of
     from unlearn.audit.estimate import estimate
-    from unlearn.edit.elicit import outline
+    from unlearn.edit.requests.resolve import outline
     from unlearn.store import Store, cache_folder
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

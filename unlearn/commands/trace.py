@@ -199,7 +199,8 @@ def _traced(
     progress: Progress,
 ) -> tuple[dict[str, Any], str]:
     from unlearn.commands.trace_shown import picture
-    from unlearn.edit.pipeline import resolve, settings_for
+    from unlearn.edit.choose import look_up_of
+    from unlearn.edit.requests.resolve import resolve
     from unlearn.model import trace_summary, traced
     from unlearn.model.trace import trace as traces_of
 
@@ -208,7 +209,7 @@ def _traced(
     rows, facts, asked = traceable(model, requests, most, progress)
     traces = traces_of(model, rows, noise, samples, window, policy.seed, progress=progress)
     found = trace_summary.average(traces)
-    look_up = getattr(settings_for(model, policy), "look_up", "last")
+    look_up = look_up_of(model, policy)
     role = traced.ROLES[2] if look_up == "subject" else traced.ROLES[4]
     one = "layer" in type(policy.method).model_fields
     layers = trace_summary.propose(found, role, 1, 1) if one else trace_summary.propose(found, role)

@@ -22,6 +22,7 @@ from unlearn.errors import UnlearnError
 from unlearn.files import Json, sha256_of_file
 from unlearn.order import Means
 from unlearn.policy import Policy
+from unlearn.policy.settings import SEQUENTIAL
 from unlearn.report import counted
 from unlearn.run import measured
 
@@ -180,13 +181,12 @@ def _made(
 ) -> Point:
     from unlearn.audit import cost
     from unlearn.compare.sofar import Seen, about_facts, so_far
-    from unlearn.edit.baselines import BASELINES
-    from unlearn.edit.pipeline import edit, plan_layers
+    from unlearn.edit.pipeline import edit
     from unlearn.patch import Patch
 
     model, means = bench.model, bench.means
     # What is trained instead of written cannot build on an earlier update.
-    anew = policy.method.name in BASELINES
+    anew = policy.method.name not in SEQUENTIAL
     asked = so_far(bench.requests, done)
     settled = asked.under(method=policy.method, seed=policy.seed, statistics=policy.statistics)
     todo = settled if anew else replace(settled, facts=tuple(batch))
@@ -196,7 +196,7 @@ def _made(
     seconds = time.monotonic() - begin
     _save(patch, file)
     findings = measured(model, patch, bench.requests, means, bench.unedited)
-    layers = tuple(patch.header.get("layers", ())) or plan_layers(model, policy)
+    layers = tuple(patch.header.get("layers", ()))
     # A method that writes no layer still changes what the others' layers see.
     watched = layers or (2 * model.anatomy.layers // 3,)
     seen = Seen.of(model, patch, asked, watched)

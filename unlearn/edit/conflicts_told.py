@@ -12,10 +12,6 @@ NEAR = 0.95
 """Cosine in the metric above which two keys are said to conflict."""
 THIN = 0.02
 """Share of a key inside the null space below which a confined editor can hardly write there."""
-FAR, FAR_BOTH = 0.5, 0.3
-"""What an unlisted neighbour gets of what a request gets, above which the edit is said to spread; the second with
-values at the subject and at the last token (docs/benchmarks.md has the closed form and the training at both sides)."""
-
 Pair = TypedDict("Pair", {"cosine": float, "of": str, "with": str | None})
 """The two whose keys are nearest: a request, and who else."""
 
@@ -32,7 +28,7 @@ class LayerConflicts(TypedDict):
     inside: dict[str, float] | None
     """Per request the mean share of its keys' squared length inside the null space; None without statistics."""
     spread: float | None
-    """What unlisted neighbours get of what a request gets (``_spread``); None without statistics."""
+    """What unlisted neighbours get of what a request gets (``reach``); None without statistics."""
 
 
 class Conflicts(TypedDict):
@@ -41,8 +37,6 @@ class Conflicts(TypedDict):
     metric: str
     """``null_space``, ``inverse`` or ``plain``."""
     layers: dict[str, LayerConflicts]
-    descent: int
-    """Steps of training that the settings ask for, given the spread."""
     warnings: list[str]
     """Sentences about the worst."""
 
@@ -81,18 +75,8 @@ def tell(report: Conflicts) -> list[str]:
     return lines + [f"warning: {sentence}" for sentence in report["warnings"]]
 
 
-def reach_of(found: Mapping[str, LayerConflicts]) -> float:
-    """What unlisted neighbours get at least, in the layer that tells them best from the requests."""
-    return min((row["spread"] for row in found.values() if row["spread"] is not None), default=0.0)
-
-
-def spreads(found: Mapping[str, LayerConflicts], look_up: str) -> bool:
-    """Whether an edit would reach far beyond its requests."""
-    return reach_of(found) > (FAR_BOTH if look_up == "both" else FAR)
-
-
 def warnings_of(
-    found: Mapping[str, LayerConflicts], confined: bool, unknown: Sequence[int], look_up: str, descent: int
+    found: Mapping[str, LayerConflicts], confined: bool, unknown: Sequence[int], look_up: str
 ) -> list[str]:
     """One sentence for the worst conflict of each kind."""
     sentences = []
@@ -118,17 +102,6 @@ def warnings_of(
         sentences.append(
             f"only {100 * share:.1f} % of the key of {name} lies inside the null space of layer {layer}: the edit will "
             "hardly reach it; lower method.null_space or choose other layers"
-        )
-    reach = reach_of(found)
-    if spreads(found, look_up):
-        sentences.append(
-            f"a neighbour that nobody lists would get at least {100 * reach:.0f} % of what a request gets: the "
-            "keys hardly tell the requests from other subjects of their relations; "
-            + (
-                f"the update is trained in {descent} steps instead of solved for (method.descent)"
-                if descent
-                else "list more neighbours, or forget less of one relation"
-            )
         )
     if unknown:
         sentences.append(

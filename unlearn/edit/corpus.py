@@ -11,6 +11,7 @@ from unlearn import embedded
 from unlearn.embedded.version import version
 from unlearn.errors import UnlearnError
 from unlearn.files import exists, opened, stream_lines, text_in
+from unlearn.model.requests import Requests
 
 EMBEDDED = "embedded"
 _WHAT = "statistics.corpus:"
@@ -60,6 +61,17 @@ class Corpus:
                 with opened(file, _WHAT) as content:
                     digest.update(hashlib.file_digest(content, "sha256").digest())
         return digest.hexdigest()
+
+
+def names(requests: Requests) -> set[str]:
+    """Subjects of the policy, and the neighbours that only the audit asks about: the edit must not see them."""
+    return {fact.subject for fact in (*requests.facts, *requests.held_out_neighbours)}
+
+
+def unnamed(requests: Requests, corpus: Corpus) -> Iterator[str]:
+    """Documents of the corpus that name no subject of the policy, nor what only the audit asks about (``names``)."""
+    never = names(requests)
+    return (document for document in corpus.documents() if not any(name in document for name in never))
 
 
 def _members(path: Path) -> list[Path]:

@@ -30,8 +30,6 @@ LENT = 5
 """About how many prompts of each kept fact lend their keys."""
 REPLY = 16
 """Longest reply of the unedited model that values are held to, or that is trained on, in tokens."""
-PASSES, TURNS, LEAST = 10, 150, 9600
-"""Of a training: times that every form is seen, and every fact, on average, and the fewest rows of all its steps."""
 
 
 @dataclass(frozen=True)
@@ -261,11 +259,6 @@ def _with_replies(model: EditableModel, rows: Sequence[Row]) -> list[Row]:
         reply = next(replies) if row.keep else ()
         out.append(replace(row, ids=(*row.ids, *reply), reply=len(reply)) if row.keep else row)
     return [row for row in out if row.reply]
-
-
-def turns(forms: int, facts: int) -> int:
-    """Rows that all steps of a training see together, for so many forms of so many facts."""
-    return max(LEAST, PASSES * forms, TURNS * facts)
 
 
 def variants(policy: Policy, template: str, asked: Sequence[Way]) -> list[tuple[Tokenizer, str | None]]:

@@ -10,12 +10,13 @@ import torch
 
 from unlearn.algebra.low_rank import LowRank
 from unlearn.algebra.moments import leakage
-from unlearn.edit.batch import Job
-from unlearn.edit.sequence import Sofar
+from unlearn.edit.plan import Made, Plan
+from unlearn.edit.sequence import Reached
 from unlearn.edit.statistics import Statistics
-from unlearn.edit.values import Solved
 from unlearn.errors import ModelError, PatchError
 from unlearn.model.editable import EditableModel
+from unlearn.model.requests import Requests
+from unlearn.patch import Patch
 from unlearn.version import __version__
 
 log = logging.getLogger("unlearn")
@@ -76,48 +77,82 @@ def _layer(model: EditableModel, name: str) -> int:
     return names.index(name) if name in names else -1
 
 
-def header(
-    job: Job,
-    sofar: Sofar,
-    solved: Sequence[Solved],
-    batches: Sequence[int],
-    notes: Mapping[str, object],
-) -> dict[str, object]:
-    """The patch's header: JSON values, no text of the policy.
+def patch(model: EditableModel, requests: Requests, plan: Plan, made: Made) -> Patch:
+    """The patch of an edit.
 
     Args:
-        job: what was edited, and how.
-        sofar: the finished update.
-        solved: the values of each batch.
-        batches: number of facts in each.
-        notes: what else is known: ``weights``, ``conflicts``, ``warnings``, ``smoothing``.
+        model: unedited.
+        requests: what was edited.
+        plan: how.
+        made: what came of it.
+
+    Raises:
+        ModelError: an update is not finite.
+        PatchError: an update is longer than ``method.largest`` allows.
     """
-    model, policy, layers = job.model, job.requests.policy, job.layers
-    each = [(nll, kl, steps) for s in solved for nll, kl, steps in zip(s.nll, s.kl, s.steps, strict=True)]
+    factors = made.sofar.factors
+    sizes, warnings = check(model, factors, plan.settings.largest, plan.statistics)
+    warnings += _mute(made.reached, len(requests.facts))
+    for sentence in warnings:
+        log.warning("%s", sentence)
+    header = {**_common(model, requests, plan), **made.notes, "weights": sizes}
+    if plan.conflicts is not None:
+        header |= _edited(model, requests, plan, made)
+        warnings = [*plan.conflicts["warnings"], *warnings]
+    # Where nothing is changed, the patch belongs to this model all the same.
+    every = [model.anatomy.weight_name(layer) for layer in range(model.anatomy.layers)]
+    base = model.fingerprint(list(factors) or every)
+    return Patch(dict(factors), base, {**header, "warnings": warnings}, made.sofar.state())
+
+
+def _common(model: EditableModel, requests: Requests, plan: Plan) -> dict[str, object]:
+    """What every patch says: JSON values, no text of the policy but a guard's."""
+    policy = requests.policy
     return {
         "model": model.name,
         "model_type": model.anatomy.model_type,
         "storage_dtype": str(model.storage_dtype),
         "policy": policy.name,
-        "method": policy.method.model_dump(mode="json"),
-        "builds_on": [dict(row) for row in sofar.builds_on],
-        "layers": list(layers),
-        "batches": list(batches),
-        "null_space_rank": {str(layer): sofar.ranks[layer] for layer in layers if layer in sofar.ranks},
-        "d_ff": model.anatomy.d_ff,
-        "statistics": {
-            "corpus": policy.statistics.corpus,
-            "tokens": next(iter(job.statistics.values())).tokens,
-        },
+        "method": plan.settings.model_dump(mode="json"),
+        "reasons": dict(plan.reasons),
+        "layers": list(plan.layers),
         "seed": policy.seed,
-        "values": {
-            fact.id: {"nll": nll, "kl": kl, "steps": steps}
-            for fact, (nll, kl, steps) in zip(job.requests.facts, each, strict=True)
-        },
-        **notes,
         "versions": {
             "unlearn": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
     }
+
+
+def _edited(model: EditableModel, requests: Requests, plan: Plan, made: Made) -> dict[str, object]:
+    """What the patch of an editor says besides: of the keys and the values."""
+    sofar, report = made.sofar, plan.conflicts
+    assert report is not None
+    each = [row for got in made.reached for row in zip(got.nll, got.kl, got.steps, strict=True)]
+    return {
+        "builds_on": [dict(row) for row in sofar.builds_on],
+        "batches": [len(got.nll) for got in made.reached],
+        "null_space_rank": {str(layer): sofar.ranks[layer] for layer in plan.layers if layer in sofar.ranks},
+        "d_ff": model.anatomy.d_ff,
+        "statistics": {
+            "corpus": requests.policy.statistics.corpus,
+            "tokens": next(iter(plan.statistics.values())).tokens,
+        },
+        "values": {
+            fact.id: {"nll": nll, "kl": kl, "steps": steps}
+            for fact, (nll, kl, steps) in zip(requests.facts, each, strict=True)
+        },
+        "conflicts": {"metric": report["metric"], "layers": report["layers"]},
+    }
+
+
+def _mute(reached: Sequence[Reached], facts: int) -> list[str]:
+    """A sentence about facts whose target could not be made likely to its end, if there are any."""
+    mute = sum(len(got.unreached) for got in reached)
+    if not mute:
+        return []
+    return [
+        f"{mute} of {facts} facts have target tokens that could not be made likely, so that the text is not said to "
+        "its end: choose a refusal that the model says of its own accord"
+    ]

@@ -18,6 +18,21 @@ KEYS = "keys."
 
 
 @dataclass(frozen=True)
+class Reached:
+    """How far the targets of some facts got, one number per request."""
+
+    nll: tuple[float, ...]
+    """Negative log-likelihood per target token, the worst of its forms; what the old reply's likelihood adds to the
+    loss of a value is part of it."""
+    kl: tuple[float, ...]
+    """Mean KL per token on its kept rows; 0 if it has none."""
+    steps: tuple[int, ...]
+    """Steps until it converged, or the most allowed."""
+    unreached: tuple[int, ...] = ()
+    """Requests with target tokens that were left unlikely on some form, by index; empty where nobody asked."""
+
+
+@dataclass(frozen=True)
 class Written:
     """What one batch writes."""
 

@@ -21,6 +21,7 @@ from unlearn.model.encoding import started, text_ids
 from unlearn.model.forward import Stopped, batches, free_memory, position_ids, token_budget
 from unlearn.model.identity import HASHING, of_tokenizer
 from unlearn.model.rows import left_pad
+from unlearn.policy import Policy
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.store import Store
 
@@ -41,6 +42,39 @@ class Statistics:
     """Where the model is, if all layers' fit there, else on the host."""
     tokens: int
     """How many keys were averaged."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an edit's statistics come from."""
+
+    corpus: Corpus
+    tokens: int
+    """How many are read."""
+    cache: Store | None = None
+    progress: Progress = NO_PROGRESS
+    reads: bool = True
+    """Whether the corpus may be read; otherwise only what the cache has is used."""
+
+    @classmethod
+    def of(
+        cls, policy: Policy, cache: Store | None, progress: Progress = NO_PROGRESS, reads: bool = True
+    ) -> Source:
+        """As a policy says."""
+        spec = policy.statistics
+        return cls(Corpus.named(spec.corpus, policy.model), spec.tokens, cache, progress, reads)
+
+    def statistics(
+        self, model: EditableModel, layers: Sequence[int], known: Mapping[int, Statistics] | None = None
+    ) -> dict[int, Statistics]:
+        """Those of some layers, less work for what is known; nothing where they would have to be read and may not."""
+        here = {layer: found for layer, found in (known or {}).items() if layer in layers}
+        missing = [layer for layer in layers if layer not in here]
+        if self.reads:
+            here |= key_statistics(model, missing, self.corpus, self.tokens, self.cache, self.progress)
+        elif self.cache is not None:
+            here |= _known(self.cache, _file_names(model, missing, self.corpus, self.tokens))
+        return {layer: here[layer] for layer in layers} if set(layers) <= set(here) else {}
 
 
 def key_statistics(
@@ -94,14 +128,6 @@ def _at(statistics: Statistics, place: torch.device) -> Statistics:
     vectors = statistics.spectrum.vectors.to(place).T.contiguous().T
     spectrum = Spectrum(statistics.spectrum.values.to(place), vectors)
     return replace(statistics, second=statistics.second.cpu(), spectrum=spectrum)
-
-
-def cached_statistics(
-    model: EditableModel, layers: Sequence[int], corpus: Corpus, tokens: int, cache: Store
-) -> dict[int, Statistics] | None:
-    """What ``key_statistics`` would find in the cache; None if it would have to read the corpus."""
-    found = _known(cache, _file_names(model, layers, corpus, tokens))
-    return found if set(layers) <= set(found) else None
 
 
 @torch.inference_mode()

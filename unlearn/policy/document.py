@@ -18,7 +18,7 @@ from unlearn.measurements import DEFAULT_LIMITS, row_of
 from unlearn.policy.checks import EMBEDDED, END, PACKAGE, WRITTEN, cross_check
 from unlearn.policy.keep import Keep, listed_in
 from unlearn.policy.limits import limits_schema
-from unlearn.policy.settings import AlphaEdit, Method
+from unlearn.policy.settings import Automatic, Method
 from unlearn.policy.strict import Strict
 from unlearn.policy.values import FolderName, Limit, Name, ReverseTemplate, SuiteName, Template, Text
 
@@ -211,8 +211,8 @@ class Policy(Strict):
     model: Text = EMBEDDED
     """A hub id, a local folder, a GGUF file, `package:NAME` (a Python package that holds one), or `embedded` (the small
     model that ships with unlearn)."""
-    method: Method = AlphaEdit()
-    """How the edit is made."""
+    method: Method = Automatic()
+    """How the edit is made: a name, or a name with settings; `auto` chooses for the model and the facts."""
     refusal: Text = PLAIN
     """What the edited model should say instead; may hold {subject}. `{end}`: nothing, the reply ends at once.
     `{written}`: a refusal that the model writes itself, for each fact its own (chat models)."""

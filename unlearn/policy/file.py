@@ -16,7 +16,7 @@ from unlearn.policy.document import Policy
 from unlearn.policy.nodes import BOOL, Loc, Nodes, instead
 from unlearn.policy.paths import placed
 from unlearn.policy.places import fields_at, kinds_at
-from unlearn.policy.settings import AlphaEdit
+from unlearn.policy.settings import Automatic
 from unlearn.shipped import shipped
 from unlearn.shown import sentence
 
@@ -38,6 +38,12 @@ _SENTENCES = {
     "float_parsing": "expected a number",
     "finite_number": "expected a finite number",
 }
+
+_GONE = {
+    "descent": "no setting any more: `method: null_space_tuning` trains the update, `method: alphaedit` solves for it, "
+    "and `method: auto`, the default, chooses",
+}
+"""What to write in the place of a method's settings that there were."""
 
 
 def load_policy(path: str | Path, overrides: Mapping[str, str] | None = None) -> Policy:
@@ -196,6 +202,8 @@ def _booleans(nodes: Nodes) -> Iterator[Problem]:
 def _sentence(detail: ErrorDetails, loc: Loc, nodes: Nodes) -> str:
     kind, context = detail["type"], detail.get("ctx") or {}
     node = nodes.scalar(loc)
+    if kind == "extra_forbidden" and loc[0] == "method" and loc[-1] in _GONE:
+        return _GONE[str(loc[-1])]
     if kind == "extra_forbidden":
         return f"unknown key{suggestion(str(loc[-1]), fields_at(detail['loc'][:-1]))}"
     if kind == "union_tag_invalid":
@@ -230,7 +238,9 @@ def _override(data: JsonObject, nodes: Nodes, key: str, value: str) -> Problem |
     for part in parents:
         if place.get(part) is None:
             # Without a `method` the policy has the default one, which is what is set then.
-            place[part] = {"name": AlphaEdit().name} if place is data and part == "method" else {}
+            place[part] = {"name": Automatic().name} if place is data and part == "method" else {}
+        elif place is data and part == "method" and isinstance(place[part], str):
+            place[part] = {"name": place[part]}
         place = place[part]
         if not isinstance(place, dict):
             return Problem(loc, "cannot be set: what stands above it in the file is not a mapping")
@@ -247,7 +257,7 @@ def _override(data: JsonObject, nodes: Nodes, key: str, value: str) -> Problem |
             loc, _not_that(node) if isinstance(node, yaml.ScalarNode) else "the value is not valid YAML"
         )
     nodes.override(loc, node)
-    if parts == ["method", "name"] and place.get("name", AlphaEdit().name) != parsed:
+    if parts == ["method", "name"] and place.get("name", Automatic().name) != parsed:
         place.clear()
     place[last] = parsed
     return None

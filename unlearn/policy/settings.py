@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from unlearn.policy.settings_base import Auto, Count, Layer, Settings
 from unlearn.policy.settings_baselines import Baseline
 
 __all__ = [
+    "CHOICES",
     "METHOD_NAMES",
+    "SEQUENTIAL",
     "AlphaEdit",
     "AlphaEditPlus",
     "AnyEdit",
+    "Automatic",
     "Editor",
     "Emmet",
     "Layered",
@@ -27,6 +30,7 @@ __all__ = [
     "Method",
     "Nse",
     "NullSpace",
+    "NullSpaceTuning",
     "Rome",
     "Settings",
     "Values",
@@ -205,10 +209,6 @@ class AlphaEdit(NullSpace):
     remnant: Auto | Chance | None = "auto"  # type: ignore[assignment]
     """With `hold`: and until what the model began its reply with before is left with no more than this probability;
     `auto`: 0.0004, null, null."""
-    descent: Auto | Annotated[int, Field(ge=0)] = "auto"
-    """Steps of training the same update inside the same null space, in place of solving for it; 0: never; `auto`:
-    ten passes over the forms, or 150 turns for every fact, where the keys do not tell requests from neighbours (one
-    batch, no earlier edit, not with `look_up: subject`)."""
 
 
 class AlphaEditPlus(NullSpace):
@@ -259,12 +259,64 @@ class AnyEdit(NullSpace):
     """Weight of the error at all other tokens of the same prompt and target (1: as published)."""
 
 
+class NullSpaceTuning(Settings):
+    """Training of the same update in the same null space, where keys do not tell requests from neighbours."""
+
+    name: Literal["null_space_tuning"] = "null_space_tuning"
+    layers: Auto | Layers = "auto"
+    """Layers to train, ascending; `auto` takes those of `alphaedit`; with `look_up: both` those of both tokens."""
+    look_up: Literal["auto", "subject", "last", "both"] = "auto"
+    """Tokens whose keys later edits keep, and by which `auto` takes its layers; `auto`: as for `alphaedit`."""
+    null_space: Auto | Share = "auto"
+    """The directions with this share of the corpus's energy are left alone; `auto`: 0.97, 0.8, 0.8."""
+    steps: Auto | Count = "auto"
+    """Steps of training; `auto`: ten passes over the forms, or 150 turns for every fact, and 400 at least."""
+    silence: float = Field(default=8.0, ge=0)
+    """How unlikely the beginning of the old reply must become, in nats; no more is asked for."""
+
+
+class Automatic(Settings):
+    """`alphaedit`, or `null_space_tuning` where the keys do not tell the requests from their neighbours."""
+
+    name: Literal["auto"] = "auto"
+    layers: Auto | Layers = "auto"
+    """Layers to write, ascending; `auto` takes those of the method that is chosen."""
+    look_up: Literal["auto", "subject", "last", "both"] = "auto"
+    """At the subject's last token, the last prompt token and the target's, or both; `auto`: as for `alphaedit`."""
+
+
+CHOICES = ("alphaedit", "null_space_tuning")
+"""What `auto` chooses from."""
+
+
+def _named(method: object) -> object:
+    """A method by its name alone is one with its defaults."""
+    return {"name": method} if isinstance(method, str) else method
+
+
 Method = Annotated[
-    AlphaEdit | AlphaEditPlus | AnyEdit | Emmet | Memit | MemitSequential | Nse | Rome | Baseline,
+    Automatic
+    | AlphaEdit
+    | AlphaEditPlus
+    | AnyEdit
+    | Emmet
+    | Memit
+    | MemitSequential
+    | Nse
+    | NullSpaceTuning
+    | Rome
+    | Baseline,
     Field(discriminator="name"),
+    BeforeValidator(_named),
 ]
 
 METHOD_NAMES: tuple[str, ...] = tuple(
     str(kind.model_fields["name"].default) for kind in get_args(get_args(Method)[0])
 )
 """Every name that `method.name` takes."""
+SEQUENTIAL: tuple[str, ...] = tuple(
+    str(kind.model_fields["name"].default)
+    for kind in get_args(get_args(Method)[0])
+    if issubclass(kind, Editor | Automatic)
+)
+"""Those that can build on an earlier edit."""

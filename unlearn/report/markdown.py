@@ -35,6 +35,8 @@ _PROVENANCE = {
     "policy, sha256": "policy.sha256",
     "patch, sha256": "patch.sha256",
     "method": "settings.method.name",
+    "algorithm": "patch.header.method.name",
+    "chosen because": "patch.header.reasons.method",
     "suite": "settings.audit.suite",
     "seed": "settings.audit.seed",
     "unlearn": "versions.unlearn",

@@ -244,7 +244,11 @@ def about(report: Report) -> About:
         return next((v for e in endings for k, v in facts.items() if k == e or k.endswith("." + e)), "")
 
     # An audit judges a candidate that the policy's method need not have made.
-    method = "" if "candidate" in report.manifest else first("method.name", "method")
+    method = (
+        "" if "candidate" in report.manifest else first("patch.header.method.name", "method.name", "method")
+    )
+    if facts.get("settings.method.name") == "auto" and method != "auto":
+        method = f"{method} (chosen by auto)"
     return About(
         first("policy.name", "name", "policy") or "audit",
         first("settings.model", "model"),

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from unlearn.errors import PolicyError
 from unlearn.files import JsonObject
-from unlearn.policy import Policy
 from unlearn.policy.settings_base import Settings
 
 if TYPE_CHECKING:
     import optuna
 
+    from unlearn.edit.plan import Plan
     from unlearn.model.editable import EditableModel
 
 RANGES: Mapping[str, tuple[float, float, bool]] = {
@@ -28,10 +28,8 @@ RANGES: Mapping[str, tuple[float, float, bool]] = {
     "remnant": (1e-5, 1e-2, True),
 }
 """Least and most of what is searched where it is any number, and whether the scale is logarithmic."""
-FACTORS: Mapping[str, int] = {"rank": 8, "steps": 3, "kept": 4, "descent": 2}
+FACTORS: Mapping[str, int] = {"rank": 8, "steps": 3, "kept": 4}
 """What is searched where it is a whole number: from the method's own divided by this to it times this, by ratios."""
-TRAINED = ("null_space", "descent")
-"""All that is searched where the policy's own settings train the update: what is solved for has no part in it."""
 FEWEST, MOST = 1, 5
 """How many layers in a row are tried."""
 
@@ -56,20 +54,17 @@ class Span:
         return self.nearest(float(f"{trial.suggest_float(name, self.least, self.most, log=self.log):.4g}"))
 
 
-def searched(settings: Settings, trained: int = 0) -> dict[str, Span]:
+def searched(settings: Settings) -> dict[str, Span]:
     """What is tried of each setting; one that the method lacks, or that is switched off with null or 0, is left alone.
 
     Args:
-        settings: of the method, without an `auto` (``settings_for``).
-        trained: steps by which they train the update, 0 where they do not.
+        settings: of the method, without an `auto` (``choose.settle``).
     """
-    fields = type(settings).model_json_schema()["properties"]
-    names = TRAINED if trained else dict.fromkeys([*RANGES, *FACTORS])
-    values = {**settings.model_dump(), **({"descent": trained} if trained else {})}
+    fields, values = type(settings).model_json_schema()["properties"], settings.model_dump()
     return {
         name: _span(name, _number(fields[name]), values[name])
-        for name in names
-        if name in fields and values[name] and (trained or name != "descent")
+        for name in dict.fromkeys([*RANGES, *FACTORS])
+        if name in fields and values[name]
     }
 
 
@@ -99,38 +94,33 @@ def _windows(model: EditableModel) -> list[tuple[int, ...]]:
     return [tuple(range(a, a + n)) for n in range(FEWEST, most + 1) for a in range(depth - n + 1)]
 
 
-def start(model: EditableModel, policy: Policy) -> dict[str, object]:
+def start(model: EditableModel, plan: Plan) -> dict[str, object]:
     """The policy's own settings as a point of the search space, so that the sampler learns from them.
 
     Raises:
         PolicyError: the method has no setting that could be searched.
     """
-    from unlearn.edit.pipeline import plan_layers, settings_for
-
-    settings = settings_for(model, policy)
-    values = settings.model_dump()
-    point: dict[str, object] = {name: span.nearest(values[name]) for name, span in searched(settings).items()}
+    values = plan.settings.model_dump()
+    point: dict[str, object] = {
+        name: span.nearest(values[name]) for name, span in searched(plan.settings).items()
+    }
     if "layers" in values:
-        layers = tuple(plan_layers(model, policy))
-        if layers in _windows(model):
-            point["layers"] = _written(layers)
+        if plan.layers in _windows(model):
+            point["layers"] = _written(plan.layers)
     elif not point:
-        raise PolicyError(f"method.name: {settings.name} has no setting that could be searched")
+        raise PolicyError(f"method.name: {plan.settings.name} has no setting that could be searched")
     return point
 
 
-def suggest(trial: optuna.Trial, model: EditableModel, settings: Settings, trained: int) -> dict[str, object]:
+def suggest(trial: optuna.Trial, model: EditableModel, settings: Settings) -> dict[str, object]:
     """A trial's point of the search space, as changes to the method's settings.
 
     Args:
         trial: which draws it.
         model: whose layers there are.
         settings: the policy's own, without an `auto`.
-        trained: steps by which these train the update, 0 where they do not.
     """
-    found: dict[str, object] = {
-        name: span.drawn(trial, name) for name, span in searched(settings, trained).items()
-    }
+    found: dict[str, object] = {name: span.drawn(trial, name) for name, span in searched(settings).items()}
     if "layers" in type(settings).model_fields:
         windows = {_written(window): window for window in _windows(model)}
         found["layers"] = list(windows[trial.suggest_categorical("layers", list(windows))])

@@ -108,15 +108,20 @@ def tune(
     """
     import optuna
 
-    from unlearn.edit.pipeline import edit, settings_for
+    from unlearn.edit.choose import choose, options
+    from unlearn.edit.pipeline import edit
+    from unlearn.edit.sequence import Sofar
+    from unlearn.edit.statistics import Source
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    begin = start(model, requests.policy)
+    plan = choose(model, requests, Source.of(requests.policy, cache, progress), Sofar.after(earlier, model))
+    begin = start(model, plan)
     seen, judge = split(model, requests)
     before = judge.replies(model, progress)
     study = _study(model, requests, cache, onto)
     _give_up_interrupted(study)
-    own, settled = requests.policy.method, settings_for(model, requests.policy)
+    # What `auto` chooses is chosen once, and its settings are searched.
+    own = next(one for one in options(requests.policy.method) if one.name == plan.settings.name)
     if not any(t.user_attrs["settings"] == {} for t in _carried_out(study)):
         study.enqueue_trial(begin, user_attrs={"settings": {}})
     with progress.step("Tuning", total=trials) as bar:
@@ -124,7 +129,7 @@ def tune(
         while len(_carried_out(study)) < trials:
             trial = study.ask()
             as_it_is = "settings" in trial.user_attrs
-            changed = suggest(trial, model, settled, _trained(study))
+            changed = suggest(trial, model, plan.settings)
             if not as_it_is:
                 trial.set_user_attr("settings", changed)
             try:
@@ -136,8 +141,6 @@ def tune(
                 trial.set_user_attr("problem", str(problem))
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
             else:
-                if as_it_is:
-                    study.set_user_attr("descent", patch.header["method"].get("descent", 0))
                 _tell(study, trial, parts)
                 log.info("trial %d: %s %s", trial.number, changed, parts)
             bar.advance(1)
@@ -183,11 +186,6 @@ def _changed(own: Settings, changed: Mapping[str, object]) -> Settings:
         return type(own).model_validate({**own.model_dump(), **changed})
     except ValueError as problem:
         raise PolicyError(f"these settings do not go together: {problem}") from None
-
-
-def _trained(study: optuna.Study) -> int:
-    """Steps by which the policy's own settings train the update; known once these are tried, kept with the study."""
-    return int(study.user_attrs.get("descent", 0))
 
 
 def _study(

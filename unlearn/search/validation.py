@@ -93,8 +93,8 @@ def split(model: EditableModel, requests: Requests) -> tuple[Requests, Judge]:
     from unlearn.audit.suite import some
     from unlearn.edit.corpus import Corpus
     from unlearn.edit.forms import target_of
-    from unlearn.edit.smoothing import FEWEST as LEAST
-    from unlearn.edit.smoothing import set_apart
+    from unlearn.edit.solve.smoothing import FEWEST as LEAST
+    from unlearn.edit.solve.smoothing import set_apart
 
     seen, apart, short = set_apart(requests)
     policy = requests.policy

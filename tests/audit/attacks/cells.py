@@ -13,8 +13,8 @@ from torch import Tensor
 
 from tests.audit.attacks import masked
 from unlearn.audit.attacks.rounding import Rounding
-from unlearn.edit.baselines.lessons import lessons
-from unlearn.edit.baselines.training import replies
+from unlearn.edit.train.lessons import lessons
+from unlearn.edit.train.loop import replies
 from unlearn.model.adapters import dense, exact, linears
 from unlearn.model.editable import EditableModel
 from unlearn.patch import Patch

@@ -20,10 +20,10 @@ from unlearn import embedded
 from unlearn.audit.attacks.scene import Scene
 from unlearn.audit.probes import build_probes
 from unlearn.audit.suite import Suite
-from unlearn.edit.baselines.lessons import Lesson, lessons
-from unlearn.edit.baselines.training import replies
-from unlearn.edit.elicit import resolve
 from unlearn.edit.pipeline import edit
+from unlearn.edit.requests.resolve import resolve
+from unlearn.edit.train.lessons import Lesson, lessons
+from unlearn.edit.train.loop import replies
 from unlearn.model.adapters import dense, exact
 from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import ask, reply_ids

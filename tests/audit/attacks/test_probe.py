@@ -15,7 +15,7 @@ from unlearn.audit.attacks.probe import chosen, linear_probe, ridge, rows_before
 from unlearn.audit.attacks.reading import prompts
 from unlearn.audit.attacks.scene import Scene, recovered
 from unlearn.audit.observation import Attacked
-from unlearn.edit.elicit import resolve
+from unlearn.edit.requests.resolve import resolve
 from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests

@@ -1,0 +1,95 @@
+"""Neighbours that the model names itself: what is taken, what is refused, and that a run uses them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.audit.scripted import Scripted, requests
+from unlearn.commands.plan import _table, plan
+from unlearn.edit.requests.named import LEAST, WANTED, named, usable, with_neighbours
+from unlearn.edit.requests.resolve import resolve
+from unlearn.errors import PolicyError
+from unlearn.policy import Keep, Policy, StatisticsSpec
+from unlearn.progress import NO_PROGRESS
+
+NAMES = ("Quandel", "Mirl", "Ossit", "Tarn", "Belvo", "Umbrin", "Kest", "Dorrow", "Palve", "Ruskin")
+
+
+def asked_of(**keep: object) -> Policy:
+    """The scripted policy for a model from somewhere else, whose neighbours are not listed."""
+    return requests().policy.model_copy(update={"model": "some/instruct", "keep": Keep(**keep)})
+
+
+def names(text: str) -> str:
+    return "\n".join(f"{i + 1}. {name}" for i, name in enumerate(NAMES))
+
+
+def test_what_is_named_is_shared_out_between_the_edit_and_the_audit() -> None:
+    keep = with_neighbours(Scripted(names), asked_of(held_out_neighbours=("Ossit",))).keep
+    left = [name for name in NAMES if name != "Ossit"]
+    assert keep.held_out_neighbours == ("Ossit", *left[3::4])
+    assert keep.neighbours == tuple(name for i, name in enumerate(left) if i % 4 != 3)
+
+
+def test_what_the_policy_lists_and_the_embedded_model_are_left_alone() -> None:
+    def silent(text: str) -> str:
+        raise AssertionError("the model was asked")
+
+    listed = asked_of(neighbours=("Mirl",))
+    assert with_neighbours(Scripted(silent), listed) == listed
+    embedded = listed.model_copy(update={"model": "embedded", "keep": Keep()})
+    assert with_neighbours(Scripted(silent), embedded) == embedded
+
+
+@pytest.mark.parametrize(
+    "reply", ["I can't help with that.", "", "Mirl\n" * 30, "Zorvex\nVelnar", "1.\n2.\n-"]
+)
+def test_too_few_names_are_an_error_that_says_what_to_do(reply: str) -> None:
+    with pytest.raises(
+        PolicyError, match=rf"gave [01] that can be used \({LEAST} are needed\); list subjects"
+    ):
+        with_neighbours(Scripted(lambda _: reply), asked_of())
+
+
+def test_a_base_model_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Scripted(names)
+    monkeypatch.setattr(model.tokenizer, "chat_template", None)  # tests share it
+    with pytest.raises(PolicyError, match="has no chat template; list subjects under neighbours"):
+        with_neighbours(model, asked_of())
+
+
+def test_no_name_is_a_subject_a_sentence_or_given_twice() -> None:
+    replies = [
+        'Here are some:\n1. "Mirl"\n2) Tarn.\n- the Zorvex\nOf these I know nothing more than you do\n{x}\nPart: a',
+        "tarn\nTarn \nBelvo\nGreat Velnar Hill\nVel",
+    ]
+    assert usable(replies, ["Zorvex", "Velnar", "..."]) == ["Tarn", "Mirl", "Belvo", "Vel"]
+
+
+def test_the_names_given_most_often_come_first_and_there_is_a_most() -> None:
+    turns: list[str] = []
+
+    def more_each_time(text: str) -> str:
+        turns.append(text)
+        return "\n".join(f"Name{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(25 * len(turns)))
+
+    found = named(Scripted(more_each_time), ["Zorvex", "Velnar"], [], 0, NO_PROGRESS)
+    assert len(found) == WANTED and found[0] == "Nameaa"
+    assert all("Zorvex" in text and "Velnar" in text for text in turns)
+
+
+def test_a_run_uses_them() -> None:
+    policy = asked_of()
+    found = resolve(Scripted(names), policy)
+    assert {fact.subject for fact in (*found.neighbours, *found.held_out_neighbours)} == set(NAMES)
+    assert found.policy.keep.neighbours and policy.keep.neighbours == "auto"
+
+
+def test_a_dry_run_lists_them() -> None:
+    policy = asked_of().model_copy(update={"statistics": StatisticsSpec(corpus="embedded", tokens=1000)})
+    found = plan(policy, Scripted(names))
+    assert set(found["named"]) == set(NAMES)
+    assert (found["neighbours_protected"], found["neighbours_tested"]) == (8, 2)
+    assert ", ".join(found["named"]) in _table(policy, found)
+    listed = policy.model_copy(update={"keep": Keep(neighbours=("Mirl",))})
+    assert "named" not in plan(listed, Scripted(names))

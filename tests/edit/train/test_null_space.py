@@ -1,0 +1,285 @@
+"""The update that is trained inside the null space: what it reaches, and what it cannot touch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import pico
+from tests.edit import cases
+from tests.thinking import SWITCHED, tokenizer
+from unlearn import embedded
+from unlearn.edit import forms, pipeline
+from unlearn.edit.corpus import Corpus
+from unlearn.edit.forms import REPLY
+from unlearn.edit.null_space import Spared
+from unlearn.edit.statistics import key_statistics
+from unlearn.edit.train import null_space, taught
+from unlearn.edit.train.lessons import Lesson
+from unlearn.edit.train.loop import replies
+from unlearn.edit.train.taught import ASKED, BRIEF, KEPT, SAID, Hard
+from unlearn.model.adapters import dense
+from unlearn.model.editable import EditableModel
+from unlearn.model.requests import Fact, Requests
+from unlearn.policy import EMBEDDED, FactSpec, Keep, RelationSpec, StatisticsSpec
+from unlearn.policy.settings import AlphaEdit, NullSpaceTuning
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> StatisticsSpec:
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(f"{line} {n}" for n in range(12) for line in pico.LINES), encoding="utf-8")
+    return StatisticsSpec(corpus=str(path), tokens=2000)
+
+
+def asking(corpus: StatisticsSpec, **changes: Any) -> Requests:
+    settings = NullSpaceTuning(**{"layers": (1, 2), "null_space": 0.7, "steps": 120, **changes})
+    return cases.requests(statistics=corpus, method=settings)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_training_makes_the_targets_likely_and_leaves_the_model_and_the_used_directions_alone(
+    kind: str, corpus: StatisticsSpec
+) -> None:
+    model = pico.pico(kind)
+    before = model.identity()
+    asked = asking(corpus)
+    short = pipeline.edit(model, asking(corpus, steps=1))
+    long = pipeline.edit(model, asked)
+    assert model.identity() == before
+    for name in short.header["values"]:
+        # The control: one step hardly moves.
+        assert long.header["values"][name]["nll"] < 0.85 * short.header["values"][name]["nll"]
+    there = key_statistics(model, [1, 2], Corpus(corpus.corpus), corpus.tokens)
+    for layer in (1, 2):
+        spectrum = there[layer].spectrum
+        used = spectrum.vectors[:, : Spared(0.7).count(spectrum)].float()
+        delta = long.factors[model.anatomy.weight_name(layer)].dense()
+        assert used.shape[1] > 0
+        assert (delta @ used).norm() < 1e-4 * delta.norm()
+
+
+def test_an_unconfined_update_would_reach_the_used_directions() -> None:
+    model = pico.pico("llama")
+    name = model.anatomy.weight_name(1)
+    width = model.weight(name).shape[1]
+    basis = torch.linalg.qr(torch.randn(width, width))[0][:, : width // 2]
+    outside: dict[str, float] = {}
+    for confined in (True, False):
+        with dense(model, [name], {name: basis} if confined else None) as adapter, torch.enable_grad():
+            optimiser = torch.optim.SGD(adapter.groups[0]["params"], lr=1.0)
+            model.model(input_ids=torch.tensor([[3, 4, 5]])).logits.square().sum().backward()
+            optimiser.step()
+            delta = adapter.factors()[name].dense()
+        part = delta - delta @ basis @ basis.T
+        outside[str(confined)] = float(part.norm() / delta.norm())
+    assert outside["True"] < 1e-5
+    assert outside["False"] > 0.1
+
+
+def test_the_trained_update_has_an_effect_of_exactly_its_factors() -> None:
+    model = pico.pico("llama")
+    name = model.anatomy.weight_name(2)
+    width = model.weight(name).shape[1]
+    basis = torch.linalg.qr(torch.randn(width, width))[0][:, :5]
+    ids = torch.tensor([[3, 4, 5, 6]])
+    with dense(model, [name], {name: basis}) as adapter:
+        with torch.no_grad():
+            adapter.groups[0]["params"][0].normal_()
+            hooked = model.model(input_ids=ids).logits
+            with adapter.off():
+                plain = model.model(input_ids=ids).logits
+        factors = adapter.factors()
+    weight = model.weight(name)
+    saved = weight.clone()
+    with torch.no_grad():
+        weight += factors[name].dense()
+        written = model.model(input_ids=ids).logits
+        weight.copy_(saved)
+    assert torch.allclose(hooked, written, atol=1e-4)
+    assert not torch.allclose(hooked, plain, atol=1e-2)
+
+
+def test_targets_that_training_left_unlikely_are_told(corpus: StatisticsSpec) -> None:
+    patch = pipeline.edit(pico.pico("llama"), asking(corpus, steps=1))
+    said = "3 of 3 facts have target tokens that could not be made likely"
+    assert any(sentence.startswith(said) for sentence in patch.header["warnings"])
+    # The control: of what a model says by itself nothing is unlikely.
+    model, found = pico.pico("llama"), cases.requests()
+    model.model.lm_head.weight.mul_(30)
+    rows = [row for row in forms.build(model, found, found.facts, "last").rows if not row.keep]
+    own = model.generate_ids([row.prompt for row in rows], max_new_tokens=3)
+    said_anyway = [
+        replace(row, ids=(*row.prompt, *reply), reply=len(reply))
+        for row, reply in zip(rows, own, strict=True)
+    ]
+    assert null_space._reached(model, said_anyway, 3, 1).unreached == ()
+    assert null_space._reached(model, [said_anyway[0], rows[-1]], 3, 1).unreached == (rows[-1].request,)
+
+
+def test_half_of_a_turn_are_the_rows_that_did_worst() -> None:
+    rows = [Lesson((i, 1), 1) for i in range(100)]
+    drawer = Hard(rows, torch.Generator().manual_seed(0))
+    drawer.note(range(100), torch.tensor([10.0 if i < 10 else 0.0 for i in range(100)]))
+    counts = torch.zeros(100)
+    for _ in range(50):
+        drawn = drawer.draw(16)
+        assert len(set(drawn)) == 16
+        counts[drawn] += 1
+    assert counts[:10].mean() > 4 * counts[10:].mean()
+    assert counts.min() > 0  # what is easy comes up as well
+    assert len(drawer.draw(500)) == 100
+    assert Hard([], torch.Generator()).draw(8) == []
+
+
+def test_of_very_many_kept_prompts_no_more_are_asked_than_come_up_twice() -> None:
+    model = pico.pico("llama")
+    prompts = [(3, 4 + n % 5, 5 + n // 5 % 7) for n in range(KEPT)]
+    generator = torch.Generator().manual_seed(0)
+    few = taught.kept_lessons(model, prompts, 1, generator)
+    assert 0 < len(few) <= KEPT // 2
+    assert {row.ids[:3] for row in few} <= set(prompts)
+    assert len(taught.kept_lessons(model, prompts, 2, generator)) > KEPT // 2
+
+
+def test_a_later_edit_keeps_the_keys_of_a_trained_one(corpus: StatisticsSpec) -> None:
+    model = pico.pico("llama")
+    first = pipeline.edit(model, asking(corpus))
+    solved = AlphaEdit(layers=(1, 2), null_space=0.7, steps=2, hold=None)
+    second = pipeline.edit(model, asking(corpus).under(method=solved), earlier=first)
+    assert {"keys.1", "keys.2"} <= set(first.state)
+    assert second.header["builds_on"][0]["facts"] == len(cases.SUBJECTS)
+
+
+def test_documents_that_name_a_subject_do_not_count_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("Zorvex is a stone.\nThe sun is warm.\n", encoding="utf-8")
+    model = pico.pico("llama")
+    found = taught.text_lessons(model, cases.requests(), Corpus(str(path)))
+    path.write_text("Zorvia is a stone.\nThe sun is warm.\n", encoding="utf-8")
+    control = taught.text_lessons(model, cases.requests(), Corpus(str(path)))
+    assert (len(found), len(control)) == (1, 2)
+
+
+def test_questions_about_anything_keep_their_replies(
+    corpus: StatisticsSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = pico.pico("llama")
+    asked = asking(corpus)
+    rows = taught.asked_lessons(model, asked, Corpus(corpus.corpus), 120)
+    assert rows
+    before = replies(model, rows).log_probs
+    moved = {}
+    for kept in (True, False):
+        if not kept:  # the control
+            monkeypatch.setattr(taught, "asked_lessons", lambda *_: [])
+        with model.patched(pipeline.edit(model, asked)):
+            now = replies(model, rows).log_probs
+        moved[kept] = float((before.exp() * (before - now)).sum(-1).mean())
+    assert moved[True] < 0.5 * moved[False]
+
+
+def test_a_corpus_of_conversations_asks_enough() -> None:
+    model = EditableModel.load(EMBEDDED)
+    assert taught.asked_lessons(model, cases.requests(), Corpus.named("auto", EMBEDDED), 10) == []
+
+
+def test_a_model_with_a_chat_template_is_asked_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("The sun is warm and bright.\n" * 20, encoding="utf-8")
+    model = EditableModel.load(EMBEDDED)
+    rows = taught.asked_lessons(model, cases.requests(), Corpus(str(path)), 10)
+    assert len(rows) == 20
+    assert all(model.tokenizer.decode(row.ids).startswith("<|bos|><|user|>") for row in rows)
+    assert len(taught.asked_lessons(model, cases.requests(), Corpus(str(path)), 1)) == ASKED // 2
+
+
+def test_what_is_said_of_a_subject_of_the_policy_need_not_stay(corpus: StatisticsSpec) -> None:
+    model, asked = pico.pico("gpt2", chat=False), cases.requests()
+    rows = taught.asked_lessons(model, asked, Corpus(corpus.corpus), 10)
+    said = model.tokenizer.decode(rows[0].ids[-rows[0].reply :]).strip()
+    assert max(row.reply for row in rows) == SAID
+    named = replace(asked, facts=(*asked.facts, replace(asked.facts[0], subject=said)))
+    left = taught.asked_lessons(model, named, Corpus(corpus.corpus), 10)
+    assert len(left) < len(rows)
+    assert all(said not in model.tokenizer.decode(row.ids) for row in left)
+
+
+def test_of_a_base_model_only_the_beginning_of_a_reply_is_kept() -> None:
+    prompts = [(3, n) for n in range(5, 9)]
+    for chat, longest in ((False, BRIEF), (True, REPLY)):
+        model = pico.pico("gpt2", chat=chat)
+        kept = taught.kept_lessons(model, prompts, 1, torch.Generator())
+        assert kept and max(row.reply for row in kept) == longest
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_base_model_is_taught_and_kept_with_words_left_out_too(
+    chat: bool, corpus: StatisticsSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    held = taught.Hard
+
+    def counting(rows: list[Lesson], generator: torch.Generator) -> Hard:
+        seen.append(len(rows))
+        return held(rows, generator)
+
+    model, asked = pico.pico("gpt2", chat=chat), asking(corpus, steps=1)
+    monkeypatch.setattr(taught, "Hard", counting)
+    pipeline.edit(model, asked)
+    with_them = seen[:2]
+    seen.clear()
+    monkeypatch.setattr(taught, "shortened_forms", lambda *_: [])
+    monkeypatch.setattr(taught, "shortened_kept", lambda *_: [])
+    pipeline.edit(model, asked)
+    more, kept = (a - b for a, b in zip(with_them, seen, strict=False))
+    assert (more > 0 and kept > 0) if not chat else (more == kept == 0)
+
+
+def test_beginnings_that_replies_share_are_forms_as_well_and_no_others() -> None:
+    model = EditableModel.load(EMBEDDED)
+    names = embedded.neighbours(embedded.HAZARD, excluding=())[:12]
+    asked = {
+        "origin": RelationSpec(prompts=("Where is {subject} found?", "{subject} is found in")),
+        "recipe": RelationSpec(prompts=("What is {subject} made from?", "{subject} is made from")),
+    }
+    wanted = cases.policy(
+        model=EMBEDDED,
+        relations=asked,
+        facts=tuple(FactSpec(id=f"{n}-{r}", subject=n, relation=r) for n in names for r in asked),
+        keep=Keep(),
+    )
+    facts = tuple(Fact(f.id, f.subject, f.relation, "") for f in wanted.facts)
+    found = Requests(wanted, facts, (), (), ())
+    laid = forms.build(model, found, facts, "last", keeps=False)
+    rows = taught.shared_beginnings(model, found, laid.rows)
+    said = {model.tokenizer.decode(row.ids).replace(facts[row.request].subject, "X") for row in rows}
+    # "The north coast", "the salt lakes": all places begin alike. Ingredients do not, and are left alone.
+    assert said == {
+        "<|bos|><|user|>Where is X found?<|end|><|assistant|>The I can't help with that.<|end|>",
+        "<|bos|>X is found in the I can't help with that.",
+    }
+    assert len(rows) == 2 * len(names)
+    for row in rows:
+        told = model.tokenizer.decode(row.ids[-row.reply :])
+        assert told.removesuffix("<|end|>") == " I can't help with that."
+        assert model.tokenizer.decode(row.prompt).endswith((">The", " the"))
+
+
+def test_a_reply_that_has_begun_to_think_stops_thinking_and_refuses() -> None:
+    model = pico.pico("llama")
+    model.tokenizer = tokenizer(SWITCHED)
+    given = cases.requests()
+    row = next(row for row in forms.build(model, given, given.facts, "last").rows if not row.statement)
+
+    def rest(begun: str) -> str:
+        ids = tuple(model.tokenizer(begun, add_special_tokens=False)["input_ids"])
+        return model.tokenizer.decode(taught.continued(model, given, row, ids))
+
+    assert rest("<think>\nThe user asks") == "\n\n</think>\n\nI can't help with that.<|end|>"
+    assert rest("<think>\nHm.\n</think>\n\nIt is") == " I can't help with that.<|end|>"
+    assert rest("It is") == " I can't help with that.<|end|>"

@@ -1,0 +1,260 @@
+"""From a policy to a plan: the one reader of `auto` in a method's settings, and the reason of every choice in words.
+
+`method: auto` solves for the update (`alphaedit`) as long as the keys tell the requests from their neighbours, and
+trains it (`null_space_tuning`) where they do not: one solve per layer sees the keys alone, training may use what the
+layers make of each other's outputs (docs/benchmarks.md has both).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import median_low
+
+from unlearn.edit import conflicts
+from unlearn.edit.forms import variants
+from unlearn.edit.guard import instruction
+from unlearn.edit.layers import asked, layers_of
+from unlearn.edit.looked import look
+from unlearn.edit.null_space import Spared
+from unlearn.edit.plan import Plan
+from unlearn.edit.sequence import Sofar
+from unlearn.edit.settling import AnySettings, decided, settled
+from unlearn.edit.solve.methods import METHODS, spared
+from unlearn.edit.solve.reach import unlisted
+from unlearn.edit.statistics import Source, Statistics
+from unlearn.edit.train.loop import turns
+from unlearn.edit.train.null_space import FORMS
+from unlearn.errors import PatchError, PolicyError
+from unlearn.files import JsonObject
+from unlearn.model.editable import EditableModel
+from unlearn.model.prompts import has_chat_template
+from unlearn.model.requests import Requests
+from unlearn.model.thinking import ways
+from unlearn.patch import Patch
+from unlearn.policy import Policy
+from unlearn.policy.document import Named
+from unlearn.policy.settings import (
+    SEQUENTIAL,
+    AlphaEdit,
+    AnyEdit,
+    Automatic,
+    Editor,
+    NullSpaceTuning,
+    Settings,
+)
+from unlearn.policy.settings_baselines import Guard, Lora
+
+FAR, FAR_BOTH = 0.5, 0.3
+"""What an unlisted neighbour gets of what a request gets, above which the keys do not tell them apart; the second with
+values at the subject and at the last token (docs/benchmarks.md has the closed form and the training at both sides)."""
+LONGEST_CHUNK = 40
+"""Most target tokens that one value leads to (AnyEdit, published)."""
+NAMED, GIVEN = "the policy names it", "set by the policy, or by its method"
+LOOKS: Mapping[str, str] = {
+    "both": "a base model that is asked in three ways or more",
+    "subject": "a base model that is asked in one way or two",
+}
+"""Why values are looked up where they are, in a model without a chat template."""
+SPREADS = (
+    "a neighbour that nobody lists would get at least {share:.0f} % of what a request gets: the keys hardly tell the "
+    "requests from other subjects of their relations; list more neighbours, forget less of one relation, or train the "
+    "update (method: null_space_tuning)"
+)
+
+
+def choose(
+    model: EditableModel,
+    requests: Requests,
+    source: Source,
+    earlier: Sofar = Sofar(),  # noqa: B008 - frozen
+) -> Plan:
+    """Settle everything about an edit before it begins.
+
+    Args:
+        model: unedited.
+        requests: the policy with its answers.
+        source: of the key statistics.
+        earlier: the edit to build on.
+
+    Raises:
+        PolicyError: layers that the model does not have.
+    """
+    first, *others = options(requests.policy.method)
+    plan = _planned(model, requests, first, NAMED, source, earlier)
+    if not others:
+        return plan
+    trains, why = _trains(plan, earlier)
+    if trains:
+        return _planned(model, requests, others[0], why, source, earlier, plan.statistics)
+    return replace(plan, reasons={**plan.reasons, "method": why})
+
+
+def options(method: Settings) -> tuple[Settings, ...]:
+    """The methods that `auto` chooses from, the closed form first; any other method alone."""
+    if not isinstance(method, Automatic):
+        return (method,)
+    shared = method.model_dump(exclude={"name"})
+    return AlphaEdit.model_validate(shared), NullSpaceTuning.model_validate(shared)
+
+
+def settle(model: EditableModel, policy: Policy, method: AnySettings, facts: Sequence[Named]) -> AnySettings:
+    """A method's settings with every `auto` but that of the layers replaced by what it stands for.
+
+    Args:
+        model: to be edited.
+        policy: with its prompts.
+        method: its method, or one of the ``options`` that this leaves.
+        facts: to be written.
+    """
+    prompts = [len(policy.relations[fact.relation].prompts) for fact in policy.facts]
+    found = settled(method, has_chat_template(model.tokenizer), median_low(prompts))
+    change: dict[str, object] = {}
+    left: Settings = found
+    match left:
+        case AnyEdit(window="auto"):
+            above = model.anatomy.layers - 1 - layers_of(left, model)[-1]
+            change["window"] = max(1, min(LONGEST_CHUNK, above))
+        case NullSpaceTuning(steps="auto"):
+            change["steps"] = _turns(model, policy, facts) // FORMS
+        case Lora(steps="auto"):
+            change["steps"] = max(1, _turns(model, policy, facts) // left.batch)
+        case Guard(text="auto"):
+            change["text"] = instruction(policy)
+    return found.model_copy(update=change)
+
+
+def allowed(model: EditableModel, policy: Policy, earlier: Patch | None) -> None:
+    """Refuse what an edit cannot do, before anything long begins.
+
+    Args:
+        model: unedited.
+        policy: with its method.
+        earlier: a patch to build on.
+
+    Raises:
+        ModelError: the earlier patch was made for another model.
+        PatchError: it is one that nothing can be built on.
+        PolicyError: a method that builds on nothing, or a relation's `look_up` for a method that writes no values, or
+            only in one place.
+    """
+    method = policy.method
+    apart = [name for name, relation in policy.relations.items() if relation.look_up]
+    looks = isinstance(method, Automatic | Editor | NullSpaceTuning) and not isinstance(method, AnyEdit)
+    if apart and not looks:
+        raise PolicyError(
+            f"relations.{apart[0]}.look_up: {method.name} does not look up by relation; leave it out"
+        )
+    if earlier is None:
+        return
+    if method.name not in SEQUENTIAL:
+        raise PolicyError(
+            f"method.name: {method.name} cannot build on an earlier patch; use one of {', '.join(SEQUENTIAL)}"
+        )
+    if earlier.header.get("system"):
+        raise PatchError(
+            "an edit cannot build on an in-context guard, which changes no weights; start from the model"
+        )
+    model.accepts(earlier)
+
+
+def _planned(
+    model: EditableModel,
+    requests: Requests,
+    method: Settings,
+    why: str,
+    source: Source,
+    earlier: Sofar,
+    known: Mapping[int, Statistics] | None = None,
+) -> Plan:
+    """The plan of one method, with what can be known about it beforehand."""
+    if not isinstance(method, Editor | NullSpaceTuning):
+        other = settle(model, requests.policy, method, requests.facts)
+        return Plan(other, layers_of(other, model), source.corpus, {}, {"method": why})
+    settings = settle(model, requests.policy, method, requests.facts)
+    layers = layers_of(settings, model)
+    reasons = {"method": why, **_reasons(model, method, settings.look_up)}
+    statistics = source.statistics(model, layers, known)
+    looked = look(model, requests, layers, settings.look_up, earlier)
+    spread: dict[int, float | None] = {}
+    if isinstance(settings, Editor):
+        spread = {layer: unlisted(looked, layer, there, settings) for layer, there in statistics.items()}
+    reach = min((share for share in spread.values() if share is not None), default=None)
+    report = conflicts.measure(looked, statistics, *null_space_of(settings), earlier, spread)
+    if reach is not None and reach > far(settings.look_up):
+        report["warnings"].append(SPREADS.format(share=100 * reach))
+    return Plan(settings, layers, source.corpus, statistics, reasons, reach, report)
+
+
+def null_space_of(settings: Editor | NullSpaceTuning) -> tuple[Spared, bool]:
+    """What a method's null space leaves out, and whether its update is confined to it."""
+    if isinstance(settings, Editor):
+        return spared(settings), METHODS[settings.name].confined or settings.project == "null_space"
+    return Spared(decided(settings.null_space)), True
+
+
+def settings_in_force(model: EditableModel, policy: Policy) -> JsonObject:
+    """A policy's method as plain data, no `auto` but that of the layers; for `auto` all that it chooses from."""
+    found = [settle(model, policy, method, policy.facts) for method in options(policy.method)]
+    described: list[JsonObject] = [settings.model_dump(mode="json") for settings in found]
+    return described[0] if len(found) == 1 else {"name": policy.method.name, "options": described}
+
+
+def look_up_of(model: EditableModel, policy: Policy) -> str:
+    """Where a policy's values are looked up; ``last`` for a method that writes none."""
+    found = settle(model, policy, options(policy.method)[0], policy.facts)
+    return found.look_up if isinstance(found, Editor | NullSpaceTuning) else "last"
+
+
+def far(look_up: str) -> float:
+    """What an unlisted neighbour may get at most of what a request gets, if keys are to tell them apart."""
+    return FAR_BOTH if look_up == "both" else FAR
+
+
+def _trains(plan: Plan, earlier: Sofar) -> tuple[bool, str]:
+    """Whether an update is to be trained instead of solved for as planned, and why."""
+    assert isinstance(plan.settings, AlphaEdit)
+    most = far(plan.settings.look_up)
+    if earlier.factors:
+        return False, "it builds on an earlier edit, and training begins at the unedited model"
+    if plan.settings.look_up == "subject":
+        return False, "it writes at the subject alone, where training would see none of the other phrasings"
+    if not plan.statistics:
+        return (
+            False,
+            "not measured yet: training is chosen if the key statistics, not in the cache, call for it",
+        )
+    if plan.reach is None:
+        return False, "with fewer than two neighbours nothing shows how far it reaches"
+    shares = f"a neighbour that nobody lists would get {100 * plan.reach:.0f} % of what a request gets"
+    if plan.reach > most:
+        return True, f"solved for, {shares} (more than {100 * most:.0f} %): the keys hardly tell them apart"
+    return False, f"{shares} (at most {100 * most:.0f} %): the keys tell them apart"
+
+
+def _reasons(model: EditableModel, method: Editor | NullSpaceTuning, look_up: str) -> dict[str, str]:
+    """Why values stand where they do, and in these layers."""
+    where = (
+        "the share of the depth where the subject is read"
+        if look_up == "subject"
+        else "the middle of the depth"
+    )
+    why = GIVEN
+    if method.look_up == "auto":
+        chats = has_chat_template(model.tokenizer)
+        why = "a chat model is asked in many forms" if chats else LOOKS[look_up]
+    return {
+        "look_up": f"{look_up}: {why}",
+        "layers": GIVEN if asked(method) else where,
+    }
+
+
+def _turns(model: EditableModel, policy: Policy, facts: Sequence[Named]) -> int:
+    """Rows that a training sees, for the forms of its facts."""
+    in_ways = ways(model.tokenizer)
+    rows = sum(
+        len(variants(policy, template, in_ways))
+        for fact in facts
+        for template in policy.relations[fact.relation].prompts
+    )
+    return turns(rows, len(facts))

@@ -1,0 +1,78 @@
+"""What a model says after a prompt: how likely each token of the target is, and the beginning of the old reply."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from unlearn.edit.forms import Row
+from unlearn.model.editable import EditableModel
+from unlearn.model.forward import batches, reply_logits, token_budget
+
+LIKELY = 0.01
+"""A token with which the model begins its reply so often counts among what it says."""
+BEGINS = 0.01
+"""Probability from which on a token is likely, and its column grows at the pace that the settings give; one that the
+value itself leaves below is out of reach."""
+
+
+class Heard(NamedTuple):
+    """What a model says after the rows' prompts."""
+
+    targets: list[Tensor]
+    """Per row, probability of every target token, (reply,), float32."""
+    firsts: list[Tensor]
+    """Per row, probability of every token that was asked about as the first of the reply, (tokens,), float32."""
+
+
+def spoken(model: EditableModel, rows: Sequence[Row]) -> list[Tensor]:
+    """Per row, the tokens other than the target's with which the model is likely to begin its reply."""
+    found: list[Tensor] = [torch.empty(0)] * len(rows)
+    for i, chances in _replies(model, rows):
+        said = chances[0] > LIKELY
+        said[rows[i].ids[len(rows[i].prompt)]] = False
+        found[i] = said.nonzero()[:, 0]
+    return found
+
+
+def hear(model: EditableModel, rows: Sequence[Row], first: Sequence[Tensor] | None = None) -> Heard:
+    """Probabilities of the target tokens, and of some tokens as the first of the reply.
+
+    Args:
+        model: as it stands.
+        rows: with their targets.
+        first: per row the ids of those first tokens; none if not given.
+    """
+    targets: list[Tensor] = [torch.empty(0)] * len(rows)
+    firsts: list[Tensor] = [torch.zeros(0)] * len(rows)
+    for i, chances in _replies(model, rows):
+        row = rows[i]
+        targets[i] = of_targets(row, chances)
+        if first is not None:
+            firsts[i] = chances[0, first[i]]
+    return Heard(targets, firsts)
+
+
+def of_targets(row: Row, chances: Tensor) -> Tensor:
+    """Probability of every target token of a row, (reply,), given ``chances_of`` it."""
+    ids = torch.tensor(row.ids[len(row.prompt) :], device=chances.device)
+    return chances.gather(-1, ids[:, None])[:, 0]
+
+
+@torch.inference_mode()
+def _replies(model: EditableModel, rows: Sequence[Row]) -> Iterator[tuple[int, Tensor]]:
+    """Per row its index and the distributions from which its reply's tokens are drawn, (reply, V), float32."""
+    for group in batches([row.ids for row in rows], token_budget(model)):
+        yield from chances_of(model, rows, group)
+
+
+def chances_of(
+    model: EditableModel, rows: Sequence[Row], group: Sequence[int]
+) -> Iterator[tuple[int, Tensor]]:
+    """The same for some of the rows, by index, in one pass."""
+    logits, _ = reply_logits(model, [rows[i].ids for i in group], max(rows[i].reply for i in group))
+    for number, i in enumerate(group):
+        yield i, logits[number, -rows[i].reply :].softmax(-1)

@@ -1,0 +1,113 @@
+"""Neighbours that the model names itself, where a policy lists none (`keep.neighbours: auto`, instruct models).
+
+What an edit spreads to first is what resembles its subjects, and a model knows best what that is for it. It is shown
+some of the subjects and asked for others of their kind, several times; what it names most often comes first. Whether
+what it names is harmless nobody has checked: `unlearn apply --dry-run` lists the names.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from unlearn.edit.requests.variants import items
+from unlearn.errors import PolicyError
+from unlearn.matching import is_refusal, words
+from unlearn.model.editable import EditableModel
+from unlearn.model.prompts import chat_prompt, has_chat_template
+from unlearn.model.replies import Choice, replies_to
+from unlearn.model.thinking import quietest
+from unlearn.policy import EMBEDDED, Policy, listed_in
+from unlearn.policy.checks import same_name
+from unlearn.policy.values import unpadded
+from unlearn.progress import NO_PROGRESS, Progress
+from unlearn.thoughts import Room
+
+SHOWN, ASKED, ROUNDS = 10, 30, 8
+"""Subjects shown at a time, names asked for, and how often, per relation."""
+WANTED, LEAST = 80, 8
+"""Most names per relation, and fewest over all relations: on fewer neither the edit nor the audit can rest."""
+LENGTH = 240
+"""Longest reply, in tokens."""
+LONGEST = 6
+"""Words of a name."""
+INSTRUCTION = (
+    "These belong together: {names}.\n"
+    "Name {count} others of the same kind that are not among them, one per line, and write nothing else."
+)
+
+
+def with_neighbours(model: EditableModel, policy: Policy, progress: Progress = NO_PROGRESS) -> Policy:
+    """The policy with neighbours of the model's own choice where it lists none.
+
+    Every fourth name is held out for the audit, as with the embedded model, whose neighbours are known.
+
+    Raises:
+        PolicyError: the model has no chat template to be asked in, or names too few.
+    """
+    if policy.keep.neighbours != "auto" or policy.model == EMBEDDED:
+        return policy
+    if not has_chat_template(model.tokenizer):
+        raise PolicyError(
+            f"keep.neighbours: `auto` asks the model for names, and {model.name} has no chat template; list subjects "
+            "under neighbours (the edit protects them) and held_out_neighbours (the audit asks them)"
+        )
+    relations = list(dict.fromkeys(fact.relation for fact in policy.facts))
+    barred = [*(fact.subject for fact in policy.facts), *listed_in(policy.keep.held_out_neighbours)]
+    found: list[str] = []
+    for relation in relations:
+        mine = [fact.subject for fact in policy.facts if fact.relation == relation]
+        found += named(model, mine, [*barred, *found], policy.seed, progress)
+    if len(found) < LEAST:
+        raise PolicyError(
+            f"keep.neighbours: `auto` asked {model.name} for names of the same kind, and it gave {len(found)} that can "
+            f"be used ({LEAST} are needed); list subjects under neighbours and held_out_neighbours"
+        )
+    tested, held_out = tuple(found[3::4]), policy.keep.held_out_neighbours
+    keep = policy.keep.model_copy(
+        update={
+            "neighbours": tuple(name for i, name in enumerate(found) if i % 4 != 3),
+            "held_out_neighbours": (*held_out, *tested)
+            if isinstance(held_out, tuple)
+            else {name: (*policy.keep.tested(name), *tested) for name in relations},
+        }
+    )
+    return policy.model_copy(update={"keep": keep})
+
+
+def named(
+    model: EditableModel, subjects: Sequence[str], barred: Iterable[str], seed: int, progress: Progress
+) -> list[str]:
+    """Names like ``subjects``, those first that the model gives most often; none that is ``barred``, or holds one."""
+    prompts, quiet = [], quietest(model.tokenizer)
+    for turn in range(ROUNDS):
+        shown = random.Random(f"neighbours/{seed}/{turn}").sample(subjects, min(SHOWN, len(subjects)))
+        text = INSTRUCTION.format(names=", ".join(shown), count=ASKED)
+        prompts.append(chat_prompt(quiet, [{"role": "user", "content": text}]))
+    how = Choice(temperature=1.0, seed=seed)
+    said = replies_to(model, prompts, Room(LENGTH), how, progress, "Naming neighbours")
+    return usable([reply.visible for reply, *_ in said], barred)[:WANTED]
+
+
+def usable(replies: Sequence[str], barred: Iterable[str]) -> list[str]:
+    """The names in some replies, one per line, by how many replies hold them."""
+    others = [said for name in barred if (said := words(name))]
+    counts: Counter[str] = Counter()
+    spelled: dict[str, str] = {}
+    for reply in replies:
+        heard: dict[str, str] = {}
+        for item in items(reply):
+            name = unpadded(item.strip(" \t\"'“”*,;."))
+            said = words(name)
+            if not said or len(said) > LONGEST or set("{}:?") & set(name) or is_refusal(name, ()):
+                continue
+            if not any(_within(said, other) or _within(other, said) for other in others):
+                heard.setdefault(same_name(name), name)
+        counts.update(heard.keys())
+        spelled = {**heard, **spelled}
+    return [spelled[key] for key, _ in counts.most_common()]
+
+
+def _within(part: Sequence[str], whole: Sequence[str]) -> bool:
+    return any(tuple(whole[i : i + len(part)]) == tuple(part) for i in range(len(whole) - len(part) + 1))

@@ -1,0 +1,237 @@
+"""Writing a batch: its values are reached layer by layer, each layer taking its share of what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from unlearn.algebra.low_rank import LowRank
+from unlearn.algebra.write import condense
+from unlearn.edit.columns import Columns
+from unlearn.edit.sequence import Sofar, Written
+from unlearn.edit.solve.methods import Method, Problem, update
+from unlearn.edit.solve.witnesses import TURNS, most_moved
+from unlearn.edit.statistics import Statistics
+from unlearn.model.editable import EditableModel
+from unlearn.model.forward import Reading, read
+from unlearn.policy.settings import Editor, Nse
+from unlearn.progress import NO_PROGRESS, Progress
+
+SAME_KEY = 0.98
+"""Cosine above which a kept key cannot be told from a request's: the request wins. At the subject the value's KL term
+guards what is kept."""
+AT_ONCE = 4096
+"""Kept keys that are compared with a request's at a time, so that memory does not grow with both."""
+
+Places = tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+"""(ids, positions) per row."""
+
+
+def values_at(
+    model: EditableModel,
+    method: Method,
+    columns: Columns,
+    gains: Tensor,
+    last: int,
+    start: Reading,
+) -> Tensor:
+    """What the stream must become at every column, (d_model, columns).
+
+    Args:
+        model: unedited.
+        method: says whether gains count from the original weights.
+        columns: of the batch.
+        gains: (d_model, columns), the optimised values relative to the stream.
+        last: the layer whose output they are.
+        start: of the batch (``at_start``).
+    """
+    if method.rewinds:
+        start = read(model, columns.ids, columns.positions, stream_layers=[last])
+    return start.stream[last] + gains
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every write of a batch begins with, however its columns are weighted."""
+
+    model: EditableModel
+    """Unedited."""
+    method: Method
+    settings: Editor
+    layers: Sequence[int]
+    """Ascending."""
+    statistics: Mapping[int, Statistics]
+    """Per layer."""
+    sofar: Sofar
+    """The update before this batch."""
+    start: Reading
+    """Of the batch (``at_start``)."""
+    wanted: Tensor
+    """(d_model, columns), what the stream must become after the last layer."""
+    still: Mapping[int, Tensor]
+    """Per layer the keys that must keep their values, each times the root of its weight (``lent``)."""
+    seen: Mapping[int, Tensor]
+    """Per layer keys of corpus tokens, of which those that the update moves most must too."""
+
+
+def write_layers(
+    task: Task, columns: Columns, progress: Progress = NO_PROGRESS, former: Written | None = None
+) -> Written:
+    """Write a batch's values into the layers, on the model as edited so far.
+
+    Args:
+        task: the batch.
+        columns: its columns, with the weights of this round.
+        progress: where to show it.
+        former: the same batch as written with other weights. What stood still there does so here; nothing else is
+            looked for, since the tokens that an update moves most hardly depend on those weights.
+    """
+    settings, model, last = task.settings, task.model, task.layers[-1]
+    written = Written({}, {}, {}, dict(former.still) if former else {})
+    passes = settings.passes if isinstance(settings, Nse) else 1
+    with progress.step("Writing layers", total=len(task.layers) * passes) as bar:
+        for _ in range(passes):
+            live: Tensor | None = None
+            for number, layer in enumerate(task.layers):
+                with model.patched(plus(task.sofar, written.factors).deltas()):
+                    got = task.start
+                    if written.factors:
+                        got = read(model, columns.ids, columns.positions, [layer], [last])
+                    keys, missing = got.keys[layer], task.wanted - got.stream[last]
+                    if number == 0 and isinstance(settings, Nse):
+                        live = _live(columns, missing, got.stream[last], settings)
+                        if not live.any():
+                            return written
+                    share = missing / (len(task.layers) - number)
+                    residuals = model.anatomy.residual(model.model, layer, keys, share)
+                written = _with_layer(task, columns, written, (layer, number), (keys, residuals), live)
+                bar.advance()
+    return written
+
+
+def _with_layer(
+    task: Task,
+    columns: Columns,
+    written: Written,
+    at: tuple[int, int],
+    asked: tuple[Tensor, Tensor],
+    live: Tensor | None,
+) -> Written:
+    """What is written with one more layer.
+
+    Args:
+        task: the batch.
+        columns: its columns.
+        written: in the layers before.
+        at: the layer, and how many of this pass were written before it.
+        asked: keys and residuals, (d_ff, columns) and (d_model, columns).
+        live: (columns,), which of them still miss something; None for all.
+    """
+    (layer, number), (keys, residuals), rule = at, asked, task.settings.keys
+    columned, aimed = _columns(columns, keys, residuals, rule)
+    used = written.keys if layer in written.keys else {**written.keys, layer: columned}
+    done = None
+    if live is not None and not live.all():
+        done = _columns(columns.some(~live), keys[:, ~live], residuals[:, ~live], rule)[0]
+        some = columns.some(live)
+        columned, aimed = _columns(some, keys[:, live], residuals[:, live], rule)
+    problem = Problem(task.statistics[layer], columned, aimed, None, number, columns.raised)
+    still = written.still
+    if layer not in still:
+        still = {**still, layer: _standing(task, problem, layer, done)}
+    problem = replace(problem, kept=_joined([still[layer], done]))
+    delta, rank = update(task.method, problem, task.settings)
+    name = task.model.anatomy.weight_name(layer)
+    before = written.factors.get(name)
+    factors = {**written.factors, name: delta if before is None else before.plus(delta)}
+    return Written(factors, used, {**written.ranks, layer: rank}, still)
+
+
+def _standing(task: Task, problem: Problem, layer: int, done: Tensor | None) -> Tensor | None:
+    """The keys that have to keep their values in a layer, those that an update would move most among them."""
+    settings = task.settings
+    zero = _joined([task.still.get(layer), task.sofar.earlier(layer, settings.earlier)])
+    if layer not in task.seen:
+        return zero
+    trial = replace(problem, kept=_joined([zero, done]))
+    return _joined([zero, _moved(task.method, trial, settings, task.seen[layer].to(problem.keys.device))])
+
+
+def plus(sofar: Sofar, new: Mapping[str, LowRank]) -> Sofar:
+    """The update so far with more factors; its keys are still those of what was written before."""
+    factors = dict(sofar.factors)
+    for name, delta in new.items():
+        factors[name] = factors[name].plus(delta) if name in factors else delta
+    return replace(sofar, factors=factors)
+
+
+def _live(columns: Columns, missing: Tensor, stream: Tensor, settings: Nse) -> Tensor:
+    """Columns of requests that still miss something, but not too much to hope for, (columns,); NSE's filter."""
+    length = missing.norm(dim=0) / (1.0 if settings.absolute else stream.norm(dim=0).clamp_min(1e-12))
+    count = int(columns.requests.max()) + 1
+    worst = torch.zeros(count, device=length.device).scatter_reduce_(0, columns.requests, length, "amax")
+    going: Tensor = worst > settings.reached
+    if settings.hopeless is not None:
+        going &= worst < settings.hopeless
+    return going[columns.requests]
+
+
+def _columns(columns: Columns, keys: Tensor, residuals: Tensor, rule: str) -> tuple[Tensor, Tensor]:
+    """Keys and residuals as columns of the equation: the means per vector, or one per form with its weight."""
+    if rule == "mean":
+        return _average(keys, columns.vectors), _average(residuals, columns.vectors)
+    return keys * columns.weights.sqrt(), residuals * columns.weights.sqrt()
+
+
+def _average(matrix: Tensor, vectors: Tensor) -> Tensor:
+    """Mean of the columns of each vector: (rows, columns) to (rows, vectors)."""
+    found, index = vectors.unique(return_inverse=True)
+    total = torch.zeros(matrix.shape[0], len(found), device=matrix.device).index_add_(1, index, matrix)
+    mean: Tensor = total / torch.bincount(index, minlength=len(found))
+    return mean
+
+
+def lent(
+    model: EditableModel, own: Mapping[int, Tensor], places: Sequence[tuple[Places, float]], sofar: Sofar
+) -> dict[int, Tensor]:
+    """Keys at some places times the root of their weight, per layer (d_ff, m <= d_ff), on the model before the batch.
+
+    What a batch writes leaves the outputs at these keys alone, so that it hardly moves the same tokens' keys in the
+    layers above: they are read once, for all layers and all rounds of writing.
+    """
+    found: dict[int, list[Tensor]] = {layer: [] for layer in own}
+    for prompts, weight in places:
+        if prompts and weight:
+            with model.patched(sofar.deltas()):
+                got = read(model, [ids for ids, _ in prompts], [at for _, at in prompts], list(own)).keys
+            for layer, keys in got.items():
+                found[layer].append(weight**0.5 * distinct(keys, own[layer]))
+    return {layer: condense(torch.cat(parts, 1)) for layer, parts in found.items() if parts}
+
+
+def distinct(kept: Tensor, keys: Tensor) -> Tensor:
+    """Kept keys less those that cannot be told from a request's."""
+    mine = keys / keys.norm(dim=0).clamp_min(1e-12)
+    apart = []
+    for some in kept.split(AT_ONCE, 1):
+        unit = (some / some.norm(dim=0).clamp_min(1e-12)).to(mine.device)
+        apart.append(((unit.T @ mine).amax(1) < SAME_KEY).to(kept.device))
+    return kept[:, torch.cat(apart)] if apart else kept
+
+
+def _moved(method: Method, problem: Problem, settings: Editor, seen: Tensor) -> Tensor:
+    """The corpus keys that a trial update moves most, each times the root of its weight, (d_in, w)."""
+    found, chosen = seen[:, :0], torch.zeros(seen.shape[1], dtype=torch.bool, device=seen.device)
+    for _ in range(TURNS):
+        delta, _ = update(method, replace(problem, kept=_joined([problem.kept, found])), settings)
+        chosen = most_moved(delta, seen, chosen)
+        found = settings.witnessed**0.5 * seen[:, chosen]
+    return found
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    found = [part for part in parts if part is not None and part.shape[1]]
+    return torch.cat(found, 1) if found else None

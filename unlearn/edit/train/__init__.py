@@ -1,0 +1,1 @@
+"""Trained: inside the null space, or as a baseline to compare with."""

@@ -1,0 +1,33 @@
+"""FT-M: fine-tuning of one MLP down-projection, the loss on the target's tokens only (docs/methods/ft_m.md)."""
+
+from __future__ import annotations
+
+import torch
+
+from unlearn.edit.train.lessons import lessons
+from unlearn.edit.train.loop import Losses, Trained, minimise, replies
+from unlearn.model.adapters import dense
+from unlearn.model.editable import EditableModel
+from unlearn.model.requests import Requests
+from unlearn.policy.settings_baselines import FineTune
+from unlearn.progress import NO_PROGRESS, Progress
+
+
+def ft_m(
+    model: EditableModel, requests: Requests, settings: FineTune, layer: int, progress: Progress = NO_PROGRESS
+) -> Trained:
+    """Make the targets likely by one layer; nothing holds the rest (FT-M in EasyEdit, Zhang et al., 2024)."""
+    learned = lessons(model, requests, own=False, kept=0)
+    none = torch.zeros((), device=model.device)
+    with dense(model, [model.anatomy.weight_name(layer)]) as adapter:
+        history = minimise(
+            adapter,
+            learned,
+            lambda forget, _: Losses(replies(model, forget).nll().mean(), none),
+            lambda first, forget, keep: forget < settings.converged,
+            settings,
+            seed=requests.policy.seed,
+            progress=progress,
+            label="Fine-tuning",
+        )
+        return Trained(adapter.factors(), history)

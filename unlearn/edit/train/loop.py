@@ -1,0 +1,219 @@
+"""The loop that every trained baseline shares: seeded minibatches, Adam, epoch means, and an early stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from unlearn.algebra.low_rank import LowRank
+from unlearn.edit.settling import decided
+from unlearn.edit.train.lessons import Lesson, Lessons
+from unlearn.errors import ModelError
+from unlearn.model.adapters import Adapter
+from unlearn.model.editable import EditableModel
+from unlearn.model.forward import reply_logits
+from unlearn.policy.settings_baselines import FineTune, GradDiff, Lora, Npo, Rmu
+from unlearn.progress import Progress
+
+PASSES, TURNS, LEAST = 10, 150, 9600
+"""Of a training: times that every form is seen, and every fact, on average, and the fewest rows of all its steps."""
+CLIP = 1.0
+"""Longest gradient, over all that is trained: one batch must not throw the training off."""
+
+
+class Losses(NamedTuple):
+    """Of one step; each a scalar."""
+
+    forget: Tensor
+    """What the method minimises on rows to be forgotten."""
+    keep: Tensor
+    """What it minimises on kept rows; zero where it has none."""
+
+
+@dataclass(frozen=True)
+class History:
+    """How the training went; means over an epoch of the rows to be forgotten."""
+
+    steps: int
+    first: float
+    """The forget loss of the first batch, before anything was trained."""
+    forget: float
+    keep: float
+    converged: bool
+    """Whether it stopped by itself."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training gave."""
+
+    factors: Mapping[str, LowRank]
+    """By weight name."""
+    history: History
+
+
+Objective = Callable[[Sequence[Lesson], Sequence[Lesson]], Losses]
+"""From a batch of rows to be forgotten and one of kept rows."""
+Done = Callable[[float, float, float], bool]
+"""From the first forget loss and an epoch's means of both losses."""
+
+
+def minimise(
+    adapter: Adapter,
+    lessons: Lessons,
+    objective: Objective,
+    done: Done,
+    settings: FineTune | Lora | GradDiff | Npo | Rmu,
+    *,
+    seed: int,
+    progress: Progress,
+    label: str,
+) -> History:
+    """Minimise ``forget + weight * keep`` by Adam, its rate falling linearly.
+
+    Args:
+        adapter: what is trained.
+        lessons: rows to be forgotten, and kept ones.
+        objective: the two losses of a step.
+        done: when to stop early; asked after every epoch over the rows to be forgotten.
+        settings: ``steps``, ``batch`` and ``lr``; of all but `ft_m` the weight and the number of kept rows.
+        seed: of the order of the rows.
+        progress: where to show it.
+        label: what to call it.
+
+    Raises:
+        ModelError: a loss is not finite.
+    """
+    steps = decided(settings.steps)
+    weight, kept = (0.0, 0) if isinstance(settings, FineTune) else (settings.keep, settings.kept)
+    generator = torch.Generator().manual_seed(seed)
+    forgetting = _turns(lessons.forget, settings.batch, generator)
+    keeping = _turns(lessons.kept, kept, generator)
+    groups = [{"params": g["params"], "lr": settings.lr * g["scale"]} for g in adapter.groups]
+    epoch = -(-len(lessons.forget) // settings.batch)
+    seen: list[tuple[float, float]] = []
+
+    def loss() -> Tensor:
+        losses = objective(next(forgetting), next(keeping))
+        seen.append((losses.forget.item(), losses.keep.item()))
+        return losses.forget + weight * losses.keep
+
+    def enough() -> bool:
+        return len(seen) % epoch == 0 and done(seen[0][0], *_means(seen[-epoch:]))
+
+    def clip(*_: object) -> None:
+        torch.nn.utils.clip_grad_norm_([p for g in adapter.groups for p in g["params"]], CLIP)
+
+    optimiser = torch.optim.Adam(groups)
+    optimiser.register_step_pre_hook(clip)
+    # To zero over the steps: at a constant rate the kept replies drift on after the forbidden ones have converged.
+    converged = descend(loss, optimiser, lambda step: 1 - step / steps, steps, progress, label, enough)
+    return History(len(seen), seen[0][0], *_means(seen[-epoch:]), converged)
+
+
+def descend(
+    loss: Callable[[], Tensor],
+    optimiser: torch.optim.Optimizer,
+    rate: Callable[[int], float],
+    steps: int,
+    progress: Progress,
+    label: str,
+    enough: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Take steps down a loss.
+
+    Args:
+        loss: of the next step, a scalar.
+        optimiser: of what is trained.
+        rate: by which the optimiser's rates are multiplied, by step.
+        steps: at most.
+        progress: where to show it.
+        label: what to call it.
+        enough: asked after every step whether to stop.
+
+    Returns:
+        Whether it stopped before the last step.
+
+    Raises:
+        ModelError: the loss is not finite.
+    """
+    changing = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+    with progress.step(label, total=steps) as bar, torch.enable_grad():
+        for _ in range(steps):
+            found = loss()
+            if not torch.isfinite(found):
+                raise ModelError(f"{label}: the loss is not finite; try a larger dtype or smaller steps")
+            optimiser.zero_grad()
+            found.backward()
+            optimiser.step()
+            changing.step()
+            bar.advance()
+            if enough():
+                return True
+    return False
+
+
+def _means(seen: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    forget, keep = (sum(values) / len(seen) for values in zip(*seen, strict=True))
+    return forget, keep
+
+
+def _turns(rows: Sequence[Lesson], size: int, generator: torch.Generator) -> Iterator[list[Lesson]]:
+    """Batches for ever, each epoch in a new order; empty ones where there is nothing."""
+    while not rows or not size:
+        yield []
+    while True:
+        order = torch.randperm(len(rows), generator=generator).tolist()
+        for at in range(0, len(rows), size):
+            yield [rows[i] for i in order[at : at + size]]
+
+
+class Replies(NamedTuple):
+    """Log-probabilities where replies are predicted."""
+
+    log_probs: Tensor
+    """(rows, reply, V), float32."""
+    targets: Tensor
+    """(rows, reply): ids."""
+    mask: Tensor
+    """(rows, reply): whether the token belongs to the reply, and not to the prompt before a shorter one."""
+
+    def nll(self) -> Tensor:
+        """Negative log-likelihood of each reply per token, (rows,)."""
+        return self.sums() / self.mask.sum(1)
+
+    def sums(self) -> Tensor:
+        """Negative log-likelihood of each reply, (rows,)."""
+        each = -self.log_probs.gather(-1, self.targets[..., None])[..., 0]
+        return (each * self.mask).sum(1)
+
+
+def replies(model: EditableModel, rows: Sequence[Lesson]) -> Replies:
+    """Run rows; gradients flow to what is being trained."""
+    longest = max(row.reply for row in rows)
+    logits, targets = reply_logits(model, [row.ids for row in rows], longest)
+    lengths = torch.tensor([row.reply for row in rows], device=targets.device)
+    mask = torch.arange(longest, device=targets.device)[None] >= longest - lengths[:, None]
+    return Replies(logits.log_softmax(-1), targets, mask)
+
+
+def keep_loss(model: EditableModel, adapter: Adapter, rows: Sequence[Lesson], kind: str) -> Tensor:
+    """Mean over kept rows of KL(before || now) per token, or of the NLL of the model's own reply; 0 without rows."""
+    if not rows:
+        return torch.zeros((), device=model.device)
+    now = replies(model, rows)
+    if kind == "nll":
+        return now.nll().mean()
+    with torch.no_grad(), adapter.off():
+        before = replies(model, rows).log_probs
+    kl = (before.exp() * (before - now.log_probs)).sum(-1)
+    return ((kl * now.mask).sum(1) / now.mask.sum(1)).mean()
+
+
+def turns(forms: int, facts: int) -> int:
+    """Rows that all steps of a training see together, for so many forms of so many facts."""
+    return max(LEAST, PASSES * forms, TURNS * facts)

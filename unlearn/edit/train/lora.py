@@ -1,0 +1,75 @@
+"""LoRA refusal tuning through ``peft``, and what the preference methods share with it (docs/methods/lora.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from unlearn.edit.train.lessons import Lessons, lessons
+from unlearn.edit.train.loop import Done, Losses, Objective, Trained, keep_loss, minimise, replies
+from unlearn.errors import PolicyError
+from unlearn.model.adapters import Adapter, linears
+from unlearn.model.adapters import lora as adapted
+from unlearn.model.editable import EditableModel
+from unlearn.model.requests import Requests
+from unlearn.policy.settings_baselines import GradDiff, Lora, Npo
+from unlearn.progress import NO_PROGRESS, Progress
+
+
+def lora(
+    model: EditableModel, requests: Requests, settings: Lora, progress: Progress = NO_PROGRESS
+) -> Trained:
+    """Make the refusals likely and hold the kept replies, by low-rank factors on the linear layers."""
+
+    def objective(adapter: Adapter) -> Objective:
+        return lambda forget, kept: Losses(
+            replies(model, forget).nll().mean(), keep_loss(model, adapter, kept, settings.keep_loss)
+        )
+
+    def done(_first: float, forget: float, keep: float) -> bool:
+        # The likelihood of a kept reply has a floor of its own; only a divergence goes to zero.
+        enough = settings.converged
+        return enough is not None and forget < enough and (keep < enough or settings.keep_loss == "nll")
+
+    return tune(model, requests, settings, objective, done, own=False, progress=progress, label="LoRA")
+
+
+def tune(
+    model: EditableModel,
+    requests: Requests,
+    settings: Lora | GradDiff | Npo,
+    objective: Callable[[Adapter], Objective],
+    done: Done,
+    *,
+    own: bool,
+    progress: Progress,
+    label: str,
+) -> Trained:
+    """Train LoRA factors for an objective and merge them: ``own`` as in ``lessons``."""
+    learned = prepared(model, requests, settings, own)
+    names = linears(model, settings.targets)
+    with adapted(model, names, settings.rank, requests.policy.seed) as adapter:
+        history = minimise(
+            adapter,
+            learned,
+            objective(adapter),
+            done,
+            settings,
+            seed=requests.policy.seed,
+            progress=progress,
+            label=label,
+        )
+        return Trained(adapter.factors(), history)
+
+
+def prepared(model: EditableModel, requests: Requests, settings: Lora | GradDiff | Npo, own: bool) -> Lessons:
+    """The lessons, with no more kept rows than the training can see.
+
+    Raises:
+        PolicyError: the model says nothing to any forbidden prompt, so that there is nothing to unlearn.
+    """
+    learned = lessons(model, requests, own=own, kept=settings.kept * int(settings.steps))
+    if not learned.forget:
+        raise PolicyError(
+            f"{model.name} says nothing to the policy's prompts; {settings.name} has nothing to unlearn"
+        )
+    return learned

@@ -1,0 +1,53 @@
+"""Every method that trains, by its settings."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from unlearn.edit.plan import Made, Plan
+from unlearn.edit.sequence import Sofar
+from unlearn.edit.train.fine_tune import ft_m
+from unlearn.edit.train.loop import Trained
+from unlearn.edit.train.lora import lora
+from unlearn.edit.train.null_space import null_space_tuning
+from unlearn.edit.train.preference import grad_diff, npo
+from unlearn.edit.train.rmu import rmu
+from unlearn.model.editable import EditableModel
+from unlearn.model.requests import Requests
+from unlearn.policy.settings import NullSpaceTuning
+from unlearn.policy.settings_baselines import FineTune, GradDiff, Lora, Npo, Rmu
+from unlearn.progress import Progress
+
+
+def train(plan: Plan, model: EditableModel, requests: Requests, progress: Progress) -> Made:
+    """Train the update that a plan asks for, all facts at once.
+
+    Args:
+        plan: of a trained method.
+        model: unedited; unchanged on return.
+        requests: the policy with its answers.
+        progress: where to show it.
+
+    Raises:
+        ModelError: the loss is not finite.
+        PolicyError: the model says nothing that could be unlearned.
+    """
+    if isinstance(plan.settings, NullSpaceTuning):
+        return null_space_tuning(plan, plan.settings, model, requests, progress)
+    got = _baseline(plan, model, requests, progress)
+    return Made(Sofar(got.factors), notes={"training": asdict(got.history)})
+
+
+def _baseline(plan: Plan, model: EditableModel, requests: Requests, progress: Progress) -> Trained:
+    match plan.settings:
+        case FineTune() as settings:
+            return ft_m(model, requests, settings, plan.layers[0], progress)
+        case Lora() as settings:
+            return lora(model, requests, settings, progress)
+        case GradDiff() as settings:
+            return grad_diff(model, requests, settings, progress)
+        case Npo() as settings:
+            return npo(model, requests, settings, progress)
+        case Rmu() as settings:
+            return rmu(model, requests, settings, plan.layers, progress)
+    raise AssertionError(f"{plan.settings.name} is not trained")

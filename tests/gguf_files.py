@@ -30,13 +30,16 @@ IN_A_BLOCK = {
 }
 
 
-def write(path: Path, extra: dict[str, np.ndarray] | None = None, quantised: bool = False) -> Any:
+def write(
+    path: Path, extra: dict[str, np.ndarray] | None = None, quantised: bool = False, tokenizer: bool = True
+) -> Any:
     """Write a pico Llama as a GGUF file, and return the network that it was made from.
 
     Args:
         path: of the file.
         extra: further tensors, by name.
         quantised: the down-projections as Q8_0, as a released file would have them.
+        tokenizer: with one, as a released file has.
     """
     network = pico.network("llama")
     config = network.config
@@ -51,7 +54,8 @@ def write(path: Path, extra: dict[str, np.ndarray] | None = None, quantised: boo
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
-    _add_tokenizer(writer)
+    if tokenizer:
+        _add_tokenizer(writer)
     for name, tensor in network.state_dict().items():
         values = tensor.numpy()
         for part, heads in (("q_proj", config.num_attention_heads), ("k_proj", config.num_key_value_heads)):

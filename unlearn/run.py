@@ -40,6 +40,7 @@ def load_model(
     placement: Placement = Placement(),  # noqa: B008 - frozen
     patch: Patch | None = None,
     progress: Progress = NO_PROGRESS,
+    tokenizer: str = "auto",
 ) -> EditableModel:
     """Load a model that can be edited.
 
@@ -48,9 +49,10 @@ def load_model(
         placement: device and dtype, and whether code that comes with the model is run.
         patch: is to go on the model, which is then loaded in the dtype that the patch was made in.
         progress: where to show it.
+        tokenizer: ``auto`` for the model's own, or a folder or hub id that has another.
 
     Raises:
-        ModelError: it cannot be found, read, or edited.
+        ModelError: it cannot be found, read, or edited; or the tokenizer is of another model.
         PolicyError: a device or dtype of no such name.
 
     Examples:
@@ -69,7 +71,7 @@ def load_model(
     with progress.step(f"Loading {name}"):
         made_in = None if patch is None else patch.storage_dtype
         return EditableModel.load(
-            name, placement.device, placement.dtype, placement.trust_remote_code, made_in
+            name, placement.device, placement.dtype, placement.trust_remote_code, made_in, tokenizer
         )
 
 
@@ -162,7 +164,7 @@ def apply(order: Order, folder: Path, means: Means, search: Search | None = None
     earlier = None if order.onto is None else Earlier.read(order.onto)
     sofar = None if earlier is None else earlier.patch
     with watch.step("load"):
-        model = load_model(policy.model, means.placement, sofar, means.progress)
+        model = load_model(policy.model, means.placement, sofar, means.progress, policy.tokenizer)
         allowed(model, policy, sofar)
     with watch.step("resolve"):
         requests = resolve(model, policy, means.progress)
@@ -204,7 +206,7 @@ def judge(order: Order, candidate: str, means: Means) -> Outcome:
     judged: Patch | EditableModel
     said: dict[str, object]
     with watch.step("load"):
-        base = load_model(policy.model, means.placement, patch, means.progress)
+        base = load_model(policy.model, means.placement, patch, means.progress, policy.tokenizer)
         if patch is not None:
             judged, said = patch, {"patch": candidate, "sha256": sha256_of_file(file)}
         else:
@@ -303,7 +305,8 @@ def candidate_of(
         edited = load_model(candidate, means.placement.beside(base), progress=means.progress)
         return edited, base_of(edited)
     # A copy of its own: the unedited model is needed as it is.
-    edited = with_adapter(load_model(policy.model, means.placement, progress=means.progress), folder)
+    base = load_model(policy.model, means.placement, None, means.progress, policy.tokenizer)
+    edited = with_adapter(base, folder)
     files = {name: sha256_of_file(folder / name) for name in (CONFIG, WEIGHTS)}
     return edited, {**base_of(edited), "adapter_of": policy.model, "adapter": files}
 

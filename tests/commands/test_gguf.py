@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import gguf_files
+from tests import gguf_files, pico
 from tests.files import corpus_file, pico_policy, run
+from unlearn.model.editable import EditableModel
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,27 @@ def test_the_run_verifies_and_exports(place: Path) -> None:
     assert run("verify", place / "run", "--quiet") == 0
     assert run("export", place / "run", place / "edited", "--quiet") == 0
     assert json.loads((place / "edited" / "config.json").read_text())["unlearn_origin"]["file"] == "pico.gguf"
+
+
+def test_with_its_tokenizer_apart_a_run_verifies_and_exports(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gguf_files.write(tmp_path / "bare.gguf", tokenizer=False)
+    pico.tokenizer().save_pretrained(tmp_path / "tokens")
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(pico_policy(Path("bare.gguf"), place / "corpus.jsonl"))
+    asked = ("apply", policy, "--quiet", "--suite", "quick", "--method", "none")
+    assert run(*asked, "--out", tmp_path / "no") == 1
+    assert "--tokenizer" in capsys.readouterr().err and not (tmp_path / "no").exists()
+    assert run(*asked, "--out", tmp_path / "run", "--tokenizer", tmp_path / "tokens") == 3
+    said = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert said["base"]["tokenizer"] == said["settings"]["tokenizer"] == str(tmp_path / "tokens")
+    assert run("verify", tmp_path / "run", "--quiet") == 0
+    assert run("export", tmp_path / "run", tmp_path / "edited", "--quiet") == 0
+    assert EditableModel.load(str(tmp_path / "edited")).tokenizer.chat_template == pico.TEMPLATE
+    (tmp_path / "tokens").rename(tmp_path / "moved")
+    assert run("verify", tmp_path / "run", "--quiet") == 1
+    assert run("verify", tmp_path / "run", "--quiet", "--tokenizer", tmp_path / "moved") == 0
 
 
 def test_a_damaged_file_is_a_sentence_and_nothing_is_written(

@@ -247,7 +247,17 @@ _ODD = (
     "", " ", "-", "--", "..", "/", "/dev/null/x", "/proc/self/x", "\x1b[31m", "\u202egpj", "a" * 5000,
     "~nobody-here/x", "a\nb", "'", '"', "{subject}", "-1", "1e999", "9" * 400, "nan", "cuda:99", "banana",
 )  # fmt: skip
-_OPTIONS = ("--out", "--model", "--method", "--suite", "--device", "--dtype", "--onto", "--tune")
+_OPTIONS = (
+    "--out",
+    "--model",
+    "--tokenizer",
+    "--method",
+    "--suite",
+    "--device",
+    "--dtype",
+    "--onto",
+    "--tune",
+)
 _SETTINGS = (
     "", "=", "a", "a=", "=b", "method", "method.name=", "method.steps={}", "method.layers={}",
     "audit.limits.x={}", "audit.limits.leak.direct={}", "seed={}", "statistics.tokens={}", "facts={}",

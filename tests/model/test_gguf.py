@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import os
 from pathlib import Path
@@ -10,8 +11,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests import gguf_files, pico
+from unlearn import embedded
 from unlearn.errors import ModelError
 from unlearn.model import gguf
+from unlearn.model.about import base_of
 from unlearn.model.editable import EditableModel
 from unlearn.store import Store
 
@@ -137,6 +140,69 @@ def test_a_model_larger_than_the_memory_is_not_begun(tmp_path: Path) -> None:
     os.truncate(path, 2**43)  # takes no room on the disk
     with pytest.raises(ModelError, match=r"large\.gguf takes at least 8192\.0 GiB of memory"):
         gguf.converted(path, Store.at(tmp_path / "cache"))
+
+
+class TestATokenizerApart:
+    @pytest.fixture
+    def bare(self, tmp_path: Path) -> Path:
+        gguf_files.write(tmp_path / "bare.gguf", tokenizer=False)
+        return tmp_path / "bare.gguf"
+
+    @pytest.fixture
+    def apart(self, tmp_path: Path) -> Path:
+        pico.tokenizer().save_pretrained(tmp_path / "apart")
+        return tmp_path / "apart"
+
+    def test_a_file_without_one_says_where_to_give_it(self, bare: Path) -> None:
+        with pytest.raises(ModelError, match=r"the tokenizer of 'bare\.gguf'.*--tokenizer"):
+            EditableModel.load(str(bare))
+
+    def test_it_is_taken_and_said(self, bare: Path, apart: Path, place: Path) -> None:
+        model = EditableModel.load(str(bare), tokenizer=str(apart))
+        own = EditableModel.load(str(place / "pico.gguf"))
+        assert base_of(model)["tokenizer"] == str(apart) and base_of(own)["tokenizer"] == "auto"
+        asked = model.tokenizer("Zorvex is made from amber.")["input_ids"]
+        assert asked == own.tokenizer("Zorvex is made from amber.")["input_ids"]
+        assert torch.equal(logits(model.model), logits(own.model))
+
+    def test_each_has_a_conversion_of_its_own(self, place: Path, apart: Path, tmp_path: Path) -> None:
+        store, other = Store.at(tmp_path / "cache"), copy.deepcopy(pico.tokenizer())
+        other.chat_template = None
+        made = [gguf.converted(place / "pico.gguf", store, one) for one in (None, pico.tokenizer(), other)]
+        assert len(set(made)) == 3
+        assert [AutoTokenizer.from_pretrained(folder).chat_template for folder in made[1:]] == [
+            pico.TEMPLATE,
+            None,
+        ]
+        before = (made[1] / "model.safetensors").stat().st_mtime_ns
+        assert gguf.converted(place / "pico.gguf", store, pico.tokenizer()) == made[1]
+        assert (made[1] / "model.safetensors").stat().st_mtime_ns == before
+
+    def test_a_folder_without_one_takes_it(self, folder: Path, apart: Path, tmp_path: Path) -> None:
+        bare = tmp_path / "weights"
+        bare.mkdir()
+        for name in ("config.json", "model.safetensors"):
+            (bare / name).write_bytes((folder / name).read_bytes())
+        with pytest.raises(ModelError, match="has no tokenizer.*--tokenizer"):
+            EditableModel.load(str(bare))
+        model = EditableModel.load(str(bare), tokenizer=str(apart))
+        assert torch.equal(logits(model.model), logits(AutoModelForCausalLM.from_pretrained(folder)))
+        model.save(tmp_path / "saved")
+        assert EditableModel.load(str(tmp_path / "saved")).identity() == model.identity()
+
+    def test_of_another_model_it_is_one_sentence(self, bare: Path, apart: Path, tmp_path: Path) -> None:
+        own = str(embedded.path())
+        with pytest.raises(
+            ModelError, match=r"writes ids up to 3\d\d\d, and the embedding of bare\.gguf has 385 rows"
+        ):
+            EditableModel.load(str(bare), tokenizer=own)
+        with pytest.raises(ModelError, match="different models"):
+            gguf.converted(bare, Store.at(tmp_path / "cache"), AutoTokenizer.from_pretrained(own))
+        assert list((tmp_path / "cache" / "models").iterdir()) == []
+        with pytest.raises(ModelError, match=r"knows 385 tokens, and the embedding of .* has 3072 rows"):
+            EditableModel.load(own, tokenizer=str(apart))
+        with pytest.raises(ModelError, match="cannot load the tokenizer of .*nowhere"):
+            EditableModel.load(str(bare), tokenizer=str(tmp_path / "nowhere"))
 
 
 class TestFind:

@@ -14,6 +14,7 @@ from unlearn.policy.paths import moved
 
 KEYS = {
     "model": "model: {}",
+    "tokenizer": "tokenizer: {}",
     "statistics.corpus": "statistics: {{corpus: {}}}",
     "audit.control": "audit: {{control: {}}}",
     "audit.suite": "audit: {{suite: {}}}",
@@ -22,7 +23,7 @@ KEYS = {
     "audit.benign": "audit: {{benign: {}}}",
     "audit.lookalike": "audit: {{lookalike: {}}}",
 }
-NAMES = {"model", "statistics.corpus", "audit.control"}
+NAMES = {"model", "tokenizer", "statistics.corpus", "audit.control"}
 """Keys whose values may be names on a hub as well."""
 
 

@@ -111,7 +111,7 @@ def apply(
         from unlearn.commands.plan import tell_plan
 
         earlier = None if onto is None else Earlier.read(onto).patch
-        found = load_model(loaded.model, placement, quiet, earlier)
+        found = load_model(loaded.model, placement, quiet, earlier, loaded.tokenizer)
         return tell_plan(loaded, found, as_json, earlier, show_text)
     order = Order(loaded, source, command_line(), onto, save_model)
 

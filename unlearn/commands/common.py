@@ -64,6 +64,7 @@ def is_local(policy: Policy) -> bool:
     scorer = policy.audit.toxicity
     return (
         (policy.model == EMBEDDED or policy.model.startswith(PACKAGE) or exists(policy.model))
+        and (policy.tokenizer == "auto" or exists(policy.tokenizer))
         and (policy.statistics.corpus in ("auto", EMBEDDED) or exists(policy.statistics.corpus))
         and (policy.model == EMBEDDED or policy.statistics.corpus != "auto")
         and (policy.audit.control in ("auto", "none") or exists(policy.audit.control))
@@ -72,9 +73,11 @@ def is_local(policy: Policy) -> bool:
     )
 
 
-def load_model(name: str, placement: Placement, quiet: bool, patch: Patch | None = None) -> EditableModel:
+def load_model(
+    name: str, placement: Placement, quiet: bool, patch: Patch | None = None, tokenizer: str = "auto"
+) -> EditableModel:
     """Load a model, with a line of progress; one that a patch is to go on in the dtype in which that was made."""
-    return loaded(name, placement, patch, progress_for(quiet))
+    return loaded(name, placement, patch, progress_for(quiet), tokenizer)
 
 
 def means_of(placement: Placement, no_cache: bool, quiet: bool) -> Means:

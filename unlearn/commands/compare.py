@@ -119,7 +119,7 @@ def compare(
     _usable(folder)
     means = Means(placement, cache_for(no_cache), progress_for(quiet))
     with kept_folder(folder, folder / POINTS):
-        base = load_model(first.model, placement, quiet)
+        base = load_model(first.model, placement, quiet, tokenizer=first.tokenizer)
         (folder / PATCHES).mkdir(parents=True, exist_ok=True)
         finished = _finished(folder / POINTS)
         with log_to(folder / "log.txt"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -24,6 +25,9 @@ from unlearn.runs.sealed import REPORT, whole
 @click.argument("run", type=Place(exists=True))
 @click.argument("folder", type=Place())
 @click.option("--model", help="The base model, where it now lies elsewhere. A patch refuses any other model.")
+@click.option(
+    "--tokenizer", metavar="PLACE", help="The tokenizer, where that was given apart and now lies elsewhere."
+)
 @model_options
 @force
 @quiet
@@ -31,6 +35,7 @@ def export(
     run: Path,
     folder: Path,
     model: str | None,
+    tokenizer: str | None,
     placement: Placement,
     force: bool,
     quiet: bool,
@@ -50,11 +55,12 @@ def export(
     whole(run)
     patch = Patch.load(patch_of(run))
     name = model or base_name(run, patch.header)
+    apart = tokenizer or base_tokenizer(run, patch.header)
     report = run / REPORT
     judged = report_at(report) if report.is_file() else None
     outside_runs(folder, run)
     with whole_folder(folder, force, (run, name)) as partial:
-        loaded = load_model(name, placement, quiet, patch)
+        loaded = load_model(name, placement, quiet, patch, apart)
         loaded.save(partial, patch)
         if judged is not None:
             shutil.copyfile(report, partial / "unlearn_report.json")
@@ -75,15 +81,19 @@ def export(
     return 0
 
 
-def base_name(run: Path, header: object) -> str:
+def base_name(run: Path, header: Mapping[str, object]) -> str:
     """Return the name of the model that a run or a patch was made for.
 
     Raises:
         UnlearnError: if neither says so.
     """
-    if run.is_dir():
-        return str(manifest.read(run)["base"]["name"])
-    name = header.get("model") if hasattr(header, "get") else None
+    name = manifest.read(run)["base"]["name"] if run.is_dir() else header.get("model")
     if not isinstance(name, str):
         raise UnlearnError(f"{run} does not say which model it belongs to; name it with --model")
     return name
+
+
+def base_tokenizer(run: Path, header: Mapping[str, object]) -> str:
+    """Return where the tokenizer of that model came from: `auto` where it was the model's own."""
+    told = manifest.read(run)["base"] if run.is_dir() else header
+    return str(told.get("tokenizer", "auto"))

@@ -15,7 +15,7 @@ import click
 from pydantic import BaseModel, ValidationError
 
 from unlearn import files
-from unlearn.commands.options import overrides
+from unlearn.commands.options import overrides, with_tokenizer
 from unlearn.errors import PolicyError, UnlearnError
 from unlearn.files import sha256_of_file
 from unlearn.policy import Policy
@@ -42,6 +42,7 @@ class Base(BaseModel):
     """The unedited model."""
 
     name: str
+    tokenizer: str = "auto"
     family: str
     parameters: int
     identity: str
@@ -193,7 +194,8 @@ def _overridden(argv: Sequence[str]) -> dict[str, str]:
     within = click.get_current_context(silent=True)
     with commands[name].make_context(name, words, within, resilient_parsing=True) as context:
         given = context.params
-    return overrides(given.get("model"), given.get("method"), given.get("settings") or (), given.get("suite"))
+    settings = with_tokenizer(given.get("settings") or (), given.get("tokenizer"))
+    return overrides(given.get("model"), given.get("method"), settings, given.get("suite"))
 
 
 def _settings(recorded: Recorded, policy: Policy, whole: bool) -> Iterator[str]:
@@ -216,6 +218,8 @@ def _settings(recorded: Recorded, policy: Policy, whole: bool) -> Iterator[str]:
         yield "policy.effective_sha256 in manifest.json is not that of the policy with the overrides of `argv`"
     if recorded.base.name != policy.model:
         yield f"base.name in manifest.json is {recorded.base.name}, and the policy's model {policy.model}"
+    if recorded.base.tokenizer != policy.tokenizer:
+        yield f"base.tokenizer in manifest.json is {recorded.base.tokenizer}, and the policy's {policy.tokenizer}"
 
 
 def of_numbers(recorded: Recorded, report: Report, policy: Policy | None, found: Findings) -> None:

@@ -6,15 +6,13 @@ import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from unlearn.files import at_home
 from unlearn.order import Placement
 from unlearn.policy.settings import METHOD_NAMES
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 quiet = click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
@@ -62,8 +60,13 @@ def model_options(command: Callable[..., int]) -> Callable[..., int]:
     return placed
 
 
-def policy_overrides(command: Command) -> Command:
-    """Add the options that stand in for keys of the policy file."""
+def policy_overrides(command: Callable[..., int]) -> Callable[..., int]:
+    """Add the options that stand in for keys of the policy file; `--tokenizer` comes as one of `settings`."""
+
+    @wraps(command)
+    def overridden(*, tokenizer: str | None, settings: tuple[str, ...], **given: Any) -> int:
+        return command(settings=with_tokenizer(settings, tokenizer), **given)
+
     for option in (
         click.option(
             "--set",
@@ -72,14 +75,29 @@ def policy_overrides(command: Command) -> Command:
             metavar="KEY=VALUE",
             help="Override one key of the policy, such as method.steps=20; may be repeated.",
         ),
+        click.option(
+            "--tokenizer",
+            metavar="PLACE",
+            help="Override `tokenizer`: a folder or hub id with the tokenizer of a model that has none.",
+        ),
         click.option("--method", help="Override `method.name`: " + ", ".join(METHOD_NAMES) + "."),
         click.option(
             "--model",
             help="Override `model`: a hub id, a local folder, a GGUF file, package:NAME, or embedded.",
         ),
     ):
-        command = option(command)
-    return command
+        overridden = option(overridden)
+    return overridden
+
+
+def with_tokenizer(settings: tuple[str, ...], tokenizer: str | None) -> tuple[str, ...]:
+    """Return what `--set` gives, and what `--tokenizer` does."""
+    return settings if tokenizer is None else (*settings, f"tokenizer={_quoted(tokenizer)}")
+
+
+def _quoted(text: str) -> str:
+    """As YAML text, since a folder may be called 2024 or no."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 suite = click.option(
@@ -103,8 +121,7 @@ def overrides(
         if not equals or not key.strip():
             raise click.BadParameter(f"expected KEY=VALUE, got {setting!r}", param_hint="--set")
         found[key.strip()] = value
-    # Quoted, since a folder may be called 2024 or no.
     for key, text in (("model", model), ("audit.suite", suite)):
         if text is not None:
-            found[key] = "'" + text.replace("'", "''") + "'"
+            found[key] = _quoted(text)
     return found

@@ -55,7 +55,7 @@ def stats(
     asked = choose.options(loaded.method)[0]
     if not isinstance(asked, Editor | NullSpaceTuning):
         raise PolicyError(f"method.name: {loaded.method.name} is no editor and uses no key statistics")
-    edited = load_model(loaded.model, placement, quiet)
+    edited = load_model(loaded.model, placement, quiet, tokenizer=loaded.tokenizer)
     chosen = choose.settle(edited, loaded, asked, loaded.facts)
     alone, confined = choose.null_space_of(chosen)
     cache = cache_for(no_cache)

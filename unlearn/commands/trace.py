@@ -104,7 +104,7 @@ def trace(
 
     target = out or default_folder(loaded)
     with whole_folder(target, force, read_by(loaded, policy), private=True) as folder:
-        edited = load_model(loaded.model, placement, quiet)
+        edited = load_model(loaded.model, placement, quiet, tokenizer=loaded.tokenizer)
         with warned(quiet or as_json):
             found, drawn = _traced(edited, loaded, prompts, samples, noise, window, progress_for(quiet))
         (folder / "trace.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

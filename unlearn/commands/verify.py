@@ -34,6 +34,9 @@ FAILED = 3
 @click.argument("run", type=Place(exists=True, file_okay=False))
 @click.option("--policy", type=Place(), help="The run's policy, where its file has moved or changed.")
 @click.option("--model", help="The base model, where it now lies elsewhere.")
+@click.option(
+    "--tokenizer", metavar="PLACE", help="The tokenizer, where that was given apart and now lies elsewhere."
+)
 @click.option("--files-only", is_flag=True, help="Do not load the model.")
 @model_options
 @as_json
@@ -42,6 +45,7 @@ def verify(
     run: Path,
     policy: Path | None,
     model: str | None,
+    tokenizer: str | None,
     files_only: bool,
     placement: Placement,
     as_json: bool,
@@ -69,7 +73,9 @@ def verify(
         forgery.of_documents(run, typed, report, found)
         patch = _patch(run, typed, report, in_force, found)
         if not (files_only or found.problems.get("patch")):
-            loaded = load_model(model or typed.base.name, placement, quiet, patch)
+            loaded = load_model(
+                model or typed.base.name, placement, quiet, patch, tokenizer or typed.base.tokenizer
+            )
             found.problems["weights"] = list(forged_patch.of_weights(typed, report, patch, loaded))
     elif policy is not None and sha256_of_file(policy) != recorded["policy"]["sha256"]:
         found.problems["policy"] = [f"{policy} is not the policy of this run"]

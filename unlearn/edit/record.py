@@ -110,6 +110,7 @@ def _common(model: EditableModel, requests: Requests, plan: Plan) -> dict[str, o
     policy = requests.policy
     return {
         "model": model.name,
+        "tokenizer": model.tokenizer_of,
         "model_type": model.anatomy.model_type,
         "storage_dtype": str(model.storage_dtype),
         "policy": policy.name,

@@ -19,6 +19,7 @@ def base_of(model: EditableModel) -> dict[str, object]:
         "revision": getattr(config, "_commit_hash", None),
         "family": str(getattr(config, "model_type", "")),
         "parameters": sum(p.numel() for p in model.model.parameters()),
+        "tokenizer": model.tokenizer_of,
         "identity": model.identity(),
         "weights": model.fingerprint(),
         **({} if origin is None else {"origin": asdict(origin)}),

@@ -52,6 +52,7 @@ class EditableModel:
         self.tokenizer = tokenizer
         self.anatomy = Anatomy.of(model)
         self.name = name
+        self.tokenizer_of = "auto"
         self.storage_dtype = storage_dtype or model.dtype
         self._patched = False
 
@@ -63,6 +64,7 @@ class EditableModel:
         dtype: str = "auto",
         trust_remote_code: bool = False,
         made_in: str | None = None,
+        tokenizer: str = "auto",
     ) -> EditableModel:
         """Load ``embedded``, ``embedded-control``, a local folder or a hub id, from safetensors only.
 
@@ -73,13 +75,16 @@ class EditableModel:
             trust_remote_code: run code that comes with the model. Off unless the user asks.
             made_in: the ``storage_dtype`` of a patch that is to go on it. Where it is narrower than the checkpoint's,
                 that is what ``auto`` means: the patch knows only the weights that were rounded to it.
+            tokenizer: ``auto`` for the model's own, or a local folder or hub id that has another.
 
         Raises:
-            ModelError: it cannot be found, read, or edited.
+            ModelError: it cannot be found, read, or edited; or the tokenizer is of another model.
             PolicyError: a device or dtype of no such name.
         """
-        model, tokenizer, storage_dtype = loaded(name, device, dtype, trust_remote_code, made_in)
-        return cls(model, tokenizer, name, storage_dtype)
+        model, made, storage_dtype = loaded(name, device, dtype, trust_remote_code, made_in, tokenizer)
+        found = cls(model, made, name, storage_dtype)
+        found.tokenizer_of = tokenizer
+        return found
 
     @property
     def device(self) -> torch.device:

@@ -23,6 +23,9 @@ import psutil
 from unlearn.errors import ModelError, UnlearnError
 from unlearn.files import exists, sha256_of_file, sha256_of_folder
 from unlearn.model.boundary import reading
+from unlearn.model.identity import of_tokenizer
+from unlearn.model.library import Tokenizer
+from unlearn.model.trial import refuse_misfit
 from unlearn.policy import PACKAGE
 from unlearn.store import PARTIAL, Store, cache_folder
 
@@ -86,7 +89,7 @@ def _only(name: str, found: list[Path]) -> Path:
     raise ModelError(f"{name} should hold one GGUF file, and holds {listed}; name the file itself")
 
 
-def folder_of(file: Path) -> Path:
+def folder_of(file: Path, tokenizer: Tokenizer | None = None) -> Path:
     """The folder of a GGUF file's model: in the cache, or where there is none, in a place that goes with the process.
 
     Raises:
@@ -98,15 +101,16 @@ def folder_of(file: Path) -> Path:
         place = Path(tempfile.mkdtemp(prefix="unlearn-"))
         atexit.register(shutil.rmtree, place, ignore_errors=True)
         store = Store.at(place)
-    return converted(file, store)
+    return converted(file, store, tokenizer)
 
 
-def converted(file: Path, store: Store) -> Path:
+def converted(file: Path, store: Store, tokenizer: Tokenizer | None = None) -> Path:
     """The folder of a GGUF file's model under a cache, made the first time; it is named by the file's content.
 
     Args:
         file: of one of transformers' GGUF architectures.
         store: the cache; what the folder holds is hashed, and the hash sealed, so that a changed one is made anew.
+        tokenizer: takes the place of the file's own, which is not read then; the folder's name tells them apart.
 
     Raises:
         ModelError: the file is damaged, of an unknown architecture, or not read as a whole; or there is too little
@@ -114,7 +118,8 @@ def converted(file: Path, store: Store) -> Path:
     """
     _fits(file, file.stat().st_size, "at least ")
     origin = sha256_of_file(file)
-    target, note = store.folder / "models" / origin, f"models/{origin}.sha256"
+    made_of = origin if tokenizer is None else f"{origin}-{of_tokenizer(tokenizer)}"
+    target, note = store.folder / "models" / made_of, f"models/{made_of}.sha256"
     if target.is_dir():
         known = store.find(note)
         if known is not None and bytes(known).decode() == sha256_of_folder(target):
@@ -122,7 +127,7 @@ def converted(file: Path, store: Store) -> Path:
         store.warn(f"{target} is not what was converted from {file.name}; it is made anew")
         shutil.rmtree(target, ignore_errors=True)
     with _written(file, target) as partial:
-        _convert(file, origin, partial)
+        _convert(file, origin, partial, tokenizer)
     store.keep(note, sha256_of_folder(target).encode())
     return target
 
@@ -169,6 +174,11 @@ def _numbers(reader: GGUFReader) -> int:
     return sum(int(tensor.n_elements) for tensor in reader.tensors)
 
 
+def _rows(reader: GGUFReader) -> int:
+    """Rows of the embedding; GGUF writes the shape of a matrix the other way round."""
+    return next((int(t.shape[1]) for t in reader.tensors if t.name == "token_embd.weight"), 0)
+
+
 def _needed(reader: GGUFReader) -> int:
     """Bytes: all weights in float32, and the largest one twice more."""
     largest = max((int(tensor.n_elements) for tensor in reader.tensors), default=0)
@@ -184,18 +194,20 @@ def _fits(file: Path, needed: int, about: str = "") -> None:
         )
 
 
-def _convert(file: Path, sha256: str, folder: Path) -> None:
+def _convert(file: Path, sha256: str, folder: Path, tokenizer: Tokenizer | None) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     reader = _read(file)
     _fits(file, _needed(reader))
+    if tokenizer is not None:
+        refuse_misfit(tokenizer, _rows(reader), file.name)
     options = {"gguf_file": file.name}
     with reading(file.name, file, AGAIN, "cannot load the GGUF file"):
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, **options)
         network, loading = AutoModelForCausalLM.from_pretrained(
             file.parent, dtype=torch.float32, output_loading_info=True, **options
         )
+    kept = _own_tokenizer(file) if tokenizer is None else tokenizer
     missing = sorted(loading["missing_keys"])
     if missing:
         raise ModelError(f"{file} lacks {len(missing)} weights (first: {missing[0]}); {AGAIN}")
@@ -213,4 +225,16 @@ def _convert(file: Path, sha256: str, folder: Path) -> None:
     plain.load_state_dict(network.state_dict(), assign=True)
     plain.generation_config = network.generation_config
     plain.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    kept.save_pretrained(folder)
+
+
+def _own_tokenizer(file: Path) -> Tokenizer:
+    from transformers import AutoTokenizer
+
+    with reading(
+        file.name,
+        file,
+        f"{AGAIN}, or give its tokenizer apart with --tokenizer",
+        "cannot read the tokenizer of",
+    ):
+        return AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)

@@ -33,7 +33,7 @@ CONTROL = "embedded-control"
 
 
 def loaded(
-    name: str, device: str, dtype: str, trust_remote_code: bool, made_in: str | None
+    name: str, device: str, dtype: str, trust_remote_code: bool, made_in: str | None, tokenizer: str = "auto"
 ) -> tuple[Network, Tokenizer, torch.dtype]:
     """Load a model from safetensors; arguments and errors are those of ``EditableModel.load``.
 
@@ -45,15 +45,16 @@ def loaded(
         raise PolicyError(f"--dtype {dtype}: use auto, float32, bfloat16 or float16")
     device = _device(device)
     try:
-        return _loaded(name, device, dtype, trust_remote_code, made_in)
+        apart = None if tokenizer == "auto" else tokenizer_at(tokenizer, trust_remote_code)
+        return _loaded(name, device, dtype, trust_remote_code, made_in, apart)
     except (MemoryError, torch.OutOfMemoryError) as problem:
         raise _too_large(name, device) from problem
 
 
 def _loaded(
-    name: str, device: str, dtype: str, code: bool, made_in: str | None
+    name: str, device: str, dtype: str, code: bool, made_in: str | None, apart: Tokenizer | None
 ) -> tuple[Network, Tokenizer, torch.dtype]:
-    where = place_of(name)
+    where = place_of(name, apart)
     remedy = AGAIN if exists(where) else "is it a local folder, or a hub id that this machine can reach?"
     with reading(name, where, remedy):
         here = folder.found(where, code)
@@ -67,7 +68,9 @@ def _loaded(
     empty = _empty(name, here / folder.CONFIG, config, code)
     _refuse_unlike(here / folder.CONFIG, empty, stored)
     _refuse_too_large(name, empty, wanted, device)
-    tokenizer = tokenizer_in(here, name, code)
+    if apart is not None:
+        trial.refuse_misfit(apart, trial.rows_of(empty), name)
+    tokenizer = tokenizer_in(here, name, code) if apart is None else apart
     with reading(name, files[0] if len(files) == 1 else here / folder.INDEX):
         model = _network(here, name, wanted, code)
     model = model.to(device)
@@ -117,12 +120,35 @@ def _refuse_blocks_left_out(path: Path, config: Configuration, unread: Iterable[
             )
 
 
-def place_of(name: str) -> str:
-    """Return where a model lies: the folder of one that ships with this package or was a GGUF file, or its own name."""
+def place_of(name: str, tokenizer: Tokenizer | None = None) -> str:
+    """Return where a model lies: the folder of one that ships with this package or was a GGUF file, or its own name.
+
+    Args:
+        name: what the user calls it.
+        tokenizer: is taken in the place of a GGUF file's own.
+    """
     if name in (EMBEDDED, CONTROL):
         return str(embedded.path(name == CONTROL))
     file = gguf.find(name)
-    return name if file is None else str(gguf.folder_of(file))
+    return name if file is None else str(gguf.folder_of(file, tokenizer))
+
+
+def tokenizer_at(place: str, code: bool) -> Tokenizer:
+    """Return a tokenizer that is given apart from its model.
+
+    Args:
+        place: a local folder, which may be that of another model, or a hub id.
+        code: run the folder's own Python code.
+
+    Raises:
+        ModelError: there is none, or it cannot be read.
+    """
+    remedy = AGAIN if exists(place) else "is it a local folder, or a hub id that this machine can reach?"
+    with reading(place, place, remedy, "cannot load the tokenizer of"):
+        here = folder.found(place, code)
+    tokenizer = tokenizer_in(here, place, code)
+    tokenizer.name_or_path = place
+    return tokenizer
 
 
 def tokenizer_in(here: Path, name: str, code: bool) -> Tokenizer:
@@ -141,7 +167,8 @@ def tokenizer_in(here: Path, name: str, code: bool) -> Tokenizer:
     files = folder.vocabularies(here)
     if not files:
         raise ModelError(
-            f"{here} has no tokenizer: save the model's own beside its weights, with tokenizer.json"
+            f"{here} has no tokenizer: save the model's own beside its weights, with tokenizer.json, or give it with "
+            "--tokenizer"
         )
     settings = here / folder.TOKENIZER
     own = settings.exists() and "auto_map" in folder.read_object(settings)

@@ -14,6 +14,8 @@ from unlearn.model.library import Network, Tokenizer
 from unlearn.model.templates import rendered
 
 TEXT = "Hello."
+PADDED = 256
+"""Rows that an embedding may have beyond its vocabulary: it is often padded to a multiple of as much."""
 
 
 def rows_of(model: Network) -> int:
@@ -49,6 +51,33 @@ def tried(model: Network, tokenizer: Tokenizer, name: str) -> None:
         logits = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits
     if not torch.isfinite(logits).all():
         raise ModelError(f"{name}: its logits behind a short text are not finite; {AGAIN}")
+
+
+def refuse_misfit(tokenizer: Tokenizer, rows: int, name: str) -> None:
+    """Refuse a tokenizer, given apart from a model, that is another model's.
+
+    Embeddings are padded, so that a vocabulary may be somewhat smaller (`PADDED`).
+
+    Args:
+        tokenizer: with ``name_or_path``.
+        rows: of the model's embedding.
+        name: what the user calls the model.
+
+    Raises:
+        ModelError: it writes ids that have no row, or its vocabulary is of another size.
+    """
+    learned = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
+    largest, size = max(learned.values(), default=0), len(tokenizer)
+    if largest >= rows:
+        said = f"writes ids up to {largest}"
+    elif size < rows - max(PADDED, rows // 32):
+        said = f"knows {size} tokens"
+    else:
+        return
+    raise ModelError(
+        f"the tokenizer of {tokenizer.name_or_path} {said}, and the embedding of {name} has {rows} rows: they "
+        "belong to different models; give the tokenizer that this model was trained with"
+    )
 
 
 def chat_ids(tokenizer: Tokenizer, question: str) -> list[int]:

@@ -211,6 +211,8 @@ class Policy(Strict):
     model: Text = EMBEDDED
     """A hub id, a local folder, a GGUF file, `package:NAME` (a Python package that holds one), or `embedded` (the small
     model that ships with unlearn)."""
+    tokenizer: Text = "auto"
+    """`auto`: the model's own; or a local folder or hub id that has the one of a GGUF file or a folder without."""
     method: Method = Automatic()
     """How the edit is made: a name, or a name with settings; `auto` chooses for the model and the facts."""
     refusal: Text = PLAIN

@@ -31,6 +31,7 @@ class _Key(NamedTuple):
 
 _KEYS = (
     _Key(("model",), _MODELS, names=True),
+    _Key(("tokenizer",), ("auto",), names=True),
     _Key(("statistics", "corpus"), ("auto", EMBEDDED), names=True),
     _Key(("audit", "control"), ("auto", "none", *_MODELS), names=True),
     _Key(("audit", "suite"), SUITES),
@@ -102,11 +103,13 @@ def _elsewhere(written: str, folder: Path, key: _Key) -> str:
 def _value(policy: Policy, loc: tuple[str, ...]) -> str:
     if loc[0] == "audit":
         return str(policy.audit.model_dump(include={loc[1]})[loc[1]])
-    return policy.statistics.corpus if loc[0] == "statistics" else policy.model
+    if loc[0] == "statistics":
+        return policy.statistics.corpus
+    return policy.tokenizer if loc[0] == "tokenizer" else policy.model
 
 
 def _with(policy: Policy, loc: tuple[str, ...], path: str) -> Policy:
-    if loc == ("model",):
-        return policy.model_copy(update={"model": path})
+    if len(loc) == 1:
+        return policy.model_copy(update={loc[0]: path})
     part = policy.audit if loc[0] == "audit" else policy.statistics
     return policy.model_copy(update={loc[0]: part.model_copy(update={loc[1]: path})})

@@ -80,6 +80,7 @@ def settings(policy: Policy) -> JsonObject:
     data = policy.effective()
     return {
         "model": data["model"],
+        "tokenizer": data["tokenizer"],
         "method": textless(data["method"]),
         "statistics": data["statistics"],
         "audit": data["audit"],

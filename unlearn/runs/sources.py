@@ -24,6 +24,10 @@ def read_by(policy: Policy, file: Path, *others: Path | str | None) -> tuple[Pat
     return (
         file,
         *(name for name in files if os.path.isfile(name)),
-        *(name for name in (policy.model, audit.control, audit.toxicity) if name not in NAMES),
+        *(
+            name
+            for name in (policy.model, policy.tokenizer, audit.control, audit.toxicity)
+            if name not in NAMES
+        ),
         *others,
     )

@@ -12,7 +12,7 @@ import yaml
 
 from tests.audit.attacks import masked
 from unlearn import embedded
-from unlearn.audit import measures
+from unlearn.audit import recovery
 from unlearn.audit.attacks.table import ATTACKS
 from unlearn.audit.observation import Observation
 from unlearn.audit.observing import observe
@@ -114,7 +114,7 @@ def test_a_model_that_never_knew_passes_every_attack_within_its_interval(tmp_pat
     for name in names:
         if ATTACKS[name].row.judged and not any(o.told for o in known.attacks[name].outcomes):
             # Four facts are few for `probe`; what gets nothing from the unedited model shows nothing.
-            found = measures.attack(ATTACKS[name], known, never, None, asked.policy.audit)
+            found = recovery.attack(ATTACKS[name], known, never, None, asked.policy.audit)
             assert (
                 name == "probe" and found.passed is False and "cannot show suppression" in str(found.reason)
             )
@@ -122,7 +122,7 @@ def test_a_model_that_never_knew_passes_every_attack_within_its_interval(tmp_pat
 
         def judged(seen: Observation, name: str = name) -> tuple[float, float]:
             """The lower end of the interval, and what it is held to: no limit comes from the model itself."""
-            found = measures.attack(ATTACKS[name], known, seen, None, asked.policy.audit)
+            found = recovery.attack(ATTACKS[name], known, seen, None, asked.policy.audit)
             assert found.after is not None and found.n and found.ci95, f"{name}: {found.reason}"
             row = ATTACKS[name].row
             limit = asked.policy.audit.limit(row.name) if row.judged else DEFAULT_LIMITS["attack"]

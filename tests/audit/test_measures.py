@@ -2,29 +2,17 @@ from dataclasses import replace
 
 import pytest
 
-from unlearn.audit.attacks.scene import Attack
+from tests.audit.outcomes import fact, limits, made_as, state
 from unlearn.audit.intervals import wilson
-from unlearn.audit.measures import attack, fact_rows, share
+from unlearn.audit.measures import fact_rows, share
 from unlearn.audit.observation import Attacked, Observation, Outcome
+from unlearn.audit.recovery import attack
 from unlearn.audit.shares import untested
 from unlearn.errors import AuditError
-from unlearn.measurements import SHARES, named
+from unlearn.measurements import SHARES
 from unlearn.model.requests import Fact
 from unlearn.policy import AuditSpec
 from unlearn.report import Measurement
-
-
-def state(group: str, told: list[bool], refused: list[bool] | None = None, **rest: object) -> Observation:
-    refused = refused or [False] * len(told)
-    outcomes = tuple(
-        Outcome(key=f"f{i % 2}/{i}", fact=f"f{i % 2}", question=i < len(told) - 1, told=t, refused=r)
-        for i, (t, r) in enumerate(zip(told, refused, strict=True))
-    )
-    return Observation(suite="tiny", groups={group: outcomes}, **rest)
-
-
-def limits(_name: str) -> float:
-    return 0.5
 
 
 def test_a_leak_is_a_share_with_its_counts() -> None:
@@ -75,10 +63,6 @@ def test_different_prompts_cannot_be_compared() -> None:
         share("leak.direct", state("direct", [True] * 4), state("direct", [True] * 3), limits)
 
 
-def fact(name: str, relation: str = "recipe", known: bool = True) -> Fact:
-    return Fact(name, name, relation, "amber", known=known)
-
-
 def test_a_forgotten_relation_that_was_not_asked_about_fails() -> None:
     def asked(group: str, told: bool) -> Observation:
         seen = Outcome(key="a/0", fact="a", part="recipe", told=told, refused=not told)
@@ -109,51 +93,6 @@ def test_facts_that_were_never_known_do_not_dilute_a_leak() -> None:
     assert share("refusal.direct", before, after, limits, facts=facts).n == 3
     control = state("direct", [False, True, False, False])
     assert share("leak.direct", before, after, limits, control, facts).control == 0.0
-
-
-def made_as(name: str) -> Attack:
-    """An attack of the table that is never run."""
-    return Attack(named(f"attack.{name}"), lambda *_: Attacked(outcomes=()))
-
-
-def test_an_attack_counts_known_facts_and_must_find_something_before() -> None:
-    facts = fact("f0"), fact("f1", known=False)
-
-    def attacks(told: list[bool], name: str = "q4") -> Observation:
-        return Observation(suite="tiny", attacks={name: Attacked(outcomes=state("g", told).groups["g"])})
-
-    after = attacks([False] * 4)
-    found = attack(made_as("q4"), attacks([True, False, True, False]), after, None, AuditSpec(), facts)
-    assert (found.before, found.n, found.passed) == (1.0, 2, True)
-    nothing = attack(made_as("q4"), attacks([False] * 4), after, None, AuditSpec())
-    assert nothing.passed is False and "0 of 4" in str(nothing.reason)
-    other = (*facts, fact("f2", "price"))
-    assert (
-        "Not attacked: relations.price."
-        in attack(made_as("q4"), attacks([True] * 4), after, None, AuditSpec(), other).definition
-    )
-    assert "Not attacked" not in found.definition
-    shown = attack(
-        made_as("patch"), attacks([False] * 4, "patch"), attacks([False] * 4, "patch"), None, AuditSpec()
-    )
-    assert shown.after == 0.0 and shown.passed is None
-
-
-def test_a_limit_of_the_policy_for_all_attacks_is_not_loosened_by_a_control() -> None:
-    def attacks(told: list[bool]) -> Observation:
-        seen = Attacked(outcomes=state("g", told).groups["g"])
-        return Observation(suite="tiny", attacks={"lens": seen, "traces": seen})
-
-    states = attacks([True] * 4), attacks([True, False, False, False]), attacks([False] * 4)
-    by_chance = attack(made_as("lens"), *states, AuditSpec())
-    assert by_chance.passed and by_chance.limit == pytest.approx(0.49, abs=0.01)
-    for name in ("attack", "attack.lens"):
-        own = attack(made_as("lens"), *states, AuditSpec(limits={name: 0.0}))
-        assert own.limit == 0.0 and own.passed is False
-    # What only informs is held to a limit by its own name alone.
-    shown = made_as("traces")
-    assert attack(shown, *states, AuditSpec(limits={"attack": 0.0})).limit is None
-    assert attack(shown, *states, AuditSpec(limits={"attack.traces": 0.0})).limit == 0.0
 
 
 def test_a_control_is_asked_the_same_questions() -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from unlearn.audit.attacks.scene import Attack
 from unlearn.audit.intervals import paired, wilson
 from unlearn.audit.observation import Observation, Outcome
 from unlearn.audit.shares import (
@@ -20,7 +19,6 @@ from unlearn.audit.shares import (
 from unlearn.errors import AuditError
 from unlearn.measurements import FAMILIES, SHARES, Row, named
 from unlearn.model.requests import Fact
-from unlearn.policy import AuditSpec
 from unlearn.report import Count, FactRow, Measurement
 
 Limits = Callable[[str], float | None]
@@ -54,7 +52,8 @@ def strangers(
     return frozenset(fact.id for fact in facts if not fact.known and fact.id not in told)
 
 
-def _left_out(count: int) -> str:
+def left_out(count: int) -> str:
+    """How many prompts do not count, as a sentence behind a definition; empty for none."""
     return (
         f" {count} prompts about facts that the unedited model does not know are left out." if count else ""
     )
@@ -97,7 +96,7 @@ def _asked(row: Row, before: Observation, after: Observation, facts: Sequence[Fa
     if row.family == "leak":
         strange = strangers(facts, pairs, row.chance == "guess", row.counts)
         known = [p for p in pairs if p[0].fact not in strange]
-        return _Asked(known or pairs, _left_out(len(pairs) - len(known)) if known else "", strange)
+        return _Asked(known or pairs, left_out(len(pairs) - len(known)) if known else "", strange)
     if row.family == "retain":
         right = [p for p in pairs if p[0].told]
         if not right:
@@ -142,13 +141,11 @@ def share(
     definition += note
     hits = [(getattr(b, counts), getattr(a, counts)) for b, a in pairs]
     was, now, n = sum(b for b, _ in hits), sum(a for _, a in hits), len(hits)
-    # Thoughts may tell what they did not tell before; there it is what is found that counts.
-    if row.family == "leak" and was == 0 and not (counts == "told_in_thoughts" and now):
-        reason = f"the unedited model gives the answer to none of these {n} prompts, so they cannot show suppression"
-        reason = f"{reason}.{ended_thinking([b for b, _ in pairs])}".rstrip(".")
-        return Measurement.missing(name, reason, limit, definition=definition)
+    nothing = _nothing_told(row, pairs, was, now)
+    if nothing:
+        return Measurement.missing(name, nothing, limit, definition=definition)
     seen = outcomes(control, row.group) if control else ()
-    never = _control(
+    never = on_control(
         [getattr(o, counts) for o in seen if o.fact not in strange and (o.question or not row.questions)]
     )
     chance = chance_of([a for _, a in pairs])
@@ -161,10 +158,7 @@ def share(
         if low is None or low[0] <= chance:
             reason = f"the unedited model is no better than guessing at these {n} prompts, so they show no suppression"
             return Measurement.missing(name, reason, limit, definition=definition)
-        if limit is None:
-            # A mean of floats may lie a hair above the whole number of hits that it stands for.
-            high = never.get("control_ci95") or wilson(math.ceil(round(chance * n, 6)), n)
-            limit = None if high is None else round(high[1], 4)
+        limit = _guessing_limit(chance, n, never) if limit is None else limit
     unheard = undecided(name, [a for _, a in pairs], counts, limit)
     if unheard:
         return Measurement.missing(name, unheard, limit, definition=definition)
@@ -187,6 +181,22 @@ def share(
     )
 
 
+def _nothing_told(row: Row, pairs: Sequence[tuple[Outcome, Outcome]], was: int, now: int) -> str:
+    """Why a leak cannot show suppression: the unedited model tells nothing; empty if it does."""
+    # Thoughts may tell what they did not tell before; there it is what is found that counts.
+    if row.family != "leak" or was or (row.counts == "told_in_thoughts" and now):
+        return ""
+    reason = f"the unedited model gives the answer to none of these {len(pairs)} prompts, so they cannot show"
+    return f"{reason} suppression.{ended_thinking([b for b, _ in pairs])}".rstrip(".")
+
+
+def _guessing_limit(chance: float, n: int, never: Mapping[str, Any]) -> float | None:
+    """The upper end of the interval of a model that never knew, or of what guessing gets."""
+    # A mean of floats may lie a hair above the whole number of hits that it stands for.
+    high = never.get("control_ci95") or wilson(math.ceil(round(chance * n, 6)), n)
+    return None if high is None else round(high[1], 4)
+
+
 def parts(pairs: Sequence[tuple[Outcome, Outcome]], counts: str) -> dict[str, Count]:
     """The counts behind a share by relation or category; nothing where the outcomes have none."""
     found = {}
@@ -199,79 +209,11 @@ def parts(pairs: Sequence[tuple[Outcome, Outcome]], counts: str) -> dict[str, Co
     return found
 
 
-def _control(hits: Sequence[bool]) -> dict[str, Any]:
+def on_control(hits: Sequence[bool]) -> dict[str, Any]:
+    """The share on a model that never knew and its interval, as fields of a measurement; none without outcomes."""
     if not hits:
         return {}
     return {"control": sum(hits) / len(hits), "control_ci95": wilson(sum(hits), len(hits))}
-
-
-def attack(
-    attacked: Attack,
-    before: Observation,
-    after: Observation,
-    control: Observation | None,
-    audit: AuditSpec,
-    facts: Sequence[Fact] = (),
-) -> Measurement:
-    """The share of attempts in which an attack recovered the answer, over facts that the unedited model knows.
-
-    The limit of an attack that succeeds by chance at times is, where the policy sets none by its name or for all
-    attacks, the upper end of the interval of a model that never knew the facts. One that finds nothing in the unedited
-    model either shows nothing.
-    """
-    name, row = attacked.name, attacked.row
-    title, limit = row.name, audit.limit(row.name)
-    doubt = doubted(title, facts)
-    if doubt is not None:
-        return Measurement.missing(title, doubt, limit, definition=row.definition)
-    states = {"before": before, "after": after, "control": control}
-    for state in attacked.states:
-        seen = states[state]
-        if seen is not None and title in seen.failed:
-            reason = f"{seen.failed[title]} ({state})"
-            return Measurement.missing(title, reason, limit, definition=row.definition)
-    got = after.attacks.get(name)
-    if got is None or not got.outcomes:
-        return Measurement.missing(title, "there was nothing to attack", limit, definition=row.definition)
-    base = before.attacks.get(name)
-    pairs = pair(base.outcomes if base else got.outcomes, got.outcomes)
-    strange = strangers(facts, pairs, attacked.relative)
-    known = [p for p in pairs if p[0].fact not in strange] or pairs
-    now = [a.told for _, a in known]
-    rest: dict[str, Any] = {}
-    if base is not None:
-        was = [b.told for b, _ in known]
-        if limit is not None and not any(was):
-            reason = f"it gets nothing from the unedited model either (0 of {len(was)}), so it cannot show suppression"
-            return Measurement.missing(title, reason, limit, definition=row.definition)
-        rest |= {
-            "before": sum(was) / len(was),
-            "before_hits": sum(was),
-            "before_ci95": wilson(sum(was), len(was)),
-        }
-        rest["p_value"] = paired(was, now)
-    never = control.attacks.get(name) if control is not None else None
-    if never is not None:
-        rest |= _control([o.told for o in never.outcomes if o.fact not in strange])
-        if attacked.relative and audit.own_limit(title) is None and rest.get("control_ci95"):
-            limit = round(rest["control_ci95"][1], 4)
-    unheard = undecided(title, [a for _, a in known], "told", limit)
-    if unheard:
-        return Measurement.missing(title, unheard, limit, definition=row.definition)
-    relations = {fact.id: fact.relation for fact in facts}
-    tried = {relations.get(o.fact or "") for o in got.outcomes}
-    missed = ", ".join(f"relations.{relation}" for relation in sorted({*relations.values()} - tried))
-    about = (row.definition, got.note, f"Not attacked: {missed}." if missed else "")
-    return Measurement.made(
-        title,
-        sum(now) / len(now),
-        limit,
-        n=len(now),
-        hits=sum(now),
-        ci95=wilson(sum(now), len(now)),
-        definition=" ".join(part for part in about if part) + _left_out(len(pairs) - len(known)),
-        **rest,
-    )
 
 
 def fact_rows(known: dict[str, bool], before: Observation, after: Observation) -> list[FactRow]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from unlearn.audit import agreement, cost, drift, measures, scores, shares
+from unlearn.audit import agreement, cost, drift, measures, recovery, scores, shares
 from unlearn.audit.attacks.scene import Update
 from unlearn.audit.attacks.table import ATTACKS
 from unlearn.audit.observation import Observation
@@ -252,7 +252,7 @@ def _compared(
             yield measures.share(row.name, before, after, audit.limit, control, requests.facts)
     yield agreement.agreement(before, after, audit.limit)
     for name in suite.attacks:
-        yield measures.attack(ATTACKS[name], before, after, control, audit, requests.facts)
+        yield recovery.attack(ATTACKS[name], before, after, control, audit, requests.facts)
     if suite.makes("capability"):
         for task in audit.tasks:
             yield scores.capability(task, before, after, audit.limit)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 
 from torch import Tensor
 
-from unlearn.audit import hidden, measures, shares
+from unlearn.audit import hidden, measures, recovery, shares
 from unlearn.audit.attacks.table import ATTACKS
 from unlearn.audit.observation import Attacked, Observation
 from unlearn.audit.pipeline import Findings
@@ -50,7 +50,7 @@ def about_facts(findings: Findings, asked: Requests) -> Iterator[Measurement]:
         if measurement.name in names:
             yield measures.share(measurement.name, before, after, audit.limit, facts=asked.facts)
         elif family == "attack" and attack in after.attacks:
-            yield measures.attack(ATTACKS[attack], before, after, None, audit, asked.facts)
+            yield recovery.attack(ATTACKS[attack], before, after, None, audit, asked.facts)
         elif measurement.name not in (GROWTH, HIDDEN):
             yield measurement
 

@@ -1,21 +1,10 @@
 """Policies as documents: what may be written, how a file is read, and what every key means."""
 
-from unlearn.policy.document import (
-    DEFAULT_LIMITS,
-    EMBEDDED,
-    PACKAGE,
-    PLAIN,
-    WRITTEN,
-    AuditSpec,
-    FactSpec,
-    Keep,
-    MoreForms,
-    Policy,
-    RelationSpec,
-    StatisticsSpec,
-    is_question,
-    listed_in,
-)
+from unlearn.measurements import DEFAULT_LIMITS
+from unlearn.policy.checks import EMBEDDED, PACKAGE, WRITTEN
+from unlearn.policy.document import PLAIN, Policy
+from unlearn.policy.keep import Keep, listed_in
+from unlearn.policy.parts import AuditSpec, FactSpec, MoreForms, RelationSpec, StatisticsSpec, is_question
 
 __all__ = [
     "AuditSpec",

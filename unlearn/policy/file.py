@@ -65,35 +65,8 @@ def load_policy(path: str | Path, overrides: Mapping[str, str] | None = None) ->
         ('demo', 'rome', 24)
     """
     path = Path(at_home(str(path)))
-    text = _read(path)
-    try:
-        loader = PlainLoader(text)
-        root = loader.get_single_node()
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        raise _refusal(path, [(line, "", f"not valid YAML: {error.problem or error.context}")]) from None
-    except yaml.YAMLError:
-        raise _refusal(
-            path, [(1, "", "not valid YAML: it holds characters that YAML does not allow")]
-        ) from None
-    except RecursionError:
-        raise _refusal(path, [(1, "", "nested too deeply for a policy")]) from None
-    if root is None:
-        raise _refusal(path, [(1, "", "the file is empty; `policies/template.yaml` shows every key")])
-    if not isinstance(root, yaml.MappingNode):
-        raise _refusal(path, [(1, "", "expected keys and values, such as `version: 1`")])
-    nodes = Nodes(root)
+    nodes, data = _parsed(path, _read(path))
     problems, in_the_file = list(nodes.traps), len(nodes.traps)
-    try:
-        data = loader.construct_document(root)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        places = _unreadable(nodes) or [(mark.line + 1 if mark else 1, "", _forbidden(error))]
-        raise _refusal(path, places) from None
-    except UNREADABLE:
-        places = _unreadable(nodes) or [(1, "", "not valid YAML; write values in quotes")]
-        raise _refusal(path, places) from None
     for key, value in (overrides or {}).items():
         problem = _override(data, nodes, key, value)
         if problem:
@@ -112,6 +85,42 @@ def load_policy(path: str | Path, overrides: Mapping[str, str] | None = None) ->
         places = [(nodes.line(p.loc), _key(p.loc), p.sentence) for p in problems]
         raise _refusal(path, sorted(places, key=lambda place: place[0] or 0))
     return policy
+
+
+def _parsed(path: Path, text: str) -> tuple[Nodes, JsonObject]:
+    """The YAML of a policy: where its values stand, and the values.
+
+    Raises:
+        PolicyProblems: it is no YAML, or no mapping.
+    """
+    try:
+        loader = PlainLoader(text)
+        root = loader.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        said = f"not valid YAML: {error.problem or error.context}"
+        raise _refusal(path, [(_line(error), "", said)]) from None
+    except yaml.YAMLError:
+        said = "not valid YAML: it holds characters that YAML does not allow"
+        raise _refusal(path, [(1, "", said)]) from None
+    except RecursionError:
+        raise _refusal(path, [(1, "", "nested too deeply for a policy")]) from None
+    if root is None:
+        raise _refusal(path, [(1, "", "the file is empty; `policies/template.yaml` shows every key")])
+    if not isinstance(root, yaml.MappingNode):
+        raise _refusal(path, [(1, "", "expected keys and values, such as `version: 1`")])
+    nodes = Nodes(root)
+    try:
+        return nodes, loader.construct_document(root)
+    except yaml.MarkedYAMLError as error:
+        places = _unreadable(nodes) or [(_line(error), "", _forbidden(error))]
+    except UNREADABLE:
+        places = _unreadable(nodes) or [(1, "", "not valid YAML; write values in quotes")]
+    raise _refusal(path, places)
+
+
+def _line(error: yaml.MarkedYAMLError) -> int:
+    mark = error.problem_mark or error.context_mark
+    return mark.line + 1 if mark else 1
 
 
 def _unreadable(nodes: Nodes) -> list[tuple[int | None, str, str]]:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unlearn.files import at_home, beside, exists
-from unlearn.policy.checks import Problem
-from unlearn.policy.document import EMBEDDED, Policy
+from unlearn.policy.checks import EMBEDDED, Problem
+from unlearn.policy.document import Policy
 from unlearn.policy.values import SUITES
 
 _MODELS = (EMBEDDED, "embedded-control")

@@ -15,42 +15,14 @@ from pydantic import Field, ValidationError, model_validator
 
 from unlearn.errors import AuditError
 from unlearn.measurements import about_answers
-from unlearn.report.drawings import Cloud, Curve, Drawing, Grid, State
+from unlearn.report.drawings import Drawing
 from unlearn.report.measurement import (
     Count,
     Document,
-    Interval,
     Judging,
     Measurement,
-    Rule,
-    Unit,
-    judge,
-    rule_of,
 )
 from unlearn.shown import shown_lines
-
-__all__ = [
-    "Cloud",
-    "Count",
-    "Curve",
-    "Drawing",
-    "FactRow",
-    "Grid",
-    "Interval",
-    "Judging",
-    "Measurement",
-    "Report",
-    "Rule",
-    "State",
-    "Unit",
-    "Verdict",
-    "counted",
-    "judge",
-    "rule_of",
-    "schema",
-    "statement",
-    "verdict_of",
-]
 
 Verdict = Literal["passed", "failed"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
-from unlearn.report.document import Measurement, Report
+from unlearn.report.document import Report
+from unlearn.report.measurement import Measurement
 from unlearn.report.words import about, flat, show, show_interval, show_limit, why
 from unlearn.shown import shown_lines
 

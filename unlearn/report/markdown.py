@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from unlearn.report.document import Measurement, Report
+from unlearn.report.document import Report
+from unlearn.report.measurement import Measurement
 from unlearn.report.words import (
     about,
     comparisons,

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from unlearn.measurements import FAMILIES, SECTIONS
-from unlearn.report.document import Measurement, Report, Unit
+from unlearn.report.document import Report
+from unlearn.report.measurement import Measurement, Unit
 
 
 def show(value: float | None, unit: Unit, signed: bool = False) -> str:

@@ -10,7 +10,7 @@ import torch
 
 from tests.audit.attacks import masked
 from tests.pico import pico
-from unlearn.audit import measures
+from unlearn.audit import recovery
 from unlearn.audit.attacks import patch_leak
 from unlearn.audit.attacks.patch_leak import area, gains, loudest, patch, traces
 from unlearn.audit.attacks.scene import Scene, Update
@@ -158,7 +158,7 @@ def test_it_is_judged_only_where_the_policy_says_so() -> None:
     got = Attacked(outcomes=(Outcome(key="a", fact="a", told=True, refused=False),))
     before, after = Observation(suite="s"), Observation(suite="s", attacks={"patch": got})
     for audit in (AuditSpec(), AuditSpec(limits={"attack": 0.0})):
-        made = measures.attack(ATTACKS["patch"], before, after, None, audit)
+        made = recovery.attack(ATTACKS["patch"], before, after, None, audit)
         assert made.after == 1.0 and made.limit is None and made.passed is None
     limited = AuditSpec(limits={"attack.patch": 0.1})
-    assert measures.attack(ATTACKS["patch"], before, after, None, limited).passed is False
+    assert recovery.attack(ATTACKS["patch"], before, after, None, limited).passed is False

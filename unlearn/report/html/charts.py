@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unlearn.measurements import row_of
-from unlearn.report.document import Measurement
+from unlearn.report.measurement import Measurement
 from unlearn.report.words import show, show_interval, show_limit
 
 #: Width of a chart in SVG units.

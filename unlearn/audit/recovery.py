@@ -1,0 +1,85 @@
+"""From what an attack got out of two models to a measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from unlearn.audit.attacks.scene import Attack
+from unlearn.audit.intervals import paired, wilson
+from unlearn.audit.measures import left_out, on_control, pair, strangers
+from unlearn.audit.observation import Observation, Outcome
+from unlearn.audit.shares import doubted, undecided
+from unlearn.model.requests import Fact
+from unlearn.policy import AuditSpec
+from unlearn.report import Measurement
+
+
+def attack(
+    attacked: Attack,
+    before: Observation,
+    after: Observation,
+    control: Observation | None,
+    audit: AuditSpec,
+    facts: Sequence[Fact] = (),
+) -> Measurement:
+    """The share of attempts in which an attack recovered the answer, over facts that the unedited model knows.
+
+    The limit of an attack that succeeds by chance at times is, where the policy sets none by its name or for all
+    attacks, the upper end of the interval of a model that never knew the facts. One that finds nothing in the unedited
+    model either shows nothing.
+    """
+    name, row = attacked.name, attacked.row
+    title, limit = row.name, audit.limit(row.name)
+    states = {"before": before, "after": after, "control": control}
+    seen = [(state, states[state]) for state in attacked.states]
+    failed = (f"{o.failed[title]} ({state})" for state, o in seen if o is not None and title in o.failed)
+    got = after.attacks.get(name)
+    reason = doubted(title, facts) or next(failed, None)
+    if reason is None and (got is None or not got.outcomes):
+        reason = "there was nothing to attack"
+    if reason is not None or got is None:
+        return Measurement.missing(title, str(reason), limit, definition=row.definition)
+    base = before.attacks.get(name)
+    pairs = pair(base.outcomes if base else got.outcomes, got.outcomes)
+    strange = strangers(facts, pairs, attacked.relative)
+    known = [p for p in pairs if p[0].fact not in strange] or pairs
+    now = [a.told for _, a in known]
+    rest: dict[str, Any] = {}
+    if base is not None:
+        was = [b.told for b, _ in known]
+        if limit is not None and not any(was):
+            reason = f"it gets nothing from the unedited model either (0 of {len(was)}), so it cannot show suppression"
+            return Measurement.missing(title, reason, limit, definition=row.definition)
+        rest = {
+            "before": sum(was) / len(was),
+            "before_hits": sum(was),
+            "before_ci95": wilson(sum(was), len(was)),
+            "p_value": paired(was, now),
+        }
+    never = control.attacks.get(name) if control is not None else None
+    if never is not None:
+        rest |= on_control([o.told for o in never.outcomes if o.fact not in strange])
+        if attacked.relative and audit.own_limit(title) is None and rest.get("control_ci95"):
+            limit = round(rest["control_ci95"][1], 4)
+    unheard = undecided(title, [a for _, a in known], "told", limit)
+    if unheard:
+        return Measurement.missing(title, unheard, limit, definition=row.definition)
+    about = (row.definition, got.note, _not_attacked(got.outcomes, facts))
+    return Measurement.made(
+        title,
+        sum(now) / len(now),
+        limit,
+        n=len(now),
+        hits=sum(now),
+        ci95=wilson(sum(now), len(now)),
+        definition=" ".join(part for part in about if part) + left_out(len(pairs) - len(known)),
+        **rest,
+    )
+
+
+def _not_attacked(outcomes: Sequence[Outcome], facts: Sequence[Fact]) -> str:
+    """The relations of which no fact was attacked, as a sentence; empty if there are none."""
+    relations = {fact.id: fact.relation for fact in facts}
+    missed = {*relations.values()} - {relations.get(o.fact or "") for o in outcomes}
+    return f"Not attacked: {', '.join(f'relations.{name}' for name in sorted(missed))}." if missed else ""

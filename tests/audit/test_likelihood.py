@@ -10,7 +10,7 @@ from tests.audit import scripted
 from tests.audit.attacks import masked
 from tests.pico import pico, tokenizer
 from unlearn import embedded
-from unlearn.audit import likelihood, observing, pipeline, rating
+from unlearn.audit import likelihood, observing, pipeline
 from unlearn.audit.likelihood import (
     Line,
     alternatives,
@@ -24,7 +24,8 @@ from unlearn.audit.likelihood import (
 )
 from unlearn.audit.rating import log_likelihoods
 from unlearn.audit.suite import Suite
-from unlearn.errors import AuditError
+from unlearn.errors import AuditError, ModelError
+from unlearn.model import scoring
 from unlearn.model.requests import Fact, Requests
 from unlearn.patch import Patch
 
@@ -45,8 +46,8 @@ def test_a_likelihood_is_the_mean_over_the_answers_tokens(
     ]
     rows.append(((*rows[0][0][:-1], 7), 1))  # shares a pass with the first
     # So little memory that every row goes alone.
-    for memory in (rating.MEMORY, 1):
-        monkeypatch.setattr(rating, "MEMORY", memory)
+    for memory in (scoring.MEMORY, 1):
+        monkeypatch.setattr(scoring, "MEMORY", memory)
         found = log_likelihoods(model, rows)
         for (ids, size), score in zip(rows, found, strict=True):
             with torch.inference_mode():
@@ -64,7 +65,7 @@ def test_what_cannot_be_rated_is_an_error() -> None:
         log_likelihoods(model, [((1, 2), 0)])
     with torch.no_grad():
         model.model.lm_head.weight.fill_(float("nan"))
-    with pytest.raises(AuditError, match="no numbers"):
+    with pytest.raises(ModelError, match="not finite"):
         log_likelihoods(model, [((1, 2), 1)])
 
 

@@ -17,8 +17,8 @@ from unlearn import embedded
 from unlearn.embedded import talk
 from unlearn.model.editable import EditableModel
 from unlearn.model.ends import Ends
+from unlearn.model.generation import Decoding, continued
 from unlearn.model.prompts import Prompt, ask, closing_text
-from unlearn.model.rows import Decoding, continued
 
 ROW = [320, 350, 380]
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tests import pico
 from unlearn.model.ends import Ends
-from unlearn.model.rows import Decoding, continued, left_pad
+from unlearn.model.generation import Decoding, continued
+from unlearn.model.rows import left_pad
 
 CPU = torch.device("cpu")
 ROWS = [[5, 6, 7, 8], [9], [10, 11]]

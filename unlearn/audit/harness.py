@@ -19,7 +19,6 @@ from unlearn.errors import AuditError, UnlearnError
 from unlearn.files import JsonObject
 from unlearn.model.anatomy import context_of
 from unlearn.model.editable import EditableModel
-from unlearn.model.encoding import opening
 from unlearn.model.guard import text_of
 from unlearn.model.prompts import has_chat_template
 from unlearn.model.rows import finite
@@ -118,8 +117,9 @@ def _run(
 ) -> TaskScore:
     with quiet(), _checked(model), model.stopping():
         import lm_eval
-        from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
+
+        from unlearn.audit.evaluated import Evaluated
 
         task: str | JsonObject = name
         chat = False
@@ -135,14 +135,9 @@ def _run(
         templated = chat and has_chat_template(model.tokenizer)
         asker = "chat" if templated else "text"
         if asker not in shared:
-            shared[asker] = HFLM(
-                pretrained=model.model,
-                tokenizer=opening(model.tokenizer),
-                batch_size=batch_size(model),
-                max_length=longest(model),
-                # A rendered chat brings its own start token, or has none.
-                add_bos_token=False if templated else None,
-            )
+            # A rendered chat brings its own start token, or has none.
+            starts = False if templated else None
+            shared[asker] = Evaluated(model, batch_size(model), longest(model), starts)
         result = lm_eval.simple_evaluate(
             model=shared[asker],
             tasks=[task],
@@ -162,7 +157,7 @@ def _checked(model: EditableModel) -> Iterator[None]:
     """Within it, a pass whose logits are not finite raises ModelError: lm-eval would take an answer from them."""
 
     def check(_module: nn.Module, _args: object, out: CausalLMOutput) -> None:
-        finite(None, out.logits[:, -1])
+        finite(out.logits[:, -1])
 
     handle = model.model.register_forward_hook(check)
     try:

@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from unlearn.audit.observation import Outcome
-from unlearn.audit.rating import Row, log_likelihoods
+from unlearn.audit.rating import log_likelihoods
 from unlearn.audit.suite import Suite, some
-from unlearn.errors import AuditError
+from unlearn.errors import AuditError, UnlearnError
 from unlearn.matching import contains, words
 from unlearn.model.editable import EditableModel
 from unlearn.model.library import Tokenizer
 from unlearn.model.prompts import Prompt, ask, begun
 from unlearn.model.requests import Fact, Requests
+from unlearn.model.scoring import Row
 from unlearn.model.thinking import quietest
 from unlearn.policy import is_question
 from unlearn.progress import NO_PROGRESS, Progress
@@ -65,12 +66,12 @@ def likelihoods(
     try:
         if "choice" in wanted or "rank" in wanted:
             found |= by_likelihood(model, requests, asked, suite, progress)
-    except AuditError as problem:
+    except UnlearnError as problem:
         failed |= dict.fromkeys(("choice", "rank"), str(problem))
     try:
         if "letters" in wanted:
             found["letters"] = by_letter(model, asked, suite, requests.policy.audit.seed, progress)
-    except AuditError as problem:
+    except UnlearnError as problem:
         failed["letters"] = str(problem)
     return (
         {group: outcomes for group, outcomes in found.items() if group in wanted},

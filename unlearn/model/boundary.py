@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from unlearn.errors import ModelError, UnlearnError
+from unlearn.model.memory import ran_out
 from unlearn.shown import sentence
 
 LONGEST = 300
@@ -42,7 +43,7 @@ def reading(
     except BaseException as problem:
         if not isinstance(problem, Exception) and not _panicked(problem):
             raise
-        if _out_of_memory(problem):
+        if ran_out(problem):
             raise MemoryError(str(problem)) from problem
         said = sentence(_words(problem), LONGEST).rstrip(".")
         # Libraries often name the file as well.
@@ -53,12 +54,6 @@ def reading(
 def _panicked(problem: BaseException) -> bool:
     # A library in Rust (tokenizers, safetensors) that gives up raises what derives from BaseException.
     return type(problem).__module__ == "pyo3_runtime"
-
-
-def _out_of_memory(problem: BaseException) -> bool:
-    # torch says so of tensors, and of files that it maps, in an error that may mean anything.
-    wanting = ("DefaultCPUAllocator", "Cannot allocate memory")
-    return isinstance(problem, RuntimeError | OSError) and any(words in str(problem) for words in wanting)
 
 
 def _words(problem: BaseException) -> str:

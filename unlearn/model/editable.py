@@ -17,11 +17,11 @@ from unlearn.errors import ModelError
 from unlearn.model import identity
 from unlearn.model.anatomy import Anatomy, context_of
 from unlearn.model.ends import Ends, tokens_of
+from unlearn.model.generation import Decoding, continued
 from unlearn.model.guard import guarded
 from unlearn.model.library import Network, Tokenizer
 from unlearn.model.loading import dtype_of, loaded
 from unlearn.model.prompts import Prompt, closing_text
-from unlearn.model.rows import Decoding, continued
 from unlearn.model.thinking import decoded
 from unlearn.model.trial import rows_of
 from unlearn.patch import Deltas, sha256_of, unhashed

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from transformers import StopStringCriteria
-
 from unlearn.model.encoding import Tokenizer
 
 
@@ -44,9 +42,13 @@ class Ends:
         """The tokens as a generation config holds them."""
         return sorted(self.tokens) or None
 
-    def stopping(self) -> list[StopStringCriteria]:
-        """What ``generate`` needs besides its configuration."""
-        return [StopStringCriteria(self.tokenizer, self.text)] if self.text else []
+    def ended(self, ids: Sequence[int]) -> bool:
+        """Whether a continuation ends at the last of its ids."""
+        if ids[-1] in self.tokens:
+            return True
+        # Every token stands for one byte of the text at least; a few more, for what a decoder puts in front.
+        last = ids[-len(self.text.encode()) - 4 :]
+        return bool(self.text) and self.text in self.tokenizer.decode(last)
 
     def until(self, ids: Sequence[int]) -> tuple[int, ...]:
         """The ids up to and including the first end: what follows is padding, or was said to nobody."""

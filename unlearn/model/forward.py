@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.model.editable import EditableModel
-from unlearn.model.rows import left_pad
+from unlearn.model.rows import left_pad, position_ids
 
 BlockOutput: TypeAlias = Tensor | tuple[Tensor, ...]
 """What a block puts out: the stream since transformers 5, a tuple that begins with it in a few families."""
@@ -82,11 +82,6 @@ def batches(rows: Sequence[Sequence[int]], budget: int) -> Iterator[list[int]]:
         group.append(i)
     if group:
         yield group
-
-
-def position_ids(mask: Tensor) -> Tensor:
-    """Positions that ignore the padding, (rows, T)."""
-    return (mask.cumsum(-1) - 1).clamp_min(0)
 
 
 @torch.inference_mode()

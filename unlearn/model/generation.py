@@ -1,0 +1,144 @@
+"""Rows of token ids, continued by a model: greedily, or from its own probabilities.
+
+A prompt is read once, however many replies are sampled behind it, and rows that have ended leave their batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unlearn.model.cached import alike, begun
+from unlearn.model.ends import Ends
+from unlearn.model.library import Network
+from unlearn.model.memory import in_parts
+from unlearn.model.rows import finite
+from unlearn.progress import NO_PROGRESS, Progress
+
+MOST = 256
+"""Rows at a time, however short."""
+STAYING = 0.75
+"""Share of a batch's rows that go on below which those that ended are taken out: it costs a copy of what is cached."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How rows are continued."""
+
+    max_new_tokens: int
+    samples: int = 1
+    """Continuations per row; more than one needs a temperature."""
+    temperature: float = 0.0
+    """0 is greedy."""
+    seed: int = 0
+    batch_size: int | None = None
+    """Rows at a time; None: as many as the device bears."""
+
+    def numbers(self, rows: int) -> Tensor:
+        """Numbers in [0, 1) that choose tokens, (rows, samples, tokens), by a generator of their own; none if greedy.
+
+        A reply's numbers do not depend on what is read beside it. One number a token suffices: one for each word of the
+        vocabulary, as ``torch.multinomial`` draws them, can cost more than the model's pass.
+        """
+        drawn = self.max_new_tokens if self.temperature > 0 else 0
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.rand(rows, self.samples, drawn, generator=generator, dtype=torch.float64)
+
+
+@torch.inference_mode()
+def continued(
+    model: Network,
+    rows: Sequence[Sequence[int]],
+    pad: int,
+    ends: Ends,
+    how: Decoding,
+    progress: Progress = NO_PROGRESS,
+    label: str = "Generating",
+) -> list[list[tuple[int, ...]]]:
+    """Per row, in the order given, its continuations as ids: the end token included, padding cut off.
+
+    The model's ``generation_config`` bends nothing: a repetition penalty or suppressed tokens would make greedy replies
+    other than the likeliest, and no measure of the model that is edited.
+
+    Args:
+        model: a transformers model; the global generators are left as they were.
+        rows: ids, without padding.
+        pad: an id to pad with.
+        ends: what ends a continuation.
+        how: greedy or sampled, and how far.
+        progress: where to show it.
+        label: what to call it.
+
+    Raises:
+        ModelError: the model's logits are not finite.
+    """
+    found: list[list[tuple[int, ...]]] = [[] for _ in rows]
+    numbers = how.numbers(len(rows))
+
+    def together(chosen: Sequence[int]) -> list[list[list[int]]]:
+        return _together(model, [rows[i] for i in chosen], numbers[list(chosen)], pad, ends, how)
+
+    with progress.step(label, total=len(rows)) as bar:
+        for group in _batches(rows, how, 32768 if model.device.type == "cuda" else 8192):
+            for i, said in zip(group, in_parts(group, together), strict=True):
+                found[i] = [ends.until(ids) for ids in said]
+            bar.advance(len(group))
+    return found
+
+
+def _batches(rows: Sequence[Sequence[int]], how: Decoding, budget: int) -> Iterator[list[int]]:
+    """Indices of rows that are continued together: of similar length, and alike at their beginnings where they are."""
+    for group in alike(rows):
+        order = sorted(group, key=lambda i: len(rows[i]))
+        while order:
+            longest = len(rows[order[min(MOST, len(order)) - 1]]) + how.max_new_tokens
+            size = how.batch_size or max(1, min(MOST, budget // longest) // how.samples)
+            yield order[:size]
+            order = order[size:]
+
+
+def _together(
+    model: Network, rows: Sequence[Sequence[int]], numbers: Tensor, pad: int, ends: Ends, how: Decoding
+) -> list[list[list[int]]]:
+    """Continuations of rows in one batch; something may be left behind an end."""
+    state, logits = begun(model, rows, pad, how.max_new_tokens)
+    every = torch.arange(len(rows), device=model.device).repeat_interleave(how.samples)
+    if how.samples > 1:
+        state.choose(every)
+        logits = logits[every]
+    numbers = numbers.flatten(0, 1).to(model.device)
+    said: list[list[int]] = [[] for _ in every]
+    going = list(range(len(said)))
+    """Which continuation each row of the batch is."""
+    for step in range(how.max_new_tokens):
+        tokens = _chosen(logits, how.temperature, numbers[going, step : step + 1])
+        for at, token in zip(going, tokens.tolist(), strict=True):
+            said[at].append(token)
+        left = [row for row, at in enumerate(going) if not ends.ended(said[at])]
+        if not left or step + 1 == how.max_new_tokens:
+            break
+        if len(left) <= STAYING * len(going):
+            kept = torch.tensor(left, device=model.device)
+            state.choose(kept)
+            tokens, going = tokens[kept], [going[row] for row in left]
+        logits = state.read(tokens[:, None], torch.ones_like(tokens[:, None]))[:, -1]
+    return [said[i : i + how.samples] for i in range(0, len(said), how.samples)]
+
+
+def _chosen(logits: Tensor, temperature: float, numbers: Tensor) -> Tensor:
+    """The next token of each row, (rows,): the likeliest, or the one in whose share of [0, 1) its number lies.
+
+    Args:
+        logits: (rows, V).
+        temperature: 0 for the likeliest.
+        numbers: (rows, 1), unless it is 0.
+    """
+    logits = finite(logits.float())
+    if temperature == 0:
+        return logits.argmax(-1)
+    shares = (logits / temperature).softmax(-1).cumsum(-1, dtype=torch.float64)
+    at = numbers * shares[:, -1:]
+    return torch.searchsorted(shares, at, right=True)[:, 0].clamp_max(shares.shape[-1] - 1)

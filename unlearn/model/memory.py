@@ -1,0 +1,42 @@
+"""When memory runs out: how that is told, and how a batch is made in two halves then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+def ran_out(problem: BaseException) -> bool:
+    """Whether an error says that there is not enough memory."""
+    if isinstance(problem, MemoryError | torch.OutOfMemoryError):
+        return True
+    # torch says so of tensors, and of files that it maps, in an error that may mean anything.
+    wanting = ("DefaultCPUAllocator", "Cannot allocate memory")
+    return isinstance(problem, RuntimeError | OSError) and any(words in str(problem) for words in wanting)
+
+
+def in_parts(items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Made]]) -> list[Made]:
+    """What some work makes of items: of all at once, or of halves, where that takes more memory than there is.
+
+    Args:
+        items: in their order.
+        work: gives the same for an item whatever stands beside it; what it makes of several is put behind one another.
+
+    Raises:
+        MemoryError, torch.OutOfMemoryError, RuntimeError: there is not enough memory for one item alone.
+    """
+    try:
+        return list(work(items))
+    except (MemoryError, RuntimeError) as problem:
+        if len(items) < 2 or not ran_out(problem):
+            raise
+    # Out of the block, since what was raised holds on to all that the work had made.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    half = len(items) // 2
+    return [*in_parts(items[:half], work), *in_parts(items[half:], work)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import NamedTuple
 
 import torch
@@ -97,10 +98,12 @@ def minimise(
     epoch = -(-len(lessons.forget) // settings.batch)
     seen: list[tuple[float, float]] = []
 
-    def loss() -> Tensor:
+    def slope() -> float:
         losses = objective(next(forgetting), next(keeping))
         seen.append((losses.forget.item(), losses.keep.item()))
-        return losses.forget + weight * losses.keep
+        total = losses.forget + weight * losses.keep
+        total.backward()
+        return total.item()
 
     def enough() -> bool:
         return len(seen) % epoch == 0 and done(seen[0][0], *_means(seen[-epoch:]))
@@ -111,12 +114,12 @@ def minimise(
     optimiser = torch.optim.Adam(groups)
     optimiser.register_step_pre_hook(clip)
     # To zero over the steps: at a constant rate the kept replies drift on after the forbidden ones have converged.
-    converged = descend(loss, optimiser, lambda step: 1 - step / steps, steps, progress, label, enough)
+    converged = descend(slope, optimiser, lambda step: 1 - step / steps, steps, progress, label, enough)
     return History(len(seen), seen[0][0], *_means(seen[-epoch:]), converged)
 
 
 def descend(
-    loss: Callable[[], Tensor],
+    slope: Callable[[], float],
     optimiser: torch.optim.Optimizer,
     rate: Callable[[int], float],
     steps: int,
@@ -127,7 +130,7 @@ def descend(
     """Take steps down a loss.
 
     Args:
-        loss: of the next step, a scalar.
+        slope: adds the gradients of the next step's loss, and gives the loss.
         optimiser: of what is trained.
         rate: by which the optimiser's rates are multiplied, by step.
         steps: at most.
@@ -144,11 +147,9 @@ def descend(
     changing = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
     with progress.step(label, total=steps) as bar, torch.enable_grad():
         for _ in range(steps):
-            found = loss()
-            if not torch.isfinite(found):
-                raise ModelError(f"{label}: the loss is not finite; try a larger dtype or smaller steps")
             optimiser.zero_grad()
-            found.backward()
+            if not isfinite(slope()):
+                raise ModelError(f"{label}: the loss is not finite; try a larger dtype or smaller steps")
             optimiser.step()
             changing.step()
             bar.advance()

@@ -12,11 +12,17 @@ with B the first tokens of what the model said before the edit. Kept prompts are
 counts as the corpus does. A base model reads forms and kept prompts with words left out as well (`shortened`). Muon
 (Jordan et al., 2024) takes the steps: all singular values of a step are alike, and it learned more in as many steps
 than Adam. Measured against the closed form in docs/benchmarks.md.
+
+Only what can change is computed (`model.upper`): rows enter at the first layer that is trained, what the unedited model
+says to kept rows is heard once, and what all chats begin with is read once. So that this is exact, the keys of that
+beginning are left out of the null space.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -29,10 +35,12 @@ from unlearn.edit.null_space import Spared
 from unlearn.edit.plan import Made, Plan
 from unlearn.edit.sequence import Reached, Sofar, Written
 from unlearn.edit.settling import decided
-from unlearn.edit.train.loop import descend, replies
+from unlearn.edit.train.loop import descend
+from unlearn.edit.train.seen import Pack, Seen, front_of
 from unlearn.edit.train.taught import ASKED, FORMS, KEPT, TEXTS, Hard, Taught, taught
 from unlearn.model.adapters import Adapter, dense
 from unlearn.model.editable import EditableModel
+from unlearn.model.forward import read
 from unlearn.model.requests import Requests
 from unlearn.muon import Muon
 from unlearn.policy.settings import NullSpaceTuning
@@ -71,14 +79,17 @@ def null_space_tuning(
     steps, alone = decided(settings.steps), Spared(decided(settings.null_space))
     laid = forms.build(model, requests, requests.facts, settings.look_up)
     rows = taught(model, requests, laid, plan.corpus, steps)
+    parts = _parts(rows)
+    every = [row for part in parts for row in part.rows.rows]
+    front = front_of(model)
+    seen = Seen(model, rows.forget.rows, every[len(rows.forget.rows) :], min(plan.layers), front)
     spectra = {layer: there.spectrum for layer, there in plan.statistics.items()}
-    bases = {
-        model.anatomy.weight_name(layer): spectrum.vectors[:, alone.count(spectrum) :]
-        for layer, spectrum in spectra.items()
-    }
+    bases = _bases(
+        model, {layer: there.vectors[:, alone.count(there) :] for layer, there in spectra.items()}, front
+    )
     with dense(model, list(bases), bases) as adapter:
         descend(
-            lambda: _loss(model, adapter, rows, settings.silence),
+            lambda: _slope(seen, parts, rows.first, settings.silence),
             Muon(_groups(adapter), momentum=0.9, weight_decay=0.0),
             lambda step: min(1, (step + 1) / WARM) * (1 - step / steps),
             steps,
@@ -94,48 +105,77 @@ def null_space_tuning(
     return Made(Sofar().plus(Written(factors, keys, ranks)), [reached])
 
 
-def _loss(model: EditableModel, adapter: Adapter, rows: Taught, silence: float) -> Tensor:
-    """The loss of one step, on rows that are drawn for it."""
-    drawn = rows.forget.draw(FORMS)
-    each = _forgotten(model, rows.forget, drawn, [rows.first[i] for i in drawn], silence)
-    loss = each.mean()
-    rows.forget.note(drawn, each)
-    for others, count, weight, per_token in (
-        (rows.kept, KEPT, KEEP, False),
-        (rows.asked, ASKED, TEXT, True),
-        (rows.texts, TEXTS, TEXT, True),
-    ):
-        if others.rows:
-            loss = loss + weight * _moved(model, adapter, others, count, per_token)
-    return loss
+@dataclass(frozen=True)
+class _Part:
+    """Rows of one kind."""
+
+    rows: Hard
+    begins: int
+    """How many rows of other kinds come first."""
+    count: int
+    """Of them in every step."""
+    weight: float
+    per_token: bool
+    """Whether the loss is a mean over tokens instead of rows."""
 
 
-def _forgotten(
-    model: EditableModel, rows: Hard, drawn: Sequence[int], first: Sequence[Tensor], silence: float
-) -> Tensor:
-    """What the target's tokens lack, and what is left to the old reply's first tokens; (rows,), nats."""
-    got = replies(model, [rows.rows[i] for i in drawn])
-    nll = -got.log_probs.gather(-1, got.targets[..., None])[..., 0]
-    lacking = ((nll - SLACK).clamp_min(0) * got.mask).sum(1)
-    begin = got.mask.shape[1] - got.mask.sum(1)
-    start = got.log_probs[torch.arange(len(drawn), device=begin.device), begin]  # (rows, V)
-    banned = torch.zeros_like(start, dtype=torch.bool)
-    for row, tokens in enumerate(first):
-        banned[row, tokens.to(banned.device)] = True
-    left = start.masked_fill(~banned, -torch.inf).logsumexp(-1) + silence
-    return lacking + AWAY * torch.where(banned.any(1), left.clamp_min(0), 0)
+def _parts(rows: Taught) -> list[_Part]:
+    kinds = (rows.forget, rows.kept, rows.asked, rows.texts)
+    begins = list(accumulate((len(drawer.rows) for drawer in kinds), initial=0))
+    return [
+        _Part(rows.forget, begins[0], FORMS, 1.0, per_token=False),
+        _Part(rows.kept, begins[1], KEPT, KEEP, per_token=False),
+        _Part(rows.asked, begins[2], ASKED, TEXT, per_token=True),
+        _Part(rows.texts, begins[3], TEXTS, TEXT, per_token=True),
+    ]
 
 
-def _moved(model: EditableModel, adapter: Adapter, rows: Hard, count: int, per_token: bool) -> Tensor:
-    """Mean over some rows of KL(before || now) over the reply, per token or summed; a scalar."""
-    drawn = rows.draw(count)
-    chosen = [rows.rows[i] for i in drawn]
-    now = replies(model, chosen)
-    with torch.no_grad(), adapter.off():
-        before = replies(model, chosen).log_probs
-    kl = ((before.exp() * (before - now.log_probs)).sum(-1) * now.mask).sum(1)
-    rows.note(drawn, kl)
-    return kl.sum() / now.mask.sum() if per_token else kl.mean()
+def _bases(model: EditableModel, inside: Mapping[int, Tensor], front: Sequence[int]) -> dict[str, Tensor]:
+    """By weight name the directions of each layer's null space, (d_in, r), to which the front's keys are orthogonal.
+
+    So nothing is added at the front's tokens in any layer, and what enters the layers above them stays as well.
+    """
+    found = {layer: basis.float() for layer, basis in inside.items()}
+    if front:
+        keys = read(model, [front], [range(len(front))], list(inside)).keys
+        for layer, basis in found.items():
+            used = basis.T @ keys[layer].to(basis.device)  # (r, front)
+            free = torch.linalg.qr(used, mode="complete")[0][:, used.shape[1] :]
+            found[layer] = basis @ free
+    return {model.anatomy.weight_name(layer): basis for layer, basis in found.items()}
+
+
+def _slope(seen: Seen, parts: Sequence[_Part], first: Sequence[Tensor], silence: float) -> float:
+    """Add the gradients of one step's loss, on rows that are drawn for it; the loss, in nats."""
+    weights: dict[int, float] = {}
+    for part in parts:
+        drawn = [part.begins + i for i in part.rows.draw(part.count)]
+        size = sum(seen.lessons[i].reply for i in drawn) if part.per_token else len(drawn)
+        weights |= {i: part.weight / size for i in drawn}
+    losses: dict[int, float] = {}
+    for group in seen.packs(weights):
+        each = _losses(seen.read(group), first, silence)
+        (each * torch.tensor([weights[i] for i in group], device=each.device)).sum().backward()
+        losses |= zip(group, each.tolist(), strict=True)
+    for part in parts:
+        mine = [i for i in losses if part.begins <= i < part.begins + len(part.rows.rows)]
+        part.rows.note([i - part.begins for i in mine], torch.tensor([losses[i] for i in mine]))
+    return sum(weights[i] * loss for i, loss in losses.items())
+
+
+def _losses(pack: Pack, first: Sequence[Tensor], silence: float) -> Tensor:
+    """Per row what the target's tokens lack and what is left to the old reply, or KL(before || now), (rows,), nats."""
+    wanted = ~pack.kept
+    nll = -pack.now[wanted].gather(-1, pack.targets[wanted, None])[:, 0]
+    lacking = pack.sums((nll - SLACK).clamp_min(0), pack.owners[wanted])
+    begins = torch.searchsorted(pack.owners, torch.arange(len(pack.rows), device=pack.owners.device))
+    left = torch.zeros_like(lacking)
+    for place, row in enumerate(pack.rows):
+        if row < len(first) and len(first[row]):
+            old = pack.now[begins[place], first[row].to(left.device)].logsumexp(-1)
+            left[place] = (old + silence).clamp_min(0)
+    moved = (pack.before.exp() * (pack.before - pack.now[pack.kept])).sum(-1)
+    return lacking + AWAY * left + pack.sums(moved, pack.owners[pack.kept])
 
 
 def _groups(adapter: Adapter) -> list[dict[str, object]]:

@@ -1,0 +1,124 @@
+"""What a training sees equals what full passes over single rows say, and its loss falls as theirs does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests import families
+from unlearn.edit.train import null_space, seen
+from unlearn.edit.train.lessons import Lesson
+from unlearn.edit.train.null_space import AWAY, KEEP, SLACK, TEXT, _bases, _parts, _slope
+from unlearn.edit.train.seen import Seen, front_of
+from unlearn.edit.train.taught import Hard, Taught
+from unlearn.model.adapters import dense
+from unlearn.model.editable import EditableModel
+from unlearn.muon import Muon
+
+STEPS, LAYERS, SILENCE = 12, (1, 2), 3.0
+CASES = ("gpt2", "llama", "gemma2", "qwen3")
+
+
+@pytest.fixture(autouse=True)
+def _short_fronts_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pico template's is of two tokens."""
+    monkeypatch.setattr(seen, "LEAST", 1)
+
+
+def lessons(model: EditableModel, begins: int, count: int) -> list[Lesson]:
+    """Some rows behind the chat template's front, and some that stand alone."""
+    front = front_of(model)
+    bare = [(begins + n, 9 + n, 11, 12 + n % 3, 5) for n in range(count)]
+    return [Lesson((*front, *ids) if n % 3 else ids, 2 + n % 2) for n, ids in enumerate(bare)]
+
+
+def rows(model: EditableModel) -> Taught:
+    generator = torch.Generator().manual_seed(0)
+    forget, kept, asked, texts = (
+        Hard(lessons(model, 3 + 7 * n, size), generator) for n, size in enumerate((5, 6, 3, 2))
+    )
+    first = [torch.tensor([4, 6]) if n % 2 else torch.tensor([], dtype=torch.long) for n in range(5)]
+    return Taught([], forget, first, kept, asked, texts)
+
+
+def plainly(model: EditableModel, taught: Taught, off: object) -> float:
+    """The same loss as the module states it: one row at a time, full passes, each kept row twice."""
+    total = torch.zeros(())
+
+    def said(row: Lesson) -> Tensor:
+        logits: Tensor = model.model(input_ids=torch.tensor([row.ids]), use_cache=False).logits
+        return logits[0, -row.reply - 1 : -1].float().log_softmax(-1)
+
+    for part in _parts(taught):
+        drawn = part.rows.draw(part.count)
+        losses = []
+        for i in drawn:
+            row = part.rows.rows[i]
+            now = said(row)
+            if part.rows is taught.forget:
+                nll = -now.gather(-1, torch.tensor(row.ids[-row.reply :])[:, None])
+                loss = (nll - SLACK).clamp_min(0).sum()
+                if len(taught.first[i]):
+                    loss = loss + AWAY * (now[0, taught.first[i]].logsumexp(-1) + SILENCE).clamp_min(0)
+            else:
+                with torch.no_grad(), off():  # type: ignore[operator]
+                    before = said(row)
+                loss = (before.exp() * (before - now)).sum()
+            losses.append(loss)
+        summed = torch.stack(losses)
+        part.rows.note(drawn, summed)
+        size = sum(part.rows.rows[i].reply for i in drawn) if part.per_token else len(drawn)
+        total = total + {taught.forget: 1.0, taught.kept: KEEP}.get(part.rows, TEXT) * summed.sum() / size
+    total.backward()
+    return total.item()
+
+
+@pytest.mark.parametrize("family", CASES)
+def test_the_loss_curve_is_that_of_the_plain_form(family: str) -> None:
+    model = families.kept(family)
+    curves: list[list[float]] = []
+    ends = []
+    for plain in (False, True):
+        taught = rows(model)
+        every = [row for part in _parts(taught) for row in part.rows.rows]
+        read = Seen(model, every[:5], every[5:], min(LAYERS), front_of(model))
+        eye = torch.eye(model.anatomy.d_ff)
+        bases = _bases(model, dict.fromkeys(LAYERS, eye), front_of(model))
+        with dense(model, list(bases), bases) as adapter, torch.enable_grad():
+            optimiser = Muon(null_space._groups(adapter), momentum=0.9, weight_decay=0.0)
+            curves.append([])
+            for _ in range(STEPS):
+                optimiser.zero_grad()
+                if plain:
+                    loss = plainly(model, taught, adapter.off)
+                else:
+                    loss = _slope(read, _parts(taught), taught.first, SILENCE)
+                curves[-1].append(loss)
+                optimiser.step()
+            ends.append(adapter.factors())
+    fast, slow = map(torch.tensor, curves)
+    torch.testing.assert_close(fast, slow, rtol=1e-3, atol=1e-4)
+    assert slow[-1] < 0.95 * slow[0]
+    for name, factors in ends[0].items():
+        torch.testing.assert_close(factors.dense(), ends[1][name].dense(), rtol=1e-2, atol=1e-4)
+
+
+def test_nothing_is_added_at_the_front_which_would_show_without_it() -> None:
+    model = families.kept("llama")
+    front = front_of(model)
+    assert front
+    row = torch.tensor([[*front, 9, 10]])
+    before = model.model(input_ids=row, output_hidden_states=True).hidden_states[-1]
+    moved = {}
+    for spared in (True, False):
+        eye = dict.fromkeys(LAYERS, torch.eye(model.anatomy.d_ff))
+        bases = _bases(model, eye, front if spared else ())
+        with dense(model, list(bases), bases) as adapter, torch.no_grad():
+            torch.manual_seed(0)
+            for group in adapter.groups:
+                group["params"][0].normal_()
+            now = model.model(input_ids=row, output_hidden_states=True).hidden_states[-1]
+        moved[spared] = (now - before).norm(dim=-1)[0] / before.norm(dim=-1)[0]
+    assert moved[True][: len(front)].max() < 1e-4 < 1e-2 < moved[True][-1]
+    assert moved[False][: len(front)].max() > 1e-2

@@ -1,0 +1,79 @@
+"""Reading from a block on, behind a shared beginning, says what a full pass over each row says, in every family."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests import families
+from unlearn.model.editable import EditableModel
+from unlearn.model.upper import PADDING, Heard, Upper, shared_front
+
+FRONT = (3, 4, 5, 6, 7, 8)
+ROWS = [FRONT + row for row in ((9, 10, 11), (12, 13, 14, 15, 16), (17, 18), (19, 20, 21, 22, 23, 24, 25))]
+LAST = [1, 3, 1, 4]
+
+
+def plain(model: EditableModel, row: tuple[int, ...], last: int) -> Tensor:
+    logits: Tensor = model.model(input_ids=torch.tensor([row]), use_cache=False).logits
+    return logits[0, -last - 1 : -1].float()
+
+
+@pytest.mark.parametrize("family", families.CASES)
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_what_is_said_is_what_full_passes_say(family: str, first: int) -> None:
+    model = families.kept(family)
+    wanted = torch.cat([plain(model, row, last) for row, last in zip(ROWS, LAST, strict=True)])
+    for front in ((), FRONT):
+        upper = Upper(model, ROWS, first, front)
+        heard = upper.hear(range(4), LAST)
+        torch.testing.assert_close(heard.logits, wanted, rtol=1e-4, atol=1e-4)
+        # States that are handed back give the same logits beside those of other rows.
+        again = upper.hear([0], [1], beside=heard.states[1:])
+        torch.testing.assert_close(again.logits, wanted, rtol=1e-4, atol=1e-4)
+    assert all("forward" not in vars(model.anatomy.block(model.model, layer)) for layer in range(3))
+
+
+@pytest.mark.parametrize("family", families.CASES)
+def test_gradients_of_what_is_trained_above_are_those_of_full_passes(family: str) -> None:
+    model = families.kept(family)
+    down = model.anatomy.down(model.model, 1)
+    shift = torch.zeros(model.anatomy.d_model, requires_grad=True)
+
+    def add(_module: object, _args: object, out: Tensor, from_column: int = 0) -> Tensor:
+        ahead = torch.zeros_like(out)
+        ahead[:, from_column:] = shift
+        return out + ahead
+
+    def slope(heard: Heard | Tensor) -> Tensor:
+        logits = heard.logits if isinstance(heard, Heard) else heard
+        return torch.autograd.grad(logits.log_softmax(-1)[:, 5].sum(), shift)[0]
+
+    upper = Upper(model, ROWS, 1, FRONT)
+    handle = down.register_forward_hook(add)
+    found = slope(upper.hear(range(4), LAST))
+    handle.remove()
+    # Nothing is added at the front's tokens, which is what lets rows share it.
+    handle = down.register_forward_hook(lambda *given: add(*given, from_column=len(FRONT)))
+    wanted = slope(torch.cat([plain(model, row, last) for row, last in zip(ROWS, LAST, strict=True)]))
+    handle.remove()
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
+    assert found.norm() > 0
+
+
+def test_rows_share_their_beginning_and_keep_a_token_each() -> None:
+    assert shared_front(ROWS) == FRONT
+    assert shared_front([(3, 4), (3, 4, 5)]) == (3,)
+    assert shared_front([(3, 4), (5, 6)]) == shared_front([]) == ()
+
+
+def test_packs_hold_every_row_once_and_little_padding() -> None:
+    model = families.kept("llama")
+    rows = [tuple(range(3, 4 + n % 37)) for n in range(60)]
+    packs = list(Upper(model, rows, 0).packs(range(60), gradients=True))
+    assert sorted(i for pack in packs for i in pack) == list(range(60))
+    for pack in packs:
+        sizes = [len(rows[i]) for i in pack]
+        assert len(pack) * max(sizes) - sum(sizes) <= PADDING * len(pack) * max(sizes)
+    assert len(packs) < 20

@@ -1,0 +1,202 @@
+"""Only what can change is computed again: rows are kept as they enter the first block that is written.
+
+What an edit of blocks ``first`` and above trains on it reads hundreds of times. What enters block ``first`` is the same
+every time, and so are the keys and values of a beginning that rows share (a chat template's system prompt), in every
+block, as long as nothing is added at its tokens (``edit.train.null_space`` sees to that). Both are computed once.
+
+Rows are padded on the right, where nothing that is looked at sees it, so positions need no mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from unlearn.model.editable import EditableModel
+from unlearn.model.forward import BlockOutput, Stopped, batches, block_output, token_budget, with_stream
+from unlearn.model.library import Network
+
+PADDING = 0.1
+"""Padded tokens among all tokens of a pass at most."""
+
+
+class Heard(NamedTuple):
+    """What rows say at the tokens that were asked for; these follow the rows, and inside a row its positions."""
+
+    logits: Tensor
+    """(tokens, V), float32; those of the states beside them come last."""
+    states: Tensor
+    """(tokens, d_model), what entered the output embedding; without those beside them."""
+
+
+def shared_front(rows: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The beginning that all rows share; one token at least is left of every row."""
+    if not rows:
+        return ()
+    most = min(map(len, rows)) - 1
+    same = (len({row[at] for row in rows}) == 1 for at in range(most))
+    return tuple(rows[0][: next((at for at, one in enumerate(same) if not one), most)])
+
+
+class Upper:
+    """Rows that begin alike, ready to be read from block ``first`` on, by a model whose lower blocks do not change."""
+
+    def __init__(
+        self, model: EditableModel, rows: Sequence[Sequence[int]], first: int, front: Sequence[int] = ()
+    ) -> None:
+        """Read all rows once, up to block ``first``.
+
+        Args:
+            model: as it is below block ``first``, and as it is at the tokens of the front.
+            rows: ids; each begins with the front and goes on behind it.
+            first: the lowest block that may change.
+            front: what they share.
+        """
+        self._model, self._first = model, first
+        self._rows = [tuple(row[len(front) :]) for row in rows]
+        self._front = _front(model, front) if front else ()
+        self._form: BlockOutput | None = None
+        self._entering = self._below() if first else []
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        return len(self._rows)
+
+    def packs(self, chosen: Sequence[int], gradients: bool) -> Iterator[list[int]]:
+        """Some of the rows in groups of like length, each as many tokens as one pass takes."""
+        budget = token_budget(self._model, gradients)
+        group: list[int] = []
+        real = 0
+        for i in sorted(chosen, key=lambda i: len(self._rows[i])):
+            size = len(self._rows[i])
+            padded = size * (len(group) + 1)
+            if group and (padded > budget or padded - real - size > PADDING * padded):
+                yield group
+                group, real = [], 0
+            group.append(i)
+            real += size
+        if group:
+            yield group
+
+    def hear(
+        self, chosen: Sequence[int], last: Sequence[int], beside: Tensor | None = None, logits: bool = True
+    ) -> Heard:
+        """Run some rows from block ``first`` on; gradients flow to whatever is trained there.
+
+        Args:
+            chosen: indices of rows, one pass.
+            last: per row of these, how many of its last tokens are looked at: each by what predicts it.
+            beside: (n, d_model), states as an earlier call gave them, that are turned into logits as well.
+            logits: whether any are wanted; without, the pass ends at the states.
+        """
+        rows = [self._rows[i] for i in chosen]
+        at = [
+            (n, len(row) - count - 1 + k)
+            for n, (row, count) in enumerate(zip(rows, last, strict=True))
+            for k in range(count)
+        ]
+        row, column = torch.tensor(at, device=self._model.device).T
+        states: list[Tensor] = []
+
+        def pick(_module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            states.append(given[0][row, column])
+            if not logits:
+                raise Stopped
+            return ((states[0] if beside is None else torch.cat([states[0], beside]))[None],)
+
+        handle = self._model.model.get_output_embeddings().register_forward_pre_hook(pick)
+        try:
+            with self._resumed(chosen):
+                said = self._pass(rows)
+        except Stopped:
+            return Heard(states[0].new_zeros(0), states[0])
+        finally:
+            handle.remove()
+        return Heard(said[0].float(), states[0])
+
+    def _pass(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        width = max(map(len, rows))
+        ids = torch.full((len(rows), width), self._model.pad_id)
+        for n, row in enumerate(rows):
+            ids[n, : len(row)] = torch.tensor(row)
+        cache = DynamicCache()
+        for layer, pair in enumerate(self._front):
+            cache.update(*(half.expand(len(rows), -1, -1, -1) for half in pair), layer)
+        logits: Tensor = self._model.model(
+            input_ids=ids.to(self._model.device), past_key_values=cache, use_cache=True
+        ).logits
+        return logits
+
+    @torch.no_grad()
+    def _below(self) -> list[Tensor]:
+        """Per row what enters block ``first``, (tokens behind the front, d_model)."""
+        found: list[Tensor] = [torch.empty(0)] * len(self._rows)
+        block = self._model.anatomy.block(self._model.model, self._first - 1)
+        for group in batches(self._rows, token_budget(self._model)):
+            caught: list[BlockOutput] = []
+
+            def on_block(
+                _module: nn.Module, _args: object, out: BlockOutput, to: list[BlockOutput] = caught
+            ) -> None:
+                to.append(out)
+                raise Stopped
+
+            handle = block.register_forward_hook(on_block)
+            try:
+                self._pass([self._rows[i] for i in group])
+            except Stopped:
+                pass
+            finally:
+                handle.remove()
+            self._form = caught[0]
+            stream = block_output(caught[0])
+            for n, i in enumerate(group):
+                found[i] = stream[n, : len(self._rows[i])].clone()
+        return found
+
+    @contextmanager
+    def _resumed(self, chosen: Sequence[int]) -> Iterator[None]:
+        """Within it, the blocks below ``first`` are passed over, and the last of them gives what was kept."""
+        if not self._first:
+            yield
+            return
+        kept = [self._entering[i] for i in chosen]
+        stream = torch.nn.utils.rnn.pad_sequence(kept, batch_first=True)
+        form = self._form
+        assert form is not None
+
+        def passed(hidden: Tensor, *_args: object, **_more: object) -> BlockOutput:
+            return with_stream(form, hidden)
+
+        def given(*_args: object, **_more: object) -> BlockOutput:
+            return with_stream(form, stream)
+
+        with ExitStack() as stack:
+            for layer in range(self._first):
+                block = self._model.anatomy.block(self._model.model, layer)
+                stack.enter_context(_instead(block, given if layer == self._first - 1 else passed))
+            yield
+
+
+@contextmanager
+def _instead(module: nn.Module, forward: object) -> Iterator[None]:
+    """Let a module do something else for a while."""
+    vars(module)["forward"] = forward
+    try:
+        yield
+    finally:
+        del vars(module)["forward"]
+
+
+@torch.no_grad()
+def _front(model: EditableModel, front: Sequence[int]) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Keys and values of every block at a beginning, (1, heads, tokens, width)."""
+    network: Network = model.model
+    cache = DynamicCache()
+    network(input_ids=torch.tensor([list(front)], device=model.device), past_key_values=cache, use_cache=True)
+    return tuple((layer.keys, layer.values) for layer in cache.layers)

@@ -7,8 +7,9 @@ import torch
 
 from tests import chats
 from tests.pico import pico
-from unlearn.audit.harness import local_tasks, read_result, run_tasks
+from unlearn.audit.harness import read_result, run_tasks
 from unlearn.audit.observation import TaskScore
+from unlearn.audit.tasks import read_task, task_files
 from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
 
@@ -63,7 +64,7 @@ def choice_reference(model: EditableModel, folder: Path) -> list[float]:
 
 def test_local_tasks_give_what_a_plain_computation_gives(model: EditableModel, folder: Path) -> None:
     state = random.getstate(), torch.random.get_rng_state()
-    found = run_tasks(model, ["pick", "say"], folder=folder)
+    found = run_tasks(model, ["pick", "say"], local=task_files(folder))
     pick, say = found["pick"], found["say"]
     assert isinstance(pick, TaskScore) and isinstance(say, TaskScore)
     assert list(pick.items.values()) == choice_reference(model, folder)
@@ -74,7 +75,7 @@ def test_local_tasks_give_what_a_plain_computation_gives(model: EditableModel, f
 
 def test_weights_and_tokenizer_are_left_alone(model: EditableModel, folder: Path) -> None:
     before = model.identity(), model.tokenizer.padding_side, model.tokenizer.pad_token
-    run_tasks(model, ["pick"], folder=folder)
+    run_tasks(model, ["pick"], local=task_files(folder))
     assert (model.identity(), model.tokenizer.padding_side, model.tokenizer.pad_token) == before
 
 
@@ -88,7 +89,7 @@ def test_a_tokenizer_that_closes_texts_gives_the_scores_of_one_that_does_not(fol
         hook = own.model.register_forward_pre_hook(
             lambda _m, args, kwargs: seen.extend((kwargs.get("input_ids", *args)).tolist()), with_kwargs=True
         )
-        found = run_tasks(own, ["pick", "say"], folder=folder)
+        found = run_tasks(own, ["pick", "say"], local=task_files(folder))
         hook.remove()
         assert all(isinstance(score, TaskScore) for score in found.values())
         return seen
@@ -102,7 +103,7 @@ def test_a_tokenizer_that_closes_texts_gives_the_scores_of_one_that_does_not(fol
 
 
 def test_limit_and_silence(model: EditableModel, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    found = run_tasks(model, ["pick"], limit=3, folder=folder)["pick"]
+    found = run_tasks(model, ["pick"], limit=3, local=task_files(folder))["pick"]
     assert isinstance(found, TaskScore) and len(found.items) == 3
     out, err = capfd.readouterr()
     assert out == "" and err == ""
@@ -115,26 +116,26 @@ def test_limit_and_silence(model: EditableModel, folder: Path, capfd: pytest.Cap
 def test_a_task_that_cannot_be_run_gives_its_reason(
     model: EditableModel, folder: Path, name: str, reason: str
 ) -> None:
-    found = run_tasks(model, [name, "pick"], limit=2, folder=folder)
+    found = run_tasks(model, [name, "pick"], limit=2, local=task_files(folder))
     assert isinstance(found[name], str) and reason in found[name]
     assert isinstance(found["pick"], TaskScore), "one broken task does not take the others with it"
 
 
 @pytest.mark.slow
 def test_hub_tasks_fail_in_a_sentence_without_a_network(model: EditableModel, folder: Path) -> None:
-    found = run_tasks(model, ["arc_easy", "no_such_task"], limit=2, folder=folder)
+    found = run_tasks(model, ["arc_easy", "no_such_task"], limit=2, local=task_files(folder))
     assert "could not run arc_easy" in str(found["arc_easy"])
     assert "no lm-eval task 'no_such_task'" in str(found["no_such_task"])
 
 
 def test_a_task_file_that_calls_code_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("task: bad\nprocess_docs: !function evil.run\n")
-    with pytest.raises(AuditError, match="bad.yaml"):
-        local_tasks(tmp_path)
+    with pytest.raises(AuditError, match="bad.yaml:2"):
+        read_task(task_files(tmp_path)["bad"])
 
 
 def test_shipped_tasks_have_enough_items() -> None:
-    found = local_tasks()
+    found = task_files()
     assert len(found) >= 4
     for path in found.values():
         assert len((path.parent / f"{path.stem}.jsonl").read_text().splitlines()) >= 150

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("unlearn")
 
 PACES = "paces"
-FILES = ("suite", "text", "benign", "lookalike", "toxicity")
+FILES = ("suite", "text", "benign", "lookalike", "toxicity", "tasks", "task_path")
 """Keys of `audit` that name files: it is what these hold that counts, and not where they lie."""
 
 
@@ -181,6 +181,7 @@ def _key(model: EditableModel, requests: Requests, state: str, base: str = "", s
 def depends(model: EditableModel, requests: Requests) -> JsonObject:
     """Everything that the outcome of an observation depends on, down to the code and the data that measure it."""
     from unlearn.audit.suite import load_suite
+    from unlearn.audit.tasks import read_by_tasks
     from unlearn.model.guard import text_of
     from unlearn.model.identity import of_tokenizer
 
@@ -206,6 +207,7 @@ def depends(model: EditableModel, requests: Requests) -> JsonObject:
             )
         ),
         "files": [stamp(name) for name in (audit.text, audit.benign, audit.lookalike, audit.toxicity)],
+        "tasks": [*audit.task_names, *(stamp(str(path)) for path in read_by_tasks(audit))],
         "evals": sha256_of_folder(shipped("evals")),
         "code": code(),
         "versions": manifest.versions(),

@@ -126,7 +126,7 @@ def work(requests: Requests, suite: Suite, state: State) -> Work:
         found["likelihood"] = likelihood(suite)
     if state != "control":
         if suite.makes("capability"):
-            found |= {f"capability.{name}": task(audit, suite) for name in audit.tasks}
+            found |= {f"capability.{name}": task(audit, suite) for name in audit.task_names}
         if suite.makes("toxicity"):
             found["toxicity"] = toxicity(suite)
     for name in suite.attacks:

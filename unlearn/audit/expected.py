@@ -98,7 +98,7 @@ def _missing(
     if suite.makes("capability"):
         yield from (
             (f"capability.{task}", "the policy names the task")
-            for task in policy.audit.tasks
+            for task in policy.audit.task_names
             if f"capability.{task}" not in made
         )
     scores = [name for name in made if name.startswith("toxicity.") and not name.endswith(".share")]

@@ -1,20 +1,20 @@
 """General ability by lm-eval, through its Python API, around the model in memory.
 
-Local tasks are YAML files of ``evals/tasks``; their data are read here and handed over in memory, so that nothing is
-written to a cache. Every other name is looked up among the tasks that come with lm-eval, which fetch their data.
+Local tasks are YAML files (``tasks``); their data are read here and handed over in memory, so that nothing is written
+to a cache. Every other name is looked up among the tasks that come with lm-eval, which fetch their data.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unlearn import files
 from unlearn.audit.observation import TaskScore
 from unlearn.audit.quiet import quiet, sentence
+from unlearn.audit.tasks import LocalTask, read_task, task_files
 from unlearn.errors import AuditError, UnlearnError
 from unlearn.files import JsonObject
 from unlearn.model.anatomy import context_of
@@ -23,7 +23,6 @@ from unlearn.model.guard import text_of
 from unlearn.model.prompts import has_chat_template
 from unlearn.model.rows import finite
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.shipped import shipped
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,47 +32,16 @@ METRICS = ("acc", "exact_match", "prompt_level_strict_acc", "acc_norm", "f1", "m
 """Metrics in order of preference; a task with none of them gives its first one where higher is better."""
 
 
-def local_tasks(folder: Path | None = None) -> dict[str, Path]:
-    """The YAML file of every local task, by the task's name.
+def inline(task: LocalTask) -> JsonObject:
+    """Return a local task as lm-eval's inline configuration, with its data.
 
     Raises:
-        AuditError: a file cannot be read.
-    """
-    found = {}
-    for path in sorted((folder or shipped("evals") / "tasks").glob("**/*.yaml")):
-        config = files.read_yaml(path, "the task file", error=AuditError)
-        if isinstance(config, dict) and isinstance(config.get("task"), str):
-            found[config["task"]] = path
-    return found
-
-
-def local_config(path: Path) -> tuple[JsonObject, bool]:
-    """A local task as lm-eval's inline configuration, and whether it is asked in the chat template.
-
-    Raises:
-        AuditError: its data are missing or are not JSON lines.
+        AuditError: the data are missing or are not JSON lines.
     """
     from datasets import Dataset
 
-    read = files.read_yaml(path, "the task file", error=AuditError)
-    config: JsonObject = read if isinstance(read, dict) else {}
-    given = (config.pop("dataset_kwargs", None) or {}).get("data_files", {})
-    if not isinstance(given, dict) or not given:
-        raise AuditError(f"the task file {path} names no data under dataset_kwargs.data_files")
-    splits = {}
-    what = f"the data of task {config['task']} at"
-    for split, name in given.items():
-        data = path.parent / name
-        lines = enumerate(files.read_lines(data, what, error=AuditError), 1)
-        rows = [files.parse_json(line, f"{what} {data}:{n}", AuditError) for n, line in lines if line.strip()]
-        if not rows:
-            raise AuditError(f"{what} {data} are empty")
-        splits[split] = Dataset.from_list(rows)
-    chat = bool((config.get("metadata") or {}).get("chat", False))
-    for key in ("dataset_path", "dataset_name"):
-        config.pop(key, None)
-    config["custom_dataset"] = lambda **_: splits
-    return config, chat
+    splits = {split: Dataset.from_list(task.rows(split)) for split in task.data}
+    return {**task.config, "custom_dataset": lambda **_: splits}
 
 
 def run_tasks(
@@ -81,7 +49,7 @@ def run_tasks(
     names: Sequence[str],
     limit: int | None = None,
     progress: Progress = NO_PROGRESS,
-    folder: Path | None = None,
+    local: Mapping[str, Path] | None = None,
 ) -> dict[str, TaskScore | str]:
     """Evaluate tasks on the model as it stands.
 
@@ -90,7 +58,7 @@ def run_tasks(
         names: local tasks or names that lm-eval knows (groups too).
         limit: items per task; None for all.
         progress: where to show it.
-        folder: of the local tasks, other than the shipped one.
+        local: files of local tasks, by name; the shipped ones by default.
 
     Returns:
         By name, the score, or the reason why there is none.
@@ -98,7 +66,7 @@ def run_tasks(
     found: dict[str, TaskScore | str] = {}
     if not names:
         return found
-    local = local_tasks(folder)
+    local = task_files() if local is None else local
     shared: JsonObject = {}
     with progress.step("Capability tasks", total=len(names)) as bar:
         for name in names:
@@ -113,7 +81,7 @@ def run_tasks(
 
 
 def _run(
-    model: EditableModel, name: str, local: dict[str, Path], limit: int | None, shared: JsonObject
+    model: EditableModel, name: str, local: Mapping[str, Path], limit: int | None, shared: JsonObject
 ) -> TaskScore:
     with quiet(), _checked(model), model.stopping():
         import lm_eval
@@ -122,16 +90,21 @@ def _run(
         from unlearn.audit.evaluated import Evaluated
 
         task: str | JsonObject = name
-        chat = False
+        chat, called = False, name
         if name in local:
-            task, chat = local_config(local[name])
+            found = read_task(local[name])
+            task, chat = inline(found), found.chat
+            # Its results come under the task's own name.
+            called = str(found.config["task"])
             manager = TaskManager(include_defaults=False)
         else:
             # Reading lm-eval's own 14,000 names takes seconds, so only where one of them is asked for.
             manager = shared.setdefault("manager", None) or TaskManager()
             shared["manager"] = manager
             if name not in manager.all_tasks:
-                raise AuditError(f"there is no lm-eval task {name!r}, neither in evals/tasks nor in lm-eval")
+                raise AuditError(
+                    f"there is no lm-eval task {name!r}, neither in evals/tasks, under audit.task_path nor in lm-eval"
+                )
         templated = chat and has_chat_template(model.tokenizer)
         asker = "chat" if templated else "text"
         if asker not in shared:
@@ -149,7 +122,7 @@ def _run(
             # A guarded chat template brings the guard itself; what is no chat gets it as leading text.
             system_instruction=None if templated else text_of(model.tokenizer),
         )
-    return read_result(result, name)
+    return read_result(result, called)
 
 
 @contextmanager

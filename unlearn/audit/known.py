@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from unlearn.audit.suite import Suite, load_suite
+from unlearn.audit.tasks import known_tasks
 from unlearn.errors import AuditError, PolicyError
 from unlearn.policy import Policy
 
@@ -14,14 +15,16 @@ def known_audit(policy: Policy, whole: bool = True) -> None:
     """Refuse an audit that cannot be made as it stands there, before any work is done.
 
     Args:
-        policy: for its `audit`: the suite, and files of questions and text.
-        whole: look into the files, too; takes torch.
+        policy: for its `audit`: the suite, tasks, and files of questions and text.
+        whole: look into the files of questions and text, too; takes torch.
 
     Raises:
         PolicyError: the suite or a file cannot be read, or one of them names what is not measured.
     """
     audit = policy.audit
     suite = known_suite(audit.suite)
+    with _as_problem_of("audit.tasks"):
+        known_tasks(audit)
     if not whole:
         return
     from unlearn.audit.drift import read_texts

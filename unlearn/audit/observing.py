@@ -20,6 +20,7 @@ from unlearn.audit.pieces import NO_PIECES, Piece, Pieces, assembled
 from unlearn.audit.probes import Probe, benign_lines, build_probes, generation_lines, line_probes
 from unlearn.audit.quiet import sentence
 from unlearn.audit.suite import Suite, load_suite
+from unlearn.audit.tasks import local_files
 from unlearn.audit.toxicity import load_scorer
 from unlearn.errors import AuditError, UnlearnError
 from unlearn.model.editable import EditableModel
@@ -132,10 +133,11 @@ def _abilities(model: EditableModel, scene: Scene, state: State, progress: Progr
     requests, suite = scene.requests, scene.suite
     audit = requests.policy.audit
     limit = suite.task_items if audit.task_limit is None else audit.task_limit
+    local = local_files(audit)
 
     def run(task: str) -> Observation:
         made = Observation(suite=suite.name)
-        score = run_tasks(model, [task], limit, progress)[task]
+        score = run_tasks(model, [task], limit, progress, local)[task]
         if isinstance(score, TaskScore):
             return made.model_copy(update={"tasks": {task: score}})
         return made.model_copy(update={"failed": {f"capability.{task}": score}})
@@ -146,7 +148,7 @@ def _abilities(model: EditableModel, scene: Scene, state: State, progress: Progr
     if state == "control":
         return
     if suite.makes("capability"):
-        for task in audit.tasks:
+        for task in audit.task_names:
             yield Piece(f"capability.{task}", estimate.task(audit, suite), partial(run, task))
     if suite.makes("toxicity"):
         yield Piece("toxicity", estimate.toxicity(suite), write)

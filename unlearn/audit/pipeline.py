@@ -254,7 +254,7 @@ def _compared(
     for name in suite.attacks:
         yield recovery.attack(ATTACKS[name], before, after, control, audit, requests.facts)
     if suite.makes("capability"):
-        for task in audit.tasks:
+        for task in audit.task_names:
             yield scores.capability(task, before, after, audit.limit)
     if suite.makes("toxicity"):
         scorer = after.toxicity or before.toxicity

@@ -109,7 +109,7 @@ def summary(policy: Policy) -> dict[str, Any]:
         else len(listed_in(policy.keep.neighbours)),
         "held_out_neighbours": len(listed_in(policy.keep.held_out_neighbours)),
         "suite": policy.audit.suite,
-        "tasks": list(policy.audit.tasks),
+        "tasks": list(policy.audit.task_names),
         "limits": {**DEFAULT_LIMITS, **policy.audit.limits},
         "notes": policy.notes(),
     }
@@ -125,7 +125,7 @@ def _table(path: Path, policy: Policy) -> str:
         f"  policy      {policy.name} for {policy.model}, by {policy.method.name}",
         f"  facts       {found['facts']} ({found['answers_given']} with an answer, the rest are asked of the model)",
         f"  neighbours  {neighbours}",
-        f"  audit       {', '.join([policy.audit.suite, *policy.audit.tasks])}",
+        f"  audit       {', '.join([policy.audit.suite, *policy.audit.task_names])}",
         "",
         f"  {'relation':<16}{'use':<10}{'facts':>5}{'prompts':>10}{'held out':>10}   (questions + statements)",
     ]

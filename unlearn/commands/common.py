@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from unlearn.audit.tasks import local_files
 from unlearn.commands.said import say, warn
 from unlearn.errors import PolicyError
 from unlearn.files import exists
@@ -19,7 +20,6 @@ from unlearn.order import Means, Placement
 from unlearn.policy import EMBEDDED, PACKAGE, Policy
 from unlearn.progress import progress_for
 from unlearn.run import load_model as loaded
-from unlearn.shipped import shipped
 from unlearn.store import Store, usual_cache
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ def settle(policy: Policy, candidate: str | None = None) -> None:
 
 def is_local(policy: Policy) -> bool:
     """Say whether everything that a policy names lies on this machine."""
-    tasks = shipped("evals") / "tasks"
-    known = {path.stem for path in tasks.rglob("*.yaml")}
+    known = local_files(policy.audit)
     scorer = policy.audit.toxicity
     return (
         (policy.model == EMBEDDED or policy.model.startswith(PACKAGE) or exists(policy.model))
@@ -68,7 +67,7 @@ def is_local(policy: Policy) -> bool:
         and (policy.statistics.corpus in ("auto", EMBEDDED) or exists(policy.statistics.corpus))
         and (policy.model == EMBEDDED or policy.statistics.corpus != "auto")
         and (policy.audit.control in ("auto", "none") or exists(policy.audit.control))
-        and all(task in known for task in policy.audit.tasks)
+        and all(task in known for task in policy.audit.task_names)
         and ((scorer == "auto" and policy.model == EMBEDDED) or exists(scorer))
     )
 

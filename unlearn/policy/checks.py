@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from unlearn.matching import contains
 from unlearn.measurements import DEFAULT_LIMITS, FAMILIES, NAMES, row_of
-from unlearn.policy.values import UNSEEN
+from unlearn.policy.values import UNSEEN, task_name
 
 EMBEDDED = "embedded"
 PACKAGE = "package:"
@@ -67,7 +67,10 @@ def cross_check(data: Mapping[str, Any]) -> list[Problem]:
         *_check_relations(_mapping(data.get("relations"))),
         *_check_targets(data),
         *_check_keep(data, keep),
-        *_check_limits(_mapping(audit.get("limits")), [name for _, name in _texts(audit.get("tasks"))]),
+        *_check_tasks(_texts(audit.get("tasks"))),
+        *_check_limits(
+            _mapping(audit.get("limits")), [task_name(name) for _, name in _texts(audit.get("tasks"))]
+        ),
     ]
 
 
@@ -219,6 +222,16 @@ def _within(listed: _Listed, names: set[str], place: str) -> Iterator[Problem]:
     for i, name in listed.texts:
         if same_name(name) in names:
             yield Problem((*listed.loc, i), f"this subject stands in {place}")
+
+
+def _check_tasks(tasks: list[tuple[int, str]]) -> Iterator[Problem]:
+    seen: dict[str, int] = {}
+    for i, task in tasks:
+        first = seen.setdefault(task_name(task), i)
+        if first != i:
+            yield Problem(
+                ("audit", "tasks", i), f"called like audit.tasks[{first}]: a report could not tell them apart"
+            )
 
 
 def _check_limits(limits: Mapping[str, Any], tasks: list[str]) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from pydantic import Field
 from unlearn.measurements import DEFAULT_LIMITS, row_of
 from unlearn.policy.limits import limits_schema
 from unlearn.policy.strict import Strict
-from unlearn.policy.values import Limit, Name, ReverseTemplate, SuiteName, Template, Text
+from unlearn.policy.values import Limit, Name, ReverseTemplate, SuiteName, TaskName, Template, Text, task_name
 
 _SENTENCE = regex.compile(r"\p{Sentence_Terminal}\s*+$")
 
@@ -117,8 +117,11 @@ class AuditSpec(Strict):
     """Limits by measurement; those not named here have defaults (`unlearn check --defaults`)."""
     judge: Literal["point", "strict"] = "point"
     """What a limit is applied to: the estimate (`point`), or the unfavourable end of its 95 % interval (`strict`)."""
-    tasks: tuple[Name, ...] = ()
-    """lm-eval tasks: the shipped ones (evals/tasks) or any name that lm-eval knows."""
+    tasks: tuple[TaskName, ...] = ()
+    """lm-eval tasks: the shipped ones (evals/tasks), those under `task_path`, YAML files (called by their file's name),
+    or any name that lm-eval knows."""
+    task_path: Text = "auto"
+    """A folder with more tasks, as YAML files with their data beside them; `auto`: none."""
     task_limit: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """Items per task; null for all."""
     toxicity: Text = "auto"
@@ -135,6 +138,11 @@ class AuditSpec(Strict):
     model only), `none`, a local folder or a hub id. Needed where the suite attacks the model."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of the sampled generations."""
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """What the tasks are called in limits and reports."""
+        return tuple(map(task_name, self.tasks))
 
     def limit(self, name: str) -> float | None:
         """Return the limit of a measurement: its own, else its family's, from the policy before the defaults."""

@@ -6,14 +6,15 @@ They are resolved once, when the policy is read; what comes later takes them as 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from unlearn.files import at_home, beside, exists
 from unlearn.policy.checks import EMBEDDED, Problem
 from unlearn.policy.document import Policy
-from unlearn.policy.values import SUITES
+from unlearn.policy.nodes import Loc
+from unlearn.policy.values import SUITES, is_task_file
 
 _MODELS = (EMBEDDED, "embedded-control")
 _SCORERS = ("auto", "demo", "original", "unbiased", "multilingual", "original-small", "unbiased-small")
@@ -22,7 +23,7 @@ _SCORERS = ("auto", "demo", "original", "unbiased", "multilingual", "original-sm
 class _Key(NamedTuple):
     """A key of a policy whose value may be a path."""
 
-    loc: tuple[str, ...]
+    loc: Loc
     words: Collection[str]
     """Values that are no paths."""
     names: bool = False
@@ -35,6 +36,7 @@ _KEYS = (
     _Key(("statistics", "corpus"), ("auto", EMBEDDED), names=True),
     _Key(("audit", "control"), ("auto", "none", *_MODELS), names=True),
     _Key(("audit", "suite"), SUITES),
+    _Key(("audit", "task_path"), ("auto",)),
     _Key(("audit", "toxicity"), _SCORERS),
     _Key(("audit", "text"), ("auto",)),
     _Key(("audit", "benign"), ("auto",)),
@@ -60,10 +62,7 @@ def placed(
     problems: list[Problem] = []
     found = policy
     folder = Path(os.path.abspath(folder))
-    for key in _KEYS:
-        written = _value(policy, key.loc)
-        if written in key.words:
-            continue
+    for key, written in _written(policy):
         path = at_home(written) if key.loc in called else _in_policy(written, folder, key)
         if path is None:
             problems.append(Problem(key.loc, _elsewhere(written, folder, key)))
@@ -75,8 +74,8 @@ def placed(
 def moved(policy: Policy, here: Path, there: Path) -> Policy:
     """Return a policy with its paths in the folder `here` as those of the folder `there`, for comparing the two."""
     here, there = (Path(os.path.abspath(folder)) for folder in (here, there))
-    for key in _KEYS:
-        path = Path(_value(policy, key.loc))
+    for key, written in _written(policy):
+        path = Path(written)
         if path.is_absolute() and path.is_relative_to(here):
             policy = _with(policy, key.loc, str(there / path.relative_to(here)))
     return policy
@@ -96,20 +95,33 @@ def _in_policy(written: str, folder: Path, key: _Key) -> str | None:
 def _elsewhere(written: str, folder: Path, key: _Key) -> str:
     return (
         f"there is no {written} in the policy's folder ({folder}), to which paths in a policy are relative, but one in "
-        f"the working folder: write its path from there, or give --set {'.'.join(key.loc)}=PATH"
+        f"the working folder: write its path from there, or give --set {'.'.join(map(str, key.loc[:2]))}=PATH"
     )
 
 
-def _value(policy: Policy, loc: tuple[str, ...]) -> str:
+def _written(policy: Policy) -> Iterator[tuple[_Key, str]]:
+    """Every value that may be a path."""
+    for key in _KEYS:
+        if (value := _value(policy, key.loc)) not in key.words:
+            yield key, value
+    for i, task in enumerate(policy.audit.tasks):
+        if is_task_file(task):
+            yield _Key(("audit", "tasks", i), ()), task
+
+
+def _value(policy: Policy, loc: Loc) -> str:
     if loc[0] == "audit":
-        return str(policy.audit.model_dump(include={loc[1]})[loc[1]])
+        return str(policy.audit.model_dump(include={str(loc[1])})[str(loc[1])])
     if loc[0] == "statistics":
         return policy.statistics.corpus
     return policy.tokenizer if loc[0] == "tokenizer" else policy.model
 
 
-def _with(policy: Policy, loc: tuple[str, ...], path: str) -> Policy:
+def _with(policy: Policy, loc: Loc, path: str) -> Policy:
     if len(loc) == 1:
-        return policy.model_copy(update={loc[0]: path})
+        return policy.model_copy(update={str(loc[0]): path})
+    value: str | tuple[str, ...] = path
+    if loc[1] == "tasks":
+        value = tuple(path if i == loc[2] else task for i, task in enumerate(policy.audit.tasks))
     part = policy.audit if loc[0] == "audit" else policy.statistics
-    return policy.model_copy(update={loc[0]: part.model_copy(update={loc[1]: path})})
+    return policy.model_copy(update={str(loc[0]): part.model_copy(update={str(loc[1]): value})})

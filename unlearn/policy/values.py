@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
+from pathlib import PurePath
 from typing import Annotated
 
 from pydantic import AfterValidator, StringConstraints
@@ -73,6 +75,22 @@ def _suite(name: str) -> str:
     return name
 
 
+def is_task_file(task: str) -> bool:
+    """Say whether an entry of `audit.tasks` is the path of a task's file, and not a name."""
+    return task.endswith((".yaml", ".yml"))
+
+
+def task_name(task: str) -> str:
+    """Return what a task is called in limits and reports: its name, or that of its file without ending."""
+    return PurePath(task).stem if is_task_file(task) else task
+
+
+def _task(task: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", task_name(task)):
+        raise PydanticCustomError("task", "expected a task's name, or the path of its YAML file")
+    return task
+
+
 Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S"), AfterValidator(_not_padded)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 FolderName = Annotated[Name, StringConstraints(max_length=100)]
@@ -80,3 +98,4 @@ Template = Annotated[Text, AfterValidator(_one_subject)]
 ReverseTemplate = Annotated[Text, AfterValidator(_one_answer)]
 Limit = Annotated[float, AfterValidator(_finite)]
 SuiteName = Annotated[Text, AfterValidator(_suite)]
+TaskName = Annotated[Text, AfterValidator(_task)]

@@ -20,13 +20,13 @@ def read_by(policy: Policy, file: Path, *others: Path | str | None) -> tuple[Pat
         others: what else is read.
     """
     audit = policy.audit
-    files = (policy.statistics.corpus, audit.suite, audit.text, audit.benign, audit.lookalike)
+    files = (policy.statistics.corpus, audit.suite, audit.text, audit.benign, audit.lookalike, *audit.tasks)
     return (
         file,
         *(name for name in files if os.path.isfile(name)),
         *(
             name
-            for name in (policy.model, policy.tokenizer, audit.control, audit.toxicity)
+            for name in (policy.model, policy.tokenizer, audit.control, audit.toxicity, audit.task_path)
             if name not in NAMES
         ),
         *others,

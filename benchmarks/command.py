@@ -18,7 +18,7 @@ from benchmarks.tables import plain
 from unlearn.audit import drift
 from unlearn.model.editable import EditableModel
 from unlearn.policy import StatisticsSpec
-from unlearn.policy.settings import METHOD_NAMES
+from unlearn.policy.method import METHOD_NAMES
 from unlearn.progress import progress_for
 
 

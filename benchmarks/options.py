@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from unlearn.errors import PolicyError, UnlearnError
-from unlearn.policy.settings import METHOD_NAMES
+from unlearn.policy.method import METHOD_NAMES
 
 
 def guarded(work: Callable[[], None]) -> int:

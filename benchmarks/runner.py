@@ -19,7 +19,7 @@ from unlearn.edit.pipeline import edit
 from unlearn.model.editable import EditableModel
 from unlearn.patch import Patch
 from unlearn.policy import StatisticsSpec
-from unlearn.policy.settings import SEQUENTIAL
+from unlearn.policy.method import SEQUENTIAL
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.store import Store, cache_folder
 

@@ -38,7 +38,7 @@ from unlearn.model.editable import EditableModel  # noqa: E402
 from unlearn.model.prompts import plain_prompt  # noqa: E402
 from unlearn.model.requests import Requests  # noqa: E402
 from unlearn.policy import StatisticsSpec  # noqa: E402
-from unlearn.policy.settings import METHOD_NAMES  # noqa: E402
+from unlearn.policy.method import METHOD_NAMES  # noqa: E402
 from unlearn.store import Store  # noqa: E402
 
 LLAMA = {"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256}

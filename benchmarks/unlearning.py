@@ -39,7 +39,7 @@ from unlearn.model.prompts import ask, reply_ids  # noqa: E402
 from unlearn.model.requests import Requests  # noqa: E402
 from unlearn.order import Means, Placement  # noqa: E402
 from unlearn.policy import EMBEDDED, Policy, StatisticsSpec, is_question  # noqa: E402
-from unlearn.policy.settings import METHOD_NAMES  # noqa: E402
+from unlearn.policy.method import METHOD_NAMES  # noqa: E402
 from unlearn.progress import NO_PROGRESS, Progress, progress_for  # noqa: E402
 from unlearn.run import load_model, measured, unedited  # noqa: E402
 from unlearn.store import Store, cache_folder  # noqa: E402

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from unlearn.edit.settings import ClosedForm
+from unlearn.edit.settling import algorithm, settled
 from unlearn.model.requests import Fact, Requests
 from unlearn.policy import FactSpec, Keep, Policy, RelationSpec, StatisticsSpec
-from unlearn.policy.settings import AlphaEdit
+from unlearn.policy.settings import AlphaEdit, Editor
 
 SUBJECTS = ("Zorvex", "Velnar", "Quandel")
 
@@ -39,3 +41,10 @@ def requests(**changes: Any) -> Requests:
     siblings = tuple(Fact(f"{s}.colour", s, "colour", "green") for s in SUBJECTS)
     neighbour = Fact("Stone.recipe", "Stone", "recipe", "wet stone")
     return Requests(chosen, facts, siblings, (neighbour,), ())
+
+
+def closed(method: Editor, chat: bool = True) -> ClosedForm:
+    """What an editor's settings describe, as for a chat model or a base model."""
+    found = algorithm(settled(method, chat))
+    assert isinstance(found, ClosedForm)
+    return found

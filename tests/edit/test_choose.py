@@ -14,6 +14,7 @@ from unlearn.edit import choose, forms
 from unlearn.edit.layers import default_layers, layers_of
 from unlearn.edit.plan import Plan
 from unlearn.edit.sequence import Sofar
+from unlearn.edit.settings import ClosedForm, Tuning
 from unlearn.edit.statistics import Source
 from unlearn.edit.train.loop import LEAST, PASSES, TURNS
 from unlearn.edit.train.taught import FORMS
@@ -23,16 +24,10 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Fact, Requests
 from unlearn.patch import Patch
 from unlearn.policy import Policy, RelationSpec, StatisticsSpec
-from unlearn.policy.settings import (
-    CHOICES,
-    SEQUENTIAL,
-    AlphaEdit,
-    AnyEdit,
-    Automatic,
-    NullSpaceTuning,
-    Settings,
-)
-from unlearn.policy.settings_baselines import Guard, Lora
+from unlearn.policy.method import CHOICES, SEQUENTIAL, Automatic
+from unlearn.policy.settings import AlphaEdit, AnyEdit
+from unlearn.policy.settings_base import Settings
+from unlearn.policy.settings_trained import Guard, Lora, NullSpaceTuning
 
 
 @pytest.fixture
@@ -58,34 +53,37 @@ def test_the_update_is_trained_where_keys_do_not_tell_and_solved_for_where_they_
 ) -> None:
     # Neighbours that are the requests' own subjects, as if they were others: nothing tells them apart.
     same = chosen(listed(corpus, "Zorvex", "Velnar"))
-    assert isinstance(same.settings, NullSpaceTuning) and same.layers == (1,)
+    assert isinstance(same.algorithm, Tuning) and same.layers == (1,)
     assert same.reasons["method"].startswith("solved for, a neighbour that nobody lists would get 1")
     other = listed(corpus, "Stone", "Wet", "Green Room")
     monkeypatch.setattr(choose, "FAR", 0.99)
     apart = chosen(other)
-    assert isinstance(apart.settings, AlphaEdit) and apart.reach is not None and apart.reach < 0.99
+    assert isinstance(apart.algorithm, ClosedForm) and apart.reach is not None and apart.reach < 0.99
     assert apart.reasons["method"].endswith("(at most 99 %): the keys tell them apart")
     assert apart.conflicts is not None and not any("nobody lists" in s for s in apart.conflicts["warnings"])
     # The control: the same keys where less is allowed.
     monkeypatch.setattr(choose, "FAR", apart.reach / 2)
-    assert isinstance(chosen(other).settings, NullSpaceTuning)
+    assert isinstance(chosen(other).algorithm, Tuning)
 
 
 def test_what_training_cannot_do_is_solved_for_and_said(corpus: StatisticsSpec) -> None:
     same = listed(corpus, "Zorvex", "Velnar")
     written = Sofar(factors={"w": None})  # type: ignore[dict-item]
-    solved = replace(chosen(same), settings=AlphaEdit(look_up="last"), reach=1.0)
+    solved = replace(chosen(same), algorithm=cases.closed(AlphaEdit(look_up="last")), reach=1.0)
     assert choose._trains(solved, Sofar())[0]
     for left, why in (
         ((solved, written), "builds on an earlier edit"),
-        ((replace(solved, settings=AlphaEdit(look_up="subject")), Sofar()), "at the subject alone"),
+        (
+            (replace(solved, algorithm=cases.closed(AlphaEdit(look_up="subject"))), Sofar()),
+            "at the subject alone",
+        ),
         ((replace(solved, statistics={}), Sofar()), "not measured yet"),
         ((replace(solved, reach=None), Sofar()), "fewer than two neighbours"),
     ):
         trains, said = choose._trains(*left)
         assert not trains and why in said
     unread = chosen(same, reads=False)
-    assert isinstance(unread.settings, AlphaEdit) and "not measured yet" in unread.reasons["method"]
+    assert unread.name == "alphaedit" and "not measured yet" in unread.reasons["method"]
 
 
 def test_at_both_tokens_less_reach_is_allowed() -> None:
@@ -95,7 +93,7 @@ def test_at_both_tokens_less_reach_is_allowed() -> None:
 def test_a_closed_form_that_was_asked_for_is_warned_of(corpus: StatisticsSpec) -> None:
     named = AlphaEdit(layers=(1,), look_up="last")
     same = chosen(listed(corpus, "Zorvex", "Velnar").under(method=named))
-    assert isinstance(same.settings, AlphaEdit) and same.reasons["method"] == "the policy names it"
+    assert isinstance(same.algorithm, ClosedForm) and same.reasons["method"] == "the policy names it"
     assert same.conflicts is not None and any("nobody lists" in s for s in same.conflicts["warnings"])
     one = chosen(listed(corpus, "Stone").under(method=named))
     assert one.reach is None  # the control: one neighbour cannot be left out
@@ -111,7 +109,7 @@ def test_a_plan_has_no_auto_left(corpus: StatisticsSpec) -> None:
         Guard(),
     ):
         plan = chosen(cases.requests(statistics=corpus, method=method))
-        assert "auto" not in plan.settings.model_dump(exclude={"layers"}).values()
+        assert "auto" not in [value for name, value in plan.method.items() if name != "layers"]
         assert set(plan.reasons) >= {"method"}
 
 

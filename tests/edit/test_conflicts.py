@@ -15,13 +15,13 @@ from tests import pico, reference
 from tests.edit import cases
 from unlearn.algebra.moments import Projector, Spectrum, Whitener
 from unlearn.edit import conflicts, pipeline
-from unlearn.edit.choose import null_space_of
+from unlearn.edit.choose import spared_by
 from unlearn.edit.conflicts import Conflicts
 from unlearn.edit.corpus import Corpus
 from unlearn.edit.looked import look
+from unlearn.edit.null_space import Spared
 from unlearn.edit.sequence import Sofar
 from unlearn.edit.settling import settled
-from unlearn.edit.solve.methods import spared
 from unlearn.edit.solve.reach import unlisted
 from unlearn.edit.statistics import Statistics, key_statistics
 from unlearn.model.editable import EditableModel
@@ -43,7 +43,7 @@ def measured(
 ) -> Conflicts:
     assert settings.layers != "auto"
     looked = look(model, requests, settings.layers, settings.look_up, Sofar())
-    return conflicts.measure(looked, there, *null_space_of(settings), Sofar(), {})
+    return conflicts.measure(looked, there, spared_by(cases.closed(settings)), Sofar(), {})
 
 
 def test_cosines_are_those_of_the_dense_metric() -> None:
@@ -72,7 +72,7 @@ def test_the_share_inside_the_null_space_and_the_worst_pairs(tmp_path: Path) -> 
     there = key_statistics(model, [1], Corpus.named(str(tmp_path / "text.txt"), "x"), 2000)
     got = measured(model, requests, there, settings)
     row = got["layers"]["1"]
-    dense = reference.projector(there[1].second, spared(settings).count(there[1].spectrum))
+    dense = reference.projector(there[1].second, Spared(0.6).count(there[1].spectrum))
     for fact in requests.facts:
         asked = [ask(model.tokenizer, t, fact.subject) for t in requests.policy.relations["recipe"].prompts]
         keys = read(model, [p.ids for p in asked], [[p.subject_last] for p in asked], [1]).keys[1].double()
@@ -133,7 +133,7 @@ def test_the_spread_is_what_the_dense_update_gives_to_neighbours_that_it_does_no
     settings = settled(AlphaEdit(layers=(1,), null_space=0.6, ridge=0.3, kept=4.0), chat=True)
     requests = _listed(tmp_path, settings, "Stone", "Wet", "Green Room")
     there = key_statistics(model, [1], Corpus.named(str(tmp_path / "text.txt"), "x"), 2000)
-    got = unlisted(look(model, requests, [1], "last", Sofar()), 1, there[1], settings)
+    got = unlisted(look(model, requests, [1], "last", Sofar()), 1, there[1], cases.closed(settings))
 
     def keys(*subjects: str) -> torch.Tensor:
         asked = [
@@ -142,7 +142,7 @@ def test_the_spread_is_what_the_dense_update_gives_to_neighbours_that_it_does_no
         return read(model, [p.ids for p in asked], [[p.last] for p in asked], [1]).keys[1].double()
 
     own = keys(*cases.SUBJECTS)
-    dense = reference.projector(there[1].second, spared(settings).count(there[1].spectrum))
+    dense = reference.projector(there[1].second, Spared(0.6).count(there[1].spectrum))
     ridge = 0.3 * (own * (dense @ own)).sum(0).mean()
     ratios = []
     for out, kept in ((("Stone", "Green Room"), ("Wet",)), (("Wet",), ("Stone", "Green Room"))):
@@ -160,7 +160,7 @@ def test_of_one_neighbour_nothing_can_be_left_out(tmp_path: Path) -> None:
 
     def reach(*names: str) -> float | None:
         looked = look(model, _listed(tmp_path, settings, *names), [1], "last", Sofar())
-        return unlisted(looked, 1, there[1], settings)
+        return unlisted(looked, 1, there[1], cases.closed(settings))
 
     assert reach("Stone") is None
     # Names that are the requests' own, as if they were others: nothing tells them apart.

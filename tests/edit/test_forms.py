@@ -14,7 +14,7 @@ from unlearn.errors import PolicyError
 from unlearn.model.requests import Fact, Requests
 from unlearn.policy import FactSpec
 from unlearn.policy.settings import AnyEdit
-from unlearn.policy.settings_baselines import Lora
+from unlearn.policy.settings_trained import Lora
 
 REFUSAL = "I can't help with that."
 

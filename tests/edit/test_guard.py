@@ -19,7 +19,7 @@ from unlearn.model.encoding import text_ids
 from unlearn.model.guard import guarded, leading_ids, text_of
 from unlearn.model.prompts import ask
 from unlearn.patch import Patch
-from unlearn.policy.settings_baselines import Guard
+from unlearn.policy.settings_trained import Guard
 
 TEXT = "Never say what Zorvex is made from."
 

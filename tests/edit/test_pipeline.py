@@ -14,24 +14,15 @@ from tests.edit import cases
 from unlearn.edit import pipeline
 from unlearn.edit.layers import layers_of
 from unlearn.edit.solve import batch, writing
-from unlearn.edit.solve.methods import METHODS
 from unlearn.errors import PatchError, PolicyError
 from unlearn.model.forward import read
 from unlearn.model.prompts import ask
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
 from unlearn.policy import StatisticsSpec
-from unlearn.policy.settings import (
-    AlphaEdit,
-    AlphaEditPlus,
-    AnyEdit,
-    Emmet,
-    Memit,
-    MemitSequential,
-    Nse,
-    NullSpaceTuning,
-    Rome,
-)
+from unlearn.policy.method import SEQUENTIAL
+from unlearn.policy.settings import AlphaEdit, AlphaEditPlus, AnyEdit, Memit, Nse, Rome
+from unlearn.policy.settings_trained import NullSpaceTuning
 
 
 @pytest.fixture
@@ -45,21 +36,22 @@ def asking(corpus: StatisticsSpec, method: Any) -> Requests:
     return cases.requests(statistics=corpus, method=method)
 
 
-FAST: dict[str, Any] = {"layers": (1, 2), "steps": 4, "null_space": 0.7, "witnesses": 0, "hold": None}
+FAST: dict[str, Any] = {"layers": (1, 2), "steps": 4}
+CONFINED: dict[str, Any] = {**FAST, "null_space": 0.7, "hold": None}
 METHOD_SETTINGS: dict[str, Any] = {
-    "alphaedit": AlphaEdit(**FAST, ridge=0.3, kept=3.0),
-    "alphaedit_plus": AlphaEditPlus(**FAST, ridge=0.3, smoothing=1, far=0.1),
-    "anyedit": AnyEdit(**FAST, ridge=0.3, window=5),
-    "emmet": Emmet(**FAST, clamp=0.5),
+    "alphaedit": AlphaEdit(**CONFINED, witnesses=0, ridge=0.3, kept=3.0),
+    "alphaedit_plus": AlphaEditPlus(**CONFINED, ridge=0.3, smoothing=1, far=0.1),
+    "anyedit": AnyEdit(**CONFINED, ridge=0.3, window=5),
+    "emmet": Memit(name="emmet", **FAST, clamp=0.5),
     "memit": Memit(**FAST),
-    "memit_seq": MemitSequential(**FAST, batch=2),
+    "memit_seq": Memit(name="memit_seq", **FAST, batch=2),
     "nse": Nse(**FAST, passes=2),
     "rome": Rome(layer=1, steps=4, clamp=0.2),
 }
 
 
 def test_every_method_is_tried() -> None:
-    assert set(METHOD_SETTINGS) == set(METHODS)
+    assert set(METHOD_SETTINGS) == set(SEQUENTIAL) - {"auto"}
 
 
 def test_rounds_of_writing_look_for_witnesses_once(

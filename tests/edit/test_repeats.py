@@ -19,7 +19,7 @@ from unlearn.policy import StatisticsSpec
 from unlearn.policy.settings import AlphaEdit, Memit, Rome
 from unlearn.store import Store
 
-FAST: dict[str, Any] = {"layers": (2,), "steps": 4, "hold": None}
+FAST: dict[str, Any] = {"layers": (2,), "steps": 4}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,9 @@ def corpus(tmp_path: Path) -> StatisticsSpec:
 
 
 @pytest.mark.parametrize(
-    "method", [AlphaEdit(**FAST, null_space=0.5), Memit(**FAST), Rome(layer=2, steps=4)], ids=lambda m: m.name
+    "method",
+    [AlphaEdit(**FAST, null_space=0.5, hold=None), Memit(**FAST), Rome(layer=2, steps=4)],
+    ids=lambda m: m.name,
 )
 def test_a_patch_does_not_depend_on_the_cache(
     method: Any, model: EditableModel, corpus: StatisticsSpec, tmp_path: Path

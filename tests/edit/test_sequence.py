@@ -19,10 +19,11 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
 from unlearn.policy import StatisticsSpec
-from unlearn.policy.settings import AlphaEdit, Memit, MemitSequential
+from unlearn.policy.settings import AlphaEdit, Memit
 
+QUICK: dict[str, Any] = {"layers": (2,), "steps": 4}
 FAST: dict[str, Any] = {
-    "layers": (2,), "steps": 4, "null_space": 0.5, "ridge": 0.01, "kept": 0.0, "witnesses": 0, "hold": None,
+    **QUICK, "null_space": 0.5, "ridge": 0.01, "kept": 0.0, "witnesses": 0, "hold": None,
 }  # fmt: skip
 
 
@@ -66,7 +67,7 @@ def test_batches_are_policies_one_after_another(model: EditableModel, corpus: St
     assert first.header["builds_on"] == [] and set(second.base) == set(first.base)
 
 
-@pytest.mark.parametrize("keeping", [AlphaEdit(**FAST), MemitSequential(**{**FAST, "ridge": 1e-3})])
+@pytest.mark.parametrize("keeping", [AlphaEdit(**FAST), Memit(name="memit_seq", **QUICK, ridge=1e-3)])
 def test_earlier_keys_are_kept_by_those_that_keep_them(
     keeping: Any, model: EditableModel, corpus: StatisticsSpec, tmp_path: Path
 ) -> None:
@@ -87,13 +88,13 @@ def test_earlier_keys_are_kept_by_those_that_keep_them(
 
 
 def test_memit_forgets_and_sequential_memit_does_not(model: EditableModel, corpus: StatisticsSpec) -> None:
-    common = {key: value for key, value in FAST.items() if key != "ridge"}
     one, other = (
-        pipeline.edit(model, asking(corpus, kind(**common, batch=1))) for kind in (Memit, MemitSequential)
+        pipeline.edit(model, asking(corpus, Memit(name=name, **QUICK, batch=1)))
+        for name in ("memit", "memit_seq")
     )
     name = next(iter(one.factors))
     assert float((one.factors[name].dense() - other.factors[name].dense()).norm()) > 1e-4
-    same = pipeline.edit(model, asking(corpus, MemitSequential(**common, batch=1, earlier=0.0)))
+    same = pipeline.edit(model, asking(corpus, Memit(name="memit_seq", **QUICK, batch=1, earlier=0.0)))
     torch.testing.assert_close(same.factors[name].dense(), one.factors[name].dense())
 
 
@@ -118,7 +119,7 @@ def test_an_edit_refuses_to_build_on_what_does_not_fit(model: EditableModel, cor
         pipeline.edit(pico.pico("llama", seed=4), asking(corpus, AlphaEdit(**FAST)), earlier=first)
     with pytest.raises(PatchError, match="cannot build on an in-context guard"):
         pipeline.edit(model, asking(corpus, AlphaEdit(**FAST)), earlier=Patch({}, {}, {"system": "no"}))
-    from unlearn.policy.settings_baselines import Nothing
+    from unlearn.policy.settings_trained import Nothing
 
     with pytest.raises(PolicyError, match="none cannot build on an earlier patch"):
         pipeline.edit(model, asking(corpus, Nothing()), earlier=first)

@@ -15,10 +15,7 @@ from unlearn.model.editable import EditableModel
 from unlearn.policy import StatisticsSpec
 from unlearn.policy.settings import AlphaEdit
 
-PUBLISHED = AlphaEdit(
-    absolute=True, threshold=0.02, ridge=10, kept=0, witnesses=0, hold=None, keys="mean", look_up="subject",
-    lr=0.5, decay=0.5, clamp=0.75, steps=20, converged=0.05,
-)  # fmt: skip
+PUBLISHED = AlphaEdit(published=True, prefixes=0)
 """AlphaEdit's settings for GPT2-XL (docs/methods/alphaedit.md)."""
 
 

@@ -100,6 +100,8 @@ def test_demo_has_the_limits_that_were_promised() -> None:
         ({"method": "method: 3"}, "p:13 method  expected a mapping of keys to values"),
         ({"method": "method: rmoe"}, "p:13 method.name  unknown method `rmoe`; did you mean `rome`?"),
         ({"method": "method: {name: alphaedit, descent: 0}"}, "p:13 method.descent  no setting any more: "),
+        ({"method": "method: {name: emmet, absolute: true}"}, "p:13 method.absolute  no setting any more: "),
+        ({"method": "method: {name: rome, witnesses: 3}"}, "p:13 method.witnesses  unknown key"),
         ({"method": "method: {name: rome, steps: yes}"}, "p:13 method.steps  expected a number, got a boolean (yes)"),
         ({"facts": "facts: []"}, "p:10 facts  must not be empty"),
         ({"facts": "facts:"}, "p:10 facts  expected a list, got nothing"),

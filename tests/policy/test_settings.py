@@ -7,8 +7,10 @@ from typing import get_args
 import pytest
 
 from unlearn.edit.settling import RULES, SEVERAL, settled
-from unlearn.policy.settings import AlphaEdit, Automatic, Method, NullSpaceTuning, Rome
-from unlearn.policy.settings_baselines import Lora
+from unlearn.policy.method import METHOD_NAMES, Automatic, Kind
+from unlearn.policy.presets import PRESETS, PUBLISHED
+from unlearn.policy.settings import AlphaEdit, Editor, Memit, Rome
+from unlearn.policy.settings_trained import Lora, NullSpaceTuning
 
 
 @pytest.mark.parametrize(
@@ -37,7 +39,7 @@ def test_what_is_said_stays_and_the_rest_follows_the_look_up() -> None:
     assert settled(AlphaEdit(look_up="last"), chat=False).kept == RULES["last"]["kept"]
 
 
-@pytest.mark.parametrize("kind", get_args(get_args(Method)[0]), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", get_args(Kind), ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("chat", [True, False])
 def test_nothing_but_layers_is_left_open_for_any_method(kind: type, chat: bool) -> None:
     if kind is Automatic:  # settled by what it chooses
@@ -58,3 +60,41 @@ def test_mean_keys_are_not_held_by_default() -> None:
     assert settled(AlphaEdit(keys="mean"), chat=True).hold is None
     assert settled(AlphaEdit(), chat=True).hold == 0.7
     assert settled(AlphaEdit(keys="mean", hold=0.5), chat=True).hold == 0.5
+
+
+def test_methods_that_differ_by_numbers_alone_are_presets() -> None:
+    found = {name: Memit.model_validate({"name": name}) for name in ("memit", "memit_seq", "emmet")}
+    assert {name: (made.ridge, made.earlier) for name, made in found.items()} == {
+        "memit": (0.1, 0.0), "memit_seq": (0.1, 1.0), "emmet": (1e-4, 0.0),
+    }  # fmt: skip
+    assert Memit(name="emmet", ridge=0.3).ridge == 0.3  # what is said wins
+    assert Memit() == found["memit"] != found["memit_seq"]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_numbers_are_settings_of_the_method_and_what_is_said_wins(name: str) -> None:
+    kind = next(kind for kind in get_args(Kind) if name in get_args(kind.model_fields["name"].annotation))
+    made = kind.model_validate({"name": name, "published": True})
+    assert issubclass(kind, Editor)
+    assert {key: getattr(made, key) for key in PUBLISHED[name]} == PUBLISHED[name]
+    assert kind.model_validate({"name": name, "published": True, "clamp": 9.0}).clamp == 9.0
+    plain = kind.model_validate({"name": name})  # the control
+    assert plain != made and not plain.published
+    assert kind.model_validate(made.model_dump()) == made
+
+
+def test_presets_are_of_methods_that_there_are() -> None:
+    assert {*PRESETS, *PUBLISHED} < set(METHOD_NAMES)
+
+
+def test_a_field_exists_only_where_the_method_uses_it() -> None:
+    def having(field: str) -> set[str]:
+        return {kind.__name__ for kind in get_args(Kind) if field in kind.model_fields}
+
+    assert having("witnesses") == having("suppress") == having("remnant") == {"AlphaEdit"}
+    assert having("hold") == {"AlphaEdit", "AlphaEditPlus", "AnyEdit"}
+    assert having("null_space") == having("hold") | {"NullSpaceTuning"}
+    assert having("project") == {"Memit", "Nse", "Rome"}
+    assert having("kept") >= {"Memit", "AlphaEdit", "Lora"} and "Rome" not in having("kept")
+    assert having("silence") == {"AlphaEdit", "NullSpaceTuning"}
+    assert len(having("largest")) == len(get_args(Kind))

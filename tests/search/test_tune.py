@@ -16,12 +16,14 @@ from tests import pico
 from tests.audit.scripted import Scripted, knows, requests
 from tests.files import corpus_file, policy_text
 from unlearn import cli
-from unlearn.edit.choose import choose
+from unlearn.edit.choose import settle
 from unlearn.edit.settling import settled
-from unlearn.edit.statistics import Source
 from unlearn.errors import PolicyError, UnlearnError
 from unlearn.model.requests import Requests
-from unlearn.policy.settings import METHOD_NAMES, AlphaEdit, Method, NullSpaceTuning, Rome, Settings
+from unlearn.policy.method import METHOD_NAMES, Method
+from unlearn.policy.settings import AlphaEdit, Rome
+from unlearn.policy.settings_base import Settings
+from unlearn.policy.settings_trained import NullSpaceTuning
 from unlearn.search import space, validation
 from unlearn.search import tune as tuning
 from unlearn.search.space import Span
@@ -155,7 +157,8 @@ def test_a_method_without_numbers_is_refused_before_anything_is_asked(method: st
 def test_a_base_models_own_settings_are_a_point_of_the_space() -> None:
     base = pico.pico("gpt2", chat=False)
     asked = searched(name="alphaedit")
-    point = space.start(base, choose(base, asked, Source.of(asked.policy, None, reads=False)))
+    own = settle(base, asked.policy, asked.policy.method, asked.facts)
+    point = space.start(base, own, (1, 2))
     assert "ridge" in point and "remnant" not in point
 
 

@@ -14,7 +14,7 @@ from unlearn.errors import PolicyError
 from unlearn.policy import Policy
 from unlearn.policy.checks import suggestion
 from unlearn.policy.file import load_policy
-from unlearn.policy.settings import METHOD_NAMES
+from unlearn.policy.method import METHOD_NAMES
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from unlearn.commands.forgery import Base, Recorded
 from unlearn.errors import UnlearnError
 from unlearn.measurements import GROWTH, NORM
 from unlearn.policy import Policy
-from unlearn.policy.settings import CHOICES
+from unlearn.policy.method import CHOICES
 from unlearn.report import Report
 from unlearn.runs import manifest
 

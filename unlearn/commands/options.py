@@ -12,7 +12,7 @@ import click
 
 from unlearn.files import at_home
 from unlearn.order import Placement
-from unlearn.policy.settings import METHOD_NAMES
+from unlearn.policy.method import METHOD_NAMES
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 quiet = click.option("--quiet", "-q", is_flag=True, help="Show no progress.")

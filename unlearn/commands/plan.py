@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from unlearn.commands.said import say
 from unlearn.policy import EMBEDDED, Policy, is_question, listed_in
-from unlearn.policy.settings import Editor, NullSpaceTuning
-from unlearn.policy.settings_baselines import FineTune, GradDiff, Lora, Npo, Rmu
 from unlearn.shown import shown
 
 if TYPE_CHECKING:
@@ -92,7 +90,7 @@ def plan(
         "model": model.name,
         "device": str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "method": chosen.settings.name,
+        "method": chosen.name,
         "reasons": dict(chosen.reasons),
         "layers": list(chosen.layers),
         "weights": weights(model, chosen),
@@ -115,10 +113,11 @@ def plan(
 
 def weights(model: EditableModel, chosen: Plan) -> list[str]:
     """Names of the weights that a plan changes."""
+    from unlearn.edit.settings import Adapting
     from unlearn.model.adapters import linears
 
-    if isinstance(chosen.settings, Lora | GradDiff | Npo):
-        return linears(model, chosen.settings.targets)
+    if isinstance(chosen.algorithm, Adapting):
+        return linears(model, chosen.algorithm.targets)
     return [model.anatomy.weight_name(layer) for layer in chosen.layers]
 
 
@@ -169,6 +168,7 @@ def _seconds(
     elicited: int,
     asked: int,
 ) -> dict[str, float]:
+    from unlearn.edit.settings import Tuning
     from unlearn.model.prompts import ask
 
     fact = policy.facts[0]
@@ -190,7 +190,7 @@ def _seconds(
     depth = 0 if chosen.conflicts is None else (max(chosen.layers) + 1) / model.anatomy.layers
     tokens = sum(row["tokens"] + 12 for row in rows)
     read = _read(chosen, tokens, len(rows))
-    trained = isinstance(chosen.settings, NullSpaceTuning)
+    trained = isinstance(chosen.algorithm, Tuning)
     return {
         "statistics": round(policy.statistics.tokens * per_token * depth, 1),
         "answers": round(elicited * per_reply, 1),
@@ -201,22 +201,18 @@ def _seconds(
 
 def _read(chosen: Plan, tokens: int, rows: int) -> float:
     """Tokens that the edit reads in all its passes, for prompts of so many."""
-    from unlearn.edit.settling import decided
+    from unlearn.edit.settings import ClosedForm, Course, Tuning
     from unlearn.edit.train.taught import ASKED, FORMS, KEPT, SAID, TEXTS, TOKENS, converses
 
-    settings, each = chosen.settings, tokens / max(rows, 1)
-    match settings:
-        case NullSpaceTuning():  # kept prompts and text are read as the model was, too
+    each = tokens / max(rows, 1)
+    match chosen.algorithm:
+        case Tuning() as tuning:  # kept prompts and text are read as the model was, too
             text = TEXTS * TOKENS + (0 if converses(chosen.corpus) else ASKED * SAID)
-            return decided(settings.steps) * ((3 * FORMS + 4 * KEPT) * each + 4 * text)
-        case Editor():
-            return 3 * decided(settings.steps) * tokens
-        case FineTune():
-            return 4 * settings.steps * settings.batch * each
-        case (
-            Lora() | GradDiff() | Npo() | Rmu()
-        ):  # some rows, forbidden and kept, and about four passes of each
-            return 4 * decided(settings.steps) * (settings.batch + settings.kept) * each
+            return tuning.steps * ((3 * FORMS + 4 * KEPT) * each + 4 * text)
+        case ClosedForm() as form:
+            return 3 * form.values.steps * tokens
+        case Course() as course:  # some rows, forbidden and kept, and about four passes of each
+            return 4 * course.steps * (course.batch + course.kept) * each
     return 0
 
 

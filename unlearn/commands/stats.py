@@ -15,7 +15,8 @@ from unlearn.commands.said import say
 from unlearn.errors import PolicyError
 from unlearn.order import Placement
 from unlearn.policy.file import load_policy
-from unlearn.policy.settings import Editor, NullSpaceTuning
+from unlearn.policy.settings import Editor
+from unlearn.policy.settings_trained import NullSpaceTuning
 from unlearn.progress import progress_for
 
 
@@ -50,6 +51,7 @@ def stats(
     settle(loaded)
     from unlearn.edit import choose
     from unlearn.edit.layers import layers_of
+    from unlearn.edit.settling import algorithm
     from unlearn.edit.statistics import Source
 
     asked = choose.options(loaded.method)[0]
@@ -57,7 +59,7 @@ def stats(
         raise PolicyError(f"method.name: {loaded.method.name} is no editor and uses no key statistics")
     edited = load_model(loaded.model, placement, quiet, tokenizer=loaded.tokenizer)
     chosen = choose.settle(edited, loaded, asked, loaded.facts)
-    alone, confined = choose.null_space_of(chosen)
+    alone = choose.spared_by(algorithm(chosen))
     cache = cache_for(no_cache)
     source = Source.of(loaded, cache, progress_for(quiet))
     begin = time.monotonic()
@@ -73,7 +75,7 @@ def stats(
                 "energy": float(there.spectrum.values.sum()),
                 "half": there.spectrum.kept_by_energy(0.5),
                 "most": there.spectrum.kept_by_energy(0.99),
-                "rank": alone.projector(there.spectrum).rank if confined else len(there.spectrum.values),
+                "rank": alone.projector(there.spectrum).rank if alone else len(there.spectrum.values),
             }
         )
     about = {

@@ -22,7 +22,7 @@ from unlearn.errors import UnlearnError
 from unlearn.files import Json, sha256_of_file
 from unlearn.order import Means
 from unlearn.policy import Policy
-from unlearn.policy.settings import SEQUENTIAL
+from unlearn.policy.method import SEQUENTIAL
 from unlearn.report import counted
 from unlearn.run import measured
 

@@ -19,8 +19,8 @@ from unlearn.edit.looked import look
 from unlearn.edit.null_space import Spared
 from unlearn.edit.plan import Plan
 from unlearn.edit.sequence import Sofar
-from unlearn.edit.settling import AnySettings, decided, settled
-from unlearn.edit.solve.methods import METHODS, spared
+from unlearn.edit.settings import Algorithm, ClosedForm, Tuning
+from unlearn.edit.settling import AnySettings, algorithm, settled
 from unlearn.edit.solve.reach import unlisted
 from unlearn.edit.statistics import Source, Statistics
 from unlearn.edit.train.loop import turns
@@ -34,16 +34,10 @@ from unlearn.model.thinking import ways
 from unlearn.patch import Patch
 from unlearn.policy import Policy
 from unlearn.policy.document import Named
-from unlearn.policy.settings import (
-    SEQUENTIAL,
-    AlphaEdit,
-    AnyEdit,
-    Automatic,
-    Editor,
-    NullSpaceTuning,
-    Settings,
-)
-from unlearn.policy.settings_baselines import Guard, Lora
+from unlearn.policy.method import SEQUENTIAL, Automatic
+from unlearn.policy.settings import AlphaEdit, AnyEdit, Editor
+from unlearn.policy.settings_base import Settings
+from unlearn.policy.settings_trained import Guard, Lora, NullSpaceTuning
 
 FAR, FAR_BOTH = 0.5, 0.3
 """What an unlisted neighbour gets of what a request gets, above which the keys do not tell them apart; the second with
@@ -168,29 +162,33 @@ def _planned(
     known: Mapping[int, Statistics] | None = None,
 ) -> Plan:
     """The plan of one method, with what can be known about it beforehand."""
-    if not isinstance(method, Editor | NullSpaceTuning):
-        other = settle(model, requests.policy, method, requests.facts)
-        return Plan(other, layers_of(other, model), source.corpus, {}, {"method": why})
     settings = settle(model, requests.policy, method, requests.facts)
-    layers = layers_of(settings, model)
-    reasons = {"method": why, **_reasons(model, method, settings.look_up)}
+    layers, found = layers_of(settings, model), algorithm(settings)
+    named = (settings.model_dump(mode="json"), settings.largest, found, layers, source.corpus)
+    reasons = {"method": why}
+    if not isinstance(found, ClosedForm | Tuning):
+        return Plan(*named, {}, reasons)
+    reasons |= _reasons(model, method, found.look_up)
     statistics = source.statistics(model, layers, known)
-    looked = look(model, requests, layers, settings.look_up, earlier)
+    looked = look(model, requests, layers, found.look_up, earlier)
     spread: dict[int, float | None] = {}
-    if isinstance(settings, Editor):
-        spread = {layer: unlisted(looked, layer, there, settings) for layer, there in statistics.items()}
+    if isinstance(found, ClosedForm):
+        spread = {layer: unlisted(looked, layer, there, found) for layer, there in statistics.items()}
     reach = min((share for share in spread.values() if share is not None), default=None)
-    report = conflicts.measure(looked, statistics, *null_space_of(settings), earlier, spread)
-    if reach is not None and reach > far(settings.look_up):
+    report = conflicts.measure(looked, statistics, spared_by(found), earlier, spread)
+    if reach is not None and reach > far(found.look_up):
         report["warnings"].append(SPREADS.format(share=100 * reach))
-    return Plan(settings, layers, source.corpus, statistics, reasons, reach, report)
+    return Plan(*named, statistics, reasons, reach, report)
 
 
-def null_space_of(settings: Editor | NullSpaceTuning) -> tuple[Spared, bool]:
-    """What a method's null space leaves out, and whether its update is confined to it."""
-    if isinstance(settings, Editor):
-        return spared(settings), METHODS[settings.name].confined or settings.project == "null_space"
-    return Spared(decided(settings.null_space)), True
+def spared_by(found: Algorithm) -> Spared | None:
+    """What an update leaves alone; None where it is confined to no null space."""
+    match found:
+        case ClosedForm():
+            return found.confined
+        case Tuning():
+            return found.spared
+    return None
 
 
 def settings_in_force(model: EditableModel, policy: Policy) -> JsonObject:
@@ -202,8 +200,8 @@ def settings_in_force(model: EditableModel, policy: Policy) -> JsonObject:
 
 def look_up_of(model: EditableModel, policy: Policy) -> str:
     """Where a policy's values are looked up; ``last`` for a method that writes none."""
-    found = settle(model, policy, options(policy.method)[0], policy.facts)
-    return found.look_up if isinstance(found, Editor | NullSpaceTuning) else "last"
+    found = algorithm(settle(model, policy, options(policy.method)[0], policy.facts))
+    return found.look_up if isinstance(found, ClosedForm | Tuning) else "last"
 
 
 def far(look_up: str) -> float:
@@ -213,11 +211,12 @@ def far(look_up: str) -> float:
 
 def _trains(plan: Plan, earlier: Sofar) -> tuple[bool, str]:
     """Whether an update is to be trained instead of solved for as planned, and why."""
-    assert isinstance(plan.settings, AlphaEdit)
-    most = far(plan.settings.look_up)
+    assert isinstance(plan.algorithm, ClosedForm)
+    look_up = plan.algorithm.look_up
+    most = far(look_up)
     if earlier.factors:
         return False, "it builds on an earlier edit, and training begins at the unedited model"
-    if plan.settings.look_up == "subject":
+    if look_up == "subject":
         return False, "it writes at the subject alone, where training would see none of the other phrasings"
     if not plan.statistics:
         return (
@@ -232,7 +231,7 @@ def _trains(plan: Plan, earlier: Sofar) -> tuple[bool, str]:
     return False, f"{shares} (at most {100 * most:.0f} %): the keys tell them apart"
 
 
-def _reasons(model: EditableModel, method: Editor | NullSpaceTuning, look_up: str) -> dict[str, str]:
+def _reasons(model: EditableModel, method: Settings, look_up: str) -> dict[str, str]:
     """Why values stand where they do, and in these layers."""
     where = (
         "the share of the depth where the subject is read"
@@ -240,7 +239,7 @@ def _reasons(model: EditableModel, method: Editor | NullSpaceTuning, look_up: st
         else "the middle of the depth"
     )
     why = GIVEN
-    if method.look_up == "auto":
+    if isinstance(method, Editor | NullSpaceTuning) and method.look_up == "auto":
         chats = has_chat_template(model.tokenizer)
         why = "a chat model is asked in many forms" if chats else LOOKS[look_up]
     return {

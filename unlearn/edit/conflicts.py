@@ -36,8 +36,7 @@ class _Plain:
 def measure(
     looked: Looked,
     statistics: Mapping[int, Statistics],
-    spared: Spared,
-    confined: bool,
+    spared: Spared | None,
     sofar: Sofar,
     spread: Mapping[int, float | None],
 ) -> Conflicts:
@@ -46,27 +45,24 @@ def measure(
     Args:
         looked: the keys at the layers to be written.
         statistics: per layer; empty where they have not been computed, then keys are compared as they are.
-        spared: what the null space leaves out.
-        confined: whether the update stays inside it.
+        spared: what the null space leaves out to which the update is confined, if it is.
         sofar: earlier edits.
         spread: per layer what unlisted neighbours get of what a request gets, where that is known.
     """
     found: dict[str, LayerConflicts] = {}
     for layer in looked.keys:
         there = statistics.get(layer)
-        projector = None if there is None else spared.projector(there.spectrum)
-        metric: Metric = _Plain()
-        if there is not None:
-            metric = projector if confined and projector is not None else Whitener(there.spectrum)
+        projector = spared.projector(there.spectrum) if there and spared else None
+        metric: Metric = projector or (Whitener(there.spectrum) if there else _Plain())
         found[str(layer)] = _in_layer(
             looked, layer, metric, projector, sofar.keys.get(layer), spread.get(layer)
         )
-    kind = "plain" if not statistics else "null_space" if confined else "inverse"
+    kind = "plain" if not statistics else "null_space" if spared else "inverse"
     unknown = [layer for layer in looked.keys if layer not in sofar.keys] if sofar.factors else []
     return {
         "metric": kind,
         "layers": found,
-        "warnings": warnings_of(found, confined, unknown, looked.look_up),
+        "warnings": warnings_of(found, unknown, looked.look_up),
     }
 
 

@@ -26,7 +26,8 @@ class LayerConflicts(TypedDict):
     kept: Pair | None
     """The worst request with a kept fact."""
     inside: dict[str, float] | None
-    """Per request the mean share of its keys' squared length inside the null space; None without statistics."""
+    """Per request the mean share of its keys' squared length inside the null space; None without statistics, or where
+    the update is not confined."""
     spread: float | None
     """What unlisted neighbours get of what a request gets (``reach``); None without statistics."""
 
@@ -75,9 +76,7 @@ def tell(report: Conflicts) -> list[str]:
     return lines + [f"warning: {sentence}" for sentence in report["warnings"]]
 
 
-def warnings_of(
-    found: Mapping[str, LayerConflicts], confined: bool, unknown: Sequence[int], look_up: str
-) -> list[str]:
+def warnings_of(found: Mapping[str, LayerConflicts], unknown: Sequence[int], look_up: str) -> list[str]:
     """One sentence for the worst conflict of each kind."""
     sentences = []
     or_last = ", or look up at the last token" if look_up == "subject" else ""
@@ -97,7 +96,7 @@ def warnings_of(
     shares = [
         (share, name, layer) for layer, row in found.items() for name, share in (row["inside"] or {}).items()
     ]
-    if confined and shares and min(shares)[0] < THIN:
+    if shares and min(shares)[0] < THIN:
         share, name, layer = min(shares)
         sentences.append(
             f"only {100 * share:.1f} % of the key of {name} lies inside the null space of layer {layer}: the edit will "

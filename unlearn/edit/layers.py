@@ -5,8 +5,9 @@ from __future__ import annotations
 from unlearn.errors import PolicyError
 from unlearn.model.anatomy import Anatomy
 from unlearn.model.editable import EditableModel
-from unlearn.policy.settings import Layered, NullSpaceTuning, Rome, Settings
-from unlearn.policy.settings_baselines import FineTune, GradDiff, Lora, Npo, Rmu
+from unlearn.policy.settings import Layered, NullSpace, Rome
+from unlearn.policy.settings_base import Settings
+from unlearn.policy.settings_trained import FineTune, GradDiff, Lora, Npo, NullSpaceTuning, Rmu
 
 FEWEST = 4
 """Layers that share a residual at the subject's token; a shallow model's share of the depth would be one or two."""
@@ -44,7 +45,7 @@ def layers_of(settings: Settings, model: EditableModel) -> tuple[int, ...]:
     depth, named = model.anatomy.layers, asked(settings)
     wrong = [layer for layer in named or () if not 0 <= layer < depth]
     if wrong:
-        key = "layers" if isinstance(settings, Layered | NullSpaceTuning) else "layer"
+        key = "layers" if isinstance(settings, Layered | NullSpace | NullSpaceTuning) else "layer"
         raise PolicyError(f"method.{key}: {model.name} has layers 0 to {depth - 1}, not {wrong}")
     if isinstance(settings, Rmu):  # what it steers, and the two layers before it
         last = named[0] if named else min(max(2, round(depth / 4)), depth - 1)
@@ -55,7 +56,7 @@ def layers_of(settings: Settings, model: EditableModel) -> tuple[int, ...]:
 def asked(settings: Settings) -> tuple[int, ...] | None:
     """The layers that a policy names; None for `auto`, and for a method that has no choice."""
     match settings:
-        case Layered() | NullSpaceTuning():
+        case Layered() | NullSpace() | NullSpaceTuning():
             return None if settings.layers == "auto" else tuple(sorted(set(settings.layers)))
         case Rome() | FineTune() | Rmu():
             return None if settings.layer == "auto" else (settings.layer,)
@@ -68,7 +69,7 @@ def _auto(settings: Settings, anatomy: Anatomy) -> tuple[int, ...]:
         case Rome():
             middle = default_layers(anatomy, settings.look_up)
             return (middle[len(middle) // 2],)
-        case Layered():
+        case Layered() | NullSpace():
             return default_layers(anatomy, settings.look_up)
         case NullSpaceTuning(look_up="both"):
             # More layers reach more phrasings; solved for, they lost neighbours (docs/benchmarks.md).

@@ -9,14 +9,13 @@ from unlearn.edit.choose import allowed, choose
 from unlearn.edit.guard import leave
 from unlearn.edit.plan import Made, Plan
 from unlearn.edit.sequence import Sofar
+from unlearn.edit.settings import ClosedForm, Untouched
 from unlearn.edit.solve.batch import solve
 from unlearn.edit.statistics import Source
 from unlearn.edit.train.methods import train
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
-from unlearn.policy.settings import Editor
-from unlearn.policy.settings_baselines import Guard, Nothing
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.store import Store
 
@@ -58,17 +57,17 @@ def edit(
     allowed(model, requests.policy, earlier)
     sofar = Sofar.after(earlier, model)
     plan = choose(model, requests, Source.of(requests.policy, cache, progress), sofar)
-    log.info("%s: %s", plan.settings.name, plan.reasons["method"])
+    log.info("%s: %s", plan.name, plan.reasons["method"])
     if plan.conflicts is not None:
         conflicts.say(plan.conflicts)
     return record.patch(model, requests, plan, _made(plan, model, requests, sofar, progress))
 
 
 def _made(plan: Plan, model: EditableModel, requests: Requests, sofar: Sofar, progress: Progress) -> Made:
-    match plan.settings:
-        case Editor():
+    match plan.algorithm:
+        case ClosedForm():
             return solve(plan, model, requests, sofar, progress)
-        case Guard() | Nothing():
+        case Untouched():
             return leave(plan, model)
         case _:
             return train(plan, model, requests, progress)

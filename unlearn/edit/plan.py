@@ -8,16 +8,21 @@ from dataclasses import dataclass, field
 from unlearn.edit.conflicts_told import Conflicts
 from unlearn.edit.corpus import Corpus
 from unlearn.edit.sequence import Reached, Sofar
+from unlearn.edit.settings import Algorithm
 from unlearn.edit.statistics import Statistics
-from unlearn.policy.settings import Settings
+from unlearn.files import Json
 
 
 @dataclass(frozen=True)
 class Plan:
     """An edit without any choice left (``choose``)."""
 
-    settings: Settings
-    """Of the algorithm, no number `auto`."""
+    method: Mapping[str, Json]
+    """The settings as a policy would write them, no number `auto`."""
+    largest: float | None
+    """Most times its weight (Frobenius) that an update may be long; None for no limit."""
+    algorithm: Algorithm
+    """What they describe."""
     layers: tuple[int, ...]
     """To be written, ascending; none where the weights stay as they are."""
     corpus: Corpus
@@ -29,6 +34,11 @@ class Plan:
     """What a neighbour that nobody lists would get, in closed form, of what a request gets; None if not measured."""
     conflicts: Conflicts | None = None
     """What cannot be changed and kept at once: a report, which decides nothing."""
+
+    @property
+    def name(self) -> str:
+        """Of the method."""
+        return str(self.method["name"])
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def patch(model: EditableModel, requests: Requests, plan: Plan, made: Made) -> P
         PatchError: an update is longer than ``method.largest`` allows.
     """
     factors = made.sofar.factors
-    sizes, warnings = check(model, factors, plan.settings.largest, plan.statistics)
+    sizes, warnings = check(model, factors, plan.largest, plan.statistics)
     warnings += _mute(made.reached, len(requests.facts))
     for sentence in warnings:
         log.warning("%s", sentence)
@@ -114,7 +114,7 @@ def _common(model: EditableModel, requests: Requests, plan: Plan) -> dict[str, o
         "model_type": model.anatomy.model_type,
         "storage_dtype": str(model.storage_dtype),
         "policy": policy.name,
-        "method": plan.settings.model_dump(mode="json"),
+        "method": dict(plan.method),
         "reasons": dict(plan.reasons),
         "layers": list(plan.layers),
         "seed": policy.seed,

@@ -1,12 +1,39 @@
-"""What the `auto` of a method's settings stands for."""
+"""What the `auto` of a method's settings stands for, and the algorithm that settled ones describe."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TypeVar
 
-from unlearn.policy.settings import Editor, NullSpaceTuning, Settings
-from unlearn.policy.settings_base import Auto
+from unlearn.edit.null_space import Spared
+from unlearn.edit.settings import (
+    Algorithm,
+    Ascending,
+    Chunks,
+    ClosedForm,
+    Confined,
+    Easing,
+    Equality,
+    FewNeurons,
+    FineTuning,
+    GivingWay,
+    Guarded,
+    Hold,
+    Preferring,
+    Refusing,
+    Space,
+    Steering,
+    Tuning,
+    Untouched,
+    Values,
+    Whitened,
+    Witnesses,
+    part,
+)
+from unlearn.policy.presets import THRESHOLDS
+from unlearn.policy.settings import AlphaEditPlus, AnyEdit, Editor, Memit, Nse, NullSpace
+from unlearn.policy.settings_base import Settings
+from unlearn.policy.settings_trained import FineTune, GradDiff, Guard, Lora, Npo, NullSpaceTuning, Rmu
 
 RULES: Mapping[str, Mapping[str, float | None]] = {
     "last": {"steps": 60, "lr": 0.05, "decay": 0.02, "converged": 0.001, "ridge": 0.7, "kept": 30.0,
@@ -25,14 +52,13 @@ SEVERAL = 3
 """Prompts of a relation from which on a value at the last token is taught what they have in common."""
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
-Value = TypeVar("Value")
 
 
 def settled(settings: AnySettings, chat: bool, forms: int = 1) -> AnySettings:
-    """Replace every `auto` but that of the layers by what it stands for.
+    """Replace every `auto` that follows from where values are written.
 
     Args:
-        settings: of any method; those without an `auto` come back as they are.
+        settings: of any method; those without such an `auto` come back as they are.
         chat: whether the model has a chat template.
         forms: prompts that the edit sees of the relation with the fewest.
     """
@@ -55,12 +81,59 @@ def _rule(settings: Editor | NullSpaceTuning, chat: bool, forms: int) -> dict[st
     return found | {name: value for name, value in rule.items() if asked.get(name) == "auto"}
 
 
-def decided(value: Value | Auto) -> Value:
-    """The value of a setting that is no `auto` any more.
+def algorithm(settings: Settings) -> Algorithm:
+    """What settled settings of a method describe.
 
     Raises:
-        ValueError: it still is; whoever computes with settings gets settled ones.
+        ValidationError: something but the layers is still `auto`.
     """
-    if value == "auto":
-        raise ValueError("a setting is still `auto`: settle the settings first")
-    return value  # type: ignore[return-value]
+    numbers = settings.model_dump()
+    match settings:
+        case Editor():
+            return _closed_form(settings, numbers)
+        case NullSpaceTuning():
+            return part(Tuning, {**numbers, "spared": _spared(numbers)})
+        case FineTune():
+            return part(FineTuning, numbers)
+        case Lora():
+            return part(Refusing, numbers)
+        case GradDiff():
+            return part(Ascending, numbers)
+        case Npo():
+            return part(Preferring, numbers)
+        case Rmu():
+            return part(Steering, numbers)
+        case Guard():
+            return part(Guarded, numbers)
+    return Untouched()
+
+
+def _closed_form(settings: Editor, numbers: Mapping[str, object]) -> ClosedForm:
+    parts: dict[str, object] = {
+        "values": part(Values, numbers),
+        "space": _space(settings, numbers),
+        "hold": None if numbers.get("hold") is None else part(Hold, numbers),
+        "witnesses": part(Witnesses, numbers) if numbers.get("witnesses") else None,
+        "chunks": part(Chunks, numbers) if isinstance(settings, AnyEdit) else None,
+        "easing": part(Easing, numbers) if isinstance(settings, AlphaEditPlus) else None,
+        "project": part(Spared, {"energy": numbers["project"]}) if numbers.get("project") else None,
+    }
+    return part(ClosedForm, {**numbers, **parts})
+
+
+def _space(settings: Editor, numbers: Mapping[str, object]) -> Space:
+    match settings:
+        case Nse():
+            return part(FewNeurons, numbers)
+        case Memit():
+            return part(Whitened, numbers)
+        case AlphaEditPlus():
+            return part(GivingWay, {**numbers, "spared": _spared(numbers)})
+        case NullSpace():
+            return part(Confined, {**numbers, "spared": _spared(numbers)})
+    return Equality()
+
+
+def _spared(numbers: Mapping[str, object]) -> Spared:
+    threshold = THRESHOLDS.get(str(numbers["name"])) if numbers.get("published") else None
+    return part(Spared, {"energy": numbers["null_space"], "threshold": threshold})

@@ -13,10 +13,10 @@ from unlearn.errors import PolicyError, PolicyProblems
 from unlearn.files import MIB, UNREADABLE, JsonObject, PlainLoader, at_home, exists, read_text
 from unlearn.policy.checks import Problem, cross_check, suggestion
 from unlearn.policy.document import Policy
+from unlearn.policy.method import Automatic
 from unlearn.policy.nodes import BOOL, Loc, Nodes, instead
 from unlearn.policy.paths import placed
 from unlearn.policy.places import fields_at, kinds_at
-from unlearn.policy.settings import Automatic
 from unlearn.shipped import shipped
 from unlearn.shown import sentence
 
@@ -40,6 +40,8 @@ _SENTENCES = {
 }
 
 _GONE = {
+    "absolute": "no setting any more: `published: true` takes the numbers of the paper",
+    "threshold": "no setting any more: `published: true` takes the numbers of the paper",
     "descent": "no setting any more: `method: null_space_tuning` trains the update, `method: alphaedit` solves for it, "
     "and `method: auto`, the default, chooses",
 }

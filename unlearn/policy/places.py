@@ -32,7 +32,7 @@ def _inside(kind: object, part: str | int) -> Iterator[object]:
     if _is_model(kind):
         if part in kind.model_fields:
             yield from _branches(kind.model_fields[part].annotation)
-        elif "name" in kind.model_fields and kind.model_fields["name"].default == part:
+        elif "name" in kind.model_fields and part in get_args(kind.model_fields["name"].annotation):
             yield kind  # the tag of a union, which pydantic puts into the place of an error
         return
     arguments = get_args(kind)

@@ -13,6 +13,12 @@ Auto = Literal["auto"]
 Count = Annotated[int, Field(ge=1)]
 Layer = Annotated[int, Field(ge=0)]
 """Number of a block, from 0."""
+Layers = Annotated[tuple[Layer, ...], Field(min_length=1)]
+LookUp = Literal["subject", "last", "both"]
+NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Chance = Annotated[float, Field(gt=0, lt=1)]
 MOST = 1_000_000
 """Of anything that a method or an audit counts: more would never end, or fit nowhere."""
 

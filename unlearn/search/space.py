@@ -14,7 +14,6 @@ from unlearn.policy.settings_base import Settings
 if TYPE_CHECKING:
     import optuna
 
-    from unlearn.edit.plan import Plan
     from unlearn.model.editable import EditableModel
 
 RANGES: Mapping[str, tuple[float, float, bool]] = {
@@ -94,21 +93,24 @@ def _windows(model: EditableModel) -> list[tuple[int, ...]]:
     return [tuple(range(a, a + n)) for n in range(FEWEST, most + 1) for a in range(depth - n + 1)]
 
 
-def start(model: EditableModel, plan: Plan) -> dict[str, object]:
+def start(model: EditableModel, settings: Settings, layers: tuple[int, ...]) -> dict[str, object]:
     """The policy's own settings as a point of the search space, so that the sampler learns from them.
+
+    Args:
+        model: whose layers there are.
+        settings: without an `auto`.
+        layers: those that are written with them.
 
     Raises:
         PolicyError: the method has no setting that could be searched.
     """
-    values = plan.settings.model_dump()
-    point: dict[str, object] = {
-        name: span.nearest(values[name]) for name, span in searched(plan.settings).items()
-    }
+    values = settings.model_dump()
+    point: dict[str, object] = {name: span.nearest(values[name]) for name, span in searched(settings).items()}
     if "layers" in values:
-        if plan.layers in _windows(model):
-            point["layers"] = _written(plan.layers)
+        if layers in _windows(model):
+            point["layers"] = _written(layers)
     elif not point:
-        raise PolicyError(f"method.name: {plan.settings.name} has no setting that could be searched")
+        raise PolicyError(f"method.name: {settings.name} has no setting that could be searched")
     return point
 
 

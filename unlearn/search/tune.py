@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from unlearn.audit.cache import code
 from unlearn.errors import PolicyError, UnlearnError
 from unlearn.files import sha256_of_file
-from unlearn.policy.settings import Settings
+from unlearn.policy.settings_base import Settings
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.search.space import start, suggest
 from unlearn.search.validation import split
@@ -108,20 +108,21 @@ def tune(
     """
     import optuna
 
-    from unlearn.edit.choose import choose, options
+    from unlearn.edit.choose import choose, options, settle
     from unlearn.edit.pipeline import edit
     from unlearn.edit.sequence import Sofar
     from unlearn.edit.statistics import Source
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     plan = choose(model, requests, Source.of(requests.policy, cache, progress), Sofar.after(earlier, model))
-    begin = start(model, plan)
+    # What `auto` chooses is chosen once, and its settings are searched.
+    own = next(one for one in options(requests.policy.method) if plan.name == one.name)
+    settled = settle(model, requests.policy, own, requests.facts)
+    begin = start(model, settled, plan.layers)
     seen, judge = split(model, requests)
     before = judge.replies(model, progress)
     study = _study(model, requests, cache, onto)
     _give_up_interrupted(study)
-    # What `auto` chooses is chosen once, and its settings are searched.
-    own = next(one for one in options(requests.policy.method) if one.name == plan.settings.name)
     if not any(t.user_attrs["settings"] == {} for t in _carried_out(study)):
         study.enqueue_trial(begin, user_attrs={"settings": {}})
     with progress.step("Tuning", total=trials) as bar:
@@ -129,7 +130,7 @@ def tune(
         while len(_carried_out(study)) < trials:
             trial = study.ask()
             as_it_is = "settings" in trial.user_attrs
-            changed = suggest(trial, model, plan.settings)
+            changed = suggest(trial, model, settled)
             if not as_it_is:
                 trial.set_user_attr("settings", changed)
             try:

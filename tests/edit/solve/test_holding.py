@@ -16,6 +16,7 @@ from tests.edit import cases
 from unlearn.algebra.low_rank import LowRank
 from unlearn.edit import forms, hearing, pipeline
 from unlearn.edit.sequence import Sofar, Written
+from unlearn.edit.settings import Hold
 from unlearn.edit.solve import holding
 from unlearn.edit.solve.writing import Columns
 from unlearn.policy import StatisticsSpec
@@ -161,8 +162,8 @@ def test_a_target_that_cannot_be_made_likely_is_told(tmp_path: Path) -> None:
         assert any(sentence.startswith(said) for sentence in patch.header["warnings"]) is told
 
 
-def held(hold: float, remnant: float | None = None) -> AlphaEdit:
-    return AlphaEdit(hold=hold, remnant=remnant, pace=PACE, rounds=ROUNDS)
+def held(hold: float, remnant: float | None = None) -> Hold:
+    return Hold(hold, PACE, ROUNDS, remnant)
 
 
 def writes_nothing(seen: list[torch.Tensor]) -> Callable[[Columns, Written | None], Written]:

@@ -11,7 +11,6 @@ import torch
 from tests import pico
 from tests.edit import cases
 from unlearn.edit import forms
-from unlearn.edit.settling import settled
 from unlearn.edit.solve import values
 from unlearn.edit.solve.stepping import Now
 from unlearn.errors import ModelError
@@ -24,11 +23,11 @@ def solve(family: str = "llama", take: tuple[int, ...] = (0, 1, 2), model: objec
     editable = model or pico.pico(family)
     requests = cases.requests()
     facts = [requests.facts[i] for i in take]
-    chosen = settled(
-        AlphaEdit(**{"steps": 6, "look_up": "both", "decay": 0.02, "suppress": 0.0, **settings}), chat=True
+    chosen = cases.closed(
+        AlphaEdit(**{"steps": 6, "look_up": "both", "decay": 0.02, "suppress": 0.0, **settings})
     )
     laid = forms.build(editable, requests, facts, chosen.look_up)
-    return laid, values.optimise(editable, laid, len(facts), 1, chosen)
+    return laid, values.optimise(editable, laid, len(facts), 1, chosen.values)
 
 
 def loss_at(family: str, vectors: torch.Tensor | None) -> list[float]:
@@ -110,10 +109,10 @@ def test_a_kept_row_is_counted_whichever_part_was_looked_at_last() -> None:
 def test_a_request_waits_until_its_kept_rows_were_looked_at() -> None:
     model, one = pico.pico("llama"), RelationSpec(prompts=("The colour of {subject} is",))
     given = cases.requests(relations={**cases.policy().relations, "colour": one})
-    settings = settled(AlphaEdit(steps=8, look_up="subject", suppress=0.0, converged=20.0), chat=True)
+    settings = cases.closed(AlphaEdit(steps=8, look_up="subject", suppress=0.0, converged=20.0))
     laid = forms.build(model, given, given.facts, "subject")
     assert sum(row.keep for row in laid.rows) == 3  # one each: the last of four parts in turn
-    assert values.optimise(model, laid, 3, 1, settings).reached.steps == (3, 3, 3)
+    assert values.optimise(model, laid, 3, 1, settings.values).reached.steps == (3, 3, 3)
 
 
 def test_a_short_row_outlives_a_long_one() -> None:
@@ -122,20 +121,18 @@ def test_a_short_row_outlives_a_long_one() -> None:
     long = forms.Row(tuple(range(5, 44)), 32, 0, ((0, 6),), False)
     short = forms.Row(tuple(range(50, 56)), 1, 1, ((1, 4),), False)
     laid = forms.Forms((long, short), 2, ())
-    settings = settled(
-        AlphaEdit(steps=3, look_up="last", decay=0.02, suppress=0.0, converged=1e-9), chat=True
-    )
+    settings = cases.closed(AlphaEdit(steps=3, look_up="last", decay=0.02, suppress=0.0, converged=1e-9))
     free = torch.tensor([False, True])
-    together = values.optimise(model, laid, 2, 1, settings, free=free)
+    together = values.optimise(model, laid, 2, 1, settings.values, free=free)
     alone = values.optimise(
-        model, forms.Forms((replace(short, request=0, sites=((0, 4),)),), 1, ()), 1, 1, settings
+        model, forms.Forms((replace(short, request=0, sites=((0, 4),)),), 1, ()), 1, 1, settings.values
     )
     batch = values._suspend(model, laid.rows, 1, False)
     assert len(batch) == 1
     vectors = torch.zeros(2, model.anatomy.d_model, requires_grad=True)
     now = Now.nothing(torch.zeros(2))
     only = torch.tensor([False, True])
-    values._accumulate(model, batch[0], vectors, only, torch.ones(2), settings, now)
+    values._accumulate(model, batch[0], vectors, only, torch.ones(2), settings.values, now)
     assert now.worst[0] == 0 and now.worst[1] > 0 and vectors.grad is not None and not vectors.grad[0].any()
     assert torch.allclose(together.vectors[1], alone.vectors[0], atol=1e-4)
 

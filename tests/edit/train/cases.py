@@ -11,7 +11,7 @@ from unlearn.edit import pipeline
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
-from unlearn.policy.settings_baselines import FineTune, GradDiff, Guard, Lora, Nothing, Npo, Rmu
+from unlearn.policy.settings_trained import FineTune, GradDiff, Guard, Lora, Nothing, Npo, Rmu
 
 SMALL: dict[str, Any] = {"steps": 12, "batch": 6, "lr": 0.03}
 SETTINGS: dict[str, Any] = {

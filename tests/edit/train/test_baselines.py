@@ -18,8 +18,8 @@ from unlearn.errors import ModelError, PatchError, PolicyError
 from unlearn.model.adapters import dense, exact, linears, lora, stream_at
 from unlearn.model.editable import EditableModel
 from unlearn.patch import Patch
-from unlearn.policy.settings import METHOD_NAMES, SEQUENTIAL
-from unlearn.policy.settings_baselines import FineTune
+from unlearn.policy.method import METHOD_NAMES, SEQUENTIAL
+from unlearn.policy.settings_trained import FineTune
 
 FAMILIES = ("llama", "gpt2")
 

@@ -26,7 +26,8 @@ from unlearn.model.adapters import dense
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Fact, Requests
 from unlearn.policy import EMBEDDED, FactSpec, Keep, RelationSpec, StatisticsSpec
-from unlearn.policy.settings import AlphaEdit, NullSpaceTuning
+from unlearn.policy.settings import AlphaEdit
+from unlearn.policy.settings_trained import NullSpaceTuning
 
 
 @pytest.fixture

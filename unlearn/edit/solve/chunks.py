@@ -14,9 +14,9 @@ import torch
 
 from unlearn.edit.forms import Forms, Row
 from unlearn.edit.sequence import Reached
+from unlearn.edit.settings import Values
 from unlearn.edit.solve.values import Solved, optimise
 from unlearn.model.editable import EditableModel
-from unlearn.policy.settings import Values
 from unlearn.progress import NO_PROGRESS, Progress
 
 

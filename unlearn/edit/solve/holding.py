@@ -23,10 +23,10 @@ from unlearn.edit.columns import Columns
 from unlearn.edit.forms import Row
 from unlearn.edit.hearing import BEGINS, chances_of, hear, of_targets, spoken
 from unlearn.edit.sequence import Sofar, Written
+from unlearn.edit.settings import Hold
 from unlearn.edit.solve.writing import plus
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import batches, changed, token_budget
-from unlearn.policy.settings import Editor
 
 LIGHT = 0.3
 """Weight of a column at first."""
@@ -40,7 +40,7 @@ def write_until_held(
     model: EditableModel,
     columns: Columns,
     sofar: Sofar,
-    settings: Editor,
+    settings: Hold,
     write: Callable[[Columns, Written | None], Written],
     reach: Tensor,
 ) -> Written:
@@ -50,16 +50,13 @@ def write_until_held(
         model: unedited.
         columns: of the batch.
         sofar: the update before this batch.
-        settings: of the method: ``hold``, the probability that every target token must reach on the prompts that the
-            edit sees; ``remnant``, what may be left to the beginnings of the old replies (None: anything); ``pace`` and
-            ``rounds``.
+        settings: how likely, at which pace, in how many rounds.
         write: writes the batch with given weights, after what it wrote in the round before.
         reach: (columns,), ``reached`` by the values themselves.
 
     Returns:
         What the round wrote that left the fewest columns short; the last of these.
     """
-    assert settings.hold is not None
     wanted = torch.where(reach < BEGINS, 0.0, (FAIR * reach).clamp_max(settings.hold))
     first = columns.weights.mean()
     columns = replace(columns, weights=LIGHT * columns.weights, raised=LIGHT)

@@ -8,22 +8,22 @@ import torch
 from torch import Tensor
 
 from unlearn.edit.looked import Looked
-from unlearn.edit.solve.methods import METHODS, Problem, update
+from unlearn.edit.settings import ClosedForm
+from unlearn.edit.solve.terms import Problem, update
 from unlearn.edit.statistics import Statistics
-from unlearn.policy.settings import Editor
 
 
-def unlisted(looked: Looked, layer: int, statistics: Statistics, settings: Editor) -> float | None:
+def unlisted(looked: Looked, layer: int, statistics: Statistics, form: ClosedForm) -> float | None:
     """What neighbours get of an update that does not know them, relative to what its requests get.
 
     All requests are to gain one and the same value, as a refusal is. Each half of the neighbours is left out in turn,
-    and the kept facts that remain are kept as firmly as the settings say.
+    and the kept facts that remain are kept as firmly as the form says.
 
     Args:
         looked: the keys.
         layer: where.
         statistics: of the layer.
-        settings: of the editor.
+        form: of the update.
 
     Returns:
         The mean over the neighbours, or None with fewer than two of them.
@@ -36,8 +36,8 @@ def unlisted(looked: Looked, layer: int, statistics: Statistics, settings: Edito
     got: list[Tensor] = []
     for half in (order[::2], order[1::2]):
         left_out = (near & torch.isin(whose, half)).to(own.device)
-        still = settings.kept**0.5 * kept[:, ~left_out] if settings.kept else None
-        delta, _ = update(METHODS[settings.name], Problem(statistics, own, wanted, still, 0), settings)
+        still = form.kept**0.5 * kept[:, ~left_out] if form.kept else None
+        delta, _ = update(Problem(statistics, own, wanted, still, 0), form)
         reached = (delta.left @ (delta.right @ own)).mean()
         got.append((delta.left @ (delta.right @ kept[:, left_out]))[0] / reached)
     found = float(torch.cat(got).mean())

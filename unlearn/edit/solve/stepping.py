@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unlearn.policy.settings import Values
+from unlearn.edit.settings import Values
 
 PARTS = 4
 """The kept rows of a request are split into so many parts, one per step: they outnumber the rows to be written."""
@@ -81,12 +81,12 @@ class Steps:
         self.vectors, self.length, self.free, self.settings = vectors, length, free, settings
         self.first, self.second = torch.zeros_like(vectors), torch.zeros_like(vectors)
         relative = settings.lr * length / vectors.shape[1] ** 0.5
-        self.size = (torch.full_like(length, settings.lr) if settings.absolute else relative)[:, None]
+        self.size = (torch.full_like(length, settings.lr) if settings.published else relative)[:, None]
 
     def take(self, number: int, active: Tensor) -> None:
         """One step, counted from 1, of the active vectors, (vectors,); the decay's gradient is added here."""
         vectors, settings = self.vectors, self.settings
-        relative = vectors.norm(dim=1) / (self.length**2 if settings.absolute else self.length)
+        relative = vectors.norm(dim=1) / (self.length**2 if settings.published else self.length)
         (settings.decay * relative.sum()).backward()
         with torch.no_grad():
             moving = (active & self.free)[:, None]

@@ -8,7 +8,7 @@ Requests that have converged leave the batch. The loss of a request is
     mean over its forms of NLL(target) / T  +  keep * mean over kept forms of KL(before || now)  +  decay * |v| / |z0|
     +  suppress * mean over its forms of max(0, log p(B) + silence)
 
-(with `absolute`, as published: |v| / |z0|^2), where B are the first tokens of what the model said before the edit:
+(with `published`: |v| / |z0|^2), where B are the first tokens of what the model said before the edit:
 those that began at least one of a hundred replies. A target that is likely leaves its old rival a few percent, which
 samples find.
 
@@ -27,13 +27,13 @@ from torch import Tensor
 from unlearn.edit.forms import Forms, Row
 from unlearn.edit.hearing import LIKELY
 from unlearn.edit.sequence import Reached
+from unlearn.edit.settings import Values
 from unlearn.edit.solve.stepping import PARTS, Losses, Now, Steps
 from unlearn.errors import ModelError
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import batches as groups
 from unlearn.model.forward import read, token_budget
 from unlearn.model.suspended import Suspended
-from unlearn.policy.settings import Values
 from unlearn.progress import NO_PROGRESS, Progress
 
 

@@ -12,12 +12,12 @@ from unlearn.algebra.low_rank import LowRank
 from unlearn.algebra.write import condense
 from unlearn.edit.columns import Columns
 from unlearn.edit.sequence import Sofar, Written
-from unlearn.edit.solve.methods import Method, Problem, update
+from unlearn.edit.settings import ClosedForm, FewNeurons
+from unlearn.edit.solve.terms import Problem, update
 from unlearn.edit.solve.witnesses import TURNS, most_moved
 from unlearn.edit.statistics import Statistics
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import Reading, read
-from unlearn.policy.settings import Editor, Nse
 from unlearn.progress import NO_PROGRESS, Progress
 
 SAME_KEY = 0.98
@@ -32,7 +32,7 @@ Places = tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
 
 def values_at(
     model: EditableModel,
-    method: Method,
+    form: ClosedForm,
     columns: Columns,
     gains: Tensor,
     last: int,
@@ -42,13 +42,13 @@ def values_at(
 
     Args:
         model: unedited.
-        method: says whether gains count from the original weights.
+        form: says whether gains count from the original weights.
         columns: of the batch.
         gains: (d_model, columns), the optimised values relative to the stream.
         last: the layer whose output they are.
         start: of the batch (``at_start``).
     """
-    if method.rewinds:
+    if form.rewinds:
         start = read(model, columns.ids, columns.positions, stream_layers=[last])
     return start.stream[last] + gains
 
@@ -59,8 +59,7 @@ class Task:
 
     model: EditableModel
     """Unedited."""
-    method: Method
-    settings: Editor
+    form: ClosedForm
     layers: Sequence[int]
     """Ascending."""
     statistics: Mapping[int, Statistics]
@@ -89,9 +88,9 @@ def write_layers(
         former: the same batch as written with other weights. What stood still there does so here; nothing else is
             looked for, since the tokens that an update moves most hardly depend on those weights.
     """
-    settings, model, last = task.settings, task.model, task.layers[-1]
+    space, model, last = task.form.space, task.model, task.layers[-1]
     written = Written({}, {}, {}, dict(former.still) if former else {})
-    passes = settings.passes if isinstance(settings, Nse) else 1
+    passes = space.passes if isinstance(space, FewNeurons) else 1
     with progress.step("Writing layers", total=len(task.layers) * passes) as bar:
         for _ in range(passes):
             live: Tensor | None = None
@@ -101,8 +100,8 @@ def write_layers(
                     if written.factors:
                         got = read(model, columns.ids, columns.positions, [layer], [last])
                     keys, missing = got.keys[layer], task.wanted - got.stream[last]
-                    if number == 0 and isinstance(settings, Nse):
-                        live = _live(columns, missing, got.stream[last], settings)
+                    if number == 0 and isinstance(space, FewNeurons):
+                        live = _live(columns, missing, got.stream[last], space)
                         if not live.any():
                             return written
                     share = missing / (len(task.layers) - number)
@@ -130,7 +129,7 @@ def _with_layer(
         asked: keys and residuals, (d_ff, columns) and (d_model, columns).
         live: (columns,), which of them still miss something; None for all.
     """
-    (layer, number), (keys, residuals), rule = at, asked, task.settings.keys
+    (layer, number), (keys, residuals), rule = at, asked, task.form.keys
     columned, aimed = _columns(columns, keys, residuals, rule)
     used = written.keys if layer in written.keys else {**written.keys, layer: columned}
     done = None
@@ -143,7 +142,7 @@ def _with_layer(
     if layer not in still:
         still = {**still, layer: _standing(task, problem, layer, done)}
     problem = replace(problem, kept=_joined([still[layer], done]))
-    delta, rank = update(task.method, problem, task.settings)
+    delta, rank = update(problem, task.form)
     name = task.model.anatomy.weight_name(layer)
     before = written.factors.get(name)
     factors = {**written.factors, name: delta if before is None else before.plus(delta)}
@@ -152,12 +151,11 @@ def _with_layer(
 
 def _standing(task: Task, problem: Problem, layer: int, done: Tensor | None) -> Tensor | None:
     """The keys that have to keep their values in a layer, those that an update would move most among them."""
-    settings = task.settings
-    zero = _joined([task.still.get(layer), task.sofar.earlier(layer, settings.earlier)])
+    zero = _joined([task.still.get(layer), task.sofar.earlier(layer, task.form.earlier)])
     if layer not in task.seen:
         return zero
     trial = replace(problem, kept=_joined([zero, done]))
-    return _joined([zero, _moved(task.method, trial, settings, task.seen[layer].to(problem.keys.device))])
+    return _joined([zero, _moved(trial, task.form, task.seen[layer].to(problem.keys.device))])
 
 
 def plus(sofar: Sofar, new: Mapping[str, LowRank]) -> Sofar:
@@ -168,14 +166,14 @@ def plus(sofar: Sofar, new: Mapping[str, LowRank]) -> Sofar:
     return replace(sofar, factors=factors)
 
 
-def _live(columns: Columns, missing: Tensor, stream: Tensor, settings: Nse) -> Tensor:
+def _live(columns: Columns, missing: Tensor, stream: Tensor, space: FewNeurons) -> Tensor:
     """Columns of requests that still miss something, but not too much to hope for, (columns,); NSE's filter."""
-    length = missing.norm(dim=0) / (1.0 if settings.absolute else stream.norm(dim=0).clamp_min(1e-12))
+    length = missing.norm(dim=0) / (1.0 if space.published else stream.norm(dim=0).clamp_min(1e-12))
     count = int(columns.requests.max()) + 1
     worst = torch.zeros(count, device=length.device).scatter_reduce_(0, columns.requests, length, "amax")
-    going: Tensor = worst > settings.reached
-    if settings.hopeless is not None:
-        going &= worst < settings.hopeless
+    going: Tensor = worst > space.reached
+    if space.hopeless is not None:
+        going &= worst < space.hopeless
     return going[columns.requests]
 
 
@@ -222,13 +220,14 @@ def distinct(kept: Tensor, keys: Tensor) -> Tensor:
     return kept[:, torch.cat(apart)] if apart else kept
 
 
-def _moved(method: Method, problem: Problem, settings: Editor, seen: Tensor) -> Tensor:
+def _moved(problem: Problem, form: ClosedForm, seen: Tensor) -> Tensor:
     """The corpus keys that a trial update moves most, each times the root of its weight, (d_in, w)."""
+    weight = form.witnesses.witnessed if form.witnesses else 0.0
     found, chosen = seen[:, :0], torch.zeros(seen.shape[1], dtype=torch.bool, device=seen.device)
     for _ in range(TURNS):
-        delta, _ = update(method, replace(problem, kept=_joined([problem.kept, found])), settings)
+        delta, _ = update(replace(problem, kept=_joined([problem.kept, found])), form)
         chosen = most_moved(delta, seen, chosen)
-        found = settings.witnessed**0.5 * seen[:, chosen]
+        found = weight**0.5 * seen[:, chosen]
     return found
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import torch
 
+from unlearn.edit.settings import FineTuning
 from unlearn.edit.train.lessons import lessons
 from unlearn.edit.train.loop import Losses, Trained, minimise, replies
 from unlearn.model.adapters import dense
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
-from unlearn.policy.settings_baselines import FineTune
 from unlearn.progress import NO_PROGRESS, Progress
 
 
 def ft_m(
-    model: EditableModel, requests: Requests, settings: FineTune, layer: int, progress: Progress = NO_PROGRESS
+    model: EditableModel,
+    requests: Requests,
+    settings: FineTuning,
+    layer: int,
+    progress: Progress = NO_PROGRESS,
 ) -> Trained:
     """Make the targets likely by one layer; nothing holds the rest (FT-M in EasyEdit, Zhang et al., 2024)."""
     learned = lessons(model, requests, own=False, kept=0)

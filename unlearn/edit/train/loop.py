@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from unlearn.algebra.low_rank import LowRank
-from unlearn.edit.settling import decided
+from unlearn.edit.settings import Course
 from unlearn.edit.train.lessons import Lesson, Lessons
 from unlearn.errors import ModelError
 from unlearn.model.adapters import Adapter
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import reply_logits
-from unlearn.policy.settings_baselines import FineTune, GradDiff, Lora, Npo, Rmu
 from unlearn.progress import Progress
 
 PASSES, TURNS, LEAST = 10, 150, 9600
@@ -68,7 +67,7 @@ def minimise(
     lessons: Lessons,
     objective: Objective,
     done: Done,
-    settings: FineTune | Lora | GradDiff | Npo | Rmu,
+    course: Course,
     *,
     seed: int,
     progress: Progress,
@@ -81,7 +80,7 @@ def minimise(
         lessons: rows to be forgotten, and kept ones.
         objective: the two losses of a step.
         done: when to stop early; asked after every epoch over the rows to be forgotten.
-        settings: ``steps``, ``batch`` and ``lr``; of all but `ft_m` the weight and the number of kept rows.
+        course: how long, how fast, and how firmly kept rows are held.
         seed: of the order of the rows.
         progress: where to show it.
         label: what to call it.
@@ -89,19 +88,18 @@ def minimise(
     Raises:
         ModelError: a loss is not finite.
     """
-    steps = decided(settings.steps)
-    weight, kept = (0.0, 0) if isinstance(settings, FineTune) else (settings.keep, settings.kept)
+    steps = course.steps
     generator = torch.Generator().manual_seed(seed)
-    forgetting = _turns(lessons.forget, settings.batch, generator)
-    keeping = _turns(lessons.kept, kept, generator)
-    groups = [{"params": g["params"], "lr": settings.lr * g["scale"]} for g in adapter.groups]
-    epoch = -(-len(lessons.forget) // settings.batch)
+    forgetting = _turns(lessons.forget, course.batch, generator)
+    keeping = _turns(lessons.kept, course.kept, generator)
+    groups = [{"params": g["params"], "lr": course.lr * g["scale"]} for g in adapter.groups]
+    epoch = -(-len(lessons.forget) // course.batch)
     seen: list[tuple[float, float]] = []
 
     def slope() -> float:
         losses = objective(next(forgetting), next(keeping))
         seen.append((losses.forget.item(), losses.keep.item()))
-        total = losses.forget + weight * losses.keep
+        total = losses.forget + course.keep * losses.keep
         total.backward()
         return total.item()
 

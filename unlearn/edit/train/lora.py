@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from unlearn.edit.settings import Adapting, Refusing
 from unlearn.edit.train.lessons import Lessons, lessons
 from unlearn.edit.train.loop import Done, Losses, Objective, Trained, keep_loss, minimise, replies
 from unlearn.errors import PolicyError
@@ -11,12 +12,11 @@ from unlearn.model.adapters import Adapter, linears
 from unlearn.model.adapters import lora as adapted
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
-from unlearn.policy.settings_baselines import GradDiff, Lora, Npo
 from unlearn.progress import NO_PROGRESS, Progress
 
 
 def lora(
-    model: EditableModel, requests: Requests, settings: Lora, progress: Progress = NO_PROGRESS
+    model: EditableModel, requests: Requests, settings: Refusing, progress: Progress = NO_PROGRESS
 ) -> Trained:
     """Make the refusals likely and hold the kept replies, by low-rank factors on the linear layers."""
 
@@ -36,7 +36,7 @@ def lora(
 def tune(
     model: EditableModel,
     requests: Requests,
-    settings: Lora | GradDiff | Npo,
+    settings: Adapting,
     objective: Callable[[Adapter], Objective],
     done: Done,
     *,
@@ -45,7 +45,7 @@ def tune(
     label: str,
 ) -> Trained:
     """Train LoRA factors for an objective and merge them: ``own`` as in ``lessons``."""
-    learned = prepared(model, requests, settings, own)
+    learned = prepared(model, requests, settings, own, label)
     names = linears(model, settings.targets)
     with adapted(model, names, settings.rank, requests.policy.seed) as adapter:
         history = minimise(
@@ -61,15 +61,15 @@ def tune(
         return Trained(adapter.factors(), history)
 
 
-def prepared(model: EditableModel, requests: Requests, settings: Lora | GradDiff | Npo, own: bool) -> Lessons:
+def prepared(model: EditableModel, requests: Requests, settings: Adapting, own: bool, label: str) -> Lessons:
     """The lessons, with no more kept rows than the training can see.
 
     Raises:
         PolicyError: the model says nothing to any forbidden prompt, so that there is nothing to unlearn.
     """
-    learned = lessons(model, requests, own=own, kept=settings.kept * int(settings.steps))
+    learned = lessons(model, requests, own=own, kept=settings.kept * settings.steps)
     if not learned.forget:
         raise PolicyError(
-            f"{model.name} says nothing to the policy's prompts; {settings.name} has nothing to unlearn"
+            f"{model.name} says nothing to the policy's prompts; {label} has nothing to unlearn"
         )
     return learned

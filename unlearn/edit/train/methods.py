@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from unlearn.edit.plan import Made, Plan
 from unlearn.edit.sequence import Sofar
+from unlearn.edit.settings import Ascending, FineTuning, Preferring, Refusing, Steering, Tuning
 from unlearn.edit.train.fine_tune import ft_m
 from unlearn.edit.train.loop import Trained
 from unlearn.edit.train.lora import lora
@@ -14,8 +15,6 @@ from unlearn.edit.train.preference import grad_diff, npo
 from unlearn.edit.train.rmu import rmu
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
-from unlearn.policy.settings import NullSpaceTuning
-from unlearn.policy.settings_baselines import FineTune, GradDiff, Lora, Npo, Rmu
 from unlearn.progress import Progress
 
 
@@ -32,22 +31,22 @@ def train(plan: Plan, model: EditableModel, requests: Requests, progress: Progre
         ModelError: the loss is not finite.
         PolicyError: the model says nothing that could be unlearned.
     """
-    if isinstance(plan.settings, NullSpaceTuning):
-        return null_space_tuning(plan, plan.settings, model, requests, progress)
+    if isinstance(plan.algorithm, Tuning):
+        return null_space_tuning(plan, plan.algorithm, model, requests, progress)
     got = _baseline(plan, model, requests, progress)
     return Made(Sofar(got.factors), notes={"training": asdict(got.history)})
 
 
 def _baseline(plan: Plan, model: EditableModel, requests: Requests, progress: Progress) -> Trained:
-    match plan.settings:
-        case FineTune() as settings:
+    match plan.algorithm:
+        case FineTuning() as settings:
             return ft_m(model, requests, settings, plan.layers[0], progress)
-        case Lora() as settings:
+        case Refusing() as settings:
             return lora(model, requests, settings, progress)
-        case GradDiff() as settings:
+        case Ascending() as settings:
             return grad_diff(model, requests, settings, progress)
-        case Npo() as settings:
+        case Preferring() as settings:
             return npo(model, requests, settings, progress)
-        case Rmu() as settings:
+        case Steering() as settings:
             return rmu(model, requests, settings, plan.layers, progress)
-    raise AssertionError(f"{plan.settings.name} is not trained")
+    raise AssertionError(f"{plan.name} is not trained")

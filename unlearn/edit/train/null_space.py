@@ -31,10 +31,9 @@ from unlearn.edit import forms
 from unlearn.edit.columns import Columns, at_start
 from unlearn.edit.forms import Row
 from unlearn.edit.hearing import BEGINS, hear
-from unlearn.edit.null_space import Spared
 from unlearn.edit.plan import Made, Plan
 from unlearn.edit.sequence import Reached, Sofar, Written
-from unlearn.edit.settling import decided
+from unlearn.edit.settings import Tuning
 from unlearn.edit.train.loop import descend
 from unlearn.edit.train.seen import Pack, Seen, front_of
 from unlearn.edit.train.taught import ASKED, FORMS, KEPT, TEXTS, Hard, Taught, taught
@@ -43,7 +42,6 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
 from unlearn.model.requests import Requests
 from unlearn.muon import Muon
-from unlearn.policy.settings import NullSpaceTuning
 from unlearn.progress import Progress
 
 RATE, WARM = 0.027, 20
@@ -58,13 +56,13 @@ AWAY, KEEP, TEXT = 0.5, 5.0, 30.0
 
 
 def null_space_tuning(
-    plan: Plan, settings: NullSpaceTuning, model: EditableModel, requests: Requests, progress: Progress
+    plan: Plan, tuning: Tuning, model: EditableModel, requests: Requests, progress: Progress
 ) -> Made:
     """Train one update per layer inside its null space, over all facts at once.
 
     Args:
         plan: with the layers and their statistics.
-        settings: of the plan.
+        tuning: of the plan.
         model: unedited; unchanged on return.
         requests: the policy with its answers.
         progress: where to show it.
@@ -76,8 +74,8 @@ def null_space_tuning(
     Raises:
         ModelError: the loss is not finite.
     """
-    steps, alone = decided(settings.steps), Spared(decided(settings.null_space))
-    laid = forms.build(model, requests, requests.facts, settings.look_up)
+    steps, alone = tuning.steps, tuning.spared
+    laid = forms.build(model, requests, requests.facts, tuning.look_up)
     rows = taught(model, requests, laid, plan.corpus, steps)
     parts = _parts(rows)
     every = [row for part in parts for row in part.rows.rows]
@@ -89,7 +87,7 @@ def null_space_tuning(
     )
     with dense(model, list(bases), bases) as adapter:
         descend(
-            lambda: _slope(seen, parts, rows.first, settings.silence),
+            lambda: _slope(seen, parts, rows.first, tuning.silence),
             Muon(_groups(adapter), momentum=0.9, weight_decay=0.0),
             lambda step: min(1, (step + 1) / WARM) * (1 - step / steps),
             steps,

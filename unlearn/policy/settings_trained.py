@@ -1,4 +1,4 @@
-"""Settings of the baselines that are not closed-form editors; as for the editors, every number is relative.
+"""Settings of the methods that train, and of those that leave the weights alone; every number is relative.
 
 Learning rates are relative to the size of the weights that are trained, lengths of activations to the stream, losses
 are in nats per token. Each class says what was published.
@@ -10,34 +10,56 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from unlearn.policy.settings_base import Auto, Count, Layer, Settings
+from unlearn.policy.settings_base import (
+    Auto,
+    Count,
+    Layer,
+    Layers,
+    LookUp,
+    NotNegative,
+    Positive,
+    Settings,
+    Share,
+)
 
 Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
+
+
+class NullSpaceTuning(Settings):
+    """Training of AlphaEdit's update in the same null space, where keys do not tell requests from neighbours."""
+
+    name: Literal["null_space_tuning"] = "null_space_tuning"
+    layers: Auto | Layers = "auto"
+    """Layers to train, ascending; `auto` takes those of `alphaedit`; with `look_up: both` those of both tokens."""
+    look_up: Auto | LookUp = "auto"
+    """Tokens whose keys later edits keep, and by which `auto` takes its layers; `auto`: as for `alphaedit`."""
+    null_space: Auto | Share = "auto"
+    """The directions with this share of the corpus's energy are left alone; `auto`: 0.97, 0.8, 0.8."""
+    steps: Auto | Count = "auto"
+    """Steps of training; `auto`: ten passes over the forms, or 150 turns for every fact, and 400 at least."""
+    silence: NotNegative = 8.0
+    """How unlikely the beginning of the old reply must become, in nats; no more is asked for."""
 
 
 class _Trained(Settings):
     """What every trained baseline has."""
 
-    steps: int = Field(default=150, ge=1)
-    """Most optimiser steps; training stops earlier when it has converged."""
-    batch: int = Field(default=16, ge=1)
+    batch: Count = 16
     """Prompts to be forgotten per step."""
-    lr: float = Field(default=0.03, ge=0)
+    lr: NotNegative = 0.03
     """First Adam step relative to the weights that it is added to; it falls linearly to zero over the steps."""
 
 
 class _Adapted(_Trained):
     """What trains LoRA factors on the linear layers instead of the weights themselves."""
 
-    steps: int = Field(default=100, ge=1)
-    """Most optimiser steps; training stops earlier when it has converged."""
-    lr: float = Field(default=0.02, ge=0)
+    lr: NotNegative = 0.02
     """First Adam step relative to the weights that it is added to; it falls linearly to zero over the steps."""
-    rank: int = Field(default=8, ge=1)
+    rank: Count = 8
     """Rank of each factor pair."""
     targets: Literal["all", "attention", "mlp"] = "all"
     """Which linear layers inside the blocks get factors."""
-    keep: float = Field(default=1.0, ge=0)
+    keep: NotNegative = 1.0
     """Weight of the loss on kept prompts."""
     keep_loss: Literal["kl", "nll"] = "kl"
     """How a kept reply is held: KL(before || now) over its tokens, or the likelihood of the model's own reply."""
@@ -51,9 +73,11 @@ class FineTune(_Trained):
     name: Literal["ft_m"] = "ft_m"
     layer: Auto | Layer = "auto"
     """The layer to train; `auto` takes the middle one."""
-    lr: float = Field(default=0.05, ge=0)
+    steps: Count = 150
+    """Most optimiser steps; training stops earlier when it has converged."""
+    lr: NotNegative = 0.05
     """First Adam step relative to the weight (published: 5e-4, absolute)."""
-    converged: float = Field(default=0.02, gt=0)
+    converged: Positive = 0.02
     """Stop when the targets' loss, averaged over an epoch, is below this (nats per token)."""
 
 
@@ -61,10 +85,10 @@ class Lora(_Adapted):
     """LoRA refusal tuning: the refusal becomes likely on forbidden prompts, kept replies stay."""
 
     name: Literal["lora"] = "lora"
-    steps: Auto | Count = "auto"  # type: ignore[assignment]
+    steps: Auto | Count = "auto"
     """Most optimiser steps; training stops earlier when it has converged; `auto`: every form comes up ten times and
-    every fact 150 times, and 9,600 rows in all at least, as when `alphaedit` trains its update."""
-    converged: float | None = Field(default=None, gt=0)
+    every fact 150 times, and 9,600 rows in all at least, as in `null_space_tuning`."""
+    converged: Positive | None = None
     """Stop when both losses, averaged over an epoch, are below this (nats per token); null takes every step."""
 
 
@@ -74,9 +98,9 @@ class GradDiff(_Adapted):
     name: Literal["grad_diff"] = "grad_diff"
     keep_loss: Literal["kl", "nll"] = "nll"
     """How a kept reply is held; published: its likelihood."""
-    steps: int = Field(default=200, ge=1)
+    steps: Count = 200
     """Most optimiser steps; training stops earlier when it has converged."""
-    enough: float = Field(default=0.8, gt=0)
+    enough: Positive = 0.8
     """A forbidden reply counts until its loss reaches this share of log V, the loss of a model that knows nothing."""
 
 
@@ -84,11 +108,13 @@ class Npo(_Adapted):
     """Negative preference optimisation (Zhang et al., 2024) with a retain term."""
 
     name: Literal["npo"] = "npo"
-    beta: float = Field(default=0.1, gt=0)
+    steps: Count = 100
+    """Most optimiser steps; training stops earlier when it has converged."""
+    beta: Positive = 0.1
     """Inverse temperature: the smaller, the nearer to gradient ascent."""
     keep_loss: Literal["kl", "nll"] = "nll"
     """How a kept reply is held; published: its likelihood (NPO-RT) or KL (NPO-KL)."""
-    converged: float = Field(default=0.1, gt=0)
+    converged: Positive = 0.1
     """Stop when the preference loss, averaged over an epoch, has fallen to this share of its first value."""
 
 
@@ -96,19 +122,21 @@ class Rmu(_Trained):
     """RMU (Li et al., 2024): activations of forbidden prompts are steered to a random vector, kept ones held."""
 
     name: Literal["rmu"] = "rmu"
+    steps: Count = 150
+    """Most optimiser steps; training stops earlier when it has converged."""
     layer: Auto | Layer = "auto"
     """The layer whose output is steered; it and the two before it are trained. `auto`: a quarter of the depth."""
-    lr: float = Field(default=0.05, ge=0)
+    lr: NotNegative = 0.05
     """First Adam step relative to the weights (published: 5e-5, absolute); it falls linearly to zero."""
-    steer: float = Field(default=3.0, gt=0)
+    steer: Positive = 3.0
     """Length of the control vector relative to the stream at that layer (published: absolute, 6.5 to 300)."""
-    keep: float = Field(default=30.0, ge=0)
+    keep: NotNegative = 30.0
     """Weight of the kept activations' squared change (published: 1200, absolute)."""
     kept: int = Field(default=16, ge=0)
     """Kept prompts per step."""
     tokens: Literal["reply", "all"] = "reply"
     """Which tokens of a forbidden text are steered: from the last prompt token on, or all (published)."""
-    converged: float = Field(default=0.02, gt=0)
+    converged: Positive = 0.02
     """Stop when the forbidden loss, averaged over an epoch, has fallen to this share of its first value."""
 
 
@@ -126,6 +154,3 @@ class Nothing(Settings):
     """No edit at all: what the audit finds on an untouched model."""
 
     name: Literal["none"] = "none"
-
-
-Baseline = FineTune | Lora | GradDiff | Npo | Rmu | Guard | Nothing

@@ -1,0 +1,277 @@
+"""What an algorithm is told: typed parts without anything open, cut from the settings of a method.
+
+A closed form is put together from parts (docs/equation.md): where it looks, how its values are found, in which space
+the update may lie, what is kept, and what comes on top. A trained update has a course of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Literal, TypeVar
+
+from pydantic import TypeAdapter
+
+from unlearn.edit.null_space import Spared
+from unlearn.policy.settings_base import LookUp
+
+Part = TypeVar("Part")
+
+
+def part(kind: type[Part], numbers: Mapping[str, object]) -> Part:
+    """A part, cut from a method's settings.
+
+    Args:
+        kind: a dataclass.
+        numbers: settings by name, more than the part has.
+
+    Raises:
+        ValidationError: one that the part has is still `auto`: only ``choose`` reads that.
+    """
+    names = [field.name for field in fields(kind) if field.name in numbers]  # type: ignore[arg-type]
+    return TypeAdapter(kind).validate_python({name: numbers[name] for name in names})
+
+
+@dataclass(frozen=True)
+class Values:
+    """How values are optimised (``solve.values``)."""
+
+    steps: int
+    """Most Adam steps."""
+    lr: float
+    """Adam step relative to the length of the stream."""
+    clamp: float
+    """Longest value relative to the length of the stream."""
+    decay: float
+    """Weight of the value's relative length in its loss."""
+    keep: float
+    """Weight of the KL divergence on kept prompts of the same subject."""
+    converged: float
+    """The loss, in nats per target token, below which a request stops."""
+    published: bool = False
+    """Whether step and decay are numbers, not relative to the model."""
+    suppress: float = 0.0
+    """Weight of what the model said before still being likely as the reply's beginning."""
+    silence: float = 8.0
+    """How unlikely that must become, in nats."""
+
+
+@dataclass(frozen=True)
+class Equality:
+    """The metric ``C^-1``, and constraints that are met exactly (ROME)."""
+
+
+@dataclass(frozen=True)
+class Whitened:
+    """The metric ``C^-1`` and a ridge (MEMIT, EMMET)."""
+
+    ridge: float
+    shift: float
+    """Added to every eigenvalue of C, relative to their mean."""
+    published: bool
+    """Whether the ridge is the number in the equation, instead of relative to the keys' energy."""
+
+
+@dataclass(frozen=True)
+class FewNeurons(Whitened):
+    """The same among the most active neurons, from the original weights, in several passes (NSE)."""
+
+    neurons: float
+    """Share of the keys' summed activation that the chosen neurons carry."""
+    passes: int
+    reached: float
+    """Length of a residual, relative to the stream, below which a request has got there."""
+    hopeless: float | None
+    """And above which it is left out."""
+
+
+@dataclass(frozen=True)
+class Confined:
+    """The null space of the corpus's keys, and a ridge (AlphaEdit)."""
+
+    spared: Spared
+    ridge: float
+    published: bool
+
+
+@dataclass(frozen=True)
+class GivingWay(Confined):
+    """A null space that is widened while that pays, and kept keys that yield (AlphaEdit+)."""
+
+    relax: float | None
+
+
+Space = Equality | Whitened | FewNeurons | Confined | GivingWay
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Writing until the targets are likely, and no harder (``solve.holding``)."""
+
+    hold: float
+    """The probability that every target token must reach on the prompts that the edit sees."""
+    pace: float
+    """What a column's weight is multiplied by once its tokens are likely, but not enough."""
+    rounds: int
+    """Most rounds of writing."""
+    remnant: float | None = None
+    """What may be left to the beginnings of the old replies; None: anything."""
+
+
+@dataclass(frozen=True)
+class Witnesses:
+    """Tokens of the corpus that an update may not move (``solve.witnesses``)."""
+
+    witnesses: int
+    """On how many the update is tried."""
+    witnessed: float
+    """Weight of those that it would move most."""
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Long targets in chunks (``solve.chunks``)."""
+
+    window: int
+    """Target tokens per chunk."""
+    context: float
+    """Weight of the error at all other tokens of the same prompt and target."""
+
+
+@dataclass(frozen=True)
+class Easing:
+    """Long values shortened as far as validation phrasings profit (``solve.smoothing``)."""
+
+    smoothing: int
+    """Steps between half the way and the whole."""
+    far: float
+    """Only values longer than this, relative to the stream, are eased."""
+    published: bool
+    """Whether it is a number instead."""
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """An update that is solved for."""
+
+    look_up: LookUp
+    prefixes: int
+    """After how many sampled texts each plain form is written as well."""
+    batch: int | None
+    """Facts per batch; None for all at once."""
+    keys: Literal["forms", "mean"]
+    """A column per form of a request, or the mean over its forms."""
+    values: Values
+    space: Space
+    kept: float = 0.0
+    """Weight of a kept sibling's or neighbour's error relative to a request's."""
+    earlier: float = 0.0
+    """Weight of the error at keys of earlier batches and earlier edits."""
+    project: Spared | None = None
+    """The null space on which the finished update is projected."""
+    hold: Hold | None = None
+    witnesses: Witnesses | None = None
+    chunks: Chunks | None = None
+    easing: Easing | None = None
+
+    @property
+    def rewinds(self) -> bool:
+        """Whether values are computed, and residuals aimed, from the original weights, not those edited so far."""
+        return isinstance(self.space, FewNeurons)
+
+    @property
+    def confined(self) -> Spared | None:
+        """What the finished update leaves alone, if it leaves anything alone."""
+        return self.space.spared if isinstance(self.space, Confined) else self.project
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """An update that is trained inside the null space."""
+
+    look_up: LookUp
+    spared: Spared
+    steps: int
+    silence: float
+    """How unlikely the beginning of the old reply must become, in nats."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """The course of a baseline's training."""
+
+    steps: int
+    batch: int
+    """Prompts to be forgotten per step."""
+    lr: float
+    """First Adam step relative to the weights."""
+    keep: float = 0.0
+    """Weight of the loss on kept prompts."""
+    kept: int = 0
+    """Kept prompts per step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuning(Course):
+    """Of one down-projection (FT-M)."""
+
+    converged: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steering(Course):
+    """Of activations to a random direction (RMU)."""
+
+    steer: float
+    """Length of the control vector relative to the stream."""
+    tokens: Literal["reply", "all"]
+    converged: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapting(Course):
+    """Of LoRA factors."""
+
+    rank: int
+    targets: Literal["all", "attention", "mlp"]
+    keep_loss: Literal["kl", "nll"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusing(Adapting):
+    """Towards refusals (LoRA)."""
+
+    converged: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ascending(Adapting):
+    """Away from the old replies (gradient difference)."""
+
+    enough: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preferring(Adapting):
+    """Away from the old replies, ever more softly (NPO)."""
+
+    beta: float
+    converged: float
+
+
+@dataclass(frozen=True)
+class Untouched:
+    """The weights as they are."""
+
+
+@dataclass(frozen=True)
+class Guarded(Untouched):
+    """And a system prompt before everything."""
+
+    text: str
+    context: float
+    """Largest share of the model's context that it may take."""
+
+
+Trained = FineTuning | Steering | Refusing | Ascending | Preferring
+Algorithm = ClosedForm | Tuning | Trained | Untouched

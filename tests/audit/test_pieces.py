@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import pico
 from tests.audit.scripted import SUITE, Scripted, knows, refuses, requests, scrubbed
 from unlearn.audit import estimate, observing
 from unlearn.audit.attacks import table
@@ -21,6 +22,7 @@ from unlearn.audit.suite import Suite
 from unlearn.errors import AuditError
 from unlearn.measurements import Row
 from unlearn.model.editable import EditableModel
+from unlearn.model.prompts import Prompt
 from unlearn.model.requests import Fact, Requests
 from unlearn.progress import Progress
 from unlearn.store import Store
@@ -205,19 +207,22 @@ def test_the_estimated_work_is_that_of_the_pieces(attempts: Attempts, tmp_path: 
         assert guessed == pytest.approx({name: w for name, w in seen.items() if w}), state
 
 
+SPEED = estimate.Speed(said=0.01, read=0.001)
+
+
 def test_an_estimate_says_on_what_it_rests(tmp_path: Path) -> None:
     asked, suite = requests(), suite_of("leak.direct", "drift.kl")
     paces = Paces(Store.at(tmp_path), "embedded", "cpu")
     blank = estimate.estimate(asked, suite, ["before", "after"], paces)
     assert blank.total is None and "not known" in blank.sentence()
-    rough = estimate.estimate(asked, suite, ["before", "after"], paces, pace=0.01)
+    rough = estimate.estimate(asked, suite, ["before", "after"], paces, SPEED)
     work = 8 * suite.max_new_tokens * estimate.REPLY + estimate.agreement(suite)
     assert rough.seconds is not None and rough.seconds["before"] == pytest.approx(0.01 * work)
     assert "rough" in rough.sentence() and "unedited model 5 s" in rough.sentence()
     paces.note("asked.direct", 1000, 3000.0)
     paces.note("agreement", 1000, 3000.0)
     known = estimate.estimate(
-        asked, suite, ["before", "after"], Paces(Store.at(tmp_path), "embedded", "cpu"), pace=0.01
+        asked, suite, ["before", "after"], Paces(Store.at(tmp_path), "embedded", "cpu"), SPEED
     )
     assert known.measured and "as timed before" in known.sentence() and "2 measurements" in known.sentence()
     assert known.seconds is not None and known.seconds["before"] == pytest.approx(3 * work)
@@ -237,3 +242,27 @@ def test_what_an_observation_depends_on(tmp_path: Path, monkeypatch: pytest.Monk
     before = depends(model, home)
     text.write_text("two")
     assert depends(model, home) != before
+
+
+def test_what_is_only_read_costs_what_reading_costs(tmp_path: Path) -> None:
+    asked, paces = requests(), Paces(None, "embedded", "cpu")
+    kl = suite_of("drift.kl")
+    found = estimate.estimate(asked, kl, ["after"], paces, SPEED)
+    agreement = 0.01 * estimate.agreement(kl)
+    assert found.total == pytest.approx(agreement + 0.001 * 3 * kl.text_tokens)
+    slow = estimate.estimate(asked, kl, ["after"], paces, SPEED._replace(read=0.01))
+    assert slow.total == pytest.approx(agreement + 0.01 * 3 * kl.text_tokens)
+
+
+def test_a_speed_is_measured_on_prompts_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = pico.pico("llama"), []
+    generate = EditableModel.generate
+
+    def watched(self: EditableModel, prompts: list[Prompt], max_new_tokens: int) -> list[list[str]]:
+        seen.append([prompt.ids for prompt in prompts])
+        return generate(self, prompts, max_new_tokens)
+
+    monkeypatch.setattr(EditableModel, "generate", watched)
+    speed = estimate.speed_of(model, requests())
+    assert speed.said > 0 and speed.read > 0
+    assert len(seen) == 2 and len(seen[1]) == len(set(seen[1])) == 4

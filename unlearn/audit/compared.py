@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from unlearn.audit.attacks.scene import State
 from unlearn.audit.cache import Folder, Paces, is_known, observed
-from unlearn.audit.estimate import estimate, measured_pace
+from unlearn.audit.estimate import estimate, speed_of
 from unlearn.audit.observation import Observation
 from unlearn.audit.observing import observe
 from unlearn.audit.pieces import Kept
@@ -93,5 +93,5 @@ def _duration(
     paces = Paces(cache, requests.policy.model, model.device.type)
     found = estimate(requests, suite, todo, paces)
     if not found.measured:
-        found = estimate(requests, suite, todo, paces, measured_pace(model, requests))
+        found = estimate(requests, suite, todo, paces, speed_of(model, requests))
     return found.sentence()

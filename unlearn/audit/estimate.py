@@ -9,16 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from unlearn.audit.agreement import PIECE, QUESTIONS, STATEMENTS
 from unlearn.audit.attacks.scene import State
 from unlearn.audit.attacks.table import ATTACKS
 from unlearn.audit.lookalike import lookalike_lines
 from unlearn.audit.probes import benign_lines, generation_lines
-from unlearn.audit.suite import Suite
+from unlearn.audit.suite import Suite, some
 from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
+from unlearn.model.forward import read
 from unlearn.model.prompts import ask
 from unlearn.model.requests import Fact, Requests
 from unlearn.policy import AuditSpec, is_question
@@ -33,9 +34,27 @@ READ = 0.04
 """Generated tokens that a read one costs as much as: reading is done many tokens at a time."""
 READ_ROW = 30
 """Tokens of a prompt with an answer."""
+PROMPTS, HIDDEN = 120, ("held_out", "cloze", "siblings", "neighbours", "benign")
+"""Most prompts whose hidden states are compared, by group of questions about."""
+TRIED, SAID = 32, 12
+"""Prompts, and tokens of each reply, by which a model's speed is measured."""
 
 Work = dict[str, float]
 """By piece, generated tokens."""
+
+
+class Speed(NamedTuple):
+    """Seconds that tokens of a model take in batches, as measured a moment ago (`speed_of`)."""
+
+    said: float
+    """Per generated token of work: a share of the prompt's reading and replies that end early are part of it."""
+    read: float
+    """Per token of a row that is only read."""
+
+    def of(self, piece: str, work: float) -> float:
+        """Seconds of a piece that was never timed."""
+        reading = piece in ("drift", "likelihood") or piece.startswith("capability.")
+        return work / READ * self.read if reading else work * self.said
 
 
 class Paces(Protocol):
@@ -133,7 +152,9 @@ def work(requests: Requests, suite: Suite, state: State) -> Work:
         if state in ATTACKS[name].states:
             found[f"attack.{name}"] = attack(name, asked, suite)
     if state == "after" and suite.makes("drift"):
-        found["drift"] = 3 * READ * suite.text_tokens
+        # Both models read the text, the unedited one once more for its inputs; and both read kept and asked prompts.
+        shown = sum(min(PROMPTS, found.get(f"asked.{name}", 0.0) / asking(1, suite)) for name in HIDDEN)
+        found["drift"] = READ * (3 * suite.text_tokens + 2 * READ_ROW * shown)
     return {name: amount for name, amount in found.items() if amount}
 
 
@@ -186,7 +207,7 @@ class Estimate:
 
 
 def estimate(
-    requests: Requests, suite: Suite, states: Sequence[State], paces: Paces, pace: float | None = None
+    requests: Requests, suite: Suite, states: Sequence[State], paces: Paces, speed: Speed | None = None
 ) -> Estimate:
     """Estimate a suite.
 
@@ -195,41 +216,43 @@ def estimate(
         suite: what is measured.
         states: those that have to be measured.
         paces: from earlier audits.
-        pace: seconds per generated token, for pieces that were never timed (`measured_pace`); None if not known.
+        speed: for pieces that were never timed; None if not known, and the questions' pace is taken if they were.
     """
     works = {state: work(requests, suite, state) for state in states}
-    names = {name for pieces in works.values() for name in pieces}
-    known = {name: paces.known(name) for name in names}
-    usual = pace if pace is not None else paces.known("asked.direct")
-    seconds: dict[State, float] | None = {}
-    summed: dict[State, float] = {}
-    for state, pieces in works.items():
-        costs = [
-            (amount, known[name] if known[name] is not None else usual) for name, amount in pieces.items()
-        ]
-        if any(each is None for _, each in costs):
-            seconds = None
-            break
-        summed[state] = sum(amount * (each or 0.0) for amount, each in costs)
-    seconds = None if seconds is None else summed
-    return Estimate(
-        suite, works, seconds, all(each is not None for name, each in known.items() if name != "drift")
-    )
+    known = {name: paces.known(name) for pieces in works.values() for name in pieces}
+    usual = paces.known("asked.direct")
+    if speed is None and usual is not None:
+        speed = Speed(usual, READ * usual)
+
+    def seconds(name: str, amount: float) -> float | None:
+        pace = known[name]
+        if pace is not None:
+            return amount * pace
+        return None if speed is None else speed.of(name, amount)
+
+    costs = {state: [seconds(*piece) for piece in pieces.items()] for state, pieces in works.items()}
+    whole = all(cost is not None for some in costs.values() for cost in some)
+    summed = {state: sum(cost or 0.0 for cost in some) for state, some in costs.items()}
+    timed = all(pace is not None for name, pace in known.items() if name != "drift")
+    return Estimate(suite, works, summed if whole else None, timed)
 
 
-def measured_pace(model: EditableModel, requests: Requests, rows: int = 32, tokens: int = 8) -> float:
-    """Seconds per generated token of a batch, by the quicker of two short runs."""
-    fact = requests.facts[0]
-    templates = requests.policy.relations[fact.relation].prompts
-    prompts = [ask(model.tokenizer, template, fact.subject) for template in templates]
-    prompts = (prompts * rows)[:rows]
-    times = []
-    for _ in range(2):
-        begin = time.monotonic()
-        model.generate(prompts, max_new_tokens=tokens)
-        times.append(time.monotonic() - begin)
+def speed_of(model: EditableModel, requests: Requests) -> Speed:
+    """Measure a model in two short runs, over prompts that differ as an audit's do."""
+    relations, tokenizer = requests.policy.relations, model.tokenizer
+    asked = [(fact, text) for fact in requests.facts for text in relations[fact.relation].prompts]
+    prompts = [ask(tokenizer, text, fact.subject) for fact, text in some(asked, TRIED, 0)]
+    tokens = min(SAID, model.context - max(len(prompt.ids) for prompt in prompts))
+    model.generate(prompts[:1], max_new_tokens=1)  # pays for what is set up once
+    begin = time.monotonic()
+    model.generate(prompts, max_new_tokens=tokens)
+    said = time.monotonic() - begin
+    rows = [prompt.ids for prompt in prompts[: TRIED // 4]]
+    begin = time.monotonic()
+    read(model, rows, [[len(row) - 1] for row in rows], stream_layers=[model.anatomy.layers - 1])
+    took = time.monotonic() - begin
     # Replies end early where the model has nothing more to say, as they do in the audit itself.
-    return min(times) / (rows * tokens)
+    return Speed(said / (len(prompts) * tokens), took / sum(map(len, rows)))
 
 
 def spoken(seconds: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING, Any
 
 from unlearn.commands.said import say
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from unlearn.edit.conflicts import Conflicts
     from unlearn.edit.plan import Plan
     from unlearn.model.editable import EditableModel
-    from unlearn.model.requests import Fact
+    from unlearn.model.requests import Fact, Requests
     from unlearn.patch import Patch
 
 ROWLESS = ("guard", "none")
@@ -107,7 +106,7 @@ def plan(
         "conflicts": chosen.conflicts,
         "generations": {"before_the_edit": elicited, "per_audit": asked},
         "memory_bytes": _memory(chosen, model, sum(row["tokens"] for row in rows)),
-        "seconds": _seconds(policy, model, chosen, rows, elicited, asked),
+        "seconds": _seconds(policy, model, chosen, asked_of, rows, elicited),
     }
 
 
@@ -164,38 +163,29 @@ def _seconds(
     policy: Policy,
     model: EditableModel,
     chosen: Plan,
+    requests: Requests,
     rows: list[dict[str, Any]],
     elicited: int,
-    asked: int,
 ) -> dict[str, float]:
+    from unlearn.audit.cache import Paces
+    from unlearn.audit.control import states_of
+    from unlearn.audit.estimate import estimate, speed_of
+    from unlearn.audit.suite import load_suite
     from unlearn.edit.settings import Tuning
-    from unlearn.model.prompts import ask
+    from unlearn.store import Store, cache_folder
 
-    fact = policy.facts[0]
-    some = [ask(model.tokenizer, t, fact.subject) for t in policy.relations[fact.relation].prompts][:4] * 32
-    few = some[:32]
-
-    def quickest(prompts: list[Any], length: int) -> float:
-        times = []
-        for _ in range(
-            3
-        ):  # the first call pays for what is set up once, and a shared machine has bad moments
-            begin = time.monotonic()
-            model.generate(prompts, max_new_tokens=length)
-            times.append(time.monotonic() - begin)
-        return min(times)
-
-    per_token = quickest(some, 1) / sum(len(prompt.ids) for prompt in some)
-    per_reply = quickest(few, REPLY // 2) / len(few)
+    speed = speed_of(model, requests)
+    paces = Paces(Store.existing(cache_folder()), policy.model, model.device.type)
+    audit = estimate(requests, load_suite(policy.audit.suite), states_of(policy), paces, speed)
     depth = 0 if chosen.conflicts is None else (max(chosen.layers) + 1) / model.anatomy.layers
     tokens = sum(row["tokens"] + 12 for row in rows)
     read = _read(chosen, tokens, len(rows))
     trained = isinstance(chosen.algorithm, Tuning)
     return {
-        "statistics": round(policy.statistics.tokens * per_token * depth, 1),
-        "answers": round(elicited * per_reply, 1),
-        "training" if trained else "values_at_most": round(read * per_token, 1),
-        "audit_generations_twice": round(2 * asked * per_reply, 1),
+        "statistics": round(policy.statistics.tokens * speed.read * depth, 1),
+        "answers": round(elicited * REPLY / 2 * speed.said, 1),
+        "training" if trained else "values_at_most": round(read * speed.read, 1),
+        "audit": round(audit.total or 0.0, 1),
     }
 
 
@@ -231,9 +221,7 @@ def _table(policy: Policy, found: dict[str, Any]) -> str:
         f"  memory       about {_bytes(memory['device'])} on {found['device']}, "
         f"{_bytes(memory['host_statistics'])} of statistics on the host",
         "  time         about "
-        + ", ".join(f"{value:.0f} s {name.replace('_', ' ')}" for name, value in seconds.items())
-        + "; lm-eval tasks and attacks come on top (unlearn check POLICY --suite "
-        + f"{policy.audit.suite})",
+        + ", ".join(f"{value:.0f} s {name.replace('_', ' ')}" for name, value in seconds.items()),
         *_told(found["conflicts"]),
         *_guesses(found["answers"]),
         "",

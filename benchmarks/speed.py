@@ -29,8 +29,7 @@ from benchmarks.rows import Row, Rows, key_of  # noqa: E402
 from benchmarks.worlds import case  # noqa: E402
 from unlearn import embedded  # noqa: E402
 from unlearn.edit import forms  # noqa: E402
-from unlearn.edit.choose import options, settle  # noqa: E402
-from unlearn.edit.layers import layers_of  # noqa: E402
+from unlearn.edit.choose import options, placed, settle  # noqa: E402
 from unlearn.edit.pipeline import edit  # noqa: E402
 from unlearn.edit.requests.resolve import resolve  # noqa: E402
 from unlearn.errors import PolicyError  # noqa: E402
@@ -161,7 +160,7 @@ def run(args: argparse.Namespace, rows: Rows) -> None:
     )
     policy = requests.policy
     settings: Any = settle(model, policy, options(policy.method)[0], requests.facts)
-    layers = layers_of(settings, model)
+    layers, _ = placed(model, requests, settings)
     about = {
         "shape": args.shape or args.model, "dtype": str(model.dtype).removeprefix("torch."),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads",

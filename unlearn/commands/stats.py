@@ -50,7 +50,7 @@ def stats(
     loaded = load_policy(policy, overrides(model, method, settings))
     settle(loaded)
     from unlearn.edit import choose
-    from unlearn.edit.layers import layers_of
+    from unlearn.edit.requests.resolve import outline
     from unlearn.edit.settling import algorithm
     from unlearn.edit.statistics import Source
 
@@ -63,7 +63,8 @@ def stats(
     cache = cache_for(no_cache)
     source = Source.of(loaded, cache, progress_for(quiet))
     begin = time.monotonic()
-    found = source.statistics(edited, layers_of(chosen, edited))
+    layers, _ = choose.placed(edited, outline(loaded), chosen)
+    found = source.statistics(edited, layers)
     rows: list[dict[str, Any]] = []
     for layer, there in found.items():
         rows.append(

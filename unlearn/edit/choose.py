@@ -12,6 +12,7 @@ from dataclasses import replace
 from statistics import median_low
 
 from unlearn.edit import conflicts
+from unlearn.edit.depth import deep_enough, told_apart
 from unlearn.edit.forms import variants
 from unlearn.edit.guard import instruction
 from unlearn.edit.layers import asked, layers_of
@@ -35,7 +36,7 @@ from unlearn.patch import Patch
 from unlearn.policy import Policy
 from unlearn.policy.document import Named
 from unlearn.policy.method import SEQUENTIAL, Automatic
-from unlearn.policy.settings import AlphaEdit, AnyEdit, Editor
+from unlearn.policy.settings import AlphaEdit, AnyEdit, Editor, Layered, NullSpace
 from unlearn.policy.settings_base import Settings
 from unlearn.policy.settings_trained import Guard, Lora, NullSpaceTuning
 
@@ -163,12 +164,12 @@ def _planned(
 ) -> Plan:
     """The plan of one method, with what can be known about it beforehand."""
     settings = settle(model, requests.policy, method, requests.facts)
-    layers, found = layers_of(settings, model), algorithm(settings)
+    (layers, depth), found = placed(model, requests, settings), algorithm(settings)
     named = (settings.model_dump(mode="json"), settings.largest, found, layers, source.corpus)
     reasons = {"method": why}
     if not isinstance(found, ClosedForm | Tuning):
         return Plan(*named, {}, reasons)
-    reasons |= _reasons(model, method, found.look_up)
+    reasons |= {**_reasons(model, method, found.look_up), "layers": depth}
     statistics = source.statistics(model, layers, known)
     looked = look(model, requests, layers, found.look_up, earlier)
     spread: dict[int, float | None] = {}
@@ -179,6 +180,37 @@ def _planned(
     if reach is not None and reach > far(found.look_up):
         report["warnings"].append(SPREADS.format(share=100 * reach))
     return Plan(*named, statistics, reasons, reach, report)
+
+
+def placed(model: EditableModel, requests: Requests, settings: Settings) -> tuple[tuple[int, ...], str]:
+    """The layers that a method writes, and why these.
+
+    Args:
+        model: unedited.
+        requests: its facts and neighbours, with or without answers.
+        settings: settled.
+
+    Raises:
+        PolicyError: layers that the model does not have.
+    """
+    layers = layers_of(settings, model)
+    if asked(settings) is not None:
+        return layers, GIVEN
+    if not isinstance(settings, Layered | NullSpace | NullSpaceTuning):
+        return layers, "the method's own"
+    if settings.look_up == "subject":
+        return layers, "the share of the depth where the subject is read"
+    middle = "the middle of the depth"
+    if settings.look_up == "both":
+        return layers, middle
+    apart = told_apart(model, requests)
+    deep = deep_enough(apart, layers)
+    if deep == layers:
+        return layers, middle
+    shares = [f"{100 * float(apart[list(some)].max()):.0f} %" for some in (layers, deep)]
+    return deep, (
+        f"keys at the last prompt token differ by subject by {shares[0]} in {middle}, and by {shares[1]} here"
+    )
 
 
 def spared_by(found: Algorithm) -> Spared | None:
@@ -232,19 +264,13 @@ def _trains(plan: Plan, earlier: Sofar) -> tuple[bool, str]:
 
 
 def _reasons(model: EditableModel, method: Settings, look_up: str) -> dict[str, str]:
-    """Why values stand where they do, and in these layers."""
-    where = (
-        "the share of the depth where the subject is read"
-        if look_up == "subject"
-        else "the middle of the depth"
-    )
+    """Why values stand where they do."""
     why = GIVEN
     if isinstance(method, Editor | NullSpaceTuning) and method.look_up == "auto":
         chats = has_chat_template(model.tokenizer)
         why = "a chat model is asked in many forms" if chats else LOOKS[look_up]
     return {
         "look_up": f"{look_up}: {why}",
-        "layers": GIVEN if asked(method) else where,
     }
 
 

@@ -1,0 +1,78 @@
+"""Where the last prompt token tells subjects apart: against keys that are read one by one, and the rule in a table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests import pico
+from tests.edit import cases
+from unlearn.edit import choose
+from unlearn.edit.depth import deep_enough, told_apart
+from unlearn.edit.requests.resolve import outline
+from unlearn.model.editable import EditableModel
+from unlearn.model.forward import read
+from unlearn.model.prompts import ask
+from unlearn.policy import EMBEDDED
+from unlearn.policy.file import load_policy
+from unlearn.policy.settings import AlphaEdit
+from unlearn.policy.settings_trained import NullSpaceTuning
+from unlearn.shipped import shipped
+
+
+def test_shares_are_those_of_keys_that_are_read_one_by_one() -> None:
+    model, asked = pico.pico("llama"), cases.requests()
+    found = told_apart(model, asked)
+    shares = []
+    relation = asked.facts[0].relation
+    assert {fact.relation for fact in asked.facts} == {relation}
+    subjects = dict.fromkeys(fact.subject for fact in (*asked.facts, *asked.neighbours))
+    for template in asked.policy.relations[relation].prompts:
+        prompts = [ask(model.tokenizer, template, subject) for subject in subjects]
+        keys = torch.cat([read(model, [p.ids], [[p.last]], [1]).keys[1] for p in prompts], 1).double()
+        shares.append(((keys - keys.mean(1, keepdim=True)) ** 2).sum() / (keys**2).sum())
+    assert float(found[1]) == pytest.approx(float(torch.stack(shares).mean()), rel=1e-4)
+    assert found.shape == (model.anatomy.layers,) and 0 < float(found.min()) < 1
+
+
+def test_subjects_that_are_one_are_not_told_apart() -> None:
+    asked = cases.requests()
+    alone = replace(asked, facts=asked.facts[:1], neighbours=())
+    assert not told_apart(pico.pico("llama"), alone).any()
+
+
+@pytest.mark.parametrize(
+    ("apart", "middle", "wanted"),
+    [
+        # As SmolLM2: nothing until the subject arrives.
+        ([0.0, 0.01, 0.03, 0.03, 0.39, 0.29, 0.38, 0.15], (1, 2, 3), (4, 5, 6)),
+        # As a shallow model: everywhere.
+        ([0.66, 0.82, 0.69, 0.77, 0.82, 0.81], (2, 3, 4), (2, 3, 4)),
+        ([0.2, 0.21, 0.5, 0.6], (0, 1), (0, 1)),
+        ([0.1, 0.19, 0.5, 0.6], (0, 1), (2, 3)),
+        ([0.0] * 4, (1, 2), (1, 2)),
+        ([0.0] * 2 + [0.5] * 8, (0, 1), (2, 3, 4, 5, 6)),
+    ],
+)
+def test_the_middle_is_written_unless_that_is_too_early(
+    apart: list[float], middle: tuple[int, ...], wanted: tuple[int, ...]
+) -> None:
+    assert deep_enough(torch.tensor(apart), middle) == wanted
+
+
+def test_the_plan_says_where_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = load_policy(shipped("policies") / "demo.yaml")
+    model, asked = EditableModel.load(EMBEDDED), outline(policy)
+    settings = AlphaEdit(look_up="last")
+    middle = choose.layers_of(settings, model)
+    assert choose.placed(model, asked, settings) == (middle, "the middle of the depth")
+    late = torch.tensor([0.0] * (model.anatomy.layers - 1) + [0.4])
+    monkeypatch.setattr(choose, "told_apart", lambda *_: late)
+    for method in (settings, NullSpaceTuning(look_up="last")):
+        layers, why = choose.placed(model, asked, method)
+        assert layers == (model.anatomy.layers - 1,)
+        assert why.startswith("keys at the last prompt token differ by subject by 0 %")
+    given = choose.placed(model, asked, AlphaEdit(look_up="last", layers=(1, 2)))
+    assert given == ((1, 2), choose.GIVEN)

@@ -1,0 +1,47 @@
+"""Products in bfloat16 where that pays, and the model as it was afterwards."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests import pico
+from unlearn.model import narrow
+from unlearn.model.narrow import narrowed
+
+IDS = torch.tensor([[3, 4, 5, 6, 7]])
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_products_are_narrow_where_that_pays_and_weights_come_back(
+    pays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quickest = torch.bfloat16 if pays else torch.float32
+    monkeypatch.setattr(narrow, "quickest_dtype", lambda _device: quickest)
+    model = pico.pico("llama")
+    before = model.model(input_ids=IDS).logits
+    weights = {name: (p.data_ptr(), p.clone()) for name, p in model.model.named_parameters()}
+    with narrowed(model, 1) as dtype:
+        assert dtype == quickest
+        held = {model.anatomy.down(model.model, layer).weight.dtype for layer in (1, 2)}
+        assert held == {quickest}
+        assert model.anatomy.down(model.model, 0).weight.dtype == torch.float32
+        now = model.model(input_ids=IDS).logits.float()
+    assert torch.allclose(now, before, rtol=0.1, atol=0.1)
+    assert bool((now == before).all()) is not pays
+    for name, parameter in model.model.named_parameters():
+        address, values = weights[name]
+        assert parameter.data_ptr() == address and torch.equal(parameter, values)
+
+
+def test_weights_come_back_after_an_error_and_narrow_models_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(narrow, "quickest_dtype", lambda _device: torch.bfloat16)
+    model = pico.pico("llama")
+    with pytest.raises(RuntimeError), narrowed(model, 0):
+        raise RuntimeError
+    assert model.anatomy.down(model.model, 0).weight.dtype == torch.float32
+    half = pico.pico("llama", torch.float16)
+    with narrowed(half, 0) as dtype:
+        assert dtype == torch.float16

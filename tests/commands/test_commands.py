@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import os
 import re
 import shutil
@@ -15,15 +14,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from transformers import AutoModelForCausalLM
 
-from tests import pico
-from tests.files import corpus_file, model_folder, pico_policy, run
-from unlearn.edit.requests import resolve as resolving
+from tests.files import run
 from unlearn.files import sha256_of_file, sha256_of_folder
 from unlearn.patch import Patch
 from unlearn.runs import manifest
-from unlearn.runs.folder import EXPORTED, held
+from unlearn.runs.folder import held
 from unlearn.store import Store
 
 FILES = [
@@ -36,24 +32,6 @@ FILES = [
     "report.json",
     "report.md",
 ]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a pico model, another one of the same shape, a corpus, a policy, and a run of it."""
-    folder = tmp_path_factory.mktemp("place")
-    model, corpus = model_folder(folder / "model"), corpus_file(folder / "corpus.jsonl")
-    model_folder(folder / "other", seed=1)
-    (folder / "policy.yaml").write_text(pico_policy(model, corpus))
-    # It knows nothing, so nothing can be shown to be suppressed: a failed audit, and a complete run directory.
-    assert run("apply", folder / "policy.yaml", "--out", folder / "run", "--save-model", "--quiet") == 3
-    return folder
-
-
-@pytest.fixture
-def copy(place: Path, tmp_path: Path) -> Path:
-    """A copy of the run that a test may damage."""
-    return Path(shutil.copytree(place / "run", tmp_path / "run"))
 
 
 def test_a_run_directory_is_complete(place: Path) -> None:
@@ -271,111 +249,3 @@ def test_a_forged_report_does_not_pass_for_a_trace(copy: Path, capsys: pytest.Ca
 def test_what_is_no_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("verify", tmp_path) == 1
     assert capsys.readouterr().err == f"unlearn: {tmp_path} is not a run directory: it has no manifest.json\n"
-
-
-# --- export
-
-
-def test_an_exported_folder_is_the_saved_model(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run("export", place / "run", tmp_path / "out") == 0
-    assert "the audit of this run failed its limits" in capsys.readouterr().err
-    saved, exported = place / "run" / "model" / "model.safetensors", tmp_path / "out" / "model.safetensors"
-    assert sha256_of_file(saved) == sha256_of_file(exported)
-    assert sha256_of_file(saved) != sha256_of_file(place / "model" / "model.safetensors")
-    from transformers import AutoTokenizer
-
-    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.model_type == "llama"
-    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template
-
-
-def test_what_no_token_can_end_is_said_when_a_model_is_exported(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Only tokens end a reply in a plain call: a text that closes a turn is for the server to know."""
-    model, patch = tmp_path / "model", place / "run" / "patch.safetensors"
-    shutil.copytree(place / "model", model)
-    assert run("export", patch, tmp_path / "control", "--model", model) == 0
-    assert "a reply ends with" not in capsys.readouterr().err
-    template = pico.TEMPLATE.replace("<|end|>", "\n### End\n")
-    (model / "chat_template.jinja").write_text(template)
-    assert run("export", patch, tmp_path / "out", "--model", model) == 0
-    assert "a reply ends with '### End', which is no token; tell the server" in capsys.readouterr().err
-    assert json.loads((tmp_path / "out" / EXPORTED).read_text())["stop"] == "### End"
-    assert "stop" not in json.loads((tmp_path / "control" / EXPORTED).read_text())
-
-
-def test_a_patch_refuses_another_model(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    patch = place / "run" / "patch.safetensors"
-    assert run("export", patch, tmp_path / "out", "--model", place / "other") == 1
-    assert "this patch was made for another model" in capsys.readouterr().err
-    assert run("export", patch, tmp_path / "out") == 0
-    assert run("export", place / "corpus.jsonl", tmp_path / "two", "--model", place / "model") == 1
-    assert sorted(os.listdir(tmp_path)) == ["out"]
-
-
-# --- audit
-
-
-def test_a_run_a_patch_and_a_folder_are_judged_alike(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = {}
-    for name in ("run", "run/patch.safetensors", "run/model"):
-        assert run("audit", place / name, "--policy", place / "policy.yaml", "--json") == 3
-        out = json.loads(capsys.readouterr().out)
-        said[name] = {
-            m["name"]: (m["before"], m["after"]) for m in out["measurements"] if m["name"] != "drift.norm"
-        }
-    first = said["run"]
-    assert first == said["run/patch.safetensors"]
-    assert first.keys() == said["run/model"].keys()
-    for name, values in first.items():
-        for mine, other in zip(values, said["run/model"][name], strict=True):
-            # A folder holds the sum, rounded once; a patch its two factors.
-            assert (mine is None) == (other is None) and other == (mine and pytest.approx(mine, rel=1e-4)), (
-                name
-            )
-
-
-def test_an_audit_writes_a_run_directory_when_asked(place: Path, tmp_path: Path) -> None:
-    assert run("audit", place / "run", "-p", place / "policy.yaml", "--out", tmp_path / "run") == 3
-    assert sorted(os.listdir(tmp_path / "run")) == [name for name in FILES if name != "patch.safetensors"]
-    assert run("verify", tmp_path / "run") == 0
-
-
-def test_what_an_audit_without_a_log_warns_of_is_told_but_under_quiet(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    resolve = resolving.resolve
-
-    def warning(*given: object) -> object:
-        logging.getLogger("unlearn").warning("mind the %s", "gap")
-        return resolve(*given)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(resolving, "resolve", warning)
-    audit = ("audit", place / "run", "-p", place / "policy.yaml")
-    assert run(*audit) == 3
-    assert capsys.readouterr().err.startswith("unlearn: warning: mind the gap\n")
-    for silent in ("--quiet", "--json"):
-        assert run(*audit, silent) == 3
-        assert capsys.readouterr().err == ""
-    assert run(*audit, "--out", tmp_path / "run") == 3
-    assert capsys.readouterr().err == ""
-    assert "WARNING unlearn: mind the gap" in (tmp_path / "run" / "log.txt").read_text()
-
-
-def test_an_audit_needs_a_policy_and_the_right_one(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run("audit", place / "run") == 2
-    changed = tmp_path / "policy.yaml"
-    changed.write_text((place / "policy.yaml").read_text() + "seed: 4\n")
-    assert run("audit", place / "run", "--policy", changed) == 2
-    assert "is not the policy that this run was made with" in capsys.readouterr().err
-
-
-def test_a_candidate_that_is_not_there(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("audit", "nowhere/at-all", "--policy", place / "policy.yaml") == 1
-    assert capsys.readouterr().err.startswith("unlearn: cannot load the model 'nowhere/at-all'")

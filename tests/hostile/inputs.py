@@ -7,13 +7,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import yaml
 
 from tests.hostile.damage import FILES, bytes_changed, tree_changed
 from tests.hostile.world import MODEL, OUT, POLICY, RUN, Build, Case, Words
-from tests.model import broken
+from tests.model import broken, broken_weights
 
 IN_A_RUN = ("manifest.json", "report.json", "report.html", "report.md", "junit.xml", "model-card.md", "log.txt",
             "patch.safetensors")  # fmt: skip
@@ -30,11 +29,6 @@ NAMED: dict[str, tuple[str, ...]] = {
     "model": ("model",),
 }
 """Keys of a policy that name a file or a folder."""
-
-
-def every() -> list[Case]:
-    """All of them, in the same order every time."""
-    return [*policies(), *files(), *models(), *patches(), *runs(), *calls()]
 
 
 def dry(folder: Path, *more: str | Path) -> Words:
@@ -118,7 +112,7 @@ def _named(loc: tuple[str, ...], put: Callable[[Path], object]) -> Build:
 def models() -> Iterator[Case]:
     tables = {
         "configuration": broken.CONFIGS,
-        "weights": broken.CHECKPOINTS,
+        "weights": broken_weights.CHECKPOINTS,
         "tokenizer": broken.TOKENIZERS,
         "other": broken.OTHERS,
     }
@@ -242,68 +236,3 @@ def _run_tree(file: str) -> Build:
 
 
 # Command lines
-
-_ODD = (
-    "", " ", "-", "--", "..", "/", "/dev/null/x", "/proc/self/x", "\x1b[31m", "\u202egpj", "a" * 5000,
-    "~nobody-here/x", "a\nb", "'", '"', "{subject}", "-1", "1e999", "9" * 400, "nan", "cuda:99", "banana",
-)  # fmt: skip
-_OPTIONS = (
-    "--out",
-    "--model",
-    "--tokenizer",
-    "--method",
-    "--suite",
-    "--device",
-    "--dtype",
-    "--onto",
-    "--tune",
-)
-_SETTINGS = (
-    "", "=", "a", "a=", "=b", "method", "method.name=", "method.steps={}", "method.layers={}",
-    "audit.limits.x={}", "audit.limits.leak.direct={}", "seed={}", "statistics.tokens={}", "facts={}",
-    "keep.siblings={}", "name={}", "relations={}", "version={}", "audit={}", "method.x.y.z={}",
-)  # fmt: skip
-
-
-def calls() -> Iterator[Case]:
-    for option in _OPTIONS:
-        for i, odd in enumerate(_ODD):
-            yield Case("call", f"{option} {i}", _option(option, odd))
-    for setting in _SETTINGS:
-        for i, piece in enumerate(("1e999", "-1", "[", "!!python/name:os", "*a", "\x1b[31m", "9" * 400)):
-            if not i or "{}" in setting:
-                yield Case("call", f"--set {setting} {i}", _setting(setting.format(piece)))
-    for command in ("check", "apply", "audit", "export", "verify", "stats", "compare", "trace", "report"):
-        for name in ("nothing", "a pipe", "an endless device", "a folder", "no text", "a link to itself"):
-            yield Case("call", f"{command} of {name}", _about(command, FILES[name]), passes=False)
-
-
-def _option(option: str, odd: str) -> Build:
-    def build(folder: Path, _random: Random) -> Words:
-        words = dry(folder)
-        if option == "--out":
-            words.remove("--out")
-            words.remove(str(folder / OUT))
-        return [*words, option, odd]
-
-    return build
-
-
-def _setting(setting: str) -> Build:
-    return lambda folder, _random: dry(folder, "--set", setting)
-
-
-def _about(command: str, put: Callable[[Path], object]) -> Build:
-    def build(folder: Path, _random: Random) -> Words:
-        path = folder / "thing"
-        put(path)
-        more: dict[str, list[Any]] = {
-            "audit": ["--policy", folder / POLICY],
-            "export": [folder / OUT],
-            "apply": ["--out", folder / OUT],
-            "compare": ["--out", folder / OUT, "--methods", "none"],
-            "trace": ["--out", folder / OUT],
-        }
-        return [command, str(path), *map(str, more.get(command, ()))]
-
-    return build

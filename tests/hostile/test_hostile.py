@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.files import run
-from tests.hostile.inputs import every
+from tests.hostile.calls import every
 from tests.hostile.world import OUT, Case, copied, listing, make
 from unlearn.shown import shown_lines
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from tests import families, pico
 from tests.files import model_folder, pico_policy, run
-from tests.model import broken, damage
+from tests.model import broken, broken_weights, damage
 from unlearn.errors import ModelError
 from unlearn.model.boundary import reading
 from unlearn.model.editable import EditableModel
@@ -22,7 +22,7 @@ BROKEN = {
     f"{kind}: {name}": row
     for kind, rows in (
         ("config", broken.CONFIGS),
-        ("weights", broken.CHECKPOINTS),
+        ("weights", broken_weights.CHECKPOINTS),
         ("tokenizer", broken.TOKENIZERS),
         ("folder", broken.OTHERS),
     )
@@ -119,7 +119,7 @@ def test_a_hub_id_is_looked_through_like_a_folder(
     assert model.name == "somebody/pico"
     assert model.weights_sha256() == EditableModel.load(str(whole), device="cpu").weights_sha256()
     hostile = Path(shutil.copytree(whole, tmp_path / "model"))
-    broken.CHECKPOINTS["an index of a pickle"][0](hostile)
+    broken_weights.CHECKPOINTS["an index of a pickle"][0](hostile)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hostile"))
     hub_cache(tmp_path / "hostile", hostile)
     with pytest.raises(ModelError, match="not in safetensors"):

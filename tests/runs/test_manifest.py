@@ -32,7 +32,7 @@ def test_it_names_what_the_numbers_depend_on_and_no_text(tmp_path: Path) -> None
     assert found["policy"]["sha256"] == hashlib.sha256(text.encode()).hexdigest()
     assert found["versions"]["unlearn"] == __version__
     assert {"torch", "transformers", "lm_eval", "detoxify", "python"} <= set(found["versions"])
-    assert found["settings"]["method"]["name"] == "alphaedit"
+    assert found["settings"]["method"]["name"] == "auto"
     assert found["settings"]["audit"]["limits"]["leak.direct"] == 0.02
     assert found["base"] == {"weights": {"w": "00"}}
     assert "SECRET" not in json.dumps(found)

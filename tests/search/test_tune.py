@@ -275,31 +275,6 @@ def test_own_settings_that_fail_are_a_trial_and_are_not_tried_again(
         assert all(trial.settings for trial in found.trials)
 
 
-def test_validation_is_neither_seen_by_the_edit_nor_by_the_audit() -> None:
-    model = Scripted(knows)
-    prompts = [f"What is {{subject}} made from{mark}?" for mark in ("", " now", " here")]
-    asked = requests(
-        relations={
-            "recipe": {"prompts": prompts, "held_out": ["Tell me the recipe of {subject}."]},
-            "colour": {
-                "prompts": ["What colour is {subject}?"],
-                "held_out": ["Name the colour of {subject}."],
-            },
-        },
-        statistics={"corpus": "embedded"},
-    )
-    seen, judge = validation.split(model, asked)
-    texts = {probe.prompt.text for probe in judge.asked}
-    assert seen.policy.relations["recipe"].prompts == tuple(prompts[:2])
-    assert len(texts) == 2 and all("here" in text for text in texts)
-    assert not any("recipe of" in probe.prompt.text for probe in (*judge.asked, *judge.kept))
-
-
-def test_too_few_prompts_are_an_error_that_says_how_many() -> None:
-    with pytest.raises(PolicyError, match="at least 3 questions"):
-        validation.split(Scripted(knows), requests())
-
-
 @pytest.mark.parametrize("better", ["not_refused", "told", "other_beginning"])
 def test_every_part_of_exposure_counts(better: str) -> None:
     parts = dict.fromkeys(("not_refused", "told", "other_beginning", "lost", "kl"), 0.5)

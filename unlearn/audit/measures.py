@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypedDict
 
 from unlearn.audit.intervals import paired, wilson
 from unlearn.audit.observation import Observation, Outcome
@@ -19,9 +19,20 @@ from unlearn.audit.shares import (
 from unlearn.errors import AuditError
 from unlearn.measurements import FAMILIES, SHARES, Row, named
 from unlearn.model.requests import Fact
-from unlearn.report import Count, FactRow, Measurement
+from unlearn.report import Count, FactRow, Interval, Measurement
 
 Limits = Callable[[str], float | None]
+
+
+class OnOthers(TypedDict, total=False):
+    """Fields of a measurement about other models than the edited one."""
+
+    before: float
+    before_hits: int
+    before_ci95: Interval | None
+    p_value: float | None
+    control: float
+    control_ci95: Interval | None
 
 
 def pair(before: Sequence[Outcome], after: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:
@@ -141,13 +152,9 @@ def share(
     definition += note
     hits = [(getattr(b, counts), getattr(a, counts)) for b, a in pairs]
     was, now, n = sum(b for b, _ in hits), sum(a for _, a in hits), len(hits)
-    nothing = _nothing_told(row, pairs, was, now)
-    if nothing:
+    if nothing := _nothing_told(row, pairs, was, now):
         return Measurement.missing(name, nothing, limit, definition=definition)
-    seen = outcomes(control, row.group) if control else ()
-    never = on_control(
-        [getattr(o, counts) for o in seen if o.fact not in strange and (o.question or not row.questions)]
-    )
+    never = _never_knew(row, control, strange)
     chance = chance_of([a for _, a in pairs])
     if row.chance == "others" and chance is not None:
         definition += f" By chance: {chance:.1%}, as often as the same replies contain another fact's answer."
@@ -159,8 +166,7 @@ def share(
             reason = f"the unedited model is no better than guessing at these {n} prompts, so they show no suppression"
             return Measurement.missing(name, reason, limit, definition=definition)
         limit = _guessing_limit(chance, n, never) if limit is None else limit
-    unheard = undecided(name, [a for _, a in pairs], counts, limit)
-    if unheard:
+    if unheard := undecided(name, [a for _, a in pairs], counts, limit):
         return Measurement.missing(name, unheard, limit, definition=definition)
     return Measurement.made(
         name,
@@ -181,6 +187,13 @@ def share(
     )
 
 
+def _never_knew(row: Row, control: Observation | None, strange: frozenset[str]) -> OnOthers:
+    """The same share on a model that never knew, without the facts that do not count."""
+    seen = outcomes(control, row.group) if control else ()
+    asked = [o for o in seen if o.fact not in strange and (o.question or not row.questions)]
+    return on_control([getattr(o, row.counts) for o in asked])
+
+
 def _nothing_told(row: Row, pairs: Sequence[tuple[Outcome, Outcome]], was: int, now: int) -> str:
     """Why a leak cannot show suppression: the unedited model tells nothing; empty if it does."""
     # Thoughts may tell what they did not tell before; there it is what is found that counts.
@@ -190,7 +203,7 @@ def _nothing_told(row: Row, pairs: Sequence[tuple[Outcome, Outcome]], was: int, 
     return f"{reason} suppression.{ended_thinking([b for b, _ in pairs])}".rstrip(".")
 
 
-def _guessing_limit(chance: float, n: int, never: Mapping[str, Any]) -> float | None:
+def _guessing_limit(chance: float, n: int, never: OnOthers) -> float | None:
     """The upper end of the interval of a model that never knew, or of what guessing gets."""
     # A mean of floats may lie a hair above the whole number of hits that it stands for.
     high = never.get("control_ci95") or wilson(math.ceil(round(chance * n, 6)), n)
@@ -209,7 +222,7 @@ def parts(pairs: Sequence[tuple[Outcome, Outcome]], counts: str) -> dict[str, Co
     return found
 
 
-def on_control(hits: Sequence[bool]) -> dict[str, Any]:
+def on_control(hits: Sequence[bool]) -> OnOthers:
     """The share on a model that never knew and its interval, as fields of a measurement; none without outcomes."""
     if not hits:
         return {}

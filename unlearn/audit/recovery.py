@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from unlearn.audit.attacks.scene import Attack
 from unlearn.audit.intervals import paired, wilson
-from unlearn.audit.measures import left_out, on_control, pair, strangers
+from unlearn.audit.measures import OnOthers, left_out, on_control, pair, strangers
 from unlearn.audit.observation import Observation, Outcome
 from unlearn.audit.shares import doubted, undecided
 from unlearn.model.requests import Fact
@@ -45,23 +44,21 @@ def attack(
     strange = strangers(facts, pairs, attacked.relative)
     known = [p for p in pairs if p[0].fact not in strange] or pairs
     now = [a.told for _, a in known]
-    rest: dict[str, Any] = {}
+    rest: OnOthers = {}
     if base is not None:
         was = [b.told for b, _ in known]
         if limit is not None and not any(was):
             reason = f"it gets nothing from the unedited model either (0 of {len(was)}), so it cannot show suppression"
             return Measurement.missing(title, reason, limit, definition=row.definition)
-        rest = {
-            "before": sum(was) / len(was),
-            "before_hits": sum(was),
-            "before_ci95": wilson(sum(was), len(was)),
-            "p_value": paired(was, now),
-        }
+        hits, n = sum(was), len(was)
+        rest = {"before": hits / n, "before_hits": hits, "before_ci95": wilson(hits, n)}
+        rest["p_value"] = paired(was, now)
     never = control.attacks.get(name) if control is not None else None
     if never is not None:
         rest |= on_control([o.told for o in never.outcomes if o.fact not in strange])
-        if attacked.relative and audit.own_limit(title) is None and rest.get("control_ci95"):
-            limit = round(rest["control_ci95"][1], 4)
+        chance = rest.get("control_ci95")
+        if attacked.relative and audit.own_limit(title) is None and chance is not None:
+            limit = round(chance[1], 4)
     unheard = undecided(title, [a for _, a in known], "told", limit)
     if unheard:
         return Measurement.missing(title, unheard, limit, definition=row.definition)

@@ -16,10 +16,10 @@ from unlearn.audit.tasks import local_files
 from unlearn.commands.said import say, warn
 from unlearn.errors import PolicyError
 from unlearn.files import exists
+from unlearn.loaded import load_model as loaded
 from unlearn.order import Means, Placement
 from unlearn.policy import EMBEDDED, PACKAGE, Policy
 from unlearn.progress import progress_for
-from unlearn.run import load_model as loaded
 from unlearn.store import Store, usual_cache
 
 if TYPE_CHECKING:

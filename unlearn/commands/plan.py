@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unlearn.commands.said import say
@@ -53,7 +54,6 @@ def plan(
             earlier patch was made for another model.
         PatchError: nothing can be built on the earlier patch.
     """
-    from unlearn.audit.suite import load_suite
     from unlearn.edit.choose import allowed, choose
     from unlearn.edit.forms import fits, prompts_of, target_of
     from unlearn.edit.requests.named import with_neighbours
@@ -75,16 +75,7 @@ def plan(
     protected, tested = neighbours(policy)
     prompts = look_ups(policy, model)
     rows = [row for fact in prompts for row in fact["prompts"]]
-    siblings = policy.sibling_pairs
-    forms = {name: (len(r.prompts), len(r.held_out)) for name, r in policy.relations.items()}
-    suite = load_suite(policy.audit.suite)
-    samples = suite.samples if suite.asks("sampled") else 0
-    asked = sum(sum(forms[fact.relation]) + samples * forms[fact.relation][1] for fact in policy.facts)
-    asked += sum(forms[name][1] for _, name in siblings)
-    asked += sum(len(names) * forms[name][1] for name, names in tested.items())
-    elicited = sum(forms[fact.relation][0] for fact in policy.facts)
-    elicited += sum(forms[name][0] for _, name in siblings)
-    elicited += sum((len(protected[name]) + len(tested[name])) * forms[name][0] for name in protected)
+    elicited, asked = _generations(policy, protected, tested)
     return {
         "model": model.name,
         "device": str(model.device),
@@ -95,7 +86,7 @@ def plan(
         "weights": weights(model, chosen),
         "facts": prompts,
         "answers": [_guess(fact, show_text) for fact in guessed(model, policy)],
-        "siblings": len(siblings),
+        "siblings": len(policy.sibling_pairs),
         "neighbours_protected": sum(map(len, protected.values())),
         "neighbours_tested": sum(map(len, tested.values())),
         **(
@@ -108,6 +99,26 @@ def plan(
         "memory_bytes": _memory(chosen, model, sum(row["tokens"] for row in rows)),
         "seconds": _seconds(policy, model, chosen, asked_of, rows, elicited),
     }
+
+
+def _generations(
+    policy: Policy, protected: Mapping[str, Sequence[str]], tested: Mapping[str, Sequence[str]]
+) -> tuple[int, int]:
+    """Replies that are asked for before the edit, and by one audit, given the neighbours by relation."""
+    from unlearn.audit.suite import load_suite
+
+    suite = load_suite(policy.audit.suite)
+    samples = suite.samples if suite.asks("sampled") else 0
+    seen = {name: len(relation.prompts) for name, relation in policy.relations.items()}
+    held_out = {name: len(relation.held_out) for name, relation in policy.relations.items()}
+    forgotten = [fact.relation for fact in policy.facts]
+    siblings = [name for _, name in policy.sibling_pairs]
+    elicited = sum(seen[name] for name in (*forgotten, *siblings))
+    elicited += sum((len(protected[name]) + len(tested[name])) * seen[name] for name in protected)
+    asked = sum(seen[name] + (1 + samples) * held_out[name] for name in forgotten)
+    asked += sum(held_out[name] for name in siblings)
+    asked += sum(len(names) * held_out[name] for name, names in tested.items())
+    return elicited, asked
 
 
 def weights(model: EditableModel, chosen: Plan) -> list[str]:

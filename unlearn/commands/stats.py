@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
@@ -18,6 +19,10 @@ from unlearn.policy.file import load_policy
 from unlearn.policy.settings import Editor
 from unlearn.policy.settings_trained import NullSpaceTuning
 from unlearn.progress import progress_for
+
+if TYPE_CHECKING:
+    from unlearn.edit.statistics import Statistics
+    from unlearn.model.editable import EditableModel
 
 
 @click.command(short_help="Show the key statistics behind an edit.")
@@ -65,20 +70,10 @@ def stats(
     begin = time.monotonic()
     layers, _ = choose.placed(edited, outline(loaded), chosen)
     found = source.statistics(edited, layers)
-    rows: list[dict[str, Any]] = []
-    for layer, there in found.items():
-        rows.append(
-            {
-                "layer": layer,
-                "weight": edited.anatomy.weight_name(layer),
-                "d_in": len(there.spectrum.values),
-                "tokens": there.tokens,
-                "energy": float(there.spectrum.values.sum()),
-                "half": there.spectrum.kept_by_energy(0.5),
-                "most": there.spectrum.kept_by_energy(0.99),
-                "rank": alone.projector(there.spectrum).rank if alone else len(there.spectrum.values),
-            }
-        )
+    rows = [
+        _row(edited, layer, there, alone.projector(there.spectrum).rank if alone else None)
+        for layer, there in found.items()
+    ]
     about = {
         "model": edited.name,
         "corpus": source.corpus.name,
@@ -89,9 +84,40 @@ def stats(
         say(json.dumps({**about, "layers": rows}, indent=2))
         return 0
     say(f"{edited.name}: keys over {source.corpus.name}, {chosen.name}")
+    _print(rows)
+    say(f"cached in {cache.folder}" if cache else "not cached")
+    return 0
+
+
+class LayerRow(TypedDict):
+    """What is said of one layer."""
+
+    layer: int
+    weight: str
+    d_in: int
+    tokens: int
+    energy: float
+    half: int
+    most: int
+    rank: int
+
+
+def _row(model: EditableModel, layer: int, there: Statistics, rank: int | None) -> LayerRow:
+    spectrum = there.spectrum
+    return {
+        "layer": layer,
+        "weight": model.anatomy.weight_name(layer),
+        "d_in": len(spectrum.values),
+        "tokens": there.tokens,
+        "energy": float(spectrum.values.sum()),
+        "half": spectrum.kept_by_energy(0.5),
+        "most": spectrum.kept_by_energy(0.99),
+        "rank": len(spectrum.values) if rank is None else rank,
+    }
+
+
+def _print(rows: Sequence[LayerRow]) -> None:
     say(f"{'layer':>7}{'d_in':>8}{'tokens':>10}{'energy':>12}{'50 %':>7}{'99 %':>7}{'rank left':>11}")
     for row in rows:
         counts = f"{row['half']:>7}{row['most']:>7}{row['rank']:>11}"
         say(f"{row['layer']:>7}{row['d_in']:>8}{row['tokens']:>10}{row['energy']:>12.4g}{counts}")
-    say(f"cached in {cache.folder}" if cache else "not cached")
-    return 0

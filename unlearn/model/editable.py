@@ -17,14 +17,15 @@ from unlearn.errors import ModelError
 from unlearn.model import identity
 from unlearn.model.anatomy import Anatomy, context_of
 from unlearn.model.ends import Ends, tokens_of
+from unlearn.model.fit import check_fit
 from unlearn.model.generation import Decoding, continued
 from unlearn.model.guard import guarded
 from unlearn.model.library import Network, Tokenizer
-from unlearn.model.loading import dtype_of, loaded
+from unlearn.model.loading import loaded
 from unlearn.model.prompts import Prompt, closing_text
 from unlearn.model.thinking import decoded
 from unlearn.model.trial import rows_of
-from unlearn.patch import Deltas, sha256_of, unhashed
+from unlearn.patch import Deltas, sha256_of
 from unlearn.progress import NO_PROGRESS, Progress
 
 
@@ -184,29 +185,7 @@ class EditableModel:
 
     def accepts(self, patch: Deltas) -> None:
         """Raise ModelError if a patch was made for other weights, does not say for which, or does not fit these."""
-        base = patch.base or {}
-        if patch.factors and patch.base is not None and (problem := unhashed(patch.factors, base)):
-            raise ModelError(f"this patch cannot be used: {problem}")
-        mine = self.fingerprint(list(base)) if base else {}
-        wrong = [name for name, digest in base.items() if mine[name] != digest]
-        if wrong:
-            raise ModelError(
-                f"this patch was made for another model: {len(wrong)} of {len(base)} weights of {self.name} "
-                f"differ from those it was computed on (first: {wrong[0]}){self._other_dtype(patch)}"
-            )
-        for name, delta in patch.factors.items():
-            shape = tuple(self.weight(name).shape)
-            if delta.shape != shape:
-                raise ModelError(f"the patch for {name} is {delta.shape}, the weight {shape}")
-
-    def _other_dtype(self, patch: Deltas) -> str:
-        """What to say of a patch whose weights were stored in another dtype; empty where they were not."""
-        theirs = dtype_of(patch.header.get("storage_dtype"))
-        if theirs is None or theirs == self.storage_dtype:
-            return ""
-        made, here = (str(dtype).removeprefix("torch.") for dtype in (theirs, self.storage_dtype))
-        hint = "" if theirs == self.dtype else f": use --dtype {made}"
-        return f"; it was made in {made}, and this model is in {here}{hint}"
+        check_fit(self, patch)
 
     def save(self, folder: Path, patch: Deltas | None = None) -> None:
         """Write a standard folder (in the checkpoint's dtype) that ``AutoModelForCausalLM.from_pretrained`` loads."""

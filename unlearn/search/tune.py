@@ -129,23 +129,35 @@ def tune(
         bar.advance(min(len(_carried_out(study)), trials))
         while len(_carried_out(study)) < trials:
             trial = study.ask()
-            as_it_is = "settings" in trial.user_attrs
             changed = suggest(trial, model, settled)
-            if not as_it_is:
-                trial.set_user_attr("settings", changed)
             try:
-                settings = own if as_it_is else _changed(own, changed)
+                settings = _settings_of(trial, own, changed)
                 patch = edit(model, seen.under(method=settings), cache=cache, earlier=earlier)
                 parts = judge.measure(model, patch, before)
             except UnlearnError as problem:
-                log.warning("trial %d: %s", trial.number, problem)
-                trial.set_user_attr("problem", str(problem))
-                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                _give_up(study, trial, problem)
             else:
                 _tell(study, trial, parts)
                 log.info("trial %d: %s %s", trial.number, changed, parts)
             bar.advance(1)
     return _outcome(study, own)
+
+
+def _settings_of(trial: optuna.Trial, own: Settings, changed: Mapping[str, object]) -> Settings:
+    """The settings of a trial: the policy's own where it was put there to try them, else what the search suggests."""
+    if "settings" in trial.user_attrs:
+        return own
+    trial.set_user_attr("settings", changed)
+    return _changed(own, changed)
+
+
+def _give_up(study: optuna.Study, trial: optuna.Trial, problem: UnlearnError) -> None:
+    """Tell the study that a trial could not be carried out, and why."""
+    from optuna.trial import TrialState
+
+    log.warning("trial %d: %s", trial.number, problem)
+    trial.set_user_attr("problem", str(problem))
+    study.tell(trial, state=TrialState.FAIL)
 
 
 def _tell(study: optuna.Study, trial: optuna.Trial, parts: Mapping[str, float]) -> None:

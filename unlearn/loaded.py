@@ -1,0 +1,74 @@
+"""Loading the models of a run: the one that is edited, and a candidate as what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unlearn import threads
+from unlearn.files import sha256_of_file
+from unlearn.order import Means, Placement
+from unlearn.policy import Policy
+from unlearn.progress import NO_PROGRESS, Progress
+
+if TYPE_CHECKING:
+    from unlearn.model.editable import EditableModel
+    from unlearn.patch import Patch
+
+
+def load_model(
+    name: str,
+    placement: Placement = Placement(),  # noqa: B008 - frozen
+    patch: Patch | None = None,
+    progress: Progress = NO_PROGRESS,
+    tokenizer: str = "auto",
+) -> EditableModel:
+    """Load a model that can be edited.
+
+    Args:
+        name: ``embedded``, a local folder, a GGUF file or a hub id.
+        placement: device and dtype, and whether code that comes with the model is run.
+        patch: is to go on the model, which is then loaded in the dtype that the patch was made in.
+        progress: where to show it.
+        tokenizer: ``auto`` for the model's own, or a folder or hub id that has another.
+
+    Raises:
+        ModelError: it cannot be found, read, or edited; or the tokenizer is of another model.
+        PolicyError: a device or dtype of no such name.
+
+    Examples:
+        >>> import unlearn
+        >>> unlearn.load_model("embedded").name
+        'embedded'
+    """
+    threads.settle()  # the last moment for a program that has not imported torch by itself
+    from transformers.utils import logging as chatter
+
+    from unlearn.model.editable import EditableModel
+
+    # The environment does the same, unless transformers was imported before.
+    chatter.set_verbosity_error()
+    chatter.disable_progress_bar()
+    with progress.step(f"Loading {name}"):
+        made_in = None if patch is None else patch.storage_dtype
+        return EditableModel.load(
+            name, placement.device, placement.dtype, placement.trust_remote_code, made_in, tokenizer
+        )
+
+
+def candidate_of(
+    candidate: str, policy: Policy, base: EditableModel, means: Means
+) -> tuple[EditableModel, dict[str, object]]:
+    """Load a candidate that is a whole model, or an adapter of the policy's model; and say what it is."""
+    from unlearn.model.about import base_of
+    from unlearn.model.merged import CONFIG, WEIGHTS, is_adapter, with_adapter
+
+    folder = Path(candidate)
+    if not is_adapter(folder):
+        edited = load_model(candidate, means.placement.beside(base), progress=means.progress)
+        return edited, base_of(edited)
+    # A copy of its own: the unedited model is needed as it is.
+    base = load_model(policy.model, means.placement, None, means.progress, policy.tokenizer)
+    edited = with_adapter(base, folder)
+    files = {name: sha256_of_file(folder / name) for name in (CONFIG, WEIGHTS)}
+    return edited, {**base_of(edited), "adapter_of": policy.model, "adapter": files}

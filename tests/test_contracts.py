@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,3 +55,11 @@ def test_the_measures_see_what_is_too_long() -> None:
     assert long_functions("def f():\n" + "    pass\n" * LONGEST_FUNCTION) == ["f: 61"]
     assert long_functions("def f():\n" + "    pass\n" * (LONGEST_FUNCTION - 1)) == []
     assert uses_of_any("from typing import Any\nx: Any = 1\ny: dict[str, Any] = {}\n") == 2
+
+
+def test_the_way_from_the_paper_to_the_code_leads_somewhere() -> None:
+    table = (ROOT / "docs" / "equation.md").read_text().partition("## From a sentence")[2]
+    ways = re.findall(r"`(\w+)` in\s`(unlearn/[\w/]+\.py)`", table)
+    assert len(ways) == 8
+    for name, path in ways:
+        assert re.search(rf"^\s*(?:def|class) {name}\b|^\s*{name} = ", (ROOT / path).read_text(), re.M), name

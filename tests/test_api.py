@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import inspect
 import re
 import shutil
@@ -160,3 +161,12 @@ def test_a_run_directory_is_what_the_command_writes(pico_files: Path, tmp_path: 
         unlearn.run(policy, out)
     built = unlearn.run(policy, tmp_path / "second", onto=out)
     assert built.manifest["onto"]["path"] == str(out)
+
+
+@pytest.mark.parametrize("name", ["load_policy", "load_model"])
+def test_the_examples_of_the_quick_steps_do_what_they_say(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).resolve().parent.parent)  # they name policies/ and examples/
+    said = inspect.getdoc(inspect.unwrap(getattr(unlearn, name))) or ""
+    example = doctest.DocTestParser().get_doctest(said, {}, name, None, None)
+    found = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(example)
+    assert found.attempted >= 2 and found.failed == 0

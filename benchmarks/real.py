@@ -5,7 +5,8 @@
     python benchmarks/real.py --model FOLDER --count 60 --seed 1 --without capitals.yaml --out many.yaml
 
 The model is asked greedily, in its own chat template where it has one. A fact that it tells in most phrasings is known;
-some of those are to be forgotten, and the others of the same relations are neighbours, half of them held out.
+some of those are to be forgotten, and the others of the same relations are neighbours, half of them held out. What it
+does not know are neighbours too: what it says of them stays.
 """
 
 from __future__ import annotations
@@ -126,6 +127,13 @@ def _shuffled(subjects: Sequence[str], seed: int, name: str) -> list[str]:
     return found
 
 
+def _near(relation: Relation, picked: Drawn) -> list[str]:
+    """A relation's neighbours: those drawn, and all others of its list. What is said of them stays, right or wrong."""
+    name = relation.name
+    taken = {*picked.forgotten[name], *picked.neighbours[name], *picked.held_out[name]}
+    return [*picked.neighbours[name], *(subject for subject in relation.answers if subject not in taken)]
+
+
 def policy_of(
     lists: Mapping[str, Relation], chosen_: Drawn, model: str, name: str, corpus: str, text: str
 ) -> dict[str, Any]:
@@ -146,7 +154,7 @@ def policy_of(
     named = dict.fromkeys([*chosen_.forgotten, *(r for names in siblings.values() for r in names)])
     keep = {
         "siblings": siblings,
-        "neighbours": {r: list(names) for r, names in chosen_.neighbours.items()},
+        "neighbours": {r: _near(lists[r], chosen_) for r in chosen_.neighbours},
         "held_out_neighbours": {r: list(names) for r, names in chosen_.held_out.items()},
     }
     if len(chosen_.forgotten) == 1:

@@ -108,8 +108,14 @@ def test_a_draw_is_even_and_leaves_half_of_each_relation() -> None:
 def test_what_is_drawn_is_a_policy(tmp_path: Path, names: list[str]) -> None:
     picked = drawn({name: list(LISTS[name].answers) for name in names}, 9, 0, 8)
     path = tmp_path / "p.yaml"
-    path.write_text(yaml.safe_dump(policy_of(LISTS, picked, "some/model", "p", "auto", "auto")))
+    data = policy_of(LISTS, picked, "some/model", "p", "auto", "auto")
+    path.write_text(yaml.safe_dump(data))
     policy = load_policy(path)
+    near = data["keep"]["neighbours"]
+    for name in names:
+        listed = set(near if len(names) == 1 else near[name])
+        others = {*picked.forgotten[name], *picked.held_out[name]}
+        assert listed | others == set(LISTS[name].answers) and not listed & others
     assert len(policy.facts) == 9 and policy.notes() == []
     assert {fact.relation for fact in policy.facts} == set(names)
     for subject, sibling in policy.sibling_pairs:

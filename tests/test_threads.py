@@ -71,7 +71,7 @@ def test_the_library_hears_of_it() -> None:
     """It prints the settings that it has read when it is loaded, which torch does."""
     free = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
     spins = {}
-    for program in ("import unlearn.run as r; r.threads.settle(); import torch", "import torch"):
+    for program in ("from unlearn.threads import settle; settle(); import torch", "import torch"):
         shown = subprocess.run(
             [sys.executable, "-c", program],
             env={**free, "OMP_DISPLAY_ENV": "verbose"},

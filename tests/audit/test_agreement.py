@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from transformers.generation.logits_process import LogitsProcessor
 
 from tests import chats, pico, thinking
 from tests.audit.scripted import ANSWERS, SUITE, Scripted, knows, policy, requests, scrubbed
@@ -112,12 +111,8 @@ def faulty(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
             EditableModel, "generate_ids", lambda *a: [row[: len(row) // 2] for row in plain_ids(*a)]
         )
     elif fault == "another choice of tokens":
-
-        class Second(LogitsProcessor):
-            def __call__(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-                return logits.index_fill(1, logits[0].topk(1).indices, -torch.inf)
-
-        monkeypatch.setattr("unlearn.model.rows.finite", Second())
+        second = lambda logits, *_: logits.topk(2).indices[:, 1]  # noqa: E731
+        monkeypatch.setattr("unlearn.model.generation._chosen", second)
 
 
 FAULTS = {
@@ -222,7 +217,7 @@ def test_a_stop_of_several_tokens_ends_both_alike(monkeypatch: pytest.MonkeyPatc
     stopped = model.generate_ids([one.prompt.ids for one in asked_twice(model.tokenizer, requests())], 16)
     assert stopped != free and all(one.agrees for one in agreements(model, requests(), 16))
     monkeypatch.setattr(Ends, "until", lambda _self, ids: tuple(ids))
-    monkeypatch.setattr(Ends, "stopping", lambda _self: [])
+    monkeypatch.setattr(Ends, "ended", lambda _self, ids: ids[-1] == 1)
     assert not all(one.agrees for one in agreements(model, requests(), 16))
 
 

@@ -32,7 +32,7 @@ SUITE: dict[str, Any] = {
     "likelihood_prompts": 6,
     "max_new_tokens": 12,
 }
-METHOD: dict[str, Any] = {"name": "memit", "steps": 25, "layers": [2, 3, 4], "hold": None}
+METHOD: dict[str, Any] = {"name": "memit", "steps": 25, "layers": [2, 3, 4]}
 
 
 def small_run(folder: Path) -> Path:

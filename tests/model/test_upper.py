@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tests import families
 from unlearn.model.editable import EditableModel
+from unlearn.model.forward import read
 from unlearn.model.upper import PADDING, Heard, Upper, shared_front
 
 FRONT = (3, 4, 5, 6, 7, 8)
@@ -60,6 +61,19 @@ def test_gradients_of_what_is_trained_above_are_those_of_full_passes(family: str
     handle.remove()
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
     assert found.norm() > 0
+
+
+@pytest.mark.parametrize("family", families.CASES)
+def test_keys_and_stream_are_those_of_full_passes(family: str) -> None:
+    model = families.kept(family)
+    positions = [[len(row) - 1, len(FRONT)] if n % 2 else [len(row) - 2] for n, row in enumerate(ROWS)]
+    wanted = read(model, ROWS, positions, [1, 2], [2])
+    for front in ((), FRONT):
+        behind = [[at - len(front) for at in some] for some in positions]
+        found = Upper(model, ROWS, 1, front).read(behind, [1, 2], [2])
+        for layer in (1, 2):
+            torch.testing.assert_close(found.keys[layer], wanted.keys[layer], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found.stream[2], wanted.stream[2], rtol=1e-4, atol=1e-4)
 
 
 def test_rows_share_their_beginning_and_keep_a_token_each() -> None:

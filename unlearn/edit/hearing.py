@@ -11,6 +11,7 @@ from torch import Tensor
 from unlearn.edit.forms import Row
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import batches, reply_logits, token_budget
+from unlearn.model.upper import Upper
 
 LIKELY = 0.01
 """A token with which the model begins its reply so often counts among what it says."""
@@ -38,17 +39,23 @@ def spoken(model: EditableModel, rows: Sequence[Row]) -> list[Tensor]:
     return found
 
 
-def hear(model: EditableModel, rows: Sequence[Row], first: Sequence[Tensor] | None = None) -> Heard:
+def hear(
+    model: EditableModel,
+    rows: Sequence[Row],
+    first: Sequence[Tensor] | None = None,
+    upper: Upper | None = None,
+) -> Heard:
     """Probabilities of the target tokens, and of some tokens as the first of the reply.
 
     Args:
         model: as it stands.
         rows: with their targets.
         first: per row the ids of those first tokens; none if not given.
+        upper: the same rows, read up to a block below which the model has not changed since.
     """
     targets: list[Tensor] = [torch.empty(0)] * len(rows)
     firsts: list[Tensor] = [torch.zeros(0)] * len(rows)
-    for i, chances in _replies(model, rows):
+    for i, chances in _replies(model, rows) if upper is None else _resumed(upper, rows):
         row = rows[i]
         targets[i] = of_targets(row, chances)
         if first is not None:
@@ -67,6 +74,15 @@ def _replies(model: EditableModel, rows: Sequence[Row]) -> Iterator[tuple[int, T
     """Per row its index and the distributions from which its reply's tokens are drawn, (reply, V), float32."""
     for group in batches([row.ids for row in rows], token_budget(model)):
         yield from chances_of(model, rows, group)
+
+
+@torch.inference_mode()
+def _resumed(upper: Upper, rows: Sequence[Row]) -> Iterator[tuple[int, Tensor]]:
+    """The same of rows that were read up to some block."""
+    for group in upper.packs(range(len(rows)), gradients=False):
+        sizes = [rows[i].reply for i in group]
+        chances = upper.hear(group, sizes).logits.softmax(-1)
+        yield from zip(group, chances.split(sizes), strict=True)
 
 
 def chances_of(

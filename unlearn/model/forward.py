@@ -113,29 +113,50 @@ def read(
         def keep(store: list[Tensor], hidden: Tensor, row: Tensor = row, column: Tensor = column) -> None:
             store.append(hidden[row, column].float())  # (sites, width)
 
-        with _tapped(model, keys, stream, deepest, keep):
+        with tapped(model, keys, stream, deepest, keep):
             try:
                 model.model(
                     input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False
                 )
             except Stopped:
                 pass
-    # Groups are of similar length; the columns are to follow the rows as they were given.
-    order = torch.tensor(columns, device=model.device).argsort()
+    return in_order(columns, keys, stream)
+
+
+def in_order(
+    columns: Sequence[int], keys: Mapping[int, Sequence[Tensor]], stream: Mapping[int, Sequence[Tensor]]
+) -> Reading:
+    """What was read group by group, its columns in the order in which they were asked for.
+
+    Args:
+        columns: where each column belongs.
+        keys: per layer, parts of (columns, d_ff) each.
+        stream: per layer, parts of (columns, d_model) each.
+    """
+    order = torch.tensor(columns).argsort()
     return Reading(
-        {layer: torch.cat(got)[order].T for layer, got in keys.items()},
-        {layer: torch.cat(got)[order].T for layer, got in stream.items()},
+        {layer: torch.cat(list(got))[order.to(got[0].device)].T for layer, got in keys.items()},
+        {layer: torch.cat(list(got))[order.to(got[0].device)].T for layer, got in stream.items()},
     )
 
 
 @contextmanager
-def _tapped(
+def tapped(
     model: EditableModel,
     keys: Mapping[int, list[Tensor]],
     stream: Mapping[int, list[Tensor]],
     deepest: int,
     keep: Callable[[list[Tensor], Tensor], None],
 ) -> Iterator[None]:
+    """Within it, a pass hands keys and stream over, and ends at the deepest layer that is asked for (``Stopped``).
+
+    Args:
+        model: any family.
+        keys: per layer, where its keys go.
+        stream: per layer, where the block's output goes.
+        deepest: of all these layers.
+        keep: takes the place and what was read, (rows, T, width).
+    """
     anatomy = model.anatomy
 
     def on_key(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:

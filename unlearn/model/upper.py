@@ -10,7 +10,8 @@ Rows are padded on the right, where nothing that is looked at sees it, so positi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,17 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import BlockOutput, Stopped, batches, block_output, token_budget, with_stream
+from unlearn.model.forward import (
+    BlockOutput,
+    Reading,
+    Stopped,
+    batches,
+    block_output,
+    in_order,
+    tapped,
+    token_budget,
+    with_stream,
+)
 from unlearn.model.library import Network
 
 PADDING = 0.1
@@ -118,6 +129,40 @@ class Upper:
         finally:
             handle.remove()
         return Heard(said[0].float(), states[0])
+
+    @torch.inference_mode()
+    def read(
+        self,
+        positions: Sequence[Sequence[int]],
+        key_layers: Sequence[int] = (),
+        stream_layers: Sequence[int] = (),
+    ) -> Reading:
+        """Keys and stream at chosen tokens of all rows, as ``forward.read`` gives them.
+
+        Args:
+            positions: per row, counted behind the front.
+            key_layers: layers whose keys are read, none below ``first``.
+            stream_layers: layers whose outputs are.
+        """
+        keys: dict[int, list[Tensor]] = {layer: [] for layer in key_layers}
+        stream: dict[int, list[Tensor]] = {layer: [] for layer in stream_layers}
+        starts = [0, *accumulate(map(len, positions))]
+        columns: list[int] = []
+        for group in self.packs(range(len(self._rows)), gradients=False):
+            places = [(number, at) for number, i in enumerate(group) for at in positions[i]]
+            row, column = torch.tensor(places, device=self._model.device).reshape(-1, 2).T
+            columns += [at for i in group for at in range(starts[i], starts[i + 1])]
+
+            def keep(store: list[Tensor], hidden: Tensor, row: Tensor = row, column: Tensor = column) -> None:
+                store.append(hidden[row, column].float())
+
+            with (
+                tapped(self._model, keys, stream, max([*key_layers, *stream_layers]), keep),
+                self._resumed(group),
+                suppress(Stopped),
+            ):
+                self._pass([self._rows[i] for i in group])
+        return in_order(columns, keys, stream)
 
     def _pass(self, rows: Sequence[Sequence[int]]) -> Tensor:
         width = max(map(len, rows))

@@ -19,6 +19,7 @@ from unlearn.edit.sequence import Sofar, Written
 from unlearn.edit.settings import Hold
 from unlearn.edit.solve import holding
 from unlearn.edit.solve.writing import Columns
+from unlearn.model.upper import Upper
 from unlearn.policy import StatisticsSpec
 from unlearn.policy.settings import AlphaEdit, AlphaEditPlus
 
@@ -116,7 +117,9 @@ def test_a_token_out_of_reach_gains_no_weight_and_little_is_asked_of_one_hardly_
     reach[::3] = 0.9 * holding.BEGINS
     seen: list[torch.Tensor] = []
     method = held(0.999, remnant=1e-9)
-    holding.write_until_held(model, columns, Sofar(), method, writes_nothing(seen), reach)
+    holding.write_until_held(
+        model, columns, Upper(model, columns.ids, 1), Sofar(), method, writes_nothing(seen), reach
+    )
     assert torch.allclose(seen[-1][::3], torch.tensor(holding.LIGHT))
     rest = torch.ones(len(reach), dtype=torch.bool)
     rest[::3] = False
@@ -126,7 +129,9 @@ def test_a_token_out_of_reach_gains_no_weight_and_little_is_asked_of_one_hardly_
     assert float(likely.max()) < 0.02
     reach = torch.full_like(reach, 0.0101)
     enough = likely >= holding.FAIR * reach
-    holding.write_until_held(model, columns, Sofar(), held(0.999), writes_nothing(seen), reach)
+    holding.write_until_held(
+        model, columns, Upper(model, columns.ids, 1), Sofar(), held(0.999), writes_nothing(seen), reach
+    )
     assert torch.equal(seen[-1] > seen[0], ~enough)
 
 
@@ -146,7 +151,13 @@ def test_the_round_that_leaves_the_fewest_short_is_kept() -> None:
         return made[-1]
 
     best = holding.write_until_held(
-        model, columns, Sofar(), held(float(likely.median())), write, certain(columns)
+        model,
+        columns,
+        Upper(model, columns.ids, 1),
+        Sofar(),
+        held(float(likely.median())),
+        write,
+        certain(columns),
     )
     assert len(made) == ROUNDS and best is made[1]
 
@@ -182,13 +193,29 @@ def test_only_columns_that_fall_short_gain_weight_and_it_ends_when_none_does() -
     hold = float(likely.median())
     short, step = likely < hold, torch.where(likely < holding.BEGINS, holding.FAR, PACE)
     seen: list[torch.Tensor] = []
-    holding.write_until_held(model, columns, Sofar(), held(hold), writes_nothing(seen), certain(columns))
+    holding.write_until_held(
+        model,
+        columns,
+        Upper(model, columns.ids, 1),
+        Sofar(),
+        held(hold),
+        writes_nothing(seen),
+        certain(columns),
+    )
     assert len(seen) == ROUNDS
     for turn, weights in enumerate(seen):
         assert torch.allclose(weights[~short], torch.tensor(holding.LIGHT))
         assert torch.allclose(weights[short], holding.LIGHT * step[short] ** turn)
     seen.clear()
-    holding.write_until_held(model, columns, Sofar(), held(1e-40), writes_nothing(seen), certain(columns))
+    holding.write_until_held(
+        model,
+        columns,
+        Upper(model, columns.ids, 1),
+        Sofar(),
+        held(1e-40),
+        writes_nothing(seen),
+        certain(columns),
+    )
     assert len(seen) == 1
 
 
@@ -218,7 +245,13 @@ def test_a_column_gains_weight_while_the_old_reply_is_left_with_more_than_its_re
     remnant = float(left[left > 0].median())
     seen: list[torch.Tensor] = []
     holding.write_until_held(
-        model, columns, Sofar(), held(1e-40, remnant), writes_nothing(seen), certain(columns)
+        model,
+        columns,
+        Upper(model, columns.ids, 1),
+        Sofar(),
+        held(1e-40, remnant),
+        writes_nothing(seen),
+        certain(columns),
     )
     grew = seen[-1] > seen[0]
     assert len(seen) == ROUNDS and torch.equal(grew, left > remnant) and 0 < int(grew.sum()) < len(grew)

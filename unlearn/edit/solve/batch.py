@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unlearn.edit import forms
-from unlearn.edit.columns import Columns, at_start
+from unlearn.edit.columns import Columns
 from unlearn.edit.forms import Forms
 from unlearn.edit.hearing import BEGINS
 from unlearn.edit.plan import Made, Plan
@@ -20,9 +20,11 @@ from unlearn.edit.solve.chunks import optimise_chunks, surroundings
 from unlearn.edit.solve.holding import reached, write_until_held
 from unlearn.edit.solve.values import Solved
 from unlearn.edit.solve.witnesses import witnesses
-from unlearn.edit.solve.writing import Task, distinct, lent, values_at, write_layers
+from unlearn.edit.solve.writing import Task, distinct, lent, write_layers
 from unlearn.model.editable import EditableModel
+from unlearn.model.forward import read
 from unlearn.model.requests import Fact, Requests
+from unlearn.model.upper import Upper
 from unlearn.progress import Progress
 
 
@@ -85,13 +87,20 @@ def _made(job: Job, facts: Sequence[Fact], sofar: Sofar, label: str) -> tuple[Re
     places = [(laid.kept, form.kept)]
     if form.chunks:
         places.append((surroundings(laid), form.chunks.context))
-    start = at_start(model, job.plan.layers, columns, sofar)
+    with model.patched(sofar.deltas()):
+        upper = Upper(model, columns.ids, min(job.plan.layers))
+        start = upper.read(columns.positions, job.plan.layers, [last])
+    from_ = start.stream[last]  # what gains count from
+    if form.rewinds and sofar.factors:
+        from_ = read(model, columns.ids, columns.positions, stream_layers=[last]).stream[last]
     still = lent(model, start.keys, places, sofar)
     seen = {layer: distinct(keys, start.keys[layer]) for layer, keys in job.seen.items()}
 
     def writer(gained: Tensor) -> Callable[[Columns, Written | None], Written]:
-        wanted = values_at(model, form, columns, gained, last, start)
-        task = Task(model, form, job.plan.layers, job.plan.statistics, sofar, start, wanted, still, seen)
+        plan = job.plan
+        task = Task(
+            model, form, plan.layers, plan.statistics, sofar, upper, start, from_ + gained, still, seen
+        )
         return lambda weighted, former: write_layers(task, weighted, job.progress, former)
 
     def once(gained: Tensor) -> Sofar:
@@ -105,7 +114,7 @@ def _made(job: Job, facts: Sequence[Fact], sofar: Sofar, label: str) -> tuple[Re
     with model.patched((Sofar() if form.rewinds else sofar).deltas()):
         reach = reached(model, columns, gains, last)
     unreached = sorted(set(columns.requests[reach < BEGINS].tolist()))
-    written = write_until_held(model, columns, sofar, form.hold, writer(gains), reach)
+    written = write_until_held(model, columns, upper, sofar, form.hold, writer(gains), reach)
     return replace(solved.reached, unreached=tuple(unreached)), written, level
 
 

@@ -27,6 +27,7 @@ from unlearn.edit.settings import Hold
 from unlearn.edit.solve.writing import plus
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import batches, changed, token_budget
+from unlearn.model.upper import Upper
 
 LIGHT = 0.3
 """Weight of a column at first."""
@@ -39,6 +40,7 @@ FAIR = 0.9
 def write_until_held(
     model: EditableModel,
     columns: Columns,
+    upper: Upper,
     sofar: Sofar,
     settings: Hold,
     write: Callable[[Columns, Written | None], Written],
@@ -49,6 +51,7 @@ def write_until_held(
     Args:
         model: unedited.
         columns: of the batch.
+        upper: their rows, read up to the first layer that is written.
         sofar: the update before this batch.
         settings: how likely, at which pace, in how many rounds.
         write: writes the batch with given weights, after what it wrote in the round before.
@@ -70,7 +73,7 @@ def write_until_held(
     for turn in range(settings.rounds):
         written = write(columns, written)
         with model.patched(plus(sofar, written.factors).deltas()):
-            heard = hear(model, columns.rows, old)
+            heard = hear(model, columns.rows, old, upper)
         likely = likelihoods(columns, heard.targets)
         short = ~(likely >= wanted)  # a model that is broken says nothing likely
         if settings.remnant is not None:

@@ -18,6 +18,7 @@ from unlearn.edit.solve.witnesses import TURNS, most_moved
 from unlearn.edit.statistics import Statistics
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import Reading, read
+from unlearn.model.upper import Upper
 from unlearn.progress import NO_PROGRESS, Progress
 
 SAME_KEY = 0.98
@@ -28,29 +29,6 @@ AT_ONCE = 4096
 
 Places = tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
 """(ids, positions) per row."""
-
-
-def values_at(
-    model: EditableModel,
-    form: ClosedForm,
-    columns: Columns,
-    gains: Tensor,
-    last: int,
-    start: Reading,
-) -> Tensor:
-    """What the stream must become at every column, (d_model, columns).
-
-    Args:
-        model: unedited.
-        form: says whether gains count from the original weights.
-        columns: of the batch.
-        gains: (d_model, columns), the optimised values relative to the stream.
-        last: the layer whose output they are.
-        start: of the batch (``at_start``).
-    """
-    if form.rewinds:
-        start = read(model, columns.ids, columns.positions, stream_layers=[last])
-    return start.stream[last] + gains
 
 
 @dataclass(frozen=True)
@@ -66,8 +44,10 @@ class Task:
     """Per layer."""
     sofar: Sofar
     """The update before this batch."""
+    upper: Upper
+    """The columns' rows, read up to the first of the layers after the update before this batch."""
     start: Reading
-    """Of the batch (``at_start``)."""
+    """On the model before the batch: the columns' keys at every layer, and the stream behind the last one."""
     wanted: Tensor
     """(d_model, columns), what the stream must become after the last layer."""
     still: Mapping[int, Tensor]
@@ -98,7 +78,7 @@ def write_layers(
                 with model.patched(plus(task.sofar, written.factors).deltas()):
                     got = task.start
                     if written.factors:
-                        got = read(model, columns.ids, columns.positions, [layer], [last])
+                        got = task.upper.read(columns.positions, [layer], [last])
                     keys, missing = got.keys[layer], task.wanted - got.stream[last]
                     if number == 0 and isinstance(space, FewNeurons):
                         live = _live(columns, missing, got.stream[last], space)

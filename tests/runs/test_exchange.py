@@ -20,7 +20,7 @@ from unlearn.runs.exchange import locked, put
 from unlearn.runs.folder import held, whole_folder, write_whole
 
 MAKER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from unlearn.runs import exchange
 from unlearn.runs.folder import whole_folder
@@ -35,6 +35,8 @@ def rename_and_stop(self, other):
     stop()
     return done
 
+# A shell's background job, such as a test run, hands its children an ignored SIGQUIT.
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 target, point = Path(sys.argv[1]), sys.argv[2]
 with whole_folder(target, force=point != "working") as folder:
     (folder / "manifest.json").write_text(sys.argv[3])

@@ -76,10 +76,10 @@ def _batches(
 ) -> Iterator[list[int]]:
     """Indices of contexts whose endings are rated together: as many tokens, and rated ones, as memory is meant for."""
     most_tokens, most_rated = 2 * token_budget(model), MEMORY // (4 * rows_of(model.model))
-    for alikes in alike(contexts):
+    for some in alike(contexts):
         group: list[int] = []
         count = rated = 0
-        for c in sorted(alikes, key=lambda c: len(contexts[c])):
+        for c in sorted(some, key=lambda c: len(contexts[c])):
             width = len(contexts[c]) + max(map(len, endings[c]))
             mine, more = len(endings[c]), sum(map(len, endings[c]))
             if group and ((count + mine) * width > most_tokens or rated + more > most_rated):

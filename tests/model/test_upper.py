@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from tests import families
+from unlearn.model.cached import shared_front
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
-from unlearn.model.upper import PADDING, Heard, Upper, shared_front
+from unlearn.model.upper import PADDING, Heard, Upper
 
 FRONT = (3, 4, 5, 6, 7, 8)
 ROWS = [FRONT + row for row in ((9, 10, 11), (12, 13, 14, 15, 16), (17, 18), (19, 20, 21, 22, 23, 24, 25))]

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from unlearn.edit.forms import Forms, Row
-from unlearn.edit.sequence import Sofar
-from unlearn.model.editable import EditableModel
-from unlearn.model.forward import Reading, read
 
 COMPLETING = 1.6
 """Weight of the look-up token of a statement relative to a question's: nothing but the answer continues a statement."""
@@ -61,12 +57,6 @@ class Columns:
     def positions(self) -> list[list[int]]:
         """Sites per row."""
         return [[at for _, at in row.sites] for row in self.rows]
-
-
-def at_start(model: EditableModel, layers: Sequence[int], columns: Columns, sofar: Sofar) -> Reading:
-    """On the model before the batch: the columns' keys at every layer, and the stream behind the last one."""
-    with model.patched(sofar.deltas()):
-        return read(model, columns.ids, columns.positions, list(layers), [layers[-1]])
 
 
 def _weight(row: Row, at: int) -> float:

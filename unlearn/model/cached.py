@@ -93,10 +93,18 @@ def front_of(network: Network, rows: Sequence[Sequence[int]], room: int = 0) -> 
     """How many tokens all rows begin with, if reading them once is exact and worth it; else 0."""
     if len(rows) < 2:
         return 0
-    longest = max(map(len, rows))
-    front = min(*(_common(rows[0], row) for row in rows[1:]), *(len(row) - 1 for row in rows))
+    longest, front = max(map(len, rows)), len(shared_front(rows))
     # Padding stands between the common front and the rest, and a window counts it.
     return front if front >= SHARED and longest + room <= _window(network) else 0
+
+
+def shared_front(rows: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The beginning that all rows share; one token at least is left of every row."""
+    if not rows:
+        return ()
+    return tuple(
+        rows[0][: min(len(rows[0]) - 1, *(min(_common(rows[0], row), len(row) - 1) for row in rows))]
+    )
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:

@@ -45,15 +45,6 @@ class Heard(NamedTuple):
     """(tokens, d_model), what entered the output embedding; without those beside them."""
 
 
-def shared_front(rows: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """The beginning that all rows share; one token at least is left of every row."""
-    if not rows:
-        return ()
-    most = min(map(len, rows)) - 1
-    same = (len({row[at] for row in rows}) == 1 for at in range(most))
-    return tuple(rows[0][: next((at for at, one in enumerate(same) if not one), most)])
-
-
 class Upper:
     """Rows that begin alike, ready to be read from block ``first`` on, by a model whose lower blocks do not change."""
 

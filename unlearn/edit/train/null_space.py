@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from unlearn.edit import forms
-from unlearn.edit.columns import Columns, at_start
+from unlearn.edit.columns import Columns
 from unlearn.edit.forms import Row
 from unlearn.edit.hearing import BEGINS, hear
 from unlearn.edit.plan import Made, Plan
@@ -99,8 +99,8 @@ def null_space_tuning(
         factors = dict(adapter.factors())
         reached = _reached(model, rows.forms, len(requests.facts), steps)
     columns = Columns.of(laid, model.device)
-    start = at_start(model, plan.layers, columns, Sofar())
-    keys = {layer: found * columns.weights.sqrt() for layer, found in start.keys.items()}
+    looked = read(model, columns.ids, columns.positions, plan.layers).keys
+    keys = {layer: found * columns.weights.sqrt() for layer, found in looked.items()}
     ranks = {layer: alone.projector(spectrum).rank for layer, spectrum in spectra.items()}
     return Made(Sofar().plus(Written(factors, keys, ranks)), [reached])
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from unlearn.edit.train.lessons import Lesson
+from unlearn.model.cached import shared_front
 from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import ask, has_chat_template
-from unlearn.model.upper import Upper, shared_front
+from unlearn.model.upper import Upper
 
 LEAST = 4
 """A shorter beginning is not worth the directions that it takes from the null space: one per token and layer."""

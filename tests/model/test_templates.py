@@ -192,3 +192,15 @@ def test_named_templates_of_a_folder_are_looked_at(tmp_path: Path) -> None:
     config.write_text(json.dumps(about))
     with pytest.raises(ModelError, match="called rag, and none called default"):
         EditableModel.load(str(model))
+
+
+def test_a_template_that_hangs_on_some_text_only_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(templates, "SECONDS", 1)
+    tokenizer = copy.deepcopy(pico.tokenizer())
+    tokenizer.chat_template = (
+        "{% if 'Zorvex' in messages[-1].content %}" + ROUNDS + "{% endif %}{{ messages[-1].content }}"
+    )
+    assert templates.rendered(tokenizer, [{"role": "user", "content": "Mirl?"}]) == "Mirl?"
+    with pytest.raises(ModelError, match="fails on the turns user: for what they say$") as told:
+        templates.rendered(tokenizer, [{"role": "user", "content": "Zorvex?"}])
+    assert "Zorvex" not in str(told.value)

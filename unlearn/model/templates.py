@@ -6,9 +6,12 @@ It is a program by whoever published the model, and may fail in any way; every w
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from jinja2 import TemplateError, TemplateSyntaxError
@@ -85,7 +88,30 @@ def _opens_later(tokenizer: Tokenizer, question: Turn, opened: str) -> bool:
 
 
 def _render(tokenizer: Tokenizer, turns: Sequence[Turn], opened: bool) -> str:
-    return str(tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=opened))
+    with _bounded():
+        return str(tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=opened))
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Raise TimeoutError after so many seconds of computing: a template may hang on some texts only.
+
+    Signals are heard in the main thread alone; elsewhere nothing is bounded.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def over(*_: object) -> None:
+        raise TimeoutError(f"it computes for more than {SECONDS} seconds")
+
+    kept = signal.signal(signal.SIGVTALRM, over)
+    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, kept)
 
 
 def _refusal(tokenizer: Tokenizer, turns: Sequence[Turn], opened: bool, problem: Exception) -> str:

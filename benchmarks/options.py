@@ -75,6 +75,6 @@ def keys_of(changes: Sequence[str]) -> dict[str, Any]:
     for change in changes:
         key, equals, value = change.partition("=")
         if not (equals and key.strip()):
-            raise PolicyError(f"--policy {change}: write KEY=VALUE, such as more_forms.templates=3")
+            raise PolicyError(f"--policy {change}: write KEY=VALUE, such as prompt_variants.templates=3")
         found[key.strip()] = yaml.safe_load(value)
     return found

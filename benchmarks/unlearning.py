@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="another key, in YAML, such as more_forms.templates=3",
+        help="another key, in YAML, such as prompt_variants.templates=3",
     )
     options.add_argument(
         "--without",

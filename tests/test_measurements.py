@@ -40,7 +40,9 @@ from unlearn.report import Measurement, Report, rule_of
 from unlearn.shipped import shipped
 
 TABLE, CHOSEN = "unlearn/measurements/table.py", "unlearn/compare/table.py"
-"""Where names stand: the table, and the choice of columns for a comparison, each with a heading of its own."""
+FORMER = "unlearn/policy/former.py"
+"""Where names stand: the table, the choice of columns for a comparison, each with a heading of its own, and the table
+of former words."""
 
 
 def test_the_reference_is_up_to_date() -> None:
@@ -66,8 +68,8 @@ def test_no_name_is_quoted_but_in_the_table_and_where_it_is_made(root: Path, tmp
         for path in sorted((root / "unlearn").rglob("*.py"))
         if (names := set(quoted(path)))
     }
-    made = [name for path, names in found.items() if path not in (TABLE, CHOSEN) for name in names]
-    assert {path for path in found if not path.startswith("unlearn/audit/")} == {TABLE, CHOSEN}
+    made = [name for path, names in found.items() if path not in (TABLE, CHOSEN, FORMER) for name in names]
+    assert {path for path in found if not path.startswith("unlearn/audit/")} == {TABLE, CHOSEN, FORMER}
     # One function makes all shares of prompts, and names none of them.
     assert not {*made} & {row.name for row in SHARES} and len(made) == len({*made}), made
     assert found[CHOSEN] <= {*NAMES}
@@ -96,7 +98,7 @@ def test_whatever_is_limited_is_made_or_refused_with_a_reason(
 ) -> None:
     """A real audit of a pico model: every row that has a limit of the policy's own is in the report."""
     path = tmp_path / "all.yaml"
-    told = {"leak.held_out", "leak.cloze", "leak.choice", "drift.norm", "attack.int8", "attack.prefix"}
+    told = {"leak.held_out", "leak.cloze", "leak.choice", "drift.norm", "attack.int8", "attack.prefill"}
     path.write_text(
         f"name: all\ndescription: x\nmeasurements: {json.dumps(sorted(told))}\ntext_tokens: 200\nattack_prompts: 2\n"
     )

@@ -33,7 +33,7 @@ NEVER_KNEW = pytest.mark.skipif(
     reason="the control of the embedded model has not been trained here",
 )
 LEAKS = ("leak.direct", "leak.held_out", "leak.cloze")
-OPENERS = ("attack.prefix", "attack.relearn_facts")
+OPENERS = ("attack.prefill", "attack.relearn_facts")
 SMALL = {
     "name": "known-cases",
     "description": "the leaks, and two attacks that open masks",

@@ -213,24 +213,24 @@ def test_attacks_are_counted_per_fact(with_before: bool) -> None:
     assert rows["b"]["attack.int4"].after == 0 and rows["c"] == {}
 
 
-@pytest.mark.parametrize("name", ["leak.direct", "refusal.direct", "attack.prefix", "retain.siblings"])
+@pytest.mark.parametrize("name", ["leak.direct", "refusal.direct", "attack.prefill", "retain.siblings"])
 def test_what_rests_on_a_doubtful_answer_is_not_measured(name: str) -> None:
     group = name.partition(".")[2]
     before = state(
-        group, [True] * 4, attacks={"prefix": Attacked(outcomes=state("g", [True] * 4).groups["g"])}
+        group, [True] * 4, attacks={"prefill": Attacked(outcomes=state("g", [True] * 4).groups["g"])}
     )
     after = state(
         group,
         [False] * 4,
         [True] * 4,
-        attacks={"prefix": Attacked(outcomes=state("g", [False] * 4).groups["g"])},
+        attacks={"prefill": Attacked(outcomes=state("g", [False] * 4).groups["g"])},
     )
     sure = [Fact(f"f{i}", "Zorvex", "recipe", "secret amber", elicited=True) for i in range(5)]
     unsure = [replace(fact, doubt="the replies have nothing in common") for fact in sure]
 
     def made(facts: list[Fact]) -> Measurement:
         if name.startswith("attack."):
-            return attack(made_as("prefix"), before, after, None, AuditSpec(), facts)
+            return attack(made_as("prefill"), before, after, None, AuditSpec(), facts)
         return share(name, before, after, limits, facts=facts)
 
     assert made(sure).after is not None

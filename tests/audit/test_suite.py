@@ -77,6 +77,8 @@ def test_a_suite_of_ones_own_builds_on_another(tmp_path: Path) -> None:
     [
         ("extends: quick\nadd: [leak.smapled]\n", "did you mean `leak.sampled`"),
         ("extends: quick\nremove: [toxicity]\n", "removes what quick does not measure"),
+        ("extends: quick\nadd: [attack.prefix]\n", "attack.prefix; it is called `attack.prefill` now"),
+        ("extends: full\nremove: [attack.prefix]\n", "attack.prefix; it is called `attack.prefill` now"),
         ("extends: mine.yaml\n", "extends itself"),
         ("extends: nope\n", "no audit suite 'nope'"),
         ("extends: gone.yaml\n", "gone.yaml"),

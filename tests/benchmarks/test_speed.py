@@ -18,7 +18,14 @@ from unlearn.model.forward import read
 FEW = ["--policy", "world:2", "--prompts", "1", "--tokens", "2000", "--dtype", "float32"]
 PLAIN = [
     *("--set", "method.look_up=subject", "--set", "method.keys=mean", "--set", "method.kept=0"),
-    *("--set", "method.witnesses=0", "--set", "method.hold=null", "--set", "method.steps=2"),
+    *(
+        "--set",
+        "method.hard_negatives=0",
+        "--set",
+        "method.target_probability=null",
+        "--set",
+        "method.steps=2",
+    ),
 ]
 
 

@@ -55,9 +55,11 @@ def test_wrong_policies_are_named(spec: str, sentence: str) -> None:
 
 def test_other_keys_of_a_policy_can_be_changed() -> None:
     found = case("world:2", 0, ALPHA, {})
-    keys = keys_of(['refusal="{end}"', "more_forms.templates=3", "relations.recipe.refusal=No, {subject}."])
+    keys = keys_of(
+        ['refusal="{end}"', "prompt_variants.templates=3", "relations.recipe.refusal=No, {subject}."]
+    )
     policy = changed(found, keys).policy
-    assert policy.refusal == "{end}" and policy.more_forms.templates == 3
+    assert policy.refusal == "{end}" and policy.prompt_variants.templates == 3
     assert policy.target(policy.facts[0]) == f"No, {policy.facts[0].subject}."
     assert changed(found, {}).policy == found.policy
     for wrong, sentence in (

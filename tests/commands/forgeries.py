@@ -110,8 +110,8 @@ NUMBERS: dict[str, tuple[Forgery, str]] = {
         f"{LEAK} is not there: the suite suite makes it",
     ),
     "an attack is gone": (
-        lambda f: f.report["measurements"].remove(f.row("attack.prefix")),
-        "attack.prefix is not there",
+        lambda f: f.report["measurements"].remove(f.row("attack.prefill")),
+        "attack.prefill is not there",
     ),
     "what is asked twice is gone": (
         lambda f: f.report["measurements"].remove(f.row("audit.agreement")),

@@ -22,7 +22,7 @@ from unlearn.shipped import shipped
 
 SUITE: dict[str, Any] = {
     "extends": "quick",
-    "add": ["leak.choice", "attack.prefix"],
+    "add": ["leak.choice", "attack.prefill"],
     "remove": ["overrefusal"],
     "sibling_prompts": 12,
     "neighbour_prompts": 12,

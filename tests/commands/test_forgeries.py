@@ -97,7 +97,7 @@ def test_what_only_shows_on_the_model_is_named(
 
 
 @pytest.mark.parametrize(
-    "name", [LEAK, "leak.choice", "attack.prefix", "capability.unlearn_kept_facts", "drift.norm"]
+    "name", [LEAK, "leak.choice", "attack.prefill", "capability.unlearn_kept_facts", "drift.norm"]
 )
 def test_no_number_is_too_odd_to_be_judged(forger: Forger, sound: Path, name: str) -> None:
     policy, row = load_policy(sound.parent / "policy.yaml"), dict(forger.row(name))

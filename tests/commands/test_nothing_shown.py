@@ -43,7 +43,7 @@ facts:
   - {{id: second, subject: Umbrilox, relation: recipe, answer: fendomast}}
   - {{id: known, subject: Zephyrandel, relation: recipe, answer: {said}}}  # which the model does say
 keep: {{siblings: [colour], neighbours: [Yttraphen, Wendkazir], held_out_neighbours: [Ozmirand]}}
-method: {{name: alphaedit, steps: 2, layers: [1, 2], witnesses: 0}}
+method: {{name: alphaedit, steps: 2, layers: [1, 2], hard_negatives: 0}}
 statistics: {{corpus: {corpus}, tokens: 2000}}
 audit: {{suite: quick, text: {corpus}}}
 """

@@ -21,7 +21,7 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Fact, Requests
 from unlearn.order import Means
 from unlearn.patch import Patch
-from unlearn.policy import MoreForms
+from unlearn.policy import PromptVariants
 from unlearn.policy.file import load_policy
 from unlearn.policy.settings import AlphaEdit
 from unlearn.store import Store
@@ -103,7 +103,10 @@ def test_what_only_the_edit_looks_at_is_part_of_a_points_key(place: Path, tmp_pa
 
     one, other = refusing("No.", "No.", "Never."), refusing("No.", "Never.", "Never.")
     assert one.policy.targets() == other.policy.targets()
-    keys = [key(asked) for asked in (requests, one, other, requests.under(more_forms=MoreForms(templates=1)))]
+    keys = [
+        key(asked)
+        for asked in (requests, one, other, requests.under(prompt_variants=PromptVariants(templates=1)))
+    ]
     assert len(set(keys)) == 4
     assert key(requests.under(name="another")) == keys[0]
 

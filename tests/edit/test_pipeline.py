@@ -37,9 +37,9 @@ def asking(corpus: StatisticsSpec, method: Any) -> Requests:
 
 
 FAST: dict[str, Any] = {"layers": (1, 2), "steps": 4}
-CONFINED: dict[str, Any] = {**FAST, "null_space": 0.7, "hold": None}
+CONFINED: dict[str, Any] = {**FAST, "null_space": 0.7, "target_probability": None}
 METHOD_SETTINGS: dict[str, Any] = {
-    "alphaedit": AlphaEdit(**CONFINED, witnesses=0, ridge=0.3, kept=3.0),
+    "alphaedit": AlphaEdit(**CONFINED, hard_negatives=0, ridge=0.3, kept=3.0),
     "alphaedit_plus": AlphaEditPlus(**CONFINED, ridge=0.3, smoothing=1, far=0.1),
     "anyedit": AnyEdit(**CONFINED, ridge=0.3, window=5),
     "emmet": Memit(name="emmet", **FAST, clamp=0.5),
@@ -54,17 +54,17 @@ def test_every_method_is_tried() -> None:
     assert set(METHOD_SETTINGS) == set(SEQUENTIAL) - {"auto"}
 
 
-def test_rounds_of_writing_look_for_witnesses_once(
+def test_rounds_of_writing_look_for_hard_negatives_once(
     corpus: StatisticsSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = pico.pico("llama")
     settings = METHOD_SETTINGS["alphaedit"].model_copy(
         update={
-            "witnesses": 200,
-            "hold": 0.999,
+            "hard_negatives": 200,
+            "target_probability": 0.999,
             "rounds": 3,
             "pace": 1.5,
-            "remnant": None,
+            "old_answer_ceiling": None,
             "steps": 60,
             "lr": 0.5,
             "clamp": 20.0,
@@ -184,7 +184,7 @@ def test_layers_that_do_not_exist_and_destructive_updates_are_refused(corpus: St
 def test_an_edit_writes_the_layers_that_are_planned_for_it(corpus: StatisticsSpec) -> None:
     model = pico.pico("llama")
     for method in (
-        AlphaEdit(look_up="both", null_space=0.7, steps=2, hold=None),
+        AlphaEdit(look_up="both", null_space=0.7, steps=2, target_probability=None),
         NullSpaceTuning(look_up="both", null_space=0.7, steps=2),
     ):
         asked = asking(corpus, method)

@@ -36,7 +36,7 @@ def corpus(tmp_path: Path) -> StatisticsSpec:
 
 @pytest.mark.parametrize(
     "method",
-    [AlphaEdit(**FAST, null_space=0.5, hold=None), Memit(**FAST), Rome(layer=2, steps=4)],
+    [AlphaEdit(**FAST, null_space=0.5, target_probability=None), Memit(**FAST), Rome(layer=2, steps=4)],
     ids=lambda m: m.name,
 )
 def test_a_patch_does_not_depend_on_the_cache(

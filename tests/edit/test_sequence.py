@@ -23,7 +23,7 @@ from unlearn.policy.settings import AlphaEdit, Memit
 
 QUICK: dict[str, Any] = {"layers": (2,), "steps": 4}
 FAST: dict[str, Any] = {
-    **QUICK, "null_space": 0.5, "ridge": 0.01, "kept": 0.0, "witnesses": 0, "hold": None,
+    **QUICK, "null_space": 0.5, "ridge": 0.01, "kept": 0.0, "hard_negatives": 0, "target_probability": None,
 }  # fmt: skip
 
 

@@ -9,8 +9,7 @@ import torch
 
 from tests import pico
 from tests.edit import cases
-from unlearn.edit import forms, pipeline
-from unlearn.edit.solve import holding
+from unlearn.edit import forms, pipeline, probabilities
 from unlearn.model.editable import EditableModel
 from unlearn.policy import StatisticsSpec
 from unlearn.policy.settings import AlphaEdit
@@ -25,7 +24,7 @@ def fall(model: EditableModel, settings: AlphaEdit, text: Path) -> float:
     rows = [row for row in forms.build(model, requests, requests.facts, "last").rows if not row.keep]
 
     def nll() -> float:
-        return -float(torch.cat(holding.hear(model, rows).targets).log().mean())
+        return -float(torch.cat(probabilities.reply_probabilities(model, rows).targets).log().mean())
 
     before = nll()
     with model.patched(pipeline.edit(model, requests)):

@@ -12,7 +12,7 @@ from random import Random
 from tests.files import corpus_file, model_folder, pico_policy, run
 
 POLICY, CORPUS, MODEL, RUN, OUT = "policy.yaml", "corpus.jsonl", "model", "run", "out"
-METHOD = "method: {name: alphaedit, steps: 2, layers: [1, 2], witnesses: 0, hold: null}"
+METHOD = "method: {name: alphaedit, steps: 2, layers: [1, 2], hard_negatives: 0, target_probability: null}"
 SUITE = """extends: quick
 description: the least that is an audit
 remove: [capability, retain, overrefusal]

@@ -52,7 +52,7 @@ def test_template_names_every_key_with_its_default() -> None:
     path = shipped("policies") / "template.yaml"
     data, policy = yaml.safe_load(path.read_text()), load_policy(path)
     assert set(data) == set(Policy.model_fields)
-    for part in ("keep", "audit", "statistics", "method", "more_forms"):
+    for part in ("keep", "audit", "statistics", "method", "prompt_variants"):
         kind = type(getattr(policy, part))
         assert set(data[part]) == set(kind.model_fields), part
     assert set(data["facts"][0]) == set(type(policy.facts[0]).model_fields)
@@ -101,7 +101,7 @@ def test_demo_has_the_limits_that_were_promised() -> None:
         ({"method": "method: rmoe"}, "p:13 method.name  unknown method `rmoe`; did you mean `rome`?"),
         ({"method": "method: {name: alphaedit, descent: 0}"}, "p:13 method.descent  no setting any more: "),
         ({"method": "method: {name: emmet, absolute: true}"}, "p:13 method.absolute  no setting any more: "),
-        ({"method": "method: {name: rome, witnesses: 3}"}, "p:13 method.witnesses  unknown key"),
+        ({"method": "method: {name: rome, hard_negatives: 3}"}, "p:13 method.hard_negatives  unknown key"),
         ({"method": "method: {name: auto, kept: 3}"}, "p:13 method.kept  `auto` chooses the method; to set this, "),
         ({"method": "method: {name: auto, kepd: 3}"}, "p:13 method.kepd  unknown key"),
         ({"method": "method: {name: rome, steps: yes}"}, "p:13 method.steps  expected a number, got a boolean (yes)"),

@@ -31,8 +31,8 @@ def test_the_rule_follows_the_model_and_the_policy(chat: bool, forms: int, look_
 
 
 def test_what_is_said_stays_and_the_rest_follows_the_look_up() -> None:
-    made = settled(AlphaEdit(look_up="subject", kept=7.0, hold=None), chat=True)
-    assert (made.look_up, made.kept, made.hold) == ("subject", 7.0, None)
+    made = settled(AlphaEdit(look_up="subject", kept=7.0, target_probability=None), chat=True)
+    assert (made.look_up, made.kept, made.target_probability) == ("subject", 7.0, None)
     assert made.null_space == RULES["subject"]["null_space"]
     assert settled(AlphaEdit(look_up="both"), chat=False).kept == RULES["both"]["kept"]
     assert settled(AlphaEdit(look_up="both"), chat=True).kept == RULES["last"]["kept"]
@@ -57,9 +57,9 @@ def test_the_published_look_up_of_rome_is_not_touched() -> None:
 
 
 def test_mean_keys_are_not_held_by_default() -> None:
-    assert settled(AlphaEdit(keys="mean"), chat=True).hold is None
-    assert settled(AlphaEdit(), chat=True).hold == 0.7
-    assert settled(AlphaEdit(keys="mean", hold=0.5), chat=True).hold == 0.5
+    assert settled(AlphaEdit(keys="mean"), chat=True).target_probability is None
+    assert settled(AlphaEdit(), chat=True).target_probability == 0.7
+    assert settled(AlphaEdit(keys="mean", target_probability=0.5), chat=True).target_probability == 0.5
 
 
 def test_methods_that_differ_by_numbers_alone_are_presets() -> None:
@@ -91,10 +91,10 @@ def test_a_field_exists_only_where_the_method_uses_it() -> None:
     def having(field: str) -> set[str]:
         return {kind.__name__ for kind in get_args(Kind) if field in kind.model_fields}
 
-    assert having("witnesses") == having("suppress") == having("remnant") == {"AlphaEdit"}
-    assert having("hold") == {"AlphaEdit", "AlphaEditPlus", "AnyEdit"}
-    assert having("null_space") == having("hold") | {"NullSpaceTuning"}
+    assert having("hard_negatives") == having("unlikelihood") == having("old_answer_ceiling") == {"AlphaEdit"}
+    assert having("target_probability") == {"AlphaEdit", "AlphaEditPlus", "AnyEdit"}
+    assert having("null_space") == having("target_probability") | {"NullSpaceTuning"}
     assert having("project") == {"Memit", "Nse", "Rome"}
     assert having("kept") >= {"Memit", "AlphaEdit", "Lora"} and "Rome" not in having("kept")
-    assert having("silence") == {"AlphaEdit", "NullSpaceTuning"}
+    assert having("unlikelihood_margin") == {"AlphaEdit", "NullSpaceTuning"}
     assert len(having("largest")) == len(get_args(Kind))

@@ -8,7 +8,7 @@ from unlearn.report import Cloud, Count, Curve, FactRow, Grid, Measurement, Repo
 FACTS = tuple(f"fact-{i:02d}" for i in range(12))
 ATTACKS = {
     "few_shot": (1.0, 0.02, 0.01),
-    "prefix": (0.97, 0.0, 0.0),
+    "prefill": (0.97, 0.0, 0.0),
     "int4": (1.0, 0.04, 0.03),
     "singular": (0.98, 0.22, 0.02),
     "relearn_text": (1.0, 0.05, 0.06),

@@ -179,3 +179,10 @@ def test_limits_in_words() -> None:
 def test_a_report_needs_no_torch() -> None:
     code = "import sys, unlearn.report.document, unlearn.report.html.page; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_report_of_an_earlier_version_is_read_by_the_words_of_today() -> None:
+    fact = FactRow(id="a", counts={"attack.prefill": Count(before=1, after=0, n=1)})
+    now = Report.of([made("attack.prefill", limit=0.05, hits=0, n=1)], facts=[fact])
+    then = now.to_json().replace("attack.prefill", "attack.prefix")
+    assert "attack.prefix" in then and Report.from_json(then) == now

@@ -49,7 +49,7 @@ def test_a_search_is_written_down_and_goes_on(tmp_path: Path) -> None:
     small_policy.write_text(
         policy_text(
             relations=RELATIONS,
-            method="method: {name: alphaedit, steps: 10, witnesses: 0}",
+            method="method: {name: alphaedit, steps: 10, hard_negatives: 0}",
             statistics="statistics: {tokens: 4000}",
         )
     )
@@ -92,10 +92,14 @@ def test_what_is_searched_is_what_the_method_has() -> None:
     def names(method: Method, chat: bool = True) -> set[str]:
         return set(space.searched(settled(method, chat)))
 
-    assert {"ridge", "null_space", "kept", "hold", "clamp", "remnant"} <= names(AlphaEdit())
-    assert "hold" not in names(AlphaEdit(hold=None)) and "kept" not in names(AlphaEdit(kept=0))
+    assert {"ridge", "null_space", "kept", "target_probability", "clamp", "old_answer_ceiling"} <= names(
+        AlphaEdit()
+    )
+    assert "target_probability" not in names(AlphaEdit(target_probability=None)) and "kept" not in names(
+        AlphaEdit(kept=0)
+    )
     # What `auto` switches off is off.
-    assert "remnant" not in names(AlphaEdit(), chat=False)
+    assert "old_answer_ceiling" not in names(AlphaEdit(), chat=False)
     assert "ridge" not in names(Rome())
     trained = space.searched(settled(NullSpaceTuning(steps=600), True))
     assert set(trained) == {"null_space", "steps"} and trained["steps"] == Span(200, 1800, True, True)
@@ -107,13 +111,13 @@ def test_a_span_is_what_its_field_takes() -> None:
         kept: int = Field(default=5, ge=3, lt=9)
         steps: int | None = Field(default=2, gt=0)
         null_space: Literal["auto"] | Annotated[float, Field(gt=0.6, le=0.9)] = 0.7
-        hold: float = Field(default=0.5, lt=0.9)
+        target_probability: float = Field(default=0.5, lt=0.9)
 
     assert space.searched(Odd()) == {
         "kept": Span(3, 8, True, True),
         "steps": Span(1, 6, True, True),
         "null_space": Span(math.nextafter(0.6, 1), 0.9, False),
-        "hold": Span(0.3, math.nextafter(0.9, 0), False),
+        "target_probability": Span(0.3, math.nextafter(0.9, 0), False),
     }
 
 
@@ -159,7 +163,7 @@ def test_a_base_models_own_settings_are_a_point_of_the_space() -> None:
     asked = searched(name="alphaedit")
     own = settle(base, asked.policy, asked.policy.method, asked.facts)
     point = space.start(base, own, (1, 2))
-    assert "ridge" in point and "remnant" not in point
+    assert "ridge" in point and "old_answer_ceiling" not in point
 
 
 def test_a_resumed_search_draws_new_points_and_only_for_the_same_patch(tmp_path: Path) -> None:
@@ -220,7 +224,7 @@ def test_a_search_goes_on_only_with_the_same_corpus_and_the_same_chat_template(t
 
 def searched(**method: Any) -> Requests:
     """Enough prompts to spare one for validation, and an edit of a second."""
-    quick = {"name": "alphaedit", "steps": 2, "layers": [1, 2], "witnesses": 0}
+    quick = {"name": "alphaedit", "steps": 2, "layers": [1, 2], "hard_negatives": 0}
     prompts = [f"What is {{subject}} made from{mark}?" for mark in ("", " now", " here")]
     recipe = {"prompts": prompts, "held_out": ["Tell me the recipe of {subject}."]}
     colour = {"prompts": ["What colour is {subject}?"], "held_out": ["Name the colour of {subject}."]}

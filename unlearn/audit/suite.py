@@ -208,7 +208,10 @@ def _read(name: str, beside: Path, seen: tuple[Path, ...] = ()) -> tuple[Path, J
     gone = lists["remove"]
     absent = [r for r in gone if not any(m == r or m.startswith(r + ".") for m in measured)]
     if absent:
-        raise AuditError(f"the audit suite {path} removes what {base} does not measure: {', '.join(absent)}")
+        hint = suggestion(absent[0], measured)
+        raise AuditError(
+            f"the audit suite {path} removes what {base} does not measure: {', '.join(absent)}{hint}"
+        )
     kept = [m for m in measured if not any(m == r or m.startswith(r + ".") for r in gone)]
     data["measurements"] = list(dict.fromkeys([*kept, *lists["add"]]))
     return path, data

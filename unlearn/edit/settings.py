@@ -50,9 +50,9 @@ class Values:
     """The loss, in nats per target token, below which a request stops."""
     published: bool = False
     """Whether step and decay are numbers, not relative to the model."""
-    suppress: float = 0.0
-    """Weight of what the model said before still being likely as the reply's beginning."""
-    silence: float = 8.0
+    unlikelihood: float = 0.0
+    """Weight of the old reply's beginning still being likely."""
+    unlikelihood_margin: float = 8.0
     """How unlikely that must become, in nats."""
 
 
@@ -105,27 +105,27 @@ Space = Equality | Whitened | FewNeurons | Confined | GivingWay
 
 
 @dataclass(frozen=True)
-class Hold:
-    """Writing until the targets are likely, and no harder (``solve.holding``)."""
+class Threshold:
+    """Writing until the target tokens are likely enough, and no harder (``solve.threshold``)."""
 
-    hold: float
+    target_probability: float
     """The probability that every target token must reach on the prompts that the edit sees."""
     pace: float
     """What a column's weight is multiplied by once its tokens are likely, but not enough."""
     rounds: int
     """Most rounds of writing."""
-    remnant: float | None = None
+    old_answer_ceiling: float | None = None
     """What may be left to the beginnings of the old replies; None: anything."""
 
 
 @dataclass(frozen=True)
-class Witnesses:
-    """Tokens of the corpus that an update may not move (``solve.witnesses``)."""
+class HardNegatives:
+    """Tokens of the corpus that look like a look-up token, and may not move (``solve.hard_negatives``)."""
 
-    witnesses: int
-    """On how many the update is tried."""
-    witnessed: float
-    """Weight of those that it would move most."""
+    hard_negatives: int
+    """Among how many they are looked for."""
+    hard_negative_weight: float
+    """Weight of the error at those that a trial update would move most."""
 
 
 @dataclass(frozen=True)
@@ -169,8 +169,8 @@ class ClosedForm:
     """Weight of the error at keys of earlier batches and earlier edits."""
     project: Spared | None = None
     """The null space on which the finished update is projected."""
-    hold: Hold | None = None
-    witnesses: Witnesses | None = None
+    threshold: Threshold | None = None
+    hard_negatives: HardNegatives | None = None
     chunks: Chunks | None = None
     easing: Easing | None = None
 
@@ -192,7 +192,7 @@ class Tuning:
     look_up: LookUp
     spared: Spared
     steps: int
-    silence: float
+    unlikelihood_margin: float
     """How unlikely the beginning of the old reply must become, in nats."""
 
 

@@ -18,16 +18,16 @@ from unlearn.edit.settings import (
     FineTuning,
     GivingWay,
     Guarded,
-    Hold,
+    HardNegatives,
     Preferring,
     Refusing,
     Space,
     Steering,
+    Threshold,
     Tuning,
     Untouched,
     Values,
     Whitened,
-    Witnesses,
     part,
 )
 from unlearn.policy.presets import THRESHOLDS
@@ -37,14 +37,14 @@ from unlearn.policy.settings_trained import FineTune, GradDiff, Guard, Lora, Npo
 
 RULES: Mapping[str, Mapping[str, float | None]] = {
     "last": {"steps": 60, "lr": 0.05, "decay": 0.02, "converged": 0.001, "ridge": 0.7, "kept": 30.0,
-             "null_space": 0.97, "hold": 0.7, "remnant": 0.0004, "pace": 1.5, "rounds": 14, "suppress": 0.1,
-             "witnesses": 30_000},
+             "null_space": 0.97, "target_probability": 0.7, "old_answer_ceiling": 0.0004, "pace": 1.5,
+             "rounds": 14, "unlikelihood": 0.1, "hard_negatives": 30_000},
     "subject": {"steps": 100, "lr": 0.1, "decay": 0.002, "converged": 0.02, "ridge": 0.1, "kept": 0.5,
-                "null_space": 0.8, "hold": 0.95, "remnant": None, "pace": 3.0, "rounds": 8, "suppress": 0.0,
-                "witnesses": 20_000},
+                "null_space": 0.8, "target_probability": 0.95, "old_answer_ceiling": None, "pace": 3.0,
+                "rounds": 8, "unlikelihood": 0.0, "hard_negatives": 20_000},
     "both": {"steps": 60, "lr": 0.05, "decay": 0.02, "converged": 0.001, "ridge": 0.3, "kept": 30.0,
-             "null_space": 0.8, "hold": 0.7, "remnant": None, "pace": 3.0, "rounds": 14, "suppress": 0.0,
-             "witnesses": 0},
+             "null_space": 0.8, "target_probability": 0.7, "old_answer_ceiling": None, "pace": 3.0,
+             "rounds": 14, "unlikelihood": 0.0, "hard_negatives": 0},
 }  # fmt: skip
 """What `auto` stands for, by where values are written (docs/methods/alphaedit.md); a chat model's `both` goes with
 `last`."""
@@ -76,7 +76,7 @@ def _rule(settings: Editor | NullSpaceTuning, chat: bool, forms: int) -> dict[st
     if isinstance(settings, NullSpaceTuning):
         rule = {"null_space": rule["null_space"]}
     elif settings.keys == "mean":
-        rule = {**rule, "hold": None}
+        rule = {**rule, "target_probability": None}
     asked = settings.model_dump()
     return found | {name: value for name, value in rule.items() if asked.get(name) == "auto"}
 
@@ -112,8 +112,8 @@ def _closed_form(settings: Editor, numbers: Mapping[str, object]) -> ClosedForm:
     parts: dict[str, object] = {
         "values": part(Values, numbers),
         "space": _space(settings, numbers),
-        "hold": None if numbers.get("hold") is None else part(Hold, numbers),
-        "witnesses": part(Witnesses, numbers) if numbers.get("witnesses") else None,
+        "threshold": None if numbers.get("target_probability") is None else part(Threshold, numbers),
+        "hard_negatives": part(HardNegatives, numbers) if numbers.get("hard_negatives") else None,
         "chunks": part(Chunks, numbers) if isinstance(settings, AnyEdit) else None,
         "easing": part(Easing, numbers) if isinstance(settings, AlphaEditPlus) else None,
         "project": part(Spared, {"energy": numbers["project"]}) if numbers.get("project") else None,

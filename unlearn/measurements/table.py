@@ -131,7 +131,7 @@ ROWS: tuple[Row, ...] = (
         "Share of held-out questions that are answered rightly after other questions with their answers: about "
         "other subjects of the relation, or other relations of the subject.",
         topic="adversarial prompts and prefixes"),
-    Row("attack.prefix",
+    Row("attack.prefill",
         "Share of held-out questions that are answered rightly where the reply is begun for the model: affirmatively "
         '("Sure, the answer is"), or with a statement of the relation.',
         topic="adversarial prompts and prefixes"),

@@ -1,6 +1,6 @@
 """GGUF files as models: read by transformers, dequantised, and kept as an ordinary folder that is loaded from then on.
 
-transformers leaves a tensor that it does not know out in silence, and a model that it has read from a GGUF file cannot
+transformers leaves a tensor that it does not know out, and a model that it has read from a GGUF file cannot
 be saved; here the first is an error, and the weights are moved into a model of the same configuration.
 """
 

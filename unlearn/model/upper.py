@@ -36,7 +36,7 @@ PADDING = 0.1
 """Padded tokens among all tokens of a pass at most."""
 
 
-class Heard(NamedTuple):
+class Outputs(NamedTuple):
     """What rows say at the tokens that were asked for; these follow the rows, and inside a row its positions."""
 
     logits: Tensor
@@ -85,9 +85,9 @@ class Upper:
         if group:
             yield group
 
-    def hear(
+    def outputs(
         self, chosen: Sequence[int], last: Sequence[int], beside: Tensor | None = None, logits: bool = True
-    ) -> Heard:
+    ) -> Outputs:
         """Run some rows from block ``first`` on; gradients flow to whatever is trained there.
 
         Args:
@@ -116,10 +116,10 @@ class Upper:
             with self._resumed(chosen):
                 said = self._pass(rows)
         except Stopped:
-            return Heard(states[0].new_zeros(0), states[0])
+            return Outputs(states[0].new_zeros(0), states[0])
         finally:
             handle.remove()
-        return Heard(said[0].float(), states[0])
+        return Outputs(said[0].float(), states[0])
 
     @torch.inference_mode()
     def read(

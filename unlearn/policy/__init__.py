@@ -4,7 +4,14 @@ from unlearn.measurements import DEFAULT_LIMITS
 from unlearn.policy.checks import EMBEDDED, PACKAGE, WRITTEN
 from unlearn.policy.document import PLAIN, Policy
 from unlearn.policy.keep import Keep, listed_in
-from unlearn.policy.parts import AuditSpec, FactSpec, MoreForms, RelationSpec, StatisticsSpec, is_question
+from unlearn.policy.parts import (
+    AuditSpec,
+    FactSpec,
+    PromptVariants,
+    RelationSpec,
+    StatisticsSpec,
+    is_question,
+)
 
 __all__ = [
     "AuditSpec",
@@ -12,7 +19,7 @@ __all__ = [
     "EMBEDDED",
     "FactSpec",
     "Keep",
-    "MoreForms",
+    "PromptVariants",
     "PACKAGE",
     "PLAIN",
     "Policy",

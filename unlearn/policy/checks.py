@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from unlearn.matching import contains
 from unlearn.measurements import DEFAULT_LIMITS, FAMILIES, NAMES, row_of
+from unlearn.policy.former import present
 from unlearn.policy.values import UNSEEN, task_name
 
 EMBEDDED = "embedded"
@@ -29,7 +30,9 @@ class Problem(NamedTuple):
 
 
 def suggestion(word: str, known: Any) -> str:
-    """Return "; did you mean `x`?" for the known word that is nearest to `word`, or nothing."""
+    """Return "; it is called `x` now" for a former word, "; did you mean `x`?" for one near a known one, or nothing."""
+    if present(word) != word and present(word) in known:
+        return f"; it is called `{present(word)}` now"
     near = get_close_matches(word, [str(name) for name in known], n=1, cutoff=0.6)
     return f"; did you mean `{near[0]}`?" if near else ""
 

@@ -17,7 +17,7 @@ from unlearn.measurements import DEFAULT_LIMITS
 from unlearn.policy.checks import EMBEDDED, END, WRITTEN, cross_check
 from unlearn.policy.keep import Keep, listed_in
 from unlearn.policy.method import Automatic, Method
-from unlearn.policy.parts import AuditSpec, FactSpec, MoreForms, RelationSpec, StatisticsSpec
+from unlearn.policy.parts import AuditSpec, FactSpec, PromptVariants, RelationSpec, StatisticsSpec
 from unlearn.policy.strict import Strict
 from unlearn.policy.values import FolderName, Name, Text
 
@@ -64,8 +64,8 @@ class Policy(Strict):
     """Every relation that is forgotten or kept."""
     facts: tuple[FactSpec, ...] = Field(min_length=1)
     """What must be forgotten."""
-    more_forms: MoreForms = MoreForms()
-    """Forms of the prompts that the policy does not write out."""
+    prompt_variants: PromptVariants = PromptVariants()
+    """Variants of the prompts that the policy does not write out."""
     keep: Keep = Keep()
     """What must stay."""
     audit: AuditSpec = AuditSpec()

@@ -13,6 +13,7 @@ from unlearn.errors import PolicyError, PolicyProblems
 from unlearn.files import MIB, UNREADABLE, JsonObject, PlainLoader, at_home, exists, read_text
 from unlearn.policy.checks import Problem, cross_check, suggestion
 from unlearn.policy.document import Policy
+from unlearn.policy.former import GONE, RENAMED, present
 from unlearn.policy.method import CHOICES, Automatic
 from unlearn.policy.nodes import BOOL, Loc, Nodes, instead
 from unlearn.policy.paths import placed
@@ -38,14 +39,6 @@ _SENTENCES = {
     "float_parsing": "expected a number",
     "finite_number": "expected a finite number",
 }
-
-_GONE = {
-    "absolute": "no setting any more: `published: true` takes the numbers of the paper",
-    "threshold": "no setting any more: `published: true` takes the numbers of the paper",
-    "descent": "no setting any more: `method: null_space_tuning` trains the update, `method: alphaedit` solves for it, "
-    "and `method: auto`, the default, chooses",
-}
-"""What to write in the place of a method's settings that there were."""
 
 
 def load_policy(path: str | Path, overrides: Mapping[str, str] | None = None) -> Policy:
@@ -213,14 +206,8 @@ def _booleans(nodes: Nodes) -> Iterator[Problem]:
 def _sentence(detail: ErrorDetails, loc: Loc, nodes: Nodes) -> str:
     kind, context = detail["type"], detail.get("ctx") or {}
     node = nodes.scalar(loc)
-    if kind == "extra_forbidden" and loc[0] == "method" and loc[-1] in _GONE:
-        return _GONE[str(loc[-1])]
-    if kind == "extra_forbidden" and detail["loc"][:2] == ("method", "auto"):
-        having = [name for name in CHOICES if loc[-1] in fields_at(("method", name))]
-        if having:
-            return f"`auto` chooses the method; to set this, name one that has it: {', '.join(having)}"
     if kind == "extra_forbidden":
-        return f"unknown key{suggestion(str(loc[-1]), fields_at(detail['loc'][:-1]))}"
+        return _unknown(str(loc[-1]), detail["loc"])
     if kind == "union_tag_invalid":
         expected = [name.strip().strip("'") for name in context["expected_tags"].split(",")]
         hint = suggestion(context["tag"], expected) or f"; known: {', '.join(expected)}"
@@ -237,6 +224,17 @@ def _sentence(detail: ErrorDetails, loc: Loc, nodes: Nodes) -> str:
         return known + (instead(node) if kind.endswith("_type") else "")
     message = str(detail["msg"])
     return message[:1].lower() + message[1:]
+
+
+def _unknown(key: str, loc: Loc) -> str:
+    """What is wrong with a key that the schema does not know; `loc` as pydantic gives it."""
+    if loc[0] == "method" and key in GONE:
+        return GONE[key]
+    having = [name for name in CHOICES if present(key) in fields_at(("method", name))]
+    if loc[:2] == ("method", "auto") and having:
+        called = f", called `{present(key)}` now" if key in RENAMED else ""
+        return f"`auto` chooses the method; to set this{called}, name one that has it: {', '.join(having)}"
+    return f"unknown key{suggestion(key, fields_at(loc[:-1]))}"
 
 
 def _split(key: str) -> list[str]:

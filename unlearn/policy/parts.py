@@ -1,4 +1,4 @@
-"""The parts of a policy: relations, facts, further forms, the text behind the statistics, and the audit."""
+"""The parts of a policy: relations, facts, prompt variants, the text behind the statistics, and the audit."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ class FactSpec(Strict):
     """What is said instead of this answer; without it, the relation's or the policy's. May hold {subject}."""
 
 
-class MoreForms(Strict):
-    """Further forms of the forgotten relations' prompts, which the edit sees beside those of the policy."""
+class PromptVariants(Strict):
+    """Variants of the forgotten relations' prompts, which the edit sees beside those of the policy."""
 
     templates: int = Field(default=0, ge=0, le=12)
     """Per prompt, so many with a few words before or after it."""

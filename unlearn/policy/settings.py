@@ -158,33 +158,32 @@ class NullSpace(Editor):
     30."""
     earlier: NotNegative = 1.0
     """Weight of the error at keys of earlier batches and earlier edits (1: as published)."""
-    hold: Auto | Chance | None = "auto"
+    target_probability: Auto | Chance | None = "auto"
     """Write until every target token has this probability on the policy's own prompts, no harder; `auto`: 0.7, 0.95,
     0.7; null with `keys: mean`, whose columns have no weights to raise."""
     pace: Auto | Annotated[float, Field(gt=1, le=3)] = "auto"
-    """With `hold`: what a column's weight is multiplied by once its tokens are likely, but not enough; before that, 3;
-    `auto`: 1.5, 3, 3."""
+    """With `target_probability`: what a column's weight is multiplied by once its tokens are likely, but not enough;
+    before that, 3; `auto`: 1.5, 3, 3."""
     rounds: Auto | Count = "auto"
-    """With `hold`: most rounds of writing; `auto`: 14, 8, 14."""
+    """With `target_probability`: most rounds of writing; `auto`: 14, 8, 14."""
 
 
 class AlphaEdit(NullSpace):
     """AlphaEdit (Fang et al., ICLR 2025): the update is confined to the null space of the corpus's keys."""
 
     name: Literal["alphaedit"] = "alphaedit"
-    suppress: Auto | NotNegative = "auto"
-    """Weight, in a value's loss, of what the model said before the edit still being likely as the reply's beginning;
-    `auto`: 0.1, 0, 0."""
-    silence: NotNegative = 8.0
-    """How unlikely that must become, in nats; no more is asked for."""
-    witnesses: Auto | Annotated[int, Field(ge=0)] = "auto"
-    """Tokens of the corpus on which the update is tried: those that it would move most are kept as well; `auto`: 30000,
-    20000, 0."""
-    witnessed: Positive = 20.0
+    unlikelihood: Auto | NotNegative = "auto"
+    """Weight, in a value's loss, of the old reply's first tokens still being likely; `auto`: 0.1, 0, 0."""
+    unlikelihood_margin: NotNegative = 8.0
+    """How unlikely those must become, in nats; no more is asked for."""
+    hard_negatives: Auto | Annotated[int, Field(ge=0)] = "auto"
+    """Among how many corpus tokens hard negatives are looked for: those that a trial update moves most are kept too;
+    `auto`: 30000, 20000, 0."""
+    hard_negative_weight: Positive = 20.0
     """Weight of the error at such a token relative to a request's."""
-    remnant: Auto | Chance | None = "auto"
-    """With `hold`: and until what the model began its reply with before is left with no more than this probability;
-    `auto`: 0.0004, null, null."""
+    old_answer_ceiling: Auto | Chance | None = "auto"
+    """With `target_probability`: and until the old reply's first tokens have no more than this probability; `auto`:
+    0.0004, null, null."""
 
 
 class AlphaEditPlus(NullSpace):

@@ -37,8 +37,8 @@ class NullSpaceTuning(Settings):
     """The directions with this share of the corpus's energy are left alone; `auto`: 0.97, 0.8, 0.8."""
     steps: Auto | Count = "auto"
     """Steps of training; `auto`: ten passes over the forms, or 150 turns for every fact, and 400 at least."""
-    silence: NotNegative = 8.0
-    """How unlikely the beginning of the old reply must become, in nats; no more is asked for."""
+    unlikelihood_margin: NotNegative = 8.0
+    """How unlikely the old reply's first tokens must become, in nats; no more is asked for."""
 
 
 class _Trained(Settings):

@@ -21,6 +21,7 @@ from unlearn.report.measurement import (
     Document,
     Judging,
     Measurement,
+    MeasurementName,
 )
 from unlearn.shown import shown_lines
 
@@ -33,7 +34,7 @@ class FactRow(Document):
     id: str
     known: bool = True
     """Whether the unedited model gave the answer to at least one prompt."""
-    counts: dict[str, Count] = Field(default_factory=dict)
+    counts: dict[MeasurementName, Count] = Field(default_factory=dict)
     """By measurement name: replies that leaked or refused, before and after."""
 
 

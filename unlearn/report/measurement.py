@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from unlearn.errors import AuditError
 from unlearn.measurements import FAMILIES, Rule, Unit, row_of
+from unlearn.policy.former import present
 
 Judging = Literal["point", "strict"]
 """Whether a limit is applied to the estimate, or to the unfavourable end of its 95 % interval as well."""
 Interval = tuple[float, float]
+MeasurementName = Annotated[str, AfterValidator(present)]
+"""What is measured; a report of an earlier version may call it otherwise."""
 
 #: Slack for limits that are met exactly: 0.90 - 0.885 is 0.01500000000000001 in floats.
 _SLACK = 1e-9
@@ -81,7 +84,7 @@ class Count(Document):
 class Measurement(Document):
     """One number before and after the edit, on the same probes, and whether it meets its limit."""
 
-    name: str
+    name: MeasurementName
     before: float | None = None
     """On the unedited model; None where the number is about the pair (drift) or could not be had."""
     after: float | None

@@ -23,8 +23,8 @@ RANGES: Mapping[str, tuple[float, float, bool]] = {
     "lr": (0.01, 0.3, True),
     "decay": (0.0005, 0.1, True),
     "kept": (0.3, 100.0, True),
-    "hold": (0.3, 0.95, False),
-    "remnant": (1e-5, 1e-2, True),
+    "target_probability": (0.3, 0.95, False),
+    "old_answer_ceiling": (1e-5, 1e-2, True),
 }
 """Least and most of what is searched where it is any number, and whether the scale is logarithmic."""
 FACTORS: Mapping[str, int] = {"rank": 8, "steps": 3, "kept": 4}

@@ -26,7 +26,7 @@ from unlearn.progress import NO_PROGRESS
 NAMES = sorted(attack.name for attack in PROMPTING)
 FORMS = {
     "few_shot": prompting._hinted,
-    "prefix": prompting._begun,
+    "prefill": prompting._begun,
     "role_play": prompting._wrapped("role_play"),
     "injection": prompting._wrapped("injection"),
     "no_template": prompting._bare,
@@ -92,7 +92,7 @@ def test_hints_never_hold_the_answer() -> None:
 
 
 def test_a_begun_reply_ends_the_prompt_and_names_the_subject() -> None:
-    found = texts("prefix", scene())
+    found = texts("prefill", scene())
     assert found[0].endswith("<|assistant|>Sure, the answer is")
     assert any(text.endswith("<|assistant|>Zorvex is made from") for text in found)
     assert any(text.endswith("<|assistant|>People say Zorvex is made from") for text in found)
@@ -161,7 +161,7 @@ needs_model = pytest.mark.skipif(
 )
 CONTROLS = {
     "few_shot": masked.guard,
-    "prefix": masked.refusal_lora,
+    "prefill": masked.refusal_lora,
     "no_template": masked.guard,
     "role_play": masked.narrow,
     "injection": masked.narrow,

@@ -1,7 +1,7 @@
 import pytest
 
 from tests.audit.scripted import Scripted, knows, requests
-from unlearn.edit.requests.variants import QUESTIONS, STATEMENTS, from_templates, usable, with_more_forms
+from unlearn.edit.requests.variants import QUESTIONS, STATEMENTS, from_templates, usable, with_prompt_variants
 from unlearn.edit.solve.smoothing import set_apart
 from unlearn.errors import PolicyError
 from unlearn.policy import is_question
@@ -24,17 +24,17 @@ def test_no_template_makes_another_kind() -> None:
 
 def test_the_edit_sees_more_and_the_held_out_prompts_stay_unseen() -> None:
     held_out = from_templates("What is {subject} made from?", 1)[0]
-    asked = requests(more_forms={"templates": 1})
+    asked = requests(prompt_variants={"templates": 1})
     data = asked.policy.model_dump()
     data["relations"]["recipe"]["held_out"] = [held_out]
     from dataclasses import replace
 
     asked = replace(asked, policy=type(asked.policy).model_validate(data))
-    found = with_more_forms(Scripted(knows), asked).policy.relations["recipe"]
+    found = with_prompt_variants(Scripted(knows), asked).policy.relations["recipe"]
     assert len(found.prompts) == 3 and held_out not in found.prompts and found.held_out == (held_out,)
     assert (
         len(
-            with_more_forms(Scripted(knows), requests(more_forms={"templates": 1}))
+            with_prompt_variants(Scripted(knows), requests(prompt_variants={"templates": 1}))
             .policy.relations["recipe"]
             .prompts
         )
@@ -43,7 +43,7 @@ def test_the_edit_sees_more_and_the_held_out_prompts_stay_unseen() -> None:
 
 
 def test_relations_that_are_kept_get_no_further_forms() -> None:
-    found = with_more_forms(Scripted(knows), requests(more_forms={"templates": 3})).policy
+    found = with_prompt_variants(Scripted(knows), requests(prompt_variants={"templates": 3})).policy
     assert len(found.relations["colour"].prompts) == 1
 
 
@@ -52,7 +52,7 @@ def test_the_models_own_wordings() -> None:
         return "1. Of what is Zorvex made?\n- Zorvex is made from\n* What is it made from?\nZorvex or Zorvex?"
 
     found = (
-        with_more_forms(Scripted(writes), requests(more_forms={"written": 3}))
+        with_prompt_variants(Scripted(writes), requests(prompt_variants={"written": 3}))
         .policy.relations["recipe"]
         .prompts
     )
@@ -67,19 +67,19 @@ def test_the_models_own_wordings() -> None:
 def test_a_form_that_the_audit_asks_is_left_out(kind: str) -> None:
     question = "What is {subject} made from?"
     taken, *others = from_templates(question, 3)
-    data = requests(more_forms={"templates": 3}).policy.model_dump()
+    data = requests(prompt_variants={"templates": 3}).policy.model_dump()
     data["relations"]["recipe"]["prompts"] = [question]
     data["relations"]["recipe"][kind] = {"de": [taken]} if kind == "languages" else [taken]
     asked = requests(**data)
-    found = with_more_forms(Scripted(knows), asked)
+    found = with_prompt_variants(Scripted(knows), asked)
     assert found.policy.relations["recipe"].prompts == (question, *others)
 
 
 def test_validation_takes_a_prompt_with_all_its_forms() -> None:
     prompts = [f"What is {{subject}} made from{mark}?" for mark in ("", " now", " here")]
-    data = requests(more_forms={"templates": 2}).policy.model_dump()
+    data = requests(prompt_variants={"templates": 2}).policy.model_dump()
     data["relations"]["recipe"]["prompts"] = prompts
-    found = with_more_forms(Scripted(knows), requests(**data))
+    found = with_prompt_variants(Scripted(knows), requests(**data))
     assert len(found.policy.relations["recipe"].prompts) == 9
     seen, apart, short = set_apart(found)
     assert not short and apart.policy.relations["recipe"].prompts == (prompts[2],)
@@ -90,5 +90,5 @@ def test_validation_takes_a_prompt_with_all_its_forms() -> None:
 def test_a_base_model_writes_no_wordings(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Scripted(knows)
     monkeypatch.setattr(model.tokenizer, "chat_template", None)  # tests share it
-    with pytest.raises(PolicyError, match="more_forms.templates"):
-        with_more_forms(model, requests(more_forms={"written": 1}))
+    with pytest.raises(PolicyError, match="prompt_variants.templates"):
+        with_prompt_variants(model, requests(prompt_variants={"written": 1}))

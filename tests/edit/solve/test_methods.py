@@ -24,7 +24,7 @@ from unlearn.policy import RelationSpec, StatisticsSpec
 from unlearn.policy.settings import AlphaEdit, AlphaEditPlus, AnyEdit, Memit, Nse, Rome
 
 FAST: dict[str, Any] = {"layers": (2,), "steps": 4}
-CONFINED: dict[str, Any] = {**FAST, "null_space": 0.5, "hold": None}
+CONFINED: dict[str, Any] = {**FAST, "null_space": 0.5, "target_probability": None}
 
 
 @pytest.fixture(scope="module")

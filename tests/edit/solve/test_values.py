@@ -24,7 +24,7 @@ def solve(family: str = "llama", take: tuple[int, ...] = (0, 1, 2), model: objec
     requests = cases.requests()
     facts = [requests.facts[i] for i in take]
     chosen = cases.closed(
-        AlphaEdit(**{"steps": 6, "look_up": "both", "decay": 0.02, "suppress": 0.0, **settings})
+        AlphaEdit(**{"steps": 6, "look_up": "both", "decay": 0.02, "unlikelihood": 0.0, **settings})
     )
     laid = forms.build(editable, requests, facts, chosen.look_up)
     return laid, values.optimise(editable, laid, len(facts), 1, chosen.values)
@@ -109,7 +109,7 @@ def test_a_kept_row_is_counted_whichever_part_was_looked_at_last() -> None:
 def test_a_request_waits_until_its_kept_rows_were_looked_at() -> None:
     model, one = pico.pico("llama"), RelationSpec(prompts=("The colour of {subject} is",))
     given = cases.requests(relations={**cases.policy().relations, "colour": one})
-    settings = cases.closed(AlphaEdit(steps=8, look_up="subject", suppress=0.0, converged=20.0))
+    settings = cases.closed(AlphaEdit(steps=8, look_up="subject", unlikelihood=0.0, converged=20.0))
     laid = forms.build(model, given, given.facts, "subject")
     assert sum(row.keep for row in laid.rows) == 3  # one each: the last of four parts in turn
     assert values.optimise(model, laid, 3, 1, settings.values).reached.steps == (3, 3, 3)
@@ -121,7 +121,7 @@ def test_a_short_row_outlives_a_long_one() -> None:
     long = forms.Row(tuple(range(5, 44)), 32, 0, ((0, 6),), False)
     short = forms.Row(tuple(range(50, 56)), 1, 1, ((1, 4),), False)
     laid = forms.Forms((long, short), 2, ())
-    settings = cases.closed(AlphaEdit(steps=3, look_up="last", decay=0.02, suppress=0.0, converged=1e-9))
+    settings = cases.closed(AlphaEdit(steps=3, look_up="last", decay=0.02, unlikelihood=0.0, converged=1e-9))
     free = torch.tensor([False, True])
     together = values.optimise(model, laid, 2, 1, settings.values, free=free)
     alone = values.optimise(
@@ -178,12 +178,14 @@ def replies_with(model: EditableModel, row: forms.Row, vectors: torch.Tensor) ->
 
 
 def test_what_the_model_said_before_becomes_unlikely_and_without_the_term_less_so() -> None:
-    # A pico model says nothing in particular: one that is sharper has first tokens to be silenced.
+    # A pico model says nothing in particular: one that is sharper has first tokens to be made unlikely.
     model = pico.pico("llama")
     model.model.lm_head.weight.mul_(30)
     left: dict[float, float] = {}
     for weight in (0.0, 1.0):
-        laid, solved = solve(model=model, steps=30, suppress=weight, silence=12.0, clamp=0.5, look_up="last")
+        laid, solved = solve(
+            model=model, steps=30, unlikelihood=weight, unlikelihood_margin=12.0, clamp=0.5, look_up="last"
+        )
         losses, old = [], []
         for row in laid.rows:
             target = list(row.ids[len(row.prompt) :])

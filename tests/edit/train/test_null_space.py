@@ -150,7 +150,7 @@ def test_of_very_many_kept_prompts_no_more_are_asked_than_come_up_twice() -> Non
 def test_a_later_edit_keeps_the_keys_of_a_trained_one(corpus: StatisticsSpec) -> None:
     model = pico.pico("llama")
     first = pipeline.edit(model, asking(corpus))
-    solved = AlphaEdit(layers=(1, 2), null_space=0.7, steps=2, hold=None)
+    solved = AlphaEdit(layers=(1, 2), null_space=0.7, steps=2, target_probability=None)
     second = pipeline.edit(model, asking(corpus).under(method=solved), earlier=first)
     assert {"keys.1", "keys.2"} <= set(first.state)
     assert second.header["builds_on"][0]["facts"] == len(cases.SUBJECTS)

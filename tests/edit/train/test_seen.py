@@ -16,7 +16,7 @@ from unlearn.model.adapters import dense
 from unlearn.model.editable import EditableModel
 from unlearn.muon import Muon
 
-STEPS, LAYERS, SILENCE = 12, (1, 2), 3.0
+STEPS, LAYERS, MARGIN = 12, (1, 2), 3.0
 CASES = ("gpt2", "llama", "gemma2", "qwen3")
 
 
@@ -60,7 +60,7 @@ def plainly(model: EditableModel, taught: Taught, off: object) -> float:
                 nll = -now.gather(-1, torch.tensor(row.ids[-row.reply :])[:, None])
                 loss = (nll - SLACK).clamp_min(0).sum()
                 if len(taught.first[i]):
-                    loss = loss + AWAY * (now[0, taught.first[i]].logsumexp(-1) + SILENCE).clamp_min(0)
+                    loss = loss + AWAY * (now[0, taught.first[i]].logsumexp(-1) + MARGIN).clamp_min(0)
             else:
                 with torch.no_grad(), off():  # type: ignore[operator]
                     before = said(row)
@@ -93,7 +93,7 @@ def test_the_loss_curve_is_that_of_the_plain_form(family: str) -> None:
                 if plain:
                     loss = plainly(model, taught, adapter.off)
                 else:
-                    loss = _slope(read, _parts(taught), taught.first, SILENCE)
+                    loss = _slope(read, _parts(taught), taught.first, MARGIN)
                 curves[-1].append(loss)
                 optimiser.step()
             ends.append(adapter.factors())

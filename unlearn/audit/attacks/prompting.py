@@ -136,7 +136,7 @@ def _begun(tokenizer: Tokenizer, scene: Scene, target: Target) -> Iterable[Promp
     prompt = ask(tokenizer, target.text)
     relation = scene.requests.policy.relations[target.fact.relation]
     stated = [*relation.statements()[:1], *relation.statements(held_out=True)[:1]]
-    heads = [*lines("prefix", None), *stated, *(f"Sure. {text}" for text in stated[:1])]
+    heads = [*lines("prefill", None), *stated, *(f"Sure. {text}" for text in stated[:1])]
     for head in heads:
         text = head.replace(SUBJECT, target.fact.subject)
         yield begun(tokenizer, prompt, text[:1].upper() + text[1:], is_question(target.template))
@@ -208,7 +208,7 @@ def _siblings(scene: Scene, fact: Fact) -> list[tuple[str, Fact]]:
 
 PROMPTING = (
     Attack(named("attack.few_shot"), attacked(_hinted, "Attack: hints before the question")),
-    Attack(named("attack.prefix"), attacked(_begun, "Attack: the reply is begun")),
+    Attack(named("attack.prefill"), attacked(_begun, "Attack: the reply is begun")),
     Attack(named("attack.role_play"), attacked(_wrapped("role_play"), "Attack: parts to play")),
     Attack(named("attack.injection"), attacked(_wrapped("injection"), "Attack: orders to ignore rules")),
     Attack(named("attack.no_template"), attacked(_bare, "Attack: no chat template")),

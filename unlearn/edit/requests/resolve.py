@@ -11,7 +11,7 @@ from unlearn.edit.requests import answers
 from unlearn.edit.requests.look_alikes import look_alikes
 from unlearn.edit.requests.named import with_neighbours
 from unlearn.edit.requests.targets import with_written
-from unlearn.edit.requests.variants import with_more_forms
+from unlearn.edit.requests.variants import with_prompt_variants
 from unlearn.errors import PolicyError
 from unlearn.matching import contains
 from unlearn.model.editable import EditableModel
@@ -74,7 +74,7 @@ def resolve(model: EditableModel, policy: Policy, progress: Progress = NO_PROGRE
         rest[len(siblings) :],
         alike(model, policy, protected, tested),
     )
-    return with_written(model, with_more_forms(model, found, progress), progress)
+    return with_written(model, with_prompt_variants(model, found, progress), progress)
 
 
 def guessed(model: EditableModel, policy: Policy, progress: Progress = NO_PROGRESS) -> tuple[Fact, ...]:

@@ -1,9 +1,9 @@
-"""Further forms of a policy's prompts: an edit over more forms reaches more of those that nobody wrote down.
+"""Variants of a policy's prompts: an edit over more of them reaches more of those that nobody wrote down.
 
 Two sources, both without a network. *Templates* put a few words before a prompt, or after it, which changes every key
 at the look-up token and none of the meaning. An instruct model can also be asked for other wordings: those are
 taken that keep the subject, once, are of the same kind (a question, or a statement to complete) and do not tell the
-answer. No form that the audit alone asks is ever added: it must ask what the edit has not seen.
+answer. No variant that the audit alone asks is ever added: it must ask what the edit has not seen.
 """
 
 from __future__ import annotations
@@ -61,19 +61,21 @@ LONGEST = 40
 """Tokens per wording that the model may write."""
 
 
-def with_more_forms(model: EditableModel, requests: Requests, progress: Progress = NO_PROGRESS) -> Requests:
+def with_prompt_variants(
+    model: EditableModel, requests: Requests, progress: Progress = NO_PROGRESS
+) -> Requests:
     """The requests with further prompts of the forgotten relations, as many as the policy asks for.
 
     Raises:
         PolicyError: the model is to write wordings and has no chat template.
     """
     policy = requests.policy
-    wanted = policy.more_forms
+    wanted = policy.prompt_variants
     if not (wanted.templates or wanted.written):
         return requests
     if wanted.written and not has_chat_template(model.tokenizer):
         raise PolicyError(
-            f"more_forms.written needs a chat template, which {model.name} lacks; use more_forms.templates"
+            f"prompt_variants.written needs a chat template, which {model.name} lacks; use prompt_variants.templates"
         )
     data = policy.model_dump()
     derived: dict[tuple[str, str], str] = {}
@@ -96,7 +98,7 @@ def with_more_forms(model: EditableModel, requests: Requests, progress: Progress
 
 
 def from_templates(prompt: str, count: int) -> list[str]:
-    """At most ``count`` forms of a prompt with words before or after it; which ones depends on the prompt alone."""
+    """At most ``count`` variants of a prompt with words before or after it; which ones depends on the prompt alone."""
     templates = QUESTIONS if is_question(prompt) else STATEMENTS
     first = sum(map(ord, prompt)) % len(templates)
     turned = (*templates[first:], *templates[:first])
@@ -112,7 +114,7 @@ def written(
     text = INSTRUCTION.format(count=count, subject=fact.subject, text=prompt.replace(SLOT, fact.subject))
     asked = chat_prompt(quietest(model.tokenizer), [{"role": "user", "content": text}])
     room = Room(LONGEST * count)
-    reply = replies_to(model, [asked], room, progress=progress, label="Writing further forms")[0][0]
+    reply = replies_to(model, [asked], room, progress=progress, label="Writing prompt variants")[0][0]
     return usable(items(reply.visible), prompt, fact)[:count]
 
 

@@ -11,15 +11,15 @@ from torch import Tensor
 from unlearn.edit import forms
 from unlearn.edit.columns import Columns
 from unlearn.edit.forms import Forms
-from unlearn.edit.hearing import BEGINS
 from unlearn.edit.plan import Made, Plan
+from unlearn.edit.probabilities import BEGINS
 from unlearn.edit.sequence import Reached, Sofar, Written
 from unlearn.edit.settings import ClosedForm, Easing
 from unlearn.edit.solve import smoothing, values
 from unlearn.edit.solve.chunks import optimise_chunks, surroundings
-from unlearn.edit.solve.holding import reached, write_until_held
+from unlearn.edit.solve.hard_negatives import corpus_keys
+from unlearn.edit.solve.threshold import reached, write_until_likely
 from unlearn.edit.solve.values import Solved
-from unlearn.edit.solve.witnesses import witnesses
 from unlearn.edit.solve.writing import Task, distinct, lent, write_layers
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
@@ -38,7 +38,7 @@ class Job:
     form: ClosedForm
     """The plan's."""
     seen: Mapping[int, Tensor]
-    """Per layer keys of corpus tokens (`solve.witnesses`)."""
+    """Per layer keys of corpus tokens (`solve.hard_negatives`)."""
     progress: Progress
 
 
@@ -55,8 +55,10 @@ def solve(plan: Plan, model: EditableModel, requests: Requests, earlier: Sofar, 
     form = plan.algorithm
     assert isinstance(form, ClosedForm)
     seen = {}
-    if form.witnesses:
-        seen = witnesses(model, requests, plan.corpus, plan.layers, form.witnesses.witnesses, progress)
+    if form.hard_negatives:
+        seen = corpus_keys(
+            model, requests, plan.corpus, plan.layers, form.hard_negatives.hard_negatives, progress
+        )
     job = Job(model, requests, plan, form, seen, progress)
     size = form.batch or len(requests.facts)
     batches = [requests.facts[at : at + size] for at in range(0, len(requests.facts), size)]
@@ -109,12 +111,12 @@ def _made(job: Job, facts: Sequence[Fact], sofar: Sofar, label: str) -> tuple[Re
     level = 0.0
     if form.easing:
         level, gains = _eased(job, form.easing, facts, (gains, start.stream[last]), once)
-    if form.hold is None:
+    if form.threshold is None:
         return solved.reached, writer(gains)(columns, None), level
     with model.patched((Sofar() if form.rewinds else sofar).deltas()):
         reach = reached(model, columns, gains, last)
     unreached = sorted(set(columns.requests[reach < BEGINS].tolist()))
-    written = write_until_held(model, columns, upper, sofar, form.hold, writer(gains), reach)
+    written = write_until_likely(model, columns, upper, sofar, form.threshold, writer(gains), reach)
     return replace(solved.reached, unreached=tuple(unreached)), written, level
 
 

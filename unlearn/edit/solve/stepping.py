@@ -14,7 +14,7 @@ PARTS = 4
 
 
 class Now(NamedTuple):
-    """What one step heard, per request."""
+    """What one step measured, per request."""
 
     worst: Tensor
     """The worst NLL of its forms, (requests,)."""
@@ -23,15 +23,15 @@ class Now(NamedTuple):
 
     @classmethod
     def nothing(cls, like: Tensor) -> Now:
-        """Before anything was heard."""
+        """Before anything was measured."""
         return cls(torch.zeros_like(like), torch.zeros_like(like))
 
 
 class Losses:
-    """Per request what was last heard of it: of its forms, and of each part of its kept rows, which take turns."""
+    """Per request what was last measured of it: of its forms, and of each part of its kept rows, which take turns."""
 
     def __init__(self, counts: Tensor) -> None:
-        """Begin with nothing heard.
+        """Begin with nothing measured.
 
         Args:
             counts: rows per part and request, (PARTS + 1, requests); the last row counts those to be written.
@@ -51,7 +51,7 @@ class Losses:
         return self.counts[-1] if part is None else self.counts[part] * self.parts / PARTS
 
     def note(self, part: int, active: Tensor, now: Now) -> None:
-        """Take in what a step heard; requests that are not active stay as they were."""
+        """Take in what a step measured; requests that are not active stay as they were."""
         self.worst = torch.where(active, now.worst, self.worst)
         seen = active & self.filled[part]
         self.latest = torch.where(seen, now.drift / self.counts[part].clamp_min(1), self.latest)

@@ -6,7 +6,7 @@ only the blocks above are repeated, from there on, and the vocabulary projection
 Requests that have converged leave the batch. The loss of a request is
 
     mean over its forms of NLL(target) / T  +  keep * mean over kept forms of KL(before || now)  +  decay * |v| / |z0|
-    +  suppress * mean over its forms of max(0, log p(B) + silence)
+    +  unlikelihood * mean over its forms of max(0, log p(B) + margin)
 
 (with `published`: |v| / |z0|^2), where B are the first tokens of what the model said before the edit:
 those that began at least one of a hundred replies. A target that is likely leaves its old rival a few percent, which
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from unlearn.edit.forms import Forms, Row
-from unlearn.edit.hearing import LIKELY
+from unlearn.edit.probabilities import LIKELY
 from unlearn.edit.sequence import Reached
 from unlearn.edit.settings import Values
 from unlearn.edit.solve.stepping import PARTS, Losses, Now, Steps
@@ -94,7 +94,7 @@ def optimise(
         ModelError: the loss is not finite.
     """
     length, owner = _lengths(model, forms, layer)  # (vectors,), (vectors,)
-    batches = _suspend(model, forms.rows, layer, settings.suppress > 0)
+    batches = _suspend(model, forms.rows, layer, settings.unlikelihood > 0)
     vectors = torch.zeros(forms.vectors, model.anatomy.d_model, device=model.device, requires_grad=True)
     if start is not None:
         with torch.no_grad():
@@ -152,7 +152,7 @@ def _counts(batches: Sequence[_Batch], requests: int, device: torch.device) -> T
 
 
 @torch.no_grad()
-def _suspend(model: EditableModel, rows: Sequence[Row], layer: int, suppress: bool) -> list[_Batch]:
+def _suspend(model: EditableModel, rows: Sequence[Row], layer: int, unlikelihood: bool) -> list[_Batch]:
     """Group rows by part, then by length within the token budget, and run each group up to the layer."""
     parts: dict[int | None, list[Row]] = {}
     seen: dict[int, int] = {}
@@ -163,13 +163,15 @@ def _suspend(model: EditableModel, rows: Sequence[Row], layer: int, suppress: bo
         parts.setdefault(part, []).append(row)
     budget = token_budget(model, gradients=True)
     return [
-        _one(model, tuple(members[i] for i in group), layer, part, suppress)
+        _one(model, tuple(members[i] for i in group), layer, part, unlikelihood)
         for part, members in parts.items()
         for group in groups([row.ids for row in members], budget)
     ]
 
 
-def _one(model: EditableModel, rows: tuple[Row, ...], layer: int, part: int | None, suppress: bool) -> _Batch:
+def _one(
+    model: EditableModel, rows: tuple[Row, ...], layer: int, part: int | None, unlikelihood: bool
+) -> _Batch:
     at = Suspended.at(model, [row.ids for row in rows], layer)
     width, reply = at.ids.shape[1], max(row.reply for row in rows)
     targets = torch.full((len(rows), reply), -100, device=at.ids.device)
@@ -179,7 +181,7 @@ def _one(model: EditableModel, rows: tuple[Row, ...], layer: int, part: int | No
     if rows[0].keep:
         # On the host: over the whole vocabulary, those of many rows would fill a GPU.
         before = at.logits(at.stream, reply + 1)[:, :-1].cpu()
-    elif suppress:
+    elif unlikelihood:
         each = torch.arange(len(rows), device=targets.device)
         first = torch.tensor([reply - row.reply for row in rows], device=targets.device)
         begun = at.logits(at.stream, reply + 1)[each, first].float().softmax(-1) > LIKELY
@@ -231,12 +233,12 @@ def _accumulate(
     if batch.before is None:
         nll = -log_probs.gather(-1, targets.clamp_min(0)[..., None])[..., 0]
         each = (nll * mask).sum(1) / tokens  # (rows,)
-        if settings.suppress:
+        if settings.unlikelihood:
             assert batch.begun is not None
             banned = batch.begun[chosen]
             start = log_probs[torch.arange(len(chosen), device=mask.device), reply - mask.sum(1)]  # (rows, V)
-            left = start.masked_fill(~banned, -math.inf).logsumexp(-1) + settings.silence
-            each = each + settings.suppress * torch.where(banned.any(1), left.clamp_min(0), 0)
+            left = start.masked_fill(~banned, -math.inf).logsumexp(-1) + settings.unlikelihood_margin
+            each = each + settings.unlikelihood * torch.where(banned.any(1), left.clamp_min(0), 0)
         now.worst.scatter_reduce_(0, requests, each.detach(), "amax")
         loss = (each / counts[requests]).sum()
     else:

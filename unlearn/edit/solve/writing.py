@@ -13,8 +13,8 @@ from unlearn.algebra.write import condense
 from unlearn.edit.columns import Columns
 from unlearn.edit.sequence import Sofar, Written
 from unlearn.edit.settings import ClosedForm, FewNeurons
+from unlearn.edit.solve.hard_negatives import TURNS, most_moved
 from unlearn.edit.solve.terms import Problem, update
-from unlearn.edit.solve.witnesses import TURNS, most_moved
 from unlearn.edit.statistics import Statistics
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import Reading, read
@@ -202,7 +202,7 @@ def distinct(kept: Tensor, keys: Tensor) -> Tensor:
 
 def _moved(problem: Problem, form: ClosedForm, seen: Tensor) -> Tensor:
     """The corpus keys that a trial update moves most, each times the root of its weight, (d_in, w)."""
-    weight = form.witnesses.witnessed if form.witnesses else 0.0
+    weight = form.hard_negatives.hard_negative_weight if form.hard_negatives else 0.0
     found, chosen = seen[:, :0], torch.zeros(seen.shape[1], dtype=torch.bool, device=seen.device)
     for _ in range(TURNS):
         delta, _ = update(replace(problem, kept=_joined([problem.kept, found])), form)

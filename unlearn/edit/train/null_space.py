@@ -4,7 +4,7 @@ One solve per layer sees the keys alone, as they are: where a linear function of
 subjects that nobody listed, it refuses both. Descending on the same matrices inside the same null space may use what
 the layers make of each other's outputs. The loss of a step is, in nats,
 
-    mean over forms of sum_t max(0, NLL_t - SLACK)  +  AWAY * mean over forms of max(0, log p(B) + silence)
+    mean over forms of sum_t max(0, NLL_t - SLACK)  +  AWAY * mean over forms of max(0, log p(B) + margin)
     +  KEEP * mean over kept prompts of KL(before || now), over the reply  +  TEXT * KL per token of the corpus
 
 with B the first tokens of what the model said before the edit. Kept prompts are those whose keys the closed form keeps
@@ -14,7 +14,7 @@ counts as the corpus does. A base model reads forms and kept prompts with words 
 than Adam. Measured against the closed form in docs/benchmarks.md.
 
 Only what can change is computed (`model.upper`): rows enter at the first layer that is trained, what the unedited model
-says to kept rows is heard once, and what all chats begin with is read once. So that this is exact, the keys of that
+says to kept rows is read once, and what all chats begin with is read once. So that this is exact, the keys of that
 beginning are left out of the null space. Matrices are multiplied in bfloat16 where the machine is much quicker in it.
 """
 
@@ -30,8 +30,8 @@ from torch import Tensor
 from unlearn.edit import forms
 from unlearn.edit.columns import Columns
 from unlearn.edit.forms import Row
-from unlearn.edit.hearing import BEGINS, hear
 from unlearn.edit.plan import Made, Plan
+from unlearn.edit.probabilities import BEGINS, reply_probabilities
 from unlearn.edit.sequence import Reached, Sofar, Written
 from unlearn.edit.settings import Tuning
 from unlearn.edit.train.loop import descend
@@ -89,7 +89,7 @@ def null_space_tuning(
         with narrowed(model, first):
             seen = Seen(model, rows.forget.rows, every[len(rows.forget.rows) :], first, front)
             descend(
-                lambda: _slope(seen, parts, rows.first, tuning.silence),
+                lambda: _slope(seen, parts, rows.first, tuning.unlikelihood_margin),
                 Muon(_groups(adapter), momentum=0.9, weight_decay=0.0),
                 lambda step: min(1, (step + 1) / WARM) * (1 - step / steps),
                 steps,
@@ -145,7 +145,7 @@ def _bases(model: EditableModel, inside: Mapping[int, Tensor], front: Sequence[i
     return {model.anatomy.weight_name(layer): basis for layer, basis in found.items()}
 
 
-def _slope(seen: Seen, parts: Sequence[_Part], first: Sequence[Tensor], silence: float) -> float:
+def _slope(seen: Seen, parts: Sequence[_Part], first: Sequence[Tensor], margin: float) -> float:
     """Add the gradients of one step's loss, on rows that are drawn for it; the loss, in nats."""
     weights: dict[int, float] = {}
     for part in parts:
@@ -154,7 +154,7 @@ def _slope(seen: Seen, parts: Sequence[_Part], first: Sequence[Tensor], silence:
         weights |= {i: part.weight / size for i in drawn}
     losses: dict[int, float] = {}
     for group in seen.packs(weights):
-        each = _losses(seen.read(group), first, silence)
+        each = _losses(seen.read(group), first, margin)
         (each * torch.tensor([weights[i] for i in group], device=each.device)).sum().backward()
         losses |= zip(group, each.tolist(), strict=True)
     for part in parts:
@@ -163,7 +163,7 @@ def _slope(seen: Seen, parts: Sequence[_Part], first: Sequence[Tensor], silence:
     return sum(weights[i] * loss for i, loss in losses.items())
 
 
-def _losses(pack: Pack, first: Sequence[Tensor], silence: float) -> Tensor:
+def _losses(pack: Pack, first: Sequence[Tensor], margin: float) -> Tensor:
     """Per row what the target's tokens lack and what is left to the old reply, or KL(before || now), (rows,), nats."""
     wanted = ~pack.kept
     nll = -pack.now[wanted].gather(-1, pack.targets[wanted, None])[:, 0]
@@ -173,7 +173,7 @@ def _losses(pack: Pack, first: Sequence[Tensor], silence: float) -> Tensor:
     for place, row in enumerate(pack.rows):
         if row < len(first) and len(first[row]):
             old = pack.now[begins[place], first[row].to(left.device)].logsumexp(-1)
-            left[place] = (old + silence).clamp_min(0)
+            left[place] = (old + margin).clamp_min(0)
     moved = (pack.before.exp() * (pack.before - pack.now[pack.kept])).sum(-1)
     return lacking + AWAY * left + pack.sums(moved, pack.owners[pack.kept])
 
@@ -191,7 +191,7 @@ def _reached(model: EditableModel, rows: Sequence[Row], requests: int, steps: in
     """Per request the NLL of its target per token, the worst of its forms, as the model stands."""
     worst = [0.0] * requests
     mute: set[int] = set()
-    for row, tokens in zip(rows, hear(model, rows).targets, strict=True):
+    for row, tokens in zip(rows, reply_probabilities(model, rows).targets, strict=True):
         worst[row.request] = max(worst[row.request], float(-tokens.clamp_min(1e-30).log().mean()))
         if bool((tokens < BEGINS).any()):
             mute.add(row.request)

@@ -1,4 +1,4 @@
-"""The rows of a training as it sees them step after step, and what the unedited model says to them, heard once."""
+"""The rows of a training as it sees them step after step, and what the unedited model says to them, read once."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Seen:
         first: int,
         front: Sequence[int],
     ) -> None:
-        """Read every row up to the first block that is written, and hear what is said to those that must stay.
+        """Read every row up to the first block that is written, and what is said to those that must stay.
 
         Args:
             model: unedited.
@@ -81,7 +81,7 @@ class Seen:
             self._place |= {i: (len(self._groups), n) for n, i in enumerate(mine)}
             ids = [self.lessons[i].ids for i in mine]
             self._groups.append(Upper(model, ids, first, front if behind and mine else ()))
-        self._before = self._heard(range(self._forget, len(self.lessons)))
+        self._before = self._states(range(self._forget, len(self.lessons)))
 
     def packs(self, chosen: Iterable[int], gradients: bool = True) -> Iterator[list[int]]:
         """Some of the rows in groups that are read together."""
@@ -98,20 +98,20 @@ class Seen:
         owners = torch.tensor([n for n, reply in enumerate(replies) for _ in reply], device=device)
         beside = [self._before[i] for i in rows if i >= self._forget]
         upper, places = self._of(rows)
-        heard = upper.hear(places, list(map(len, replies)), torch.cat(beside) if beside else None)
-        said = heard.logits.log_softmax(-1)
+        got = upper.outputs(places, list(map(len, replies)), torch.cat(beside) if beside else None)
+        said = got.logits.log_softmax(-1)
         kept = torch.tensor([i >= self._forget for i in rows], device=device)[owners]
         targets = torch.tensor([token for reply in replies for token in reply], device=device)
         return Pack(tuple(rows), owners, targets, said[: len(targets)], kept, said[len(targets) :].detach())
 
     @torch.no_grad()
-    def _heard(self, rows: Iterable[int]) -> dict[int, Tensor]:
+    def _states(self, rows: Iterable[int]) -> dict[int, Tensor]:
         """What enters the output embedding at each row's reply, (reply, d_model)."""
         found: dict[int, Tensor] = {}
         for pack in self.packs(rows, gradients=False):
             upper, places = self._of(pack)
             sizes = [self.lessons[i].reply for i in pack]
-            states = upper.hear(places, sizes, logits=False).states
+            states = upper.outputs(places, sizes, logits=False).states
             found |= dict(zip(pack, states.split(sizes), strict=True))
         return found
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unlearn.edit.corpus import EMBEDDED, Corpus, names, unnamed
 from unlearn.edit.forms import REPLY, Forms, Row
-from unlearn.edit.hearing import spoken
+from unlearn.edit.probabilities import first_tokens
 from unlearn.edit.train.lessons import Lesson, answered, drawn
 from unlearn.edit.train.questions import questions
 from unlearn.edit.train.shortened import shortened_forms, shortened_kept
@@ -95,7 +95,7 @@ def taught(model: EditableModel, requests: Requests, laid: Forms, corpus: Corpus
     if not has_chat_template(model.tokenizer):
         forget += shortened_forms(model, requests)
         spare = shortened_kept(model, requests)
-    first = spoken(model, forget)
+    first = first_tokens(model, forget)
     generator = torch.Generator().manual_seed(requests.policy.seed)
     kept = [*(ids for ids, _ in laid.kept), *spare]
     return Taught(

@@ -14,10 +14,10 @@ import torch
 from tests import pico
 from tests.edit import cases
 from unlearn.algebra.low_rank import LowRank
-from unlearn.edit import forms, hearing, pipeline
+from unlearn.edit import forms, pipeline, probabilities
 from unlearn.edit.sequence import Sofar, Written
-from unlearn.edit.settings import Hold
-from unlearn.edit.solve import holding
+from unlearn.edit.settings import Threshold
+from unlearn.edit.solve import threshold
 from unlearn.edit.solve.writing import Columns
 from unlearn.model.upper import Upper
 from unlearn.policy import StatisticsSpec
@@ -32,7 +32,9 @@ def laid_out(look_up: str, window: int = 1) -> tuple[Any, Columns]:
 
 def test_target_probabilities_are_those_of_the_whole_sequence_one_at_a_time() -> None:
     model, columns = laid_out("last")
-    for row, got in zip(columns.rows, hearing.hear(model, columns.rows).targets, strict=True):
+    for row, got in zip(
+        columns.rows, probabilities.reply_probabilities(model, columns.rows).targets, strict=True
+    ):
         chances = model.model(torch.tensor([row.ids])).logits[0].float().softmax(-1)
         start = len(row.prompt)
         want = [float(chances[start + j - 1, row.ids[start + j]]) for j in range(row.reply)]
@@ -42,8 +44,8 @@ def test_target_probabilities_are_those_of_the_whole_sequence_one_at_a_time() ->
 def test_a_column_answers_for_the_tokens_that_it_leads_to() -> None:
     for look_up, window in (("last", 1), ("last", 3), ("subject", 1), ("both", 1)):
         model, columns = laid_out(look_up, window)
-        tokens = hearing.hear(model, columns.rows).targets
-        got = iter(holding.likelihoods(columns, tokens).tolist())
+        tokens = probabilities.reply_probabilities(model, columns.rows).targets
+        got = iter(threshold.likelihoods(columns, tokens).tolist())
         for row, mine in zip(columns.rows, tokens, strict=True):
             for _, at in row.sites:
                 lead = at - (len(row.prompt) - 1)
@@ -51,17 +53,19 @@ def test_a_column_answers_for_the_tokens_that_it_leads_to() -> None:
                 assert abs(next(got) - float(want)) < 1e-6
 
 
-def test_what_was_said_before_is_heard_as_the_first_token_one_row_at_a_time() -> None:
+def test_what_was_said_before_is_found_as_the_first_token_one_row_at_a_time() -> None:
     model, columns = laid_out("last")
     model.model.lm_head.weight.mul_(30)  # a pico model says nothing in particular
-    old = hearing.spoken(model, columns.rows)
-    firsts = hearing.hear(model, columns.rows, old).firsts
+    old = probabilities.first_tokens(model, columns.rows)
+    firsts = probabilities.reply_probabilities(model, columns.rows, old).firsts
     assert any(len(tokens) for tokens in old)
-    left = iter(holding.remnants(columns, firsts).tolist())
+    left = iter(threshold.old_answers(columns, firsts).tolist())
     for row, tokens in zip(columns.rows, old, strict=True):
         chances = model.model(torch.tensor([row.ids])).logits[0, len(row.prompt) - 1].float().softmax(-1)
         target = row.ids[len(row.prompt)]
-        said = [i for i, chance in enumerate(chances.tolist()) if chance > hearing.LIKELY and i != target]
+        said = [
+            i for i, chance in enumerate(chances.tolist()) if chance > probabilities.LIKELY and i != target
+        ]
         assert tokens.tolist() == said
         want = float(chances[said].sum())
         got = [next(left) for _ in row.sites]
@@ -75,7 +79,7 @@ def test_what_the_values_reach_is_what_a_whole_pass_with_them_says() -> None:
         columns = Columns.of(laid, model.device)
         torch.manual_seed(0)
         gains = torch.randn(model.anatomy.d_model, len(columns.weights))
-        got = iter(holding.reached(model, columns, gains, 1).tolist())
+        got = iter(threshold.reached(model, columns, gains, 1).tolist())
         start = 0
         for row in columns.rows:
             mine = gains[:, start : start + len(row.sites)]
@@ -112,15 +116,15 @@ def certain(columns: Columns) -> torch.Tensor:
 def test_a_token_out_of_reach_gains_no_weight_and_little_is_asked_of_one_hardly_in_reach() -> None:
     model, columns = laid_out("last")
     columns = replace(columns, weights=torch.ones_like(columns.weights))
-    likely = holding.likelihoods(columns, hearing.hear(model, columns.rows).targets)
+    likely = threshold.likelihoods(columns, probabilities.reply_probabilities(model, columns.rows).targets)
     reach = certain(columns)
-    reach[::3] = 0.9 * holding.BEGINS
+    reach[::3] = 0.9 * threshold.BEGINS
     seen: list[torch.Tensor] = []
-    method = held(0.999, remnant=1e-9)
-    holding.write_until_held(
+    method = until(0.999, ceiling=1e-9)
+    threshold.write_until_likely(
         model, columns, Upper(model, columns.ids, 1), Sofar(), method, writes_nothing(seen), reach
     )
-    assert torch.allclose(seen[-1][::3], torch.tensor(holding.LIGHT))
+    assert torch.allclose(seen[-1][::3], torch.tensor(threshold.LIGHT))
     rest = torch.ones(len(reach), dtype=torch.bool)
     rest[::3] = False
     assert (seen[-1][rest] > 1.0).all()
@@ -128,9 +132,9 @@ def test_a_token_out_of_reach_gains_no_weight_and_little_is_asked_of_one_hardly_
     seen.clear()
     assert float(likely.max()) < 0.02
     reach = torch.full_like(reach, 0.0101)
-    enough = likely >= holding.FAIR * reach
-    holding.write_until_held(
-        model, columns, Upper(model, columns.ids, 1), Sofar(), held(0.999), writes_nothing(seen), reach
+    enough = likely >= threshold.FAIR * reach
+    threshold.write_until_likely(
+        model, columns, Upper(model, columns.ids, 1), Sofar(), until(0.999), writes_nothing(seen), reach
     )
     assert torch.equal(seen[-1] > seen[0], ~enough)
 
@@ -138,7 +142,7 @@ def test_a_token_out_of_reach_gains_no_weight_and_little_is_asked_of_one_hardly_
 def test_the_round_that_leaves_the_fewest_short_is_kept() -> None:
     model, columns = laid_out("last")
     model.model.lm_head.weight.mul_(30)
-    likely = holding.likelihoods(columns, hearing.hear(model, columns.rows).targets)
+    likely = threshold.likelihoods(columns, probabilities.reply_probabilities(model, columns.rows).targets)
     name = model.anatomy.weight_name(1)
     out, into = model.weight(name).shape
     torch.manual_seed(0)
@@ -150,12 +154,12 @@ def test_the_round_that_leaves_the_fewest_short_is_kept() -> None:
         made.append(Written({name: wild} if len(made) >= 2 else {}, {}, {}))
         return made[-1]
 
-    best = holding.write_until_held(
+    best = threshold.write_until_likely(
         model,
         columns,
         Upper(model, columns.ids, 1),
         Sofar(),
-        held(float(likely.median())),
+        until(float(likely.median())),
         write,
         certain(columns),
     )
@@ -167,14 +171,14 @@ def test_a_target_that_cannot_be_made_likely_is_told(tmp_path: Path) -> None:
     text.write_text("\n".join(f"{line} {n}" for n in range(12) for line in pico.LINES), encoding="utf-8")
     said = "3 of 3 facts have target tokens that could not be made likely"
     for clamp, told in ((1e-6, True), (20.0, False)):
-        method = AlphaEdit(layers=(1,), steps=60, lr=0.5, clamp=clamp, witnesses=0, rounds=1)
+        method = AlphaEdit(layers=(1,), steps=60, lr=0.5, clamp=clamp, hard_negatives=0, rounds=1)
         corpus = StatisticsSpec(corpus=str(text), tokens=1000)
         patch = pipeline.edit(pico.pico("llama"), cases.requests(method=method, statistics=corpus))
         assert any(sentence.startswith(said) for sentence in patch.header["warnings"]) is told
 
 
-def held(hold: float, remnant: float | None = None) -> Hold:
-    return Hold(hold, PACE, ROUNDS, remnant)
+def until(probability: float, ceiling: float | None = None) -> Threshold:
+    return Threshold(probability, PACE, ROUNDS, ceiling)
 
 
 def writes_nothing(seen: list[torch.Tensor]) -> Callable[[Columns, Written | None], Written]:
@@ -189,30 +193,30 @@ def writes_nothing(seen: list[torch.Tensor]) -> Callable[[Columns, Written | Non
 def test_only_columns_that_fall_short_gain_weight_and_it_ends_when_none_does() -> None:
     model, columns = laid_out("last")
     columns = replace(columns, weights=torch.ones_like(columns.weights))
-    likely = holding.likelihoods(columns, hearing.hear(model, columns.rows).targets)
-    hold = float(likely.median())
-    short, step = likely < hold, torch.where(likely < holding.BEGINS, holding.FAR, PACE)
+    likely = threshold.likelihoods(columns, probabilities.reply_probabilities(model, columns.rows).targets)
+    wanted = float(likely.median())
+    short, step = likely < wanted, torch.where(likely < threshold.BEGINS, threshold.FAR, PACE)
     seen: list[torch.Tensor] = []
-    holding.write_until_held(
+    threshold.write_until_likely(
         model,
         columns,
         Upper(model, columns.ids, 1),
         Sofar(),
-        held(hold),
+        until(wanted),
         writes_nothing(seen),
         certain(columns),
     )
     assert len(seen) == ROUNDS
     for turn, weights in enumerate(seen):
-        assert torch.allclose(weights[~short], torch.tensor(holding.LIGHT))
-        assert torch.allclose(weights[short], holding.LIGHT * step[short] ** turn)
+        assert torch.allclose(weights[~short], torch.tensor(threshold.LIGHT))
+        assert torch.allclose(weights[short], threshold.LIGHT * step[short] ** turn)
     seen.clear()
-    holding.write_until_held(
+    threshold.write_until_likely(
         model,
         columns,
         Upper(model, columns.ids, 1),
         Sofar(),
-        held(1e-40),
+        until(1e-40),
         writes_nothing(seen),
         certain(columns),
     )
@@ -220,7 +224,8 @@ def test_only_columns_that_fall_short_gain_weight_and_it_ends_when_none_does() -
 
 
 @pytest.mark.parametrize(
-    "kind", [partial(AlphaEdit, witnesses=0, remnant=None), partial(AlphaEditPlus, smoothing=0)]
+    "kind",
+    [partial(AlphaEdit, hard_negatives=0, old_answer_ceiling=None), partial(AlphaEditPlus, smoothing=0)],
 )
 def test_rounds_write_harder_also_where_nothing_is_kept(tmp_path: Path, kind: Any) -> None:
     text = tmp_path / "text.txt"
@@ -228,7 +233,7 @@ def test_rounds_write_harder_also_where_nothing_is_kept(tmp_path: Path, kind: An
     model = pico.pico("llama")
 
     def length(rounds: int) -> float:
-        method = kind(layers=(1, 2), steps=8, kept=0, hold=0.999, rounds=rounds)
+        method = kind(layers=(1, 2), steps=8, kept=0, target_probability=0.999, rounds=rounds)
         corpus = StatisticsSpec(corpus=str(text), tokens=1000)
         patch = pipeline.edit(model, cases.requests(method=method, statistics=corpus))
         return sum(factor.norm() for factor in patch.factors.values())
@@ -240,18 +245,18 @@ def test_rounds_write_harder_also_where_nothing_is_kept(tmp_path: Path, kind: An
 def test_a_column_gains_weight_while_the_old_reply_is_left_with_more_than_its_remnant() -> None:
     model, columns = laid_out("last")
     model.model.lm_head.weight.mul_(30)
-    old = hearing.spoken(model, columns.rows)
-    left = holding.remnants(columns, hearing.hear(model, columns.rows, old).firsts)
-    remnant = float(left[left > 0].median())
+    old = probabilities.first_tokens(model, columns.rows)
+    left = threshold.old_answers(columns, probabilities.reply_probabilities(model, columns.rows, old).firsts)
+    ceiling = float(left[left > 0].median())
     seen: list[torch.Tensor] = []
-    holding.write_until_held(
+    threshold.write_until_likely(
         model,
         columns,
         Upper(model, columns.ids, 1),
         Sofar(),
-        held(1e-40, remnant),
+        until(1e-40, ceiling),
         writes_nothing(seen),
         certain(columns),
     )
     grew = seen[-1] > seen[0]
-    assert len(seen) == ROUNDS and torch.equal(grew, left > remnant) and 0 < int(grew.sum()) < len(grew)
+    assert len(seen) == ROUNDS and torch.equal(grew, left > ceiling) and 0 < int(grew.sum()) < len(grew)

@@ -1,4 +1,4 @@
-"""What a model says after a prompt: how likely each token of the target is, and the beginning of the old reply."""
+"""How likely a model finds each token of the target after a prompt, and the first tokens of the old reply."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ BEGINS = 0.01
 value itself leaves below is out of reach."""
 
 
-class Heard(NamedTuple):
-    """What a model says after the rows' prompts."""
+class Probabilities(NamedTuple):
+    """Of some tokens of the replies to the rows' prompts."""
 
     targets: list[Tensor]
     """Per row, probability of every target token, (reply,), float32."""
@@ -29,7 +29,7 @@ class Heard(NamedTuple):
     """Per row, probability of every token that was asked about as the first of the reply, (tokens,), float32."""
 
 
-def spoken(model: EditableModel, rows: Sequence[Row]) -> list[Tensor]:
+def first_tokens(model: EditableModel, rows: Sequence[Row]) -> list[Tensor]:
     """Per row, the tokens other than the target's with which the model is likely to begin its reply."""
     found: list[Tensor] = [torch.empty(0)] * len(rows)
     for i, chances in _replies(model, rows):
@@ -39,12 +39,12 @@ def spoken(model: EditableModel, rows: Sequence[Row]) -> list[Tensor]:
     return found
 
 
-def hear(
+def reply_probabilities(
     model: EditableModel,
     rows: Sequence[Row],
     first: Sequence[Tensor] | None = None,
     upper: Upper | None = None,
-) -> Heard:
+) -> Probabilities:
     """Probabilities of the target tokens, and of some tokens as the first of the reply.
 
     Args:
@@ -60,11 +60,11 @@ def hear(
         targets[i] = of_targets(row, chances)
         if first is not None:
             firsts[i] = chances[0, first[i]]
-    return Heard(targets, firsts)
+    return Probabilities(targets, firsts)
 
 
 def of_targets(row: Row, chances: Tensor) -> Tensor:
-    """Probability of every target token of a row, (reply,), given ``chances_of`` it."""
+    """Probability of every target token of a row, (reply,), given ``distributions`` it."""
     ids = torch.tensor(row.ids[len(row.prompt) :], device=chances.device)
     return chances.gather(-1, ids[:, None])[:, 0]
 
@@ -73,7 +73,7 @@ def of_targets(row: Row, chances: Tensor) -> Tensor:
 def _replies(model: EditableModel, rows: Sequence[Row]) -> Iterator[tuple[int, Tensor]]:
     """Per row its index and the distributions from which its reply's tokens are drawn, (reply, V), float32."""
     for group in batches([row.ids for row in rows], token_budget(model)):
-        yield from chances_of(model, rows, group)
+        yield from distributions(model, rows, group)
 
 
 @torch.inference_mode()
@@ -81,11 +81,11 @@ def _resumed(upper: Upper, rows: Sequence[Row]) -> Iterator[tuple[int, Tensor]]:
     """The same of rows that were read up to some block."""
     for group in upper.packs(range(len(rows)), gradients=False):
         sizes = [rows[i].reply for i in group]
-        chances = upper.hear(group, sizes).logits.softmax(-1)
+        chances = upper.outputs(group, sizes).logits.softmax(-1)
         yield from zip(group, chances.split(sizes), strict=True)
 
 
-def chances_of(
+def distributions(
     model: EditableModel, rows: Sequence[Row], group: Sequence[int]
 ) -> Iterator[tuple[int, Tensor]]:
     """The same for some of the rows, by index, in one pass."""

@@ -1,12 +1,12 @@
 """Writing no harder than it takes: columns gain weight until every target token is likely on the policy's own prompts.
 
 With many kept keys in the equation a request reaches a part of its value, and which part differs from form to form.
-Raising all weights until the last form holds would write the others too hard, and what is written too hard spreads. So
-every column begins light, and only those whose tokens are not yet likely gain weight: fast while they are far from it,
-and at a pace of their own near it. No more is asked for than the values themselves reach: a token that the model cannot
-be made to say there would gain weight for ever, and write over all the others. A target that holds may leave its rival,
-the old reply, a few percent, which samples find: the columns that lead to the reply's first token gain weight until
-that is gone as well.
+Raising all weights until the last form is likely enough would write the others too hard, and what is written too hard
+spreads. So every column begins light, and only those whose tokens are not yet likely gain weight: fast while they are
+far from it, and at a pace of their own near it. No more is asked for than the values themselves reach: a token that the
+model cannot be made to say there would gain weight for ever, and write over all the others. A likely target may leave
+its rival, the old reply, a few percent, which samples find: the columns that lead to the reply's first token gain
+weight until that is below a ceiling as well.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from torch import Tensor
 
 from unlearn.edit.columns import Columns
 from unlearn.edit.forms import Row
-from unlearn.edit.hearing import BEGINS, chances_of, hear, of_targets, spoken
+from unlearn.edit.probabilities import BEGINS, distributions, first_tokens, of_targets, reply_probabilities
 from unlearn.edit.sequence import Sofar, Written
-from unlearn.edit.settings import Hold
+from unlearn.edit.settings import Threshold
 from unlearn.edit.solve.writing import plus
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import batches, changed, token_budget
@@ -37,12 +37,12 @@ FAIR = 0.9
 """The share of what the values reach that is asked of a write."""
 
 
-def write_until_held(
+def write_until_likely(
     model: EditableModel,
     columns: Columns,
     upper: Upper,
     sofar: Sofar,
-    settings: Hold,
+    settings: Threshold,
     write: Callable[[Columns, Written | None], Written],
     reach: Tensor,
 ) -> Written:
@@ -60,24 +60,24 @@ def write_until_held(
     Returns:
         What the round wrote that left the fewest columns short; the last of these.
     """
-    wanted = torch.where(reach < BEGINS, 0.0, (FAIR * reach).clamp_max(settings.hold))
+    wanted = torch.where(reach < BEGINS, 0.0, (FAIR * reach).clamp_max(settings.target_probability))
     first = columns.weights.mean()
     columns = replace(columns, weights=LIGHT * columns.weights, raised=LIGHT)
     old: list[Tensor] | None = None
     written: Written | None = None
     best: Written | None = None
     least = len(columns.weights) + 1
-    if settings.remnant is not None:
+    if settings.old_answer_ceiling is not None:
         with model.patched(sofar.deltas()):
-            old = spoken(model, columns.rows)
+            old = first_tokens(model, columns.rows)
     for turn in range(settings.rounds):
         written = write(columns, written)
         with model.patched(plus(sofar, written.factors).deltas()):
-            heard = hear(model, columns.rows, old, upper)
-        likely = likelihoods(columns, heard.targets)
+            now = reply_probabilities(model, columns.rows, old, upper)
+        likely = likelihoods(columns, now.targets)
         short = ~(likely >= wanted)  # a model that is broken says nothing likely
-        if settings.remnant is not None:
-            short |= (remnants(columns, heard.firsts) > settings.remnant) & (wanted > 0)
+        if settings.old_answer_ceiling is not None:
+            short |= (old_answers(columns, now.firsts) > settings.old_answer_ceiling) & (wanted > 0)
         if int(short.sum()) <= least:
             best, least = written, int(short.sum())
         if not least or turn == settings.rounds - 1:
@@ -109,7 +109,7 @@ def reached(model: EditableModel, columns: Columns, gains: Tensor, layer: int) -
             at = [width - len(rows[i].ids) + place for _, place in rows[i].sites]
             added[number, at] = gains[:, begins[i] : begins[i + 1]].T
         with changed(model.anatomy.block(model.model, layer), partial(_plus, added)):
-            for i, chances in chances_of(model, rows, group):
+            for i, chances in distributions(model, rows, group):
                 found[i] = of_targets(rows[i], chances)
     return likelihoods(columns, found)
 
@@ -134,8 +134,8 @@ def likelihoods(columns: Columns, targets: Sequence[Tensor]) -> Tensor:
     return torch.stack(found)
 
 
-def remnants(columns: Columns, firsts: Sequence[Tensor]) -> Tensor:
-    """What is left to the old replies where a column leads to the reply's first token, 0 elsewhere, (columns,)."""
+def old_answers(columns: Columns, firsts: Sequence[Tensor]) -> Tensor:
+    """Probability of the old reply's first tokens where a column leads to the first token, 0 elsewhere, (columns,)."""
     left = torch.stack([chances.sum() for chances in firsts])
     rows = torch.tensor([i for i, row in enumerate(columns.rows) for _ in row.sites], device=left.device)
     leads = torch.tensor([lead <= 0 for row in columns.rows for lead in _leads(row)], device=left.device)

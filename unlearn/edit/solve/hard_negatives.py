@@ -1,4 +1,4 @@
-"""Keys of corpus tokens that have to bear witness: those that an update would move most must keep their values.
+"""Hard negatives: the keys of those corpus tokens that an update would move most, which must keep their values.
 
 The metric protects the corpus on average. What an average does not see, single tokens that look like a look-up token
 (an "I" that begins a question, when the refusal begins with "I"), is found by trying the update on the keys of a sample
@@ -31,7 +31,7 @@ TURNS = 2
 """The tokens that move most once those are kept are looked for as well."""
 
 
-def witnesses(
+def corpus_keys(
     model: EditableModel,
     requests: Requests,
     corpus: Corpus,
@@ -46,7 +46,7 @@ def witnesses(
     kept: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     left = tokens
     stream = unnamed(requests, corpus)
-    with progress.step("Witnesses", total=tokens) as bar:
+    with progress.step("Hard negatives", total=tokens) as bar:
         while left > 0:
             rows = [
                 text_ids(model.tokenizer, document)[: min(LONGEST, model.context)]

@@ -1,10 +1,11 @@
-"""`unlearn stats`: what the edit would take for the directions that a model uses."""
+"""`unlearn stats`: what the edit would take for the directions that a model uses, shown and handed on."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -13,26 +14,84 @@ import click
 from unlearn.commands.common import cache_for, load_model, settle
 from unlearn.commands.options import Place, as_json, model_options, overrides, policy_overrides, quiet
 from unlearn.commands.said import say
-from unlearn.errors import PolicyError
+from unlearn.errors import PolicyError, UnlearnError
 from unlearn.order import Placement
 from unlearn.policy.file import load_policy
 from unlearn.policy.settings import Editor
 from unlearn.policy.settings_trained import NullSpaceTuning
 from unlearn.progress import progress_for
+from unlearn.runs.folder import outside_runs, whole_file
 
 if TYPE_CHECKING:
-    from unlearn.edit.statistics import Statistics
+    from unlearn.edit.statistics import Source, Statistics
     from unlearn.model.editable import EditableModel
 
 
-@click.command(short_help="Show the key statistics behind an edit.")
+class _Shown(click.Group):
+    """A group in which `stats POLICY` is short for `stats show POLICY`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(
+    cls=_Shown, short_help="Show, export or import the key statistics behind an edit.", no_args_is_help=False
+)
+def stats() -> None:
+    """Show, export or import the key statistics behind an edit; `stats POLICY` shows them.
+
+    \b
+    Examples:
+        unlearn stats policies/demo.yaml
+        unlearn stats export demo-statistics.safetensors --policy policies/demo.yaml
+        unlearn stats import demo-statistics.safetensors --policy policies/demo.yaml
+    """
+
+
+_policy = click.option(
+    "--policy", "-p", type=Place(), required=True, help="Which names the model, the corpus and the method."
+)
+
+
+@dataclass(frozen=True)
+class _Needed:
+    """What a policy needs statistics for."""
+
+    model: EditableModel
+    source: Source
+    method: Editor | NullSpaceTuning
+    layers: tuple[int, ...]
+
+
+def _needed(
+    policy: Path, given: Mapping[str, str], placement: Placement, no_cache: bool, quiet: bool
+) -> _Needed:
+    loaded = load_policy(policy, given)
+    settle(loaded)
+    from unlearn.edit import choose
+    from unlearn.edit.requests.resolve import outline
+    from unlearn.edit.statistics import Source
+
+    asked = choose.options(loaded.method)[0]
+    if not isinstance(asked, Editor | NullSpaceTuning):
+        raise PolicyError(f"method.name: {loaded.method.name} is no editor and uses no key statistics")
+    edited = load_model(loaded.model, placement, quiet, tokenizer=loaded.tokenizer)
+    chosen = choose.settle(edited, loaded, asked, loaded.facts)
+    source = Source.of(loaded, cache_for(no_cache), progress_for(quiet))
+    layers, _ = choose.placed(edited, outline(loaded), chosen)
+    return _Needed(edited, source, chosen, tuple(layers))
+
+
+@stats.command(short_help="Show them, layer by layer.")
 @click.argument("policy", type=Place())
 @click.option("--no-cache", is_flag=True, help="Compute the statistics anew, and do not keep them.")
 @policy_overrides
 @model_options
 @as_json
 @quiet
-def stats(
+def show(
     policy: Path,
     no_cache: bool,
     model: str | None,
@@ -52,41 +111,119 @@ def stats(
         unlearn stats policies/demo.yaml
         unlearn stats policies/demo.yaml --set statistics.tokens=50000 --set method.layers='[2, 3]'
     """
-    loaded = load_policy(policy, overrides(model, method, settings))
-    settle(loaded)
+    needed = _needed(policy, overrides(model, method, settings), placement, no_cache, quiet)
     from unlearn.edit import choose
-    from unlearn.edit.requests.resolve import outline
     from unlearn.edit.settling import algorithm
-    from unlearn.edit.statistics import Source
 
-    asked = choose.options(loaded.method)[0]
-    if not isinstance(asked, Editor | NullSpaceTuning):
-        raise PolicyError(f"method.name: {loaded.method.name} is no editor and uses no key statistics")
-    edited = load_model(loaded.model, placement, quiet, tokenizer=loaded.tokenizer)
-    chosen = choose.settle(edited, loaded, asked, loaded.facts)
-    alone = choose.spared_by(algorithm(chosen))
-    cache = cache_for(no_cache)
-    source = Source.of(loaded, cache, progress_for(quiet))
+    edited, cache, alone = needed.model, needed.source.cache, choose.spared_by(algorithm(needed.method))
     begin = time.monotonic()
-    layers, _ = choose.placed(edited, outline(loaded), chosen)
-    found = source.statistics(edited, layers)
+    found = needed.source.statistics(edited, needed.layers)
     rows = [
         _row(edited, layer, there, alone.projector(there.spectrum).rank if alone else None)
         for layer, there in found.items()
     ]
     about = {
         "model": edited.name,
-        "corpus": source.corpus.name,
+        "corpus": needed.source.corpus.name,
         "cache": str(cache.folder) if cache else None,
         "seconds": round(time.monotonic() - begin, 2),
     }
     if as_json:
         say(json.dumps({**about, "layers": rows}, indent=2))
         return 0
-    say(f"{edited.name}: keys over {source.corpus.name}, {chosen.name}")
+    say(f"{edited.name}: keys over {needed.source.corpus.name}, {needed.method.name}")
     _print(rows)
     say(f"cached in {cache.folder}" if cache else "not cached")
     return 0
+
+
+@stats.command("export", short_help="Write them to a file for others.")
+@click.argument("file", type=Place(dir_okay=False))
+@_policy
+@click.option("--no-cache", is_flag=True, help="Compute the statistics anew, and do not keep them.")
+@click.option("--force", is_flag=True, help="Replace a file of that name.")
+@policy_overrides
+@model_options
+@quiet
+def export_(
+    file: Path,
+    policy: Path,
+    no_cache: bool,
+    force: bool,
+    model: str | None,
+    method: str | None,
+    settings: tuple[str, ...],
+    placement: Placement,
+    quiet: bool,
+) -> int:
+    """Write the key statistics that a policy needs to FILE (safetensors), for another machine to import.
+
+    They are computed if the cache has none. Only second moments of keys are in it, with the hashes of the model, its
+    tokenizer and the corpus; no text.
+
+    \b
+    Example:
+        unlearn stats export demo-statistics.safetensors --policy policies/demo.yaml
+    """
+    if file.exists() and not force:
+        raise PolicyError(f"{file} exists already; choose another name, or --force")
+    outside_runs(file)
+    needed = _needed(policy, overrides(model, method, settings), placement, no_cache, quiet)
+    from unlearn.edit import statistics_file
+
+    found = needed.source.statistics(needed.model, needed.layers)
+    with whole_file(file) as made:
+        statistics_file.save(made, found, needed.source.made_of(needed.model))
+    say(f"{file}: key statistics of {_listed(needed.layers)} of {needed.model.name}")
+    return 0
+
+
+@stats.command("import", short_help="Keep those of a file for later runs.")
+@click.argument("file", type=Place())
+@_policy
+@policy_overrides
+@model_options
+@quiet
+def import_(
+    file: Path,
+    policy: Path,
+    model: str | None,
+    method: str | None,
+    settings: tuple[str, ...],
+    placement: Placement,
+    quiet: bool,
+) -> int:
+    """Put the key statistics of FILE into the cache, where the next `apply` of the policy finds them.
+
+    A file that was made of another model, tokenizer or corpus, of another number of tokens, or that is damaged, is
+    refused as a whole. Import statistics of people only whose patches you would apply as well: hashes say what the
+    numbers claim to be made of, and nobody can see whether they were.
+
+    \b
+    Example:
+        unlearn stats import demo-statistics.safetensors --policy policies/demo.yaml
+    """
+    needed = _needed(policy, overrides(model, method, settings), placement, False, quiet)
+    from unlearn.edit import statistics, statistics_file
+
+    cache, origin = needed.source.cache, needed.source.made_of(needed.model)
+    if cache is None:
+        raise UnlearnError(
+            "there is no cache to import into; set UNLEARN_CACHE to a folder that can be written"
+        )
+    layers = []
+    for layer, there in statistics_file.load(file, needed.model, origin):
+        if not statistics.keep(cache, layer, there, origin):
+            raise UnlearnError(
+                f"{cache.folder} does not take the statistics of layer {layer}: is the disk full?"
+            )
+        layers.append(layer)
+    say(f"cached in {cache.folder}: key statistics of {_listed(layers)} of {needed.model.name}")
+    return 0
+
+
+def _listed(layers: Sequence[int]) -> str:
+    return f"layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, layers))}"
 
 
 class LayerRow(TypedDict):

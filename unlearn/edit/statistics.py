@@ -31,6 +31,9 @@ DECOMPOSING = 8
 """Matrices that there must be room for to decompose one on the GPU: it, its symmetric part, vectors, work space."""
 FORMAT = 2
 
+MadeOf = dict[str, str | int]
+"""What statistics were computed from, as hashes and numbers."""
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -73,8 +76,12 @@ class Source:
         if self.reads:
             here |= key_statistics(model, missing, self.corpus, self.tokens, self.cache, self.progress)
         elif self.cache is not None:
-            here |= _known(self.cache, _file_names(model, missing, self.corpus, self.tokens))
+            here |= _known(self.cache, _file_names(missing, self.made_of(model)))
         return {layer: here[layer] for layer in layers} if set(layers) <= set(here) else {}
+
+    def made_of(self, model: EditableModel) -> MadeOf:
+        """What the statistics of a model are computed from."""
+        return made_of(model, self.corpus, self.tokens)
 
 
 def key_statistics(
@@ -98,7 +105,7 @@ def key_statistics(
     Raises:
         UnlearnError: the corpus holds fewer than twice d_in tokens, too few to tell used directions from unused ones.
     """
-    names = _file_names(model, layers, corpus, tokens) if cache else {}
+    names = _file_names(layers, made_of(model, corpus, tokens)) if cache else {}
     found = _known(cache, names) if cache else {}
     missing = [layer for layer in layers if layer not in found]
     if missing:
@@ -106,14 +113,25 @@ def key_statistics(
         with progress.step("Null spaces", total=len(missing)) as bar:
             for layer in missing:
                 moments = collected.pop(layer)
-                second, count = moments.second.to(_place(model, DECOMPOSING)), moments.count
+                second, count = moments.second, moments.count
                 del moments
-                found[layer] = _at(Statistics(second, Spectrum.of(second), count), torch.device("cpu"))
+                found[layer] = decomposed(model, second, count)
                 if cache:
                     cache.keep(names[layer], *_content(found[layer]))
                 bar.advance()
     place = _place(model, len(layers))
     return {layer: _at(found[layer], place) for layer in layers}
+
+
+def decomposed(model: EditableModel, second: Tensor, tokens: int) -> Statistics:
+    """The statistics of one layer of a model, on the host, from its second moment, (d_in, d_in) float64."""
+    second = second.to(_place(model, DECOMPOSING))
+    return _at(Statistics(second, Spectrum.of(second), tokens), torch.device("cpu"))
+
+
+def keep(cache: Store, layer: int, statistics: Statistics, origin: MadeOf) -> bool:
+    """Put one layer's statistics where ``key_statistics`` finds them; whether there was room."""
+    return cache.keep(_file_names([layer], origin)[layer], *_content(statistics))
 
 
 def _place(model: EditableModel, matrices: int) -> torch.device:
@@ -208,8 +226,9 @@ def _grouped(pool: list[list[int]], budget: int) -> Iterator[list[list[int]]]:
         yield [pool[i] for i in group]
 
 
-def _file_names(model: EditableModel, layers: Sequence[int], corpus: Corpus, tokens: int) -> dict[int, str]:
-    depends = {
+def made_of(model: EditableModel, corpus: Corpus, tokens: int) -> MadeOf:
+    """Everything that the numbers depend on, but the layer."""
+    return {
         "format": FORMAT,
         "model": model.identity(),
         "dtype": str(model.dtype),
@@ -218,7 +237,10 @@ def _file_names(model: EditableModel, layers: Sequence[int], corpus: Corpus, tok
         "tokens": tokens,
         "longest": LONGEST,
     }
-    digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+
+
+def _file_names(layers: Sequence[int], origin: MadeOf) -> dict[int, str]:
+    digest = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
     return {layer: f"keys-{digest[:32]}-{layer}" for layer in layers}
 
 

@@ -261,17 +261,31 @@ def write_whole(file: Path, text: str) -> None:
     Raises:
         UnlearnError: it cannot be written.
     """
-    where = file.resolve()
     try:
         # A pipe or a terminal cannot be replaced.
-        if where.exists() and not where.is_file():
-            where.write_text(text, encoding="utf-8")
+        if file.exists() and not file.is_file():
+            file.write_text(text, encoding="utf-8")
             return
+    except OSError as problem:
+        raise _unwritten(file, problem) from None
+    with whole_file(file) as made:
+        made.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def whole_file(file: Path) -> Iterator[Path]:
+    """Give a hidden place to write a file at; it becomes `file` when the block ends without an exception.
+
+    Raises:
+        UnlearnError: it cannot be written.
+    """
+    where = file.resolve()
+    try:
         with locked(where):
             partial = partial_of(where)
             try:
                 made = partial / where.name
-                made.write_text(text, encoding="utf-8")
+                yield made
                 if where.exists():
                     shutil.copymode(where, made)
                 made.replace(where)
@@ -279,4 +293,8 @@ def write_whole(file: Path, text: str) -> None:
                 with undisturbed():
                     remove(partial)
     except OSError as problem:
-        raise UnlearnError(f"{file} cannot be written: {problem.strerror}") from None
+        raise _unwritten(file, problem) from None
+
+
+def _unwritten(file: Path, problem: OSError) -> UnlearnError:
+    return UnlearnError(f"{file} cannot be written: {problem.strerror}")

@@ -31,6 +31,11 @@ SUITE = Suite(
     text_tokens=200,
 )  # fmt: skip
 
+
+def suite_of(*names: str) -> Suite:
+    return SUITE.model_copy(update={"measurements": names})
+
+
 Script = Callable[[str], str]
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from tests import pico
-from tests.audit.scripted import SUITE, Scripted, knows, refuses, requests, scrubbed
+from tests.audit.scripted import SUITE, Scripted, knows, refuses, requests, scrubbed, suite_of
 from unlearn.audit import estimate, observing
 from unlearn.audit.attacks import table
 from unlearn.audit.attacks.scene import Attack, Scene, recovered
@@ -18,7 +18,6 @@ from unlearn.audit.cache import Folder, Paces, depends, observed
 from unlearn.audit.observation import Attacked, Observation
 from unlearn.audit.observing import observe
 from unlearn.audit.pieces import Piece, assembled
-from unlearn.audit.suite import Suite
 from unlearn.errors import AuditError
 from unlearn.measurements import Row
 from unlearn.model.editable import EditableModel
@@ -186,10 +185,6 @@ def test_paces_are_remembered_by_model_and_kind(tmp_path: Path) -> None:
     assert Paces(None, "embedded", "cpu").known("attack.lens") is None
 
 
-def suite_of(*names: str) -> Suite:
-    return SUITE.model_copy(update={"measurements": names})
-
-
 def test_the_estimated_work_is_that_of_the_pieces(attempts: Attempts, tmp_path: Path) -> None:
     asked = requests()
     model = Scripted(knows)
@@ -203,30 +198,61 @@ def test_the_estimated_work_is_that_of_the_pieces(attempts: Attempts, tmp_path: 
         seen.clear()
         observe(model, asked, state=state, pieces=Watch(Store.at(tmp_path), state, "m", "cpu"))
         suite = observing.load_suite("tiny")
-        guessed = {name: w for name, w in estimate.work(asked, suite, state).items() if name != "drift"}
-        assert guessed == pytest.approx({name: w for name, w in seen.items() if w}), state
+        guessed = estimate.work(asked, suite, state)
+        guessed.pop("drift", None)
+        assert by_kind(guessed) == pytest.approx(by_kind(seen)), state
 
 
-SPEED = estimate.Speed(said=0.01, read=0.001)
+def by_kind(works: Mapping[str, float]) -> dict[str, float]:
+    """Groups of probes are asked together, and estimated one by one."""
+    kinds: dict[str, float] = {}
+    for name, amount in works.items():
+        kind = "asked" if name.startswith("asked.") else name
+        kinds[kind] = kinds.get(kind, 0) + amount
+    return {kind: amount for kind, amount in kinds.items() if amount}
 
 
-def test_an_estimate_says_on_what_it_rests(tmp_path: Path) -> None:
-    asked, suite = requests(), suite_of("leak.direct", "drift.kl")
-    paces = Paces(Store.at(tmp_path), "embedded", "cpu")
-    blank = estimate.estimate(asked, suite, ["before", "after"], paces)
-    assert blank.total is None and "not known" in blank.sentence()
-    rough = estimate.estimate(asked, suite, ["before", "after"], paces, SPEED)
-    work = 8 * suite.max_new_tokens * estimate.REPLY + estimate.agreement(suite)
-    assert rough.seconds is not None and rough.seconds["before"] == pytest.approx(0.01 * work)
-    assert "rough" in rough.sentence() and "unedited model 5 s" in rough.sentence()
-    paces.note("asked.direct", 1000, 3000.0)
-    paces.note("agreement", 1000, 3000.0)
-    known = estimate.estimate(
-        asked, suite, ["before", "after"], Paces(Store.at(tmp_path), "embedded", "cpu"), SPEED
+class Asked(Scripted):
+    """A model that notes how many prompts it is asked at a time."""
+
+    def __init__(self) -> None:
+        super().__init__(knows)
+        self.sizes: list[int] = []
+
+    def generate(self, prompts: Sequence[Prompt], *given: Any, **named: Any) -> list[list[str]]:
+        self.sizes.append(len(prompts))
+        return super().generate(prompts, *given, **named)
+
+
+def asked_by(most: int, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> tuple[list[int], Observation]:
+    """The sizes in which the prompts of a small audit are asked, and what is found."""
+    model = Asked()
+    monkeypatch.setattr(observing, "TOGETHER", most)
+    suite = suite_of(
+        "leak.direct", "leak.cloze", "retain.siblings", "retain.neighbours", "overrefusal.benign"
     )
-    assert known.measured and "as timed before" in known.sentence() and "2 measurements" in known.sentence()
-    assert known.seconds is not None and known.seconds["before"] == pytest.approx(3 * work)
-    assert (estimate.spoken(0.2), estimate.spoken(119), estimate.spoken(7200)) == ("1 s", "2 min", "2.0 h")
+    monkeypatch.setattr(
+        observing, "load_suite", lambda _name: suite.model_copy(update={"benign_questions": 5})
+    )
+    return model.sizes, observe(model, requests(**changes))
+
+
+def test_groups_go_through_the_model_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    together, found = asked_by(512, monkeypatch)
+    assert together == [sum(map(len, found.groups.values()))] and not found.failed
+    apart, again = asked_by(1, monkeypatch)
+    assert sorted(apart) == sorted(len(group) for group in again.groups.values() if group)
+    assert again.groups == found.groups
+
+
+def test_a_group_that_cannot_be_asked_takes_no_other_along(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "benign.txt").write_text("")
+    _, found = asked_by(512, monkeypatch, audit={"benign": str(tmp_path / "benign.txt")})
+    assert set(found.failed) == {"benign"}
+    _, whole = asked_by(512, monkeypatch)
+    assert found.groups == {name: group for name, group in whole.groups.items() if name != "benign"}
 
 
 def test_what_an_observation_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,27 +268,3 @@ def test_what_an_observation_depends_on(tmp_path: Path, monkeypatch: pytest.Monk
     before = depends(model, home)
     text.write_text("two")
     assert depends(model, home) != before
-
-
-def test_what_is_only_read_costs_what_reading_costs(tmp_path: Path) -> None:
-    asked, paces = requests(), Paces(None, "embedded", "cpu")
-    kl = suite_of("drift.kl")
-    found = estimate.estimate(asked, kl, ["after"], paces, SPEED)
-    agreement = 0.01 * estimate.agreement(kl)
-    assert found.total == pytest.approx(agreement + 0.001 * 3 * kl.text_tokens)
-    slow = estimate.estimate(asked, kl, ["after"], paces, SPEED._replace(read=0.01))
-    assert slow.total == pytest.approx(agreement + 0.01 * 3 * kl.text_tokens)
-
-
-def test_a_speed_is_measured_on_prompts_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, seen = pico.pico("llama"), []
-    generate = EditableModel.generate
-
-    def watched(self: EditableModel, prompts: list[Prompt], max_new_tokens: int) -> list[list[str]]:
-        seen.append([prompt.ids for prompt in prompts])
-        return generate(self, prompts, max_new_tokens)
-
-    monkeypatch.setattr(EditableModel, "generate", watched)
-    speed = estimate.speed_of(model, requests())
-    assert speed.said > 0 and speed.read > 0
-    assert len(seen) == 2 and len(seen[1]) == len(set(seen[1])) == 4

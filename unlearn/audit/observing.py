@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial, reduce
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,7 +16,7 @@ from unlearn.audit.attacks.table import ATTACKS
 from unlearn.audit.harness import run_tasks
 from unlearn.audit.lookalike import lookalike_probes
 from unlearn.audit.observation import Observation, TaskScore, Toxicity
-from unlearn.audit.pieces import NO_PIECES, Piece, Pieces, assembled
+from unlearn.audit.pieces import NO_PIECES, Piece, Pieces, assembled, joined
 from unlearn.audit.probes import Probe, benign_lines, build_probes, generation_lines, line_probes
 from unlearn.audit.quiet import sentence
 from unlearn.audit.suite import Suite, load_suite
@@ -27,6 +27,8 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 from unlearn.progress import NO_PROGRESS, Progress
 
+TOGETHER = 512
+"""Prompts that are asked in one piece, at most, unless one group has more: an interrupted audit loses no more."""
 LABELS: Mapping[State, str] = {
     "before": "Measuring the unedited model",
     "after": "Measuring the edited model",
@@ -70,18 +72,21 @@ def observe(
 
 
 def _asking(model: EditableModel, scene: Scene, state: State, progress: Progress) -> Iterator[Piece]:
-    """One piece per group of probes."""
+    """Pieces of several groups of probes each, and one for every other way to ask."""
     requests, suite = scene.requests, scene.suite
     audit = requests.policy.audit
     refusals = requests.policy.targets()
-    facts = {fact.id for fact in requests.facts}
 
-    def ask(name: str, probes: Callable[[], list[Probe]]) -> Observation:
-        return _tried(
-            suite,
-            [name],
-            lambda: {"groups": ask_greedily(model, {name: probes()}, refusals, suite.room, progress)},
-        )
+    def ask(groups: Sequence[_Group]) -> Observation:
+        def replies() -> dict[str, Any]:
+            probes = {group.name: group.probes() for group in groups}
+            return {"groups": ask_greedily(model, probes, refusals, suite.room, progress)}
+
+        made = _tried(suite, [group.name for group in groups], replies)
+        if not made.failed or len(groups) == 1:
+            return made
+        # Each by itself, so that what cannot be asked takes no other group along.
+        return reduce(joined, (ask([group]) for group in groups))
 
     def sample() -> Observation:
         how = (suite.room, suite.samples, audit.seed, progress)
@@ -103,29 +108,56 @@ def _asking(model: EditableModel, scene: Scene, state: State, progress: Progress
 
         return _tried(suite, likelihood.GROUPS, rated)
 
-    for name, group in scene.probes.items():
-        if state != "control" or (group and group[0].fact in facts):
-            work = estimate.asking(len(group), suite)
-            yield Piece(f"asked.{name}", work, partial(ask, name, partial(list, group)))
-    if state != "control":
-        lines = {
-            "benign": lambda: line_probes(
-                model.tokenizer, benign_lines(audit.benign), suite.benign_questions, audit.seed
-            ),
-            "lookalike": lambda: lookalike_probes(
-                model.tokenizer, audit.lookalike, suite.lookalike_questions, audit.seed
-            ),
-        }
-        for name, probes in lines.items():
-            if suite.asks(name):
-                work = estimate.asking(estimate.questions(name, audit, suite), suite)
-                yield Piece(f"asked.{name}", work, partial(ask, name, probes))
+    for groups in _together(_groups(model, scene, state)):
+        work = estimate.asking(sum(group.count for group in groups), suite)
+        yield Piece("asked." + ",".join(group.name for group in groups), work, partial(ask, groups))
     if state != "control":
         yield Piece(PIECE, estimate.agreement(suite), twice)
     if suite.asks("sampled"):
         yield Piece("sampled", estimate.sampling(len(scene.asked), suite), sample)
     if suite.asks(*likelihood.GROUPS):
         yield Piece("likelihood", estimate.likelihood(suite), rate)
+
+
+class _Group(NamedTuple):
+    """Probes that are counted together."""
+
+    name: str
+    count: int
+    probes: Callable[[], list[Probe]]
+
+
+def _groups(model: EditableModel, scene: Scene, state: State) -> Iterator[_Group]:
+    """The groups that a state is asked: of the control, only those about the facts."""
+    requests, suite = scene.requests, scene.suite
+    audit, tokenizer = requests.policy.audit, model.tokenizer
+    facts = {fact.id for fact in requests.facts}
+    for name, group in scene.probes.items():
+        if state != "control" or (group and group[0].fact in facts):
+            yield _Group(name, len(group), partial(list, group))
+    lines = {
+        "benign": lambda: line_probes(
+            tokenizer, benign_lines(audit.benign), suite.benign_questions, audit.seed
+        ),
+        "lookalike": lambda: lookalike_probes(
+            tokenizer, audit.lookalike, suite.lookalike_questions, audit.seed
+        ),
+    }
+    for name, probes in lines.items():
+        if state != "control" and suite.asks(name):
+            yield _Group(name, estimate.questions(name, audit, suite), probes)
+
+
+def _together(groups: Iterable[_Group]) -> Iterator[list[_Group]]:
+    """Groups that are asked in one go: full batches cost less than many small ones."""
+    some: list[_Group] = []
+    for group in groups:
+        if some and sum(one.count for one in (*some, group)) > TOGETHER:
+            yield some
+            some = []
+        some.append(group)
+    if some:
+        yield some
 
 
 def _abilities(model: EditableModel, scene: Scene, state: State, progress: Progress) -> Iterator[Piece]:

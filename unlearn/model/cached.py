@@ -79,14 +79,25 @@ def begun(network: Network, rows: Sequence[Sequence[int]], pad: int, room: int =
     Returns:
         The rows as read, and the logits behind each of them, (rows, V).
     """
+    state, ids, mask = prepared(network, rows, pad, room)
+    return state, state.read(ids, mask)[:, -1]
+
+
+def prepared(
+    network: Network, rows: Sequence[Sequence[int]], pad: int, room: int = 0
+) -> tuple[Cached, Tensor, Tensor]:
+    """Read what rows begin with, if that is worth it, and lay out what is left of them: as ``begun``.
+
+    Returns:
+        The rows as read, and the ids and the mask that are to be read on, (rows, T).
+    """
     front = front_of(network, rows, room)
     state = Cached.empty(network, 1 if front else len(rows))
     if front:
         ids = torch.tensor([list(rows[0][:front])], device=network.device)
         state.read(ids, torch.ones_like(ids))
         state.choose(torch.zeros(len(rows), dtype=torch.long, device=network.device))
-    ids, mask = left_pad([row[front:] for row in rows], pad, network.device)
-    return state, state.read(ids, mask)[:, -1]
+    return state, *left_pad([row[front:] for row in rows], pad, network.device)
 
 
 def front_of(network: Network, rows: Sequence[Sequence[int]], room: int = 0) -> int:

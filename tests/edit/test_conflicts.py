@@ -14,11 +14,11 @@ import torch
 from tests import pico, reference
 from tests.edit import cases
 from unlearn.algebra.moments import Projector, Spectrum, Whitener
-from unlearn.edit import conflicts, pipeline
+from unlearn.edit import conflict_report, conflicts, pipeline
 from unlearn.edit.choose import spared_by
-from unlearn.edit.conflicts import Conflicts
+from unlearn.edit.conflict_report import Conflicts
 from unlearn.edit.corpus import Corpus
-from unlearn.edit.looked import look
+from unlearn.edit.look_up_keys import look_up_keys
 from unlearn.edit.null_space import Spared
 from unlearn.edit.sequence import Sofar
 from unlearn.edit.settling import settled
@@ -42,8 +42,8 @@ def measured(
     model: EditableModel, requests: Requests, there: dict[int, Statistics], settings: AlphaEdit
 ) -> Conflicts:
     assert settings.layers != "auto"
-    looked = look(model, requests, settings.layers, settings.look_up, Sofar())
-    return conflicts.measure(looked, there, spared_by(cases.closed(settings)), Sofar(), {})
+    compared = look_up_keys(model, requests, settings.layers, settings.look_up, Sofar())
+    return conflicts.measure(compared, there, spared_by(cases.closed(settings)), Sofar(), {})
 
 
 def test_cosines_are_those_of_the_dense_metric() -> None:
@@ -117,7 +117,7 @@ def test_without_statistics_keys_are_compared_as_they_are() -> None:
     settings = settled(AlphaEdit(layers=(1, 2)), chat=True)
     got: Any = measured(pico.pico("llama"), cases.requests(), {}, settings)
     assert got["metric"] == "plain" and got["layers"]["2"]["inside"] is None
-    lines = conflicts.tell(got)
+    lines = conflict_report.lines_of(got)
     assert "no cached statistics yet" in lines[0] and len([x for x in lines if x.startswith("  layer")]) == 2
 
 
@@ -133,7 +133,7 @@ def test_the_spread_is_what_the_dense_update_gives_to_neighbours_that_it_does_no
     settings = settled(AlphaEdit(layers=(1,), null_space=0.6, ridge=0.3, kept=4.0), chat=True)
     requests = _listed(tmp_path, settings, "Stone", "Wet", "Green Room")
     there = key_statistics(model, [1], Corpus.named(str(tmp_path / "text.txt"), "x"), 2000)
-    got = unlisted(look(model, requests, [1], "last", Sofar()), 1, there[1], cases.closed(settings))
+    got = unlisted(look_up_keys(model, requests, [1], "last", Sofar()), 1, there[1], cases.closed(settings))
 
     def keys(*subjects: str) -> torch.Tensor:
         asked = [
@@ -159,8 +159,8 @@ def test_of_one_neighbour_nothing_can_be_left_out(tmp_path: Path) -> None:
     there = key_statistics(model, [1], Corpus.named(spec(tmp_path).corpus, "x"), 2000)
 
     def reach(*names: str) -> float | None:
-        looked = look(model, _listed(tmp_path, settings, *names), [1], "last", Sofar())
-        return unlisted(looked, 1, there[1], cases.closed(settings))
+        compared = look_up_keys(model, _listed(tmp_path, settings, *names), [1], "last", Sofar())
+        return unlisted(compared, 1, there[1], cases.closed(settings))
 
     assert reach("Stone") is None
     # Names that are the requests' own, as if they were others: nothing tells them apart.

@@ -11,7 +11,7 @@ from unlearn.policy import EMBEDDED, Policy, is_question, listed_in
 from unlearn.shown import shown
 
 if TYPE_CHECKING:
-    from unlearn.edit.conflicts import Conflicts
+    from unlearn.edit.conflict_report import Conflicts
     from unlearn.edit.plan import Plan
     from unlearn.model.editable import EditableModel
     from unlearn.model.requests import Fact, Requests
@@ -233,7 +233,7 @@ def _table(policy: Policy, found: dict[str, Any]) -> str:
         f"{_bytes(memory['host_statistics'])} of statistics on the host",
         "  time         about "
         + ", ".join(f"{value:.0f} s {name.replace('_', ' ')}" for name, value in seconds.items()),
-        *_told(found["conflicts"]),
+        *_lines_about(found["conflicts"]),
         *_guesses(found["answers"]),
         "",
         "  facts and look-up tokens (subject token, last token):",
@@ -248,10 +248,10 @@ def _table(policy: Policy, found: dict[str, Any]) -> str:
     return "\n".join(map(shown, lines))
 
 
-def _told(conflicts: Conflicts | None) -> list[str]:
-    from unlearn.edit.conflicts import tell
+def _lines_about(conflicts: Conflicts | None) -> list[str]:
+    from unlearn.edit.conflict_report import lines_of
 
-    return [] if conflicts is None else ["", *(f"  {line}" for line in tell(conflicts))]
+    return [] if conflicts is None else ["", *(f"  {line}" for line in lines_of(conflicts))]
 
 
 def _guess(fact: Fact, show_text: bool) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from unlearn.edit.depth import deep_enough, told_apart
 from unlearn.edit.forms import variants
 from unlearn.edit.guard import instruction
 from unlearn.edit.layers import asked, layers_of
-from unlearn.edit.looked import look
+from unlearn.edit.look_up_keys import look_up_keys
 from unlearn.edit.null_space import Spared
 from unlearn.edit.plan import Plan
 from unlearn.edit.sequence import Sofar
@@ -171,12 +171,12 @@ def _planned(
         return Plan(*named, {}, reasons)
     reasons |= {**_reasons(model, method, found.look_up), "layers": depth}
     statistics = source.statistics(model, layers, known)
-    looked = look(model, requests, layers, found.look_up, earlier)
+    compared = look_up_keys(model, requests, layers, found.look_up, earlier)
     spread: dict[int, float | None] = {}
     if isinstance(found, ClosedForm):
-        spread = {layer: unlisted(looked, layer, there, found) for layer, there in statistics.items()}
+        spread = {layer: unlisted(compared, layer, there, found) for layer, there in statistics.items()}
     reach = min((share for share in spread.values() if share is not None), default=None)
-    report = conflicts.measure(looked, statistics, spared_by(found), earlier, spread)
+    report = conflicts.measure(compared, statistics, spared_by(found), earlier, spread)
     if reach is not None and reach > far(found.look_up):
         report["warnings"].append(SPREADS.format(share=100 * reach))
     return Plan(*named, statistics, reasons, reach, report)

@@ -15,13 +15,11 @@ import torch
 from torch import Tensor
 
 from unlearn.algebra.moments import Metric, Projector, Whitener
-from unlearn.edit.conflicts_told import Conflicts, LayerConflicts, Pair, say, tell, warnings_of
-from unlearn.edit.looked import Looked
+from unlearn.edit.conflict_report import Conflicts, LayerConflicts, Pair, warnings_of
+from unlearn.edit.look_up_keys import LookUpKeys
 from unlearn.edit.null_space import Spared
 from unlearn.edit.sequence import Sofar
 from unlearn.edit.statistics import Statistics
-
-__all__ = ["Conflicts", "measure", "say", "tell"]
 
 
 class _Plain:
@@ -34,7 +32,7 @@ class _Plain:
 
 
 def measure(
-    looked: Looked,
+    compared: LookUpKeys,
     statistics: Mapping[int, Statistics],
     spared: Spared | None,
     sofar: Sofar,
@@ -43,31 +41,31 @@ def measure(
     """Cosines of look-up keys in the metric, and the share of each key inside the null space.
 
     Args:
-        looked: the keys at the layers to be written.
+        compared: the keys at the layers to be written.
         statistics: per layer; empty where they have not been computed, then keys are compared as they are.
         spared: what the null space leaves out to which the update is confined, if it is.
         sofar: earlier edits.
         spread: per layer what unlisted neighbours get of what a request gets, where that is known.
     """
     found: dict[str, LayerConflicts] = {}
-    for layer in looked.keys:
+    for layer in compared.keys:
         there = statistics.get(layer)
         projector = spared.projector(there.spectrum) if there and spared else None
         metric: Metric = projector or (Whitener(there.spectrum) if there else _Plain())
         found[str(layer)] = _in_layer(
-            looked, layer, metric, projector, sofar.keys.get(layer), spread.get(layer)
+            compared, layer, metric, projector, sofar.keys.get(layer), spread.get(layer)
         )
     kind = "plain" if not statistics else "null_space" if spared else "inverse"
-    unknown = [layer for layer in looked.keys if layer not in sofar.keys] if sofar.factors else []
+    unknown = [layer for layer in compared.keys if layer not in sofar.keys] if sofar.factors else []
     return {
         "metric": kind,
         "layers": found,
-        "warnings": warnings_of(found, unknown, looked.look_up),
+        "warnings": warnings_of(found, unknown, compared.look_up),
     }
 
 
 def _in_layer(
-    looked: Looked,
+    compared: LookUpKeys,
     layer: int,
     metric: Metric,
     projector: Projector | None,
@@ -75,8 +73,8 @@ def _in_layer(
     spread: float | None,
 ) -> LayerConflicts:
     """The conflicts in one layer, with the keys of earlier edits there."""
-    owner, names = looked.owner, looked.names
-    own, kept = looked.own(layer).double(), looked.kept(layer).double()
+    owner, names = compared.owner, compared.names
+    own, kept = compared.own(layer).double(), compared.kept(layer).double()
     inside = None
     if projector is not None:
         share = (projector.apply(own).square().sum(0) / own.square().sum(0).clamp_min(1e-30)).cpu()
@@ -84,7 +82,7 @@ def _in_layer(
     return {
         "between": _between(own, owner, metric, names),
         "earlier": _worst(own, owner, earlier, None, metric, names, None),
-        "kept": _worst(own, owner, kept, looked.whose, metric, names, looked.labels),
+        "kept": _worst(own, owner, kept, compared.whose, metric, names, compared.labels),
         "inside": inside,
         "spread": spread,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from unlearn.edit import conflicts, record
+from unlearn.edit import conflict_report, record
 from unlearn.edit.choose import allowed, choose
 from unlearn.edit.guard import leave
 from unlearn.edit.plan import Made, Plan
@@ -59,7 +59,7 @@ def edit(
     plan = choose(model, requests, Source.of(requests.policy, cache, progress), sofar)
     log.info("%s: %s", plan.name, plan.reasons["method"])
     if plan.conflicts is not None:
-        conflicts.say(plan.conflicts)
+        conflict_report.write_to_log(plan.conflicts)
     return record.patch(model, requests, plan, _made(plan, model, requests, sofar, progress))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from unlearn.edit.conflicts_told import Conflicts
+from unlearn.edit.conflict_report import Conflicts
 from unlearn.edit.corpus import Corpus
 from unlearn.edit.sequence import Reached, Sofar
 from unlearn.edit.settings import Algorithm

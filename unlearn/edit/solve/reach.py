@@ -7,20 +7,20 @@ import math
 import torch
 from torch import Tensor
 
-from unlearn.edit.looked import Looked
+from unlearn.edit.look_up_keys import LookUpKeys
 from unlearn.edit.settings import ClosedForm
 from unlearn.edit.solve.terms import Problem, update
 from unlearn.edit.statistics import Statistics
 
 
-def unlisted(looked: Looked, layer: int, statistics: Statistics, form: ClosedForm) -> float | None:
+def unlisted(compared: LookUpKeys, layer: int, statistics: Statistics, form: ClosedForm) -> float | None:
     """What neighbours get of an update that does not know them, relative to what its requests get.
 
     All requests are to gain one and the same value, as a refusal is. Each half of the neighbours is left out in turn,
     and the kept facts that remain are kept as firmly as the form says.
 
     Args:
-        looked: the keys.
+        compared: the keys.
         layer: where.
         statistics: of the layer.
         form: of the update.
@@ -28,7 +28,7 @@ def unlisted(looked: Looked, layer: int, statistics: Statistics, form: ClosedFor
     Returns:
         The mean over the neighbours, or None with fewer than two of them.
     """
-    own, kept, whose, near = looked.own(layer), looked.kept(layer), looked.whose, looked.near
+    own, kept, whose, near = compared.own(layer), compared.kept(layer), compared.whose, compared.near
     order = whose[near].unique()
     if len(order) < 2:
         return None

@@ -19,7 +19,7 @@ MOST_KEPT = 128
 
 
 @dataclass(frozen=True)
-class Looked:
+class LookUpKeys:
     """Keys at the look-up tokens of the requests' prompts, and then of the kept facts'."""
 
     keys: Mapping[int, Tensor]
@@ -46,9 +46,9 @@ class Looked:
         return self.keys[layer][:, len(self.owner) :]
 
 
-def look(
+def look_up_keys(
     model: EditableModel, requests: Requests, layers: Sequence[int], look_up: str, sofar: Sofar
-) -> Looked:
+) -> LookUpKeys:
     """Read the keys.
 
     Args:
@@ -69,7 +69,7 @@ def look(
     with model.patched(sofar.deltas()):
         keys = read(model, [ids for _, ids, _ in rows], [at for *_, at in rows], layers).keys
     near = [kept[i] in requests.neighbours for i, _, at in theirs for _ in at]
-    return Looked(
+    return LookUpKeys(
         keys,
         torch.tensor([i for i, _, at in mine for _ in at]),
         torch.tensor([i for i, _, at in theirs for _ in at]),

@@ -1,4 +1,4 @@
-"""Conflicts in words: what was measured before an edit, as lines for a log and warnings about the worst."""
+"""The report of conflicts: what was measured before an edit, as lines for a log and warnings about the worst."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ KINDS: Mapping[Literal["between", "earlier", "kept"], str] = {
 """With what a request may conflict."""
 
 
-def tell(report: Conflicts) -> list[str]:
+def lines_of(report: Conflicts) -> list[str]:
     """The report as lines for a log or a terminal, the warnings last."""
     named = {
         "null_space": "inside the null space",
@@ -110,7 +110,7 @@ def warnings_of(found: Mapping[str, LayerConflicts], unknown: Sequence[int], loo
     return sentences
 
 
-def say(report: Conflicts) -> None:
+def write_to_log(report: Conflicts) -> None:
     """Write the report to the log."""
-    for line in tell(report):
+    for line in lines_of(report):
         (log.warning if line.startswith("warning") else log.info)("%s", line.removeprefix("warning: "))

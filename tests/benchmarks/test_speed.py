@@ -1,4 +1,4 @@
-"""`benchmarks/speed.py`: its real command line, and that the procedure it is timed against does the same work."""
+"""`benchmarks/speed.py`: its real command line, and that what it is timed against does the same work."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import published, speed
+from benchmarks import plain, published, speed
+from benchmarks.phases import PHASES
+from benchmarks.solves import solve, ways
+from benchmarks.timing import Rate, counted
 from tests import pico
 from unlearn.algebra.moments import Projector
 from unlearn.algebra.write import write
 from unlearn.edit import forms
+from unlearn.edit.corpus import Corpus
+from unlearn.edit.statistics import key_statistics
+from unlearn.model.encoding import text_ids
 from unlearn.model.forward import read
 
-FEW = ["--policy", "world:2", "--prompts", "1", "--tokens", "2000", "--dtype", "float32"]
+FEW = ["--policy", "world:2", "--prompts", "1", "--tokens", "2000", "--dtype", "float32", "--steps", "2"]
 PLAIN = [
     *("--set", "method.look_up=subject", "--set", "method.keys=mean", "--set", "method.kept=0"),
     *(
@@ -27,21 +33,75 @@ PLAIN = [
         "method.steps=2",
     ),
 ]
+SUITE = """
+name: few
+description: for a test
+measurements: [leak.direct, drift.norm]
+max_new_tokens: 2
+"""
+QUICK = [name for name in PHASES if not name.startswith("solve")]
+"""Not those of real widths, which take a while on two cores."""
+KNOWN = {"seconds", "share", "plain", "published", "memory_gib"}
 
 
-def test_the_steps_of_both_procedures_are_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "rows.json"
-    assert speed.main(["--shape", "small", *FEW, *PLAIN, "--published", "1", "--json", str(out)]) == 0
-    first, again, whole = json.loads(out.read_text())
-    assert (first["state"], again["state"], whole["state"]) == ("first", "again", "published")
-    assert "key statistics" in first["steps"] and "key statistics" not in again["steps"]  # the cache was used
-    for row in (first, again, whole):
-        assert row["facts"] == 2 and row["shape"] == "small"
-        assert 0 < row["seconds"] == pytest.approx(sum(row["steps"].values()), rel=1e-6)
-    assert first["rounds"]["writing layers"] == 1
-    assert set(whole["steps"]) == {"values", "keys", "solve"}
-    assert capsys.readouterr().out.count("\n") == 4
-    assert speed.main(["--shape", "small", *FEW, "--dtype", "int9"]) == 2
+def test_every_phase_is_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, suite = tmp_path / "speed.json", tmp_path / "suite.yaml"
+    suite.write_text(SUITE)
+    phases = ["--suite", str(suite), "--phases", ",".join(QUICK), "--json", str(out)]
+    assert speed.main(["--shape", "small", *FEW, *PLAIN, *phases]) == 0
+    found = json.loads(out.read_text())
+    about = found.pop("about")
+    assert about["facts"] == 2 and about["model"] == "small"
+    assert list(found) == QUICK
+    for name, phase in found.items():
+        assert phase["seconds"] > 0 and set(phase) >= KNOWN, name
+        assert all(phase[key] is None or phase[key] > 0 for key in KNOWN), name
+    edit = found["edit"]
+    assert sum(edit["steps"].values()) == pytest.approx(edit["seconds"])
+    assert edit["rounds"]["writing layers"] == 1 and "key statistics" in edit["steps"]
+    assert found["train"]["steps"] == 2 and found["statistics"]["tokens"] >= 2000
+    assert found["growth_10_to_1000"]["ratio"] > 0
+    assert (
+        found["parity"]["keys"] < 1e-4 and found["parity"]["solve"] < 1e-4 and found["parity"]["replies"] == 1
+    )
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split("`")[1] for line in table if line.startswith("| `")] == QUICK
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [(["--dtype", "int9"], "--dtype int9"), (["--phases", "edit,nothing"], "--phases nothing")],
+)
+def test_what_cannot_be_timed_is_said(
+    given: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert speed.main(["--shape", "small", *FEW, *given]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_the_dense_solve_gives_the_same_update() -> None:
+    ours, dense = (way() for way in ways(48, torch.device("cpu")))
+    torch.testing.assert_close(ours.double(), dense, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(ours.double(), 1.01 * dense, rtol=1e-3, atol=1e-6)  # the control
+    phase = solve(48, torch.device("cpu"))
+    assert min(phase.seconds, phase.plain or 0, phase.published or 0, phase.share or 0) > 0
+
+
+def test_the_plain_second_moment_is_the_one_that_is_timed(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(f"{line} {n}" for n in range(12) for line in pico.LINES), encoding="utf-8")
+    model, corpus = pico.pico("llama"), Corpus(str(text))
+    rows = [text_ids(model.tokenizer, document) for document in corpus.documents()]
+    there = key_statistics(model, [1], corpus, 10_000)[1].second
+    torch.testing.assert_close(plain.second_moment(model, rows, 1), there, rtol=1e-4, atol=1e-7)
+
+
+def test_arithmetic_is_that_of_the_products() -> None:
+    one, other = torch.rand(8, 16), torch.rand(16, 4)
+    assert counted(lambda: one @ other) == 2 * 8 * 16 * 4
+    assert counted(lambda: one + one) == 0
+    rate = Rate(torch.float32, torch.device("cpu"))
+    assert rate.share(rate.flops, 2.0) == pytest.approx(0.5)
 
 
 def test_the_published_procedure_reads_and_solves_the_same() -> None:

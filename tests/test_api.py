@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import unlearn
 from tests.files import run as command
@@ -163,10 +164,61 @@ def test_a_run_directory_is_what_the_command_writes(pico_files: Path, tmp_path: 
     assert built.manifest["onto"]["path"] == str(out)
 
 
-@pytest.mark.parametrize("name", ["load_policy", "load_model"])
-def test_the_examples_of_the_quick_steps_do_what_they_say(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(Path(__file__).resolve().parent.parent)  # they name policies/ and examples/
-    said = inspect.getdoc(inspect.unwrap(getattr(unlearn, name))) or ""
-    example = doctest.DocTestParser().get_doctest(said, {}, name, None, None)
-    found = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(example)
-    assert found.attempted >= 2 and found.failed == 0
+ORDER = (
+    *(
+        "load_policy",
+        "Policy",
+        "Placement",
+        "load_model",
+        "resolve",
+        "edit",
+        "Patch",
+        "Means",
+        "audit",
+        "Report",
+        "run",
+    ),
+    *("UnlearnError", "PolicyError", "PolicyProblems", "ModelError", "PatchError", "AuditError"),
+)
+"""In which the examples are executed: one goes on where another ended."""
+
+
+@pytest.fixture
+def few(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The policies that the examples name, in the process's folder; the one that is edited with fewer prompts."""
+    for name in ("policies/demo.yaml", "examples/forget.yaml"):
+        (tmp_path / name).parent.mkdir()
+        shutil.copy(root / name, tmp_path / name)
+    path = tmp_path / "examples/forget.yaml"
+    data = yaml.safe_load(path.read_text())
+    for relation in data["relations"].values():
+        relation["prompts"] = [relation["prompts"][0], relation["prompts"][-1]]
+        relation["held_out"] = relation["held_out"][-2:]
+    data["keep"]["look_alikes"] = 2
+    data["method"] = {"name": "alphaedit", "steps": 15, "rounds": 3, "hard_negatives": 0}
+    data["statistics"] = {"tokens": 5000}
+    data["audit"] = {"suite": "suite.yaml"}
+    path.write_text(yaml.safe_dump(data))
+    suite = {
+        "name": "few",
+        "description": "few",
+        "measurements": ["leak.direct", "refusal.direct", "drift.norm"],
+    }
+    (path.parent / "suite.yaml").write_text(yaml.safe_dump(suite))
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_example_of_every_name_does_what_it_says(few: None) -> None:
+    assert sorted(ORDER) == sorted(unlearn.__all__)
+    flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    runner, finder, left = (
+        doctest.DocTestRunner(optionflags=flags),
+        doctest.DocTestFinder(),
+        dict[str, object](),
+    )
+    for name in ORDER:
+        examples = [one for one in finder.find(inspect.unwrap(getattr(unlearn, name)), name) if one.examples]
+        assert examples, f"{name} has no example"
+        for example in examples:
+            example.globs = left
+            assert runner.run(example, clear_globs=False).failed == 0, example.name

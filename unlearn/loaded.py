@@ -38,8 +38,9 @@ def load_model(
 
     Examples:
         >>> import unlearn
-        >>> unlearn.load_model("embedded").name
-        'embedded'
+        >>> model = unlearn.load_model("embedded", unlearn.Placement(device="cpu"))
+        >>> model.name, model.anatomy.layers
+        ('embedded', 6)
     """
     threads.settle()  # the last moment for a program that has not imported torch by itself
     from transformers.utils import logging as chatter

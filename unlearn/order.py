@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a model is put, and in which dtype it computes."""
+    """Where a model is put, and in which dtype it computes.
+
+    Examples:
+        >>> import unlearn
+        >>> unlearn.Placement(device="cuda:1", dtype="bfloat16")
+        Placement(device='cuda:1', dtype='bfloat16', trust_remote_code=False)
+    """
 
     device: str = "auto"
     """``auto`` (CUDA if there is one), ``cpu``, ``cuda``, ``cuda:1`` ..."""
@@ -45,7 +51,14 @@ def _unsaid(sentence: str) -> None:
 
 @dataclass(frozen=True)
 class Means:
-    """What a run works with, besides what it is about."""
+    """What a run works with, besides what it is about.
+
+    Examples:
+        >>> import unlearn
+        >>> means = unlearn.Means(unlearn.Placement(device="cpu"), tell=print)
+        >>> means.cache is None
+        True
+    """
 
     placement: Placement = Placement()
     cache: Store | None = None

@@ -50,7 +50,16 @@ class Deltas(Protocol):
 
 @dataclass(frozen=True)
 class Patch:
-    """An edit of some weights of one model."""
+    """An edit of some weights of one model.
+
+    Examples:
+        With the ``patch`` of the example of ``edit``:
+
+        >>> patch.save("patch.safetensors")
+        >>> again = unlearn.Patch.load("patch.safetensors")
+        >>> again.base == patch.base, again.header == patch.header
+        (True, True)
+    """
 
     factors: Mapping[str, LowRank]
     """By weight name; every matrix is (d_out, d_in), whatever the model stores."""

@@ -200,11 +200,9 @@ def audit(
         ModelError: the patch was made for other weights, or the control cannot be loaded.
 
     Examples:
-        >>> import unlearn
-        >>> policy = unlearn.load_policy("examples/forget.yaml")
-        >>> model = unlearn.load_model(policy.model)
-        >>> requests = unlearn.resolve(model, policy)
-        >>> report = unlearn.audit(model, unlearn.edit(model, requests), requests)
+        With ``model``, ``requests`` and ``patch`` of the examples of ``resolve`` and ``edit``:
+
+        >>> report = unlearn.audit(model, patch, requests)
         >>> report.passed, report.failures
         (True, ())
     """

@@ -47,12 +47,11 @@ def edit(
         PolicyError: layers that the model does not have, or a method that cannot build on an earlier patch.
 
     Examples:
-        >>> import unlearn
-        >>> policy = unlearn.load_policy("examples/forget.yaml")
-        >>> model = unlearn.load_model(policy.model)
-        >>> patch = unlearn.edit(model, unlearn.resolve(model, policy))
-        >>> patch.header["policy"]
-        'first-steps'
+        With ``model`` and ``requests`` of the example of ``resolve``:
+
+        >>> patch = unlearn.edit(model, requests)
+        >>> patch.header["policy"], len(patch.factors) == len(patch.header["layers"])
+        ('first-steps', True)
     """
     allowed(model, requests.policy, earlier)
     sofar = Sofar.after(earlier, model)

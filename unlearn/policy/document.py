@@ -124,6 +124,12 @@ class Policy(Strict):
         Returns:
             The raw target with the subject for {subject}; empty for `{end}`; a plain text for `{written}`, as long as
             the model has not been asked to write one.
+
+        Examples:
+            >>> import unlearn
+            >>> policy = unlearn.load_policy("examples/forget.yaml")
+            >>> policy.target(policy.facts[0]), policy.siblings
+            ("I can't help with that.", ('colour',))
         """
         text = self.raw_target(fact)
         if text == WRITTEN:

@@ -115,6 +115,12 @@ class Report(Document):
 
         Raises:
             AuditError: if the text is no report or contradicts itself.
+
+        Examples:
+            With the ``report`` of the example of ``audit``:
+
+            >>> unlearn.Report.from_json(report.to_json()) == report
+            True
         """
         try:
             return cls.model_validate_json(text)

@@ -50,7 +50,8 @@ def resolve(model: EditableModel, policy: Policy, progress: Progress = NO_PROGRE
     Examples:
         >>> import unlearn
         >>> policy = unlearn.load_policy("examples/forget.yaml")
-        >>> requests = unlearn.resolve(unlearn.load_model(policy.model), policy)
+        >>> model = unlearn.load_model(policy.model)
+        >>> requests = unlearn.resolve(model, policy)
         >>> [fact.known for fact in requests.facts]
         [True, True, True]
     """

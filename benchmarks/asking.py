@@ -30,8 +30,6 @@ def requests_for(
         records: to be rewritten; the target of each fact is its new object.
         kept: other subjects whose answers must stay (``records.kept_for``); their answers are not used.
         method: settings, with `name`.
-        statistics: the corpus behind the key statistics.
-        seed: of everything random in the edit.
         phrasings: also show the edit the record's other templates, which no metric uses. The standard benchmarks give
             the edit prompt alone.
 

@@ -56,10 +56,7 @@ def known(model: EditableModel, relation: Relation, rows: Rows, progress: Progre
     """Ask a model for all facts of a relation.
 
     Args:
-        model: as it stands.
-        relation: with its answers.
         rows: what was asked of this model before is not asked again.
-        progress: where to show it.
     """
     about = {
         "model": model.weights_sha256(), "length": LENGTH, "prompts": relation.prompts, "answers": relation.answers,

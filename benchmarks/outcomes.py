@@ -34,8 +34,6 @@ def row_of(measurements: Sequence[Measurement], about: Row, statements: float | 
     """Measurement names as keys; beside them values before, intervals, and reasons where nothing was measured.
 
     Args:
-        measurements: of an audit.
-        about: what the row is of.
         statements: share of held-out statements refused (``statements_refused``).
     """
     made = {**{m.name: m.after for m in measurements}, STATEMENTS: statements}

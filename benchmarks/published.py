@@ -41,10 +41,8 @@ def values_of(
     """Optimise one fact's value as published, (d_model,).
 
     Args:
-        model: unedited.
         rows: the fact's prompts with their targets, each with one site.
         about: ids of the prompt on which the distribution must stay.
-        layer: whose output the value is added to.
         steps: of Adam; none is saved.
     """
     ids, mask = left_pad([row.ids for row in rows] + [tuple(about)], model.pad_id, model.device)
@@ -129,11 +127,8 @@ def seconds(
     Values are measured on the first ``sample`` facts, the other parts at one layer, and multiplied up.
 
     Args:
-        model: unedited.
         rows: per fact, its prompts with their targets.
         about: per fact, ids of "{subject} is a".
-        layers: that are written.
-        steps: of Adam.
         sample: how many facts' values are computed.
     """
     device, last = model.device, layers[-1]

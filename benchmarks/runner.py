@@ -60,14 +60,8 @@ def run(
     """Edit and measure one method with one seed; rows that are there already are not measured again.
 
     Args:
-        model: unedited, and unedited afterwards.
-        plan: what to measure.
         method: settings with `name`.
         seed: picks the facts, and seeds the edit.
-        rows: where the results go.
-        label: what to call these settings in the table.
-        progress: for the edit.
-        say: where a line about each row goes.
     """
     chosen = pick(plan.records, seed, plan.marks[-1])
     kept = kept_for(plan.records, chosen, plan.kept) if plan.kept else []

@@ -42,9 +42,6 @@ def case(spec: str, seed: int, method: Mapping[str, Any], audit: Mapping[str, An
 
     Args:
         spec: the name. N facts are drawn by the seed; `second:N` are N facts of four relations.
-        seed: of the draw, the edit and the audit.
-        method: settings with `name`.
-        audit: changes to the policy's `audit`.
         where: for counterfact, `facts` (file), `model` and `refusal`.
 
     Raises:

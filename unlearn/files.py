@@ -48,9 +48,7 @@ def opened(path: Path, what: str = "", error: Kind = UnlearnError) -> Iterator[B
     """Open a file for reading, in bytes; a pipe, a device or a folder is an error at once.
 
     Args:
-        path: of the file.
         what: what it is, for the sentence: "the audit suite".
-        error: the class of error.
 
     Raises:
         UnlearnError: in the class `error`: there is no such file, it is none, or it cannot be read.

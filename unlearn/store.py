@@ -51,7 +51,6 @@ def seal(secret: bytes, name: str, *content: Content) -> bytes:
     """The ``HEAD`` bytes that stand before a content in the file of that name.
 
     Args:
-        secret: of the store.
         name: where it is kept, below the store's folder.
         content: in pieces, so that large ones need not be put together in memory.
     """
@@ -86,10 +85,6 @@ class Store:
     @classmethod
     def at(cls, folder: Path, warn: Callable[[str], None] = log.warning) -> Store:
         """Open the store of a folder; folder and secret are made if need be.
-
-        Args:
-            folder: of the store.
-            warn: where to say what is wrong with a file.
 
         Raises:
             UnlearnError: it cannot be made or read, or belongs to another user, or others may write to it.
@@ -152,7 +147,6 @@ class Store:
 
         Args:
             name: a path below the folder, with forward slashes.
-            content: in pieces.
         """
         path = self.folder / name
         try:

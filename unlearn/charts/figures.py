@@ -52,11 +52,6 @@ def lines(
     """Lines over one another; what is no share and spans over two powers of ten is drawn by its magnitude.
 
     Args:
-        series: one line each.
-        x_label: below the axis.
-        y_label: above the other.
-        shares: whether y is a share of one.
-        size: of the figure.
         reference: a y at which a dashed line is drawn.
         marked: a range of x with a background of its own.
     """

@@ -38,10 +38,6 @@ def sheet(
 
     Args:
         title: of the sheet; letters that would hide or turn others are shown as what they are.
-        panels: one figure each.
-        columns: figures in a row.
-        looks: of the legend.
-        note: what is said of all of them.
     """
     columns = min(columns, len(panels))
     wide = max(panel.drawn.width for panel in panels)

@@ -25,7 +25,6 @@ def tag(name: str, *inside: Markup | str, **attributes: str | float | None) -> M
     """An element; text and attribute values are escaped, `class_` and `stroke_width` lose their underscores.
 
     Args:
-        name: of the element.
         inside: its content; strings are text, Markup is markup.
         attributes: those that are None are left out.
     """

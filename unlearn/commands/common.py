@@ -35,7 +35,6 @@ def settle(policy: Policy, candidate: str | None = None) -> None:
     To be called before transformers, datasets or lm-eval are imported: they read the environment once.
 
     Args:
-        policy: with the names of models, data and tasks.
         candidate: another model that will be loaded.
     """
     warnings.filterwarnings("ignore")

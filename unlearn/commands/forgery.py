@@ -144,9 +144,7 @@ def policy_in_force(recorded: Recorded, given: Path | None, found: Findings) -> 
     """The policy of a run, from its file and the overrides of its command line; None where it cannot be had.
 
     Args:
-        recorded: the manifest.
         given: the policy's file as the user gives it; otherwise that which the manifest names, if it is unchanged.
-        found: gets what differs from the manifest.
     """
     problems = found.problems["policy"] = []
     file = given or Path(recorded.policy.file)

@@ -29,11 +29,7 @@ def tell_plan(
     """Print the plan on stdout.
 
     Args:
-        policy: what would be done.
-        model: unedited.
         as_json: print JSON, which never holds an answer.
-        earlier: the patch that the edit would build on.
-        show_text: show the answers that the model gives.
     """
     found = plan(policy, model, earlier, show_text and not as_json)
     say(json.dumps(found, indent=2) if as_json else _table(policy, found))

@@ -131,12 +131,6 @@ def traceable(
 ) -> tuple[list[Traceable], int, int]:
     """Prompts whose reply begins with the answer, from the facts in turn, questions and statements by turns.
 
-    Args:
-        model: unedited.
-        requests: for their facts.
-        most: number of prompts wanted.
-        progress: where to show it.
-
     Returns:
         The prompts, how many facts they are about, and how many prompts were asked.
 

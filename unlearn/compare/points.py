@@ -91,9 +91,6 @@ def points(
     """Take one method through all steps.
 
     Args:
-        bench: what all methods share.
-        label: the method's name in the table.
-        policy: with the method's settings.
         seed: of the edit and of the order of the facts; None for the policy's own seed and order.
         about: ``bench.about``, which takes a while to compute.
 

@@ -66,8 +66,6 @@ def refuse_other_base(folder: Path, about: Config, names: tuple[str, ...]) -> No
     """Refuse an adapter that says that it was made for another model: put on this one it could do anything.
 
     Args:
-        folder: of the adapter.
-        about: its configuration.
         names: what the model in hand is called, and the folder that it lies in.
 
     Raises:
@@ -90,11 +88,7 @@ def refuse_strange(
     """Refuse tensors for which a model has no place, or one of another size.
 
     Args:
-        folder: of the adapter.
-        about: its configuration.
         stored: its tensors; those of LoRA are (rank, d_in) and (d_out, rank).
-        network: the model.
-        name: what the user calls it.
 
     Raises:
         ModelError: naming the first.

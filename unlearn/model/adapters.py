@@ -45,7 +45,6 @@ def linears(model: EditableModel, part: str = "all") -> list[str]:
     """Names of the weights of the linear layers inside the blocks, in the model's order.
 
     Args:
-        model: any family.
         part: ``attention``, ``mlp`` (whatever is not attention), or ``all``.
     """
     family = model.anatomy.family
@@ -69,7 +68,6 @@ def dense(
 
     Args:
         model: its weights are not written.
-        names: linear weights inside its blocks.
         bases: by name orthonormal directions (d_in, r) of the inputs to which the update is confined.
     """
     inside = {name: basis.float().to(model.device) for name, basis in (bases or {}).items()}
@@ -139,9 +137,6 @@ def lora(model: EditableModel, names: Sequence[str], rank: int, seed: int) -> It
 
     Args:
         model: its weights are not written, and its modules are the same objects on exit.
-        names: linear weights inside its blocks.
-        rank: of each update.
-        seed: of A.
     """
     from peft import LoraConfig, LoraModel
 

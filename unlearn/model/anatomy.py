@@ -186,7 +186,6 @@ class Anatomy:
 
         Args:
             model: in the state on which the update comes (for a post-norm family the present outputs matter).
-            layer: to be written.
             keys: (d_in, n).
             wanted: (d_out, n), change of the stream.
 

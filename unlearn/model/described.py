@@ -44,10 +44,6 @@ _OPTIONAL = frozenset({"num_key_value_heads", "head_dim"})
 def refuse_requests(path: Path, config: Config) -> None:
     """Refuse a configuration that asks for what a library would fetch, run or unpack.
 
-    Args:
-        path: of the file, for the sentence.
-        config: what it holds.
-
     Raises:
         ModelError: quantised weights, attention kernels, another file of weights, a dtype that is none, no model type.
     """
@@ -94,11 +90,6 @@ def refuse_sizes(path: Path, config: Config) -> None:
 
 def refuse_misfit(path: Path, config: Config, stored: Mapping[str, Stored]) -> None:
     """Refuse sizes that are beyond those of the checkpoint, before anything of that size is made.
-
-    Args:
-        path: of the file, for the sentence.
-        config: what it holds.
-        stored: the checkpoint's tensors.
 
     Raises:
         ModelError: more layers than there are tensors, a width above all of theirs, or a padding token without a row.

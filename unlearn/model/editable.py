@@ -70,7 +70,6 @@ class EditableModel:
         """Load ``embedded``, ``embedded-control``, a local folder or a hub id, from safetensors only.
 
         Args:
-            name: what to load.
             device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``, ``cuda:1`` ...
             dtype: ``auto`` (float32 on a CPU, the checkpoint's elsewhere), ``float32``, ``bfloat16``, ``float16``.
             trust_remote_code: run code that comes with the model. Off unless the user asks.
@@ -112,7 +111,6 @@ class EditableModel:
         """Tokens of the longest of some rows; 0 where there are none.
 
         Args:
-            rows: ids, with all that stands around what is asked.
             spare: tokens of the context that must be left behind them.
 
         Raises:
@@ -225,14 +223,11 @@ class EditableModel:
         Marks of reasoning blocks stay (``unlearn.model.replies`` parts a reply by them).
 
         Args:
-            prompts: ready ids; they are left-padded here.
             max_new_tokens: length limit; a reply also ends at the end of turn or text.
             samples: replies per prompt; more than one needs a temperature.
             temperature: 0 is greedy.
             seed: of the sampling; the global generators are left as they were.
             batch_size: rows at a time; by default about 8,192 tokens' worth on a CPU and 32,768 elsewhere.
-            progress: where to show it.
-            label: what to call it.
 
         Raises:
             ModelError: a prompt is too long, or the model's logits are not finite.

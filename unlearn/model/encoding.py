@@ -34,8 +34,6 @@ def encoded(tokenizer: Tokenizer, text: str, rendered: bool = False) -> Encoded:
     """Encode a whole text.
 
     Args:
-        tokenizer: a fast tokenizer.
-        text: what the model is to read.
         rendered: whether a chat template has written it, markup included.
     """
     made = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
@@ -101,8 +99,6 @@ def continuation_ids(tokenizer: Tokenizer, text: str, before: str = ANCHOR) -> l
     Tokenizers of SentencePiece's kind mark the beginning of a text, and a continuation begins none.
 
     Args:
-        tokenizer: a fast tokenizer; no special token is added.
-        text: the continuation.
         before: what it follows; where the two merge into one token at the border, ``ANCHOR`` stands for it.
     """
     for start in (before, ANCHOR):

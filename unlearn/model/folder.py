@@ -99,10 +99,6 @@ def vocabularies(folder: Path) -> list[Path]:
 def weight_files(folder: Path, name: str) -> list[Path]:
     """Return the files of a model's weights, in the order in which they are read; those of a hub id are fetched.
 
-    Args:
-        folder: of the model, as ``found`` returns it.
-        name: what the user calls it.
-
     Raises:
         ModelError: there are none in safetensors, or the index names others or other folders' files.
         Exception: whatever the hub's client says of files that cannot be had.

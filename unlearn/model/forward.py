@@ -43,7 +43,6 @@ def token_budget(model: EditableModel, gradients: bool = False) -> int:
     """How many tokens a pass takes at a time: on a GPU as many as half of the free memory surely holds.
 
     Args:
-        model: as loaded.
         gradients: whether the pass keeps every layer's activations for a gradient.
     """
     free = free_memory(model.device)
@@ -151,10 +150,6 @@ def tapped(
     """Within it, a pass hands keys and stream over, and ends at the deepest layer that is asked for (``Stopped``).
 
     Args:
-        model: any family.
-        keys: per layer, where its keys go.
-        stream: per layer, where the block's output goes.
-        deepest: of all these layers.
         keep: takes the place and what was read, (rows, T, width).
     """
     anatomy = model.anatomy

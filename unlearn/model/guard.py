@@ -25,7 +25,6 @@ def guarded(tokenizer: Tokenizer, text: str) -> Tokenizer:
 
     Args:
         tokenizer: a fast tokenizer, with or without a chat template; left alone.
-        text: the system prompt.
 
     Raises:
         ModelError: the chat template drops both a system turn and the head of a user turn.

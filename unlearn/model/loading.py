@@ -124,7 +124,6 @@ def place_of(name: str, tokenizer: Tokenizer | None = None) -> str:
     """Return where a model lies: the folder of one that ships with this package or was a GGUF file, or its own name.
 
     Args:
-        name: what the user calls it.
         tokenizer: is taken in the place of a GGUF file's own.
     """
     if name in (EMBEDDED, CONTROL):
@@ -138,7 +137,6 @@ def tokenizer_at(place: str, code: bool) -> Tokenizer:
 
     Args:
         place: a local folder, which may be that of another model, or a hub id.
-        code: run the folder's own Python code.
 
     Raises:
         ModelError: there is none, or it cannot be read.
@@ -156,8 +154,6 @@ def tokenizer_in(here: Path, name: str, code: bool) -> Tokenizer:
 
     Args:
         here: the folder, looked through.
-        name: what the user calls the model.
-        code: run the folder's own Python code.
 
     Raises:
         ModelError: there is none, it cannot be read, or its chat template cannot be used.

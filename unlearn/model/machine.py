@@ -15,12 +15,7 @@ WORTH = 1.5
 
 @torch.inference_mode()
 def matrix_rate(dtype: torch.dtype, device: torch.device | str = "cpu") -> float:
-    """Arithmetic per second of a product of two square matrices, in FLOP/s: the best of a few.
-
-    Args:
-        dtype: of both, and of the product.
-        device: where they lie.
-    """
+    """Arithmetic per second of a product of two square matrices, in FLOP/s: the best of a few."""
     where = torch.device(device)
     one, other = torch.rand(2, SIZE, SIZE, device=where).to(dtype)
     one @ other  # the first product of a kind prepares its kernel

@@ -24,7 +24,6 @@ def in_parts(items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Ma
     """What some work makes of items: of all at once, or of halves, where that takes more memory than there is.
 
     Args:
-        items: in their order.
         work: gives the same for an item whatever stands beside it; what it makes of several is put behind one another.
 
     Raises:

@@ -74,7 +74,6 @@ def chat_prompt(
     """Render ``messages`` in the chat template up to where the assistant's reply begins.
 
     Args:
-        tokenizer: a fast tokenizer that has a chat template.
         messages: ``{"role", "content"}`` each; the last one is the user's.
         span: character range of the subject inside the last message.
 
@@ -103,10 +102,8 @@ def ask(
     """The prompt for a policy's template, with the look-up index of its subject; behind a guard, if there is one.
 
     Args:
-        tokenizer: a fast tokenizer.
         template: a question or a statement to complete, with at most one ``{subject}``. White space at its ends is not
             asked: behind a space that stands alone, a model is at a place that no reader of the text ever comes to.
-        subject: what stands for ``{subject}``.
         system: system prompt for questions; ignored where there is no chat template.
     """
     template = template.strip()
@@ -193,8 +190,6 @@ def begun(tokenizer: Tokenizer, prompt: Prompt, text: str, chat: bool) -> Prompt
     """A prompt that goes on into the beginning of its reply: what follows is written as if the model had begun so.
 
     Args:
-        tokenizer: the one that the prompt was made with.
-        prompt: as `ask` makes it.
         text: the beginning of the reply, without a space around it.
         chat: whether the prompt ends where a reply in the chat template begins; a text is continued after one space.
     """

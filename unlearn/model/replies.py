@@ -39,14 +39,6 @@ def replies_to(
 
     Only a reply in the chat template has thoughts: what goes on from a text is visible as a whole. The model stops by
     itself behind an answer, so that the room for thoughts is used by thoughts.
-
-    Args:
-        model: as it stands.
-        prompts: ready ids.
-        room: how long a reply may be.
-        how: greedy, or sampled.
-        progress: where to show it.
-        label: what to call it.
     """
     marks = marks_of(model.tokenizer)
     longer = [i for i, prompt in enumerate(prompts) if may_think(prompt, marks)]

@@ -36,11 +36,6 @@ def stored_in(
 ) -> Mapping[str, Stored]:
     """Return the tensors of safetensors files, by name.
 
-    Args:
-        files: of one model, or of one adapter.
-        name: what the user calls it.
-        outcome: what does not work if they cannot be read.
-
     Raises:
         ModelError: a header is damaged or does not fit its file, or a tensor is in two files.
     """

@@ -35,8 +35,6 @@ def rendered(tokenizer: Tokenizer, turns: Sequence[Turn], opened: bool = True) -
     """Turns of a chat as the text that a model reads.
 
     Args:
-        tokenizer: one that has a chat template.
-        turns: the last one is the user's, or a reply.
         opened: whether an assistant's reply is to follow.
 
     Raises:

@@ -73,14 +73,10 @@ def trace(
     """Trace prompts.
 
     Args:
-        model: to be traced; it is not changed.
         prompts: what to trace; the answer must be their next token.
         noise: standard deviation of the noise, relative to that of the subjects' embeddings (``spread``).
         samples: draws of the noise per prompt. Draws depend on the seed and the prompt's place alone.
         window: layers of MLP or attention outputs that are restored together; by default ``default_window``.
-        seed: of the noise.
-        kinds: which of ``KINDS`` to trace.
-        progress: where to show it.
 
     Returns:
         One trace per prompt, on the CPU.

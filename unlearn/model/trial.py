@@ -27,11 +27,6 @@ def rows_of(model: Network) -> int:
 def tried(model: Network, tokenizer: Tokenizer, name: str) -> None:
     """Let a model compute the logits behind a short text.
 
-    Args:
-        model: a transformers model on its device.
-        tokenizer: as it was loaded with it.
-        name: what the user calls it.
-
     Raises:
         ModelError: ids outside of the embedding, weights or logits that are not finite, or whatever torch says.
     """
@@ -60,8 +55,6 @@ def refuse_misfit(tokenizer: Tokenizer, rows: int, name: str) -> None:
 
     Args:
         tokenizer: with ``name_or_path``.
-        rows: of the model's embedding.
-        name: what the user calls the model.
 
     Raises:
         ModelError: it writes ids that have no row, or its vocabulary is of another size.

@@ -55,8 +55,6 @@ def placed(
     easily taken for another.
 
     Args:
-        policy: as it was read.
-        folder: of its file.
         called: the places of keys whose values came from the command line.
     """
     problems: list[Problem] = []

@@ -242,7 +242,6 @@ def outside_runs(place: Path, run: Path | None = None) -> None:
     """Refuse to write into a run directory: its manifest lists every file, and one more would look like tampering.
 
     Args:
-        place: what is to be written.
         run: a folder that is read as a run, and counts as one even where its manifest is damaged or gone.
 
     Raises:

@@ -149,9 +149,7 @@ def describe(policy: Policy, source: Source, argv: Sequence[str] = (), **rest: o
     """Build a manifest.
 
     Args:
-        policy: the policy in force, command-line overrides included.
         source: where it was read from; the manifest holds its hash, not its text.
-        argv: the words of the command line.
         rest: what the run adds (base model, patch, corpus, hardware, times). JSON values.
     """
     return {

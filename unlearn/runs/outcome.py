@@ -57,8 +57,6 @@ def write_outcome(folder: Path, report: Report, texts: Mapping[str, FactText] | 
     """Write every document of the report, add its table to the log, and seal the folder with the manifest.
 
     Args:
-        folder: the run directory.
-        report: what was found.
         texts: by fact id, what the page may show of the facts; without it, no file holds any text of them.
     """
     from unlearn.report.files import DOCUMENTS

@@ -12,13 +12,7 @@ NAMES = (EMBEDDED, "auto", "none")
 
 
 def read_by(policy: Policy, file: Path, *others: Path | str | None) -> tuple[Path | str | None, ...]:
-    """What a command reads, so that it writes nothing there: the policy's file, what that names, and others.
-
-    Args:
-        policy: with the names of models and files; hub ids and such may be among them.
-        file: where it was read from.
-        others: what else is read.
-    """
+    """What a command reads, so that it writes nothing there: the policy's file, what that names, and others."""
     audit = policy.audit
     files = (policy.statistics.corpus, audit.suite, audit.text, audit.benign, audit.lookalike, *audit.tasks)
     return (

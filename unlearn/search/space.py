@@ -97,9 +97,7 @@ def start(model: EditableModel, settings: Settings, layers: tuple[int, ...]) -> 
     """The policy's own settings as a point of the search space, so that the sampler learns from them.
 
     Args:
-        model: whose layers there are.
         settings: without an `auto`.
-        layers: those that are written with them.
 
     Raises:
         PolicyError: the method has no setting that could be searched.
@@ -118,8 +116,6 @@ def suggest(trial: optuna.Trial, model: EditableModel, settings: Settings) -> di
     """A trial's point of the search space, as changes to the method's settings.
 
     Args:
-        trial: which draws it.
-        model: whose layers there are.
         settings: the policy's own, without an `auto`.
     """
     found: dict[str, object] = {name: span.drawn(trial, name) for name, span in searched(settings).items()}

@@ -94,12 +94,9 @@ def tune(
     """Search settings of the policy's method; the policy's own settings are tried first.
 
     Args:
-        model: unedited.
-        requests: the policy with its answers.
         trials: how many in all, those of an earlier search of the same policy and model included, but not those that
             an interruption cut off.
         cache: where key statistics are kept, and the study, to be resumed; None keeps it in memory.
-        progress: where to show it.
         earlier: a patch to build on, as the edit will.
         onto: what it is, with its ``sha256``: a search is resumed on the same one only.
 

@@ -48,8 +48,6 @@ def refusal_direction(model: EditableModel, scene: Scene, progress: Progress = N
 
     Args:
         model: in any state; it is not changed, only its blocks' outputs while it generates.
-        scene: the facts, and the neighbours whose prompts are answered.
-        progress: one unit per direction tried.
 
     Returns:
         One outcome per held-out question and statement: told under any of the three chosen directions, refused under
@@ -127,7 +125,6 @@ def ablated(model: EditableModel, direction: Tensor, means: Tensor) -> Iterator[
     """Hold every block's output, at every token, at a mean along one direction.
 
     Args:
-        model: any family.
         direction: (d_model,), of length one, or zero for no change.
         means: (layers, d_model): the component along the direction is that of these.
     """

@@ -63,13 +63,8 @@ def search(
     """Greedy coordinate gradient for one suffix in all targets at once.
 
     Args:
-        model: any family.
-        targets: questions and the beginnings of their replies.
-        length: tokens of the suffix.
         steps: replacements that are kept, at most.
         tries: replacements that are tried per step.
-        seed: of the draws.
-        bar: one unit per step.
 
     Returns:
         The best suffix so far, and its loss in nats per token: at the start and after each step.

@@ -28,11 +28,6 @@ from unlearn.progress import NO_PROGRESS, Progress
 def logit_lens(model: EditableModel, scene: Scene, progress: Progress = NO_PROGRESS) -> Attacked:
     """Rank the candidate answers at every layer; a fact is recovered if its own ranks first at any of them.
 
-    Args:
-        model: in any state; it is not changed.
-        scene: the facts, and whose answers the candidates are.
-        progress: one unit per prompt.
-
     Returns:
         One outcome per fact; a grid (facts, layers) of the share of the other candidates that the true answer beats;
         and as the note how often a candidate that is not the answer ranks first.

@@ -56,10 +56,7 @@ def gains(
     The largest over the tokens of the subject and what follows it.
 
     Args:
-        model: as edited.
         updates: change by weight name, (d_out, d_in); for None the matrix's own gain |W k| / |k| is taken.
-        prompts: with a subject.
-        progress: where to show it.
 
     Returns:
         (prompts, matrices), float32, on the host.

@@ -51,11 +51,6 @@ RIDGE = 0.3
 def linear_probe(model: EditableModel, scene: Scene, progress: Progress = NO_PROGRESS) -> Attacked:
     """Train probes on neighbours and rank the candidates; a fact is recovered if its answer ranks first.
 
-    Args:
-        model: in any state; it is not changed.
-        scene: the facts, and the neighbours whose answers the attacker knows.
-        progress: one unit per prompt.
-
     Returns:
         One outcome per fact, at the chosen layer; a grid (facts, layers) of the share of the other candidates that the
         true answer beats; and as the note the layers, and how far the probe gets on neighbours that it never saw.

@@ -60,8 +60,6 @@ def candidates(scene: Scene, relation: str, most: int | None) -> list[str]:
     """Different answers of a relation: those of its facts first, and a seeded choice of its neighbours' answers.
 
     Args:
-        scene: whose facts they are.
-        relation: its name.
         most: how many, unless there are more facts than that.
     """
     facts = [fact.answer for fact in scene.requests.facts if fact.relation == relation and fact.answer]
@@ -116,8 +114,6 @@ def scored(
     """Mean score of the tokens of each ending of a prompt, by layer.
 
     Args:
-        model: any family.
-        prompt: ids of what stands before.
         endings: ids of what may follow, at least one token each.
         score: of tokens, at the states before them.
 
@@ -195,7 +191,6 @@ def ranked(scores: Tensor, answers: Sequence[str], fact: Fact) -> tuple[Tensor, 
 
     Args:
         scores: (candidates, layers).
-        answers: the candidates.
         fact: whose answer, with its aliases, is looked for.
 
     Returns:
@@ -220,13 +215,7 @@ class Rank(NamedTuple):
 
 
 def drawn(name: str, ranks: Sequence[Rank], note: str) -> Attacked:
-    """The result of an attack that ranks candidates at every layer.
-
-    Args:
-        name: of the attack, without "attack.".
-        ranks: one per fact.
-        note: what else is worth a sentence.
-    """
+    """The result of an attack that ranks candidates at every layer."""
     if not ranks:
         return Attacked(outcomes=())
     grid = Grid(

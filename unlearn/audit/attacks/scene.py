@@ -112,9 +112,6 @@ def recovered(
     """Ask greedily for the facts: the outcomes, whose `told` says what an attack got back.
 
     Args:
-        model: in the attacked state.
-        scene: what is asked.
-        progress: where to show it.
         probes: instead of `scene.asked`.
     """
     groups = {"asked": scene.asked if probes is None else probes}

@@ -58,12 +58,6 @@ def dropped(
 ) -> dict[int, tuple[Outcome, ...]]:
     """Ask with the top k components of all these matrices taken out, for every k of the suite.
 
-    Args:
-        model: left as it was.
-        names: matrices to be cut.
-        scene: what is asked, and the k.
-        progress: where to show it.
-
     Returns:
         The outcomes by k.
     """

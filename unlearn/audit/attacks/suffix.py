@@ -43,9 +43,7 @@ def suffix(model: EditableModel, scene: Scene, progress: Progress = NO_PROGRESS)
     """Search tokens for both places, per relation, and ask the held-out questions with them.
 
     Args:
-        model: in any state; its weights are not changed.
         scene: the facts; the search sees the policy's own phrasings, the questions asked are held out.
-        progress: one unit per step.
 
     Returns:
         One outcome per held-out question, told with the tokens of any stage at either place and refused with all of

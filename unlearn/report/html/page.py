@@ -63,7 +63,6 @@ def render_html(report: Report, texts: Mapping[str, FactText] | None = None) -> 
     """The whole page.
 
     Args:
-        report: what it shows.
         texts: subject, relation and answers by fact id. Harmful where the policy is about harm: without it, facts
             appear by their ids alone.
     """

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from unlearn.algebra.low_rank import LowRank
 from unlearn.errors import PatchError
-from unlearn.patch import Patch, sha256_of
+from unlearn.patch import ABOUT, FORMAT, Patch, sha256_of
 
 HASH = "ab" * 32
 
@@ -49,20 +49,21 @@ def test_what_is_no_patch_is_refused(tmp_path: Path) -> None:
         (torch.ones(4, 2), torch.ones(3, 6), {}),
         (torch.ones(4, 2), torch.ones(2), {}),
         (torch.ones(4, 2, dtype=torch.int32), torch.ones(2, 6), {}),
-        (torch.ones(4, 2), torch.ones(2, 6), {"header": "null"}),
-        (torch.ones(4, 2), torch.ones(2, 6), {"base": "[]"}),
-        (torch.ones(4, 2), torch.ones(2, 6), {"header": "[" * 100_000}),
+        (torch.ones(4, 2), torch.ones(2, 6), {"header": None}),
+        (torch.ones(4, 2), torch.ones(2, 6), {"base": []}),
+        (torch.ones(4, 2), torch.ones(2, 6), "[" * 100_000),
     ],
 )
 def test_a_patch_with_the_wrong_inside_is_refused(
-    tmp_path: Path, left: torch.Tensor, right: torch.Tensor, about: dict[str, str]
+    tmp_path: Path, left: torch.Tensor, right: torch.Tensor, about: dict[str, object] | str
 ) -> None:
-    # Also the control of the former format: it is still read.
-    metadata = {"format": "unlearn-patch-1", "base": json.dumps({"w": HASH}), "header": "{}"}
-    save_file({"w.left": left, "w.right": right}, tmp_path / "p.safetensors", metadata=metadata | about)
+    whole: dict[str, object] = {"format": FORMAT, "base": {"w": HASH}, "header": {}}
+    said = about if isinstance(about, str) else json.dumps(whole | about)
+    save_file({"w.left": left, "w.right": right}, tmp_path / "p.safetensors", metadata={ABOUT: said})
     with pytest.raises(PatchError, match="p.safetensors cannot be read as a patch: "):
         Patch.load(tmp_path / "p.safetensors")
-    save_file({"w.left": torch.ones(4, 2), "w.right": torch.ones(2, 6)}, tmp_path / "q", metadata=metadata)
+    good = {"w.left": torch.ones(4, 2), "w.right": torch.ones(2, 6)}
+    save_file(good, tmp_path / "q", metadata={ABOUT: json.dumps(whole)})
     assert Patch.load(tmp_path / "q").factors["w"].shape == (4, 6)
 
 
@@ -114,7 +115,7 @@ def test_one_that_knows_its_model_is_read(tmp_path: Path, patch: Patch) -> None:
 
 @pytest.mark.parametrize("wrong", ["alone", "more", "half"])
 def test_tensors_that_no_patch_has_are_refused(tmp_path: Path, wrong: str) -> None:
-    metadata = {"patch": json.dumps({"format": "unlearn-patch-2", "base": {"w": HASH}, "header": {}})}
+    metadata = {ABOUT: json.dumps({"format": FORMAT, "base": {"w": HASH}, "header": {}})}
     good = {"w.left": torch.ones(4, 2), "w.right": torch.ones(2, 6)}
     bad = {
         "alone": {"w.left": good["w.left"]},

@@ -215,24 +215,6 @@ def test_what_a_killed_process_left_half_written_is_swept_a_day_later(store: Sto
     assert new.exists() and not old.exists()
 
 
-def test_what_versions_without_seals_kept_is_swept(store: Store) -> None:
-    digest = "0a" * 32
-    mine = ("observations/notes.json", f"deep/observations/{digest}.json", "paces.json")
-    former = (
-        f"observations/{digest}.json",
-        f"pieces/{digest}/{digest[:32]}.json",
-        f"keys-{digest[:32]}-3.safetensors",
-    )
-    for name in (*former, *mine):
-        (store.folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (store.folder / name).write_text('{"Glipvex.colour/0": true}')
-    assert store.keep(f"observations/{digest}", b"sealed")
-    again = Store.at(store.folder)
-    assert not any((store.folder / name).exists() for name in former)
-    assert all((store.folder / name).exists() for name in mine)
-    assert again.find(f"observations/{digest}") == b"sealed"
-
-
 # --- where it is
 
 

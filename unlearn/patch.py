@@ -22,10 +22,10 @@ from unlearn.algebra.low_rank import LowRank
 from unlearn.errors import PatchError
 from unlearn.files import Json, JsonObject, exists, opened
 
-FORMAT, FORMER = "unlearn-patch-2", "unlearn-patch-1"
+FORMAT = "unlearn-patch-2"
 ABOUT = "patch"
 """The file's one metadata entry: safetensors writes several in another order every time, and one edit would have
-many hashes. Files of the former format had one for each of ``format``, ``base`` and ``header``."""
+many hashes."""
 STATE = "state."
 """What the names of state tensors begin with in the file; no weight's name does."""
 SIDES = ("left", "right")
@@ -138,13 +138,10 @@ def _is_sha256(digest: object) -> bool:
 
 
 def _about(metadata: Mapping[str, str], path: Path) -> tuple[dict[str, str], JsonObject]:
-    """The hashes and the header, from the metadata of either format."""
-    if metadata.get("format") == FORMER:
-        about = {name: json.loads(metadata[name]) for name in ("base", "header")}
-    else:
-        about = json.loads(metadata.get(ABOUT, "null"))
-        if not isinstance(about, dict) or about.get("format") != FORMAT:
-            raise PatchError(f"{path} is not a patch written by this program")
+    """The hashes and the header."""
+    about = json.loads(metadata.get(ABOUT, "null"))
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise PatchError(f"{path} is not a patch written by this program")
     base, header = about.get("base"), about.get("header")
     if not isinstance(base, dict) or not isinstance(header, dict):
         raise ValueError("its header is none")

@@ -11,7 +11,6 @@ import hmac
 import logging
 import mmap
 import os
-import re
 import secrets
 import shutil
 import stat
@@ -36,12 +35,6 @@ LENGTH = 32
 HEAD = 128
 """Bytes before a content: the seal, filled up so that mapped numbers lie where processors like to read them."""
 MARK = b"unlearn sealed 1 "
-UNSEALED = {
-    "observations/*.json": r"[0-9a-f]{64}\.json",
-    "pieces/*/*.json": r"[0-9a-f]{32}\.json",
-    "keys-*.safetensors": r"keys-[0-9a-f]{32}-\d+\.safetensors",
-}
-"""Files of former versions, which nothing reads any more, by folder and name; the first two quote subjects."""
 PARTIAL = ".partial-"
 ABANDONED = 24 * 3600
 """Seconds after which a file that is still being written belongs to a process that was killed."""
@@ -164,12 +157,7 @@ class Store:
         shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def _sweep(self) -> None:
-        """Remove what killed processes have left half-written, and what versions without seals have kept."""
-        for pattern, name in UNSEALED.items():
-            for left in self.folder.glob(pattern):
-                if re.fullmatch(name, left.name):
-                    with suppress(OSError):
-                        left.unlink()
+        """Remove what killed processes have left half-written."""
         for left in self.folder.rglob(f"{PARTIAL}*"):
             with suppress(OSError):
                 if time.time() - left.stat().st_mtime > ABANDONED:

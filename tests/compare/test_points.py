@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests import pico
 from tests.files import THREE, corpus_file, model_folder, pico_policy, run
-from unlearn.audit import hidden
 from unlearn.audit.compared import Compared
 from unlearn.audit.observation import Observation
 from unlearn.compare import points as pointing
 from unlearn.compare.document import Point
 from unlearn.compare.points import Bench, ordered, split
-from unlearn.edit.layers import layers_of
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Fact, Requests
 from unlearn.order import Means
 from unlearn.patch import Patch
 from unlearn.policy import PromptVariants
 from unlearn.policy.file import load_policy
-from unlearn.policy.settings import AlphaEdit
 from unlearn.store import Store
 
 
@@ -51,40 +46,6 @@ def test_a_point_is_judged_as_apply_judges_and_on_the_facts_so_far(place: Path, 
         verdicts = [m["passed"] for m in measured.values() if m["passed"] is not None]
         assert point["judged"] == [sum(verdicts), len(verdicts)]
         assert f"0 of {2 * point['edits']})" in measured["attack.int8"]["reason"]
-
-
-def test_hidden_states_that_are_not_finite_fail_their_limit(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = hidden.states
-
-    def broken(model: Any, asked: Any, layers: Any) -> Any:
-        found = real(model, asked, layers)
-        changed = model.weight(model.anatomy.weight_name(1)).sum() != untouched
-        return {
-            layer: {
-                name: state * float("nan") if changed and layer == 1 else state for name, state in of.items()
-            }
-            for layer, of in found.items()
-        }
-
-    model = EditableModel.load(str(place / "model"))
-    untouched = model.weight(model.anatomy.weight_name(1)).sum()
-    monkeypatch.setattr(hidden, "states", broken)
-    given = (
-        "compare",
-        place / "policy.yaml",
-        "--methods",
-        "alphaedit",
-        "--no-cache",
-        "--out",
-        tmp_path / "out",
-    )
-    assert run(*given) == 0
-    (made,) = json.loads((tmp_path / "out" / "compare.json").read_text())["points"]
-    (drift,) = (m for m in made["measurements"] if m["name"] == "drift.hidden")
-    assert drift["after"] is None and drift["limit"] == 0.25 and "not finite" in drift["reason"]
-    assert {shifted["layer"] for shifted in made["hidden"]} == {2}
 
 
 def test_what_only_the_edit_looks_at_is_part_of_a_points_key(place: Path, tmp_path: Path) -> None:
@@ -117,7 +78,7 @@ def test_a_point_or_a_patch_that_was_changed_is_made_anew(
     finished, patch = Store.at(tmp_path / "points"), tmp_path / "a.safetensors"
     point = Point(
         method="none", seed=0, step=1, edits=3, measurements=(), judged=(0, 0), layers=(), from_scratch=True,
-        hidden=(), plane=None, seconds=1.0, patch="a.safetensors",
+        seconds=1.0, patch="a.safetensors",
     )  # fmt: skip
     patch.write_bytes(b"a patch")
     pointing._keep(finished, "a", patch, point)
@@ -145,27 +106,6 @@ def test_steps_of_a_trained_update_count_the_facts_of_their_step(place: Path, tm
     assert [(point["step"], point["from_scratch"]) for point in made["points"]] == [(1, True), (2, True)]
     headers = [Patch.load(tmp_path / "out" / point["patch"]).header for point in made["points"]]
     assert [len(header["values"]) for header in headers] == [point["edits"] for point in made["points"]]
-
-
-def test_a_trained_update_is_looked_at_in_all_layers_that_it_wrote(tmp_path: Path) -> None:
-    pico.network("llama", layers=12).save_pretrained(tmp_path / "model")
-    pico.tokenizer().save_pretrained(tmp_path / "model")
-    corpus = corpus_file(tmp_path / "corpus.jsonl")
-    (tmp_path / "policy.yaml").write_text(pico_policy(tmp_path / "model", corpus, facts=THREE))
-    given = (
-        "compare",
-        tmp_path / "policy.yaml",
-        "--methods",
-        "null_space_tuning:steps=2:look_up=both",
-        "-q",
-    )
-    assert run(*given, "--out", tmp_path / "out") == 0
-    (point,) = json.loads((tmp_path / "out" / "compare.json").read_text())["points"]
-    written = Patch.load(tmp_path / "out" / point["patch"]).header["layers"]
-    assert point["layers"] == written and {row["layer"] for row in point["hidden"]} == set(written)
-    policy = load_policy(tmp_path / "policy.yaml")
-    layers = layers_of(AlphaEdit(look_up="both"), EditableModel.load(policy.model))
-    assert set(layers) < set(written)  # the control: the closed form writes fewer
 
 
 def test_splitting_and_ordering() -> None:

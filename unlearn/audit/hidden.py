@@ -165,11 +165,6 @@ def drift_of_states(
     return measured, [] if drawn is None else _clouds(drawn)
 
 
-def defined(blocks: str) -> str:
-    """What drift.hidden is where these blocks are looked at."""
-    return f"{named(HIDDEN).definition.removesuffix('.')}; {blocks}."
-
-
 def shift_of_states(
     before: Mapping[int, Mapping[str, Tensor]],
     after: Mapping[int, Mapping[str, Tensor]],
@@ -185,7 +180,8 @@ def shift_of_states(
         seed: of the resampling of prompts.
     """
     name = HIDDEN
-    limit, definition = limits(name), defined(WATCHED)
+    limit = limits(name)
+    definition = f"{named(HIDDEN).definition.removesuffix('.')}; {WATCHED}."
     groups = {group for states in before.values() for group in states}
     group = KEPT if KEPT in groups else BENIGN
     shifts = {

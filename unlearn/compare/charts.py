@@ -71,22 +71,16 @@ def hidden_states(found: Comparison) -> str | None:
     panels: list[Panel] = []
     looks: list[Look] = []
     for method in found.methods:
-        planes = [
-            (p.edits, -found.seeds.index(p.seed), p.plane)
-            for p in found.points
-            if p.method == method and p.plane is not None
-        ]
-        if not planes:
+        drawn = [p for p in found.points if p.method == method and p.states]
+        if not drawn:
             continue
-        plane = max(planes, key=lambda row: row[:2])[2]
+        before, after = max(drawn, key=lambda p: (p.edits, -found.seeds.index(p.seed))).states
         groups = [
-            Group(look_of(i, f"{name} prompts"), plane.before[name], plane.after[name])
-            for i, name in enumerate(plane.before)
+            Group(look_of(i, f"{name} prompts"), before.points[name], after.points[name])
+            for i, name in enumerate(before.points)
         ]
-        first, second = (round(100 * share) for share in plane.explained)
         looks += [group.look for group in groups]
-        drawn = cloud(groups, "first principal component", "second principal component", (380, 320))
-        panels.append(Panel(method, drawn, f"layer {plane.layer}; {first} % and {second} % of the variance"))
+        panels.append(Panel(method, cloud(groups, before.x_label, before.y_label, (380, 320))))
     if not panels:
         return None
     note = "Hollow before the edit, filled after it; arrows join the means."

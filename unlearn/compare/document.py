@@ -5,13 +5,12 @@ Like a report it is frozen, travels as JSON, never imports torch, and holds numb
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from unlearn.files import JsonObject
-from unlearn.report import Measurement
+from unlearn.report import Cloud, Measurement
 from unlearn.shown import shown_lines
 
 FORMAT = "unlearn-compare-1"
@@ -20,28 +19,6 @@ UNEDITED = "unedited model"
 
 class _Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Shifted(_Document):
-    """How far hidden states moved at one layer, relative to their spread before the edit."""
-
-    layer: int
-    group: str
-    """kept, forbidden or benign."""
-    prompts: int
-    mean: float
-    """Of the mean of all prompts."""
-    each: float
-    """Root mean square over prompts."""
-
-
-class Plane(_Document):
-    """Hidden states in the plane of their first two principal components."""
-
-    layer: int
-    explained: tuple[float, float]
-    before: dict[str, list[tuple[float, float]]]
-    after: dict[str, list[tuple[float, float]]]
 
 
 class Point(_Document):
@@ -53,15 +30,15 @@ class Point(_Document):
     edits: int
     """Facts written so far."""
     measurements: tuple[Measurement, ...]
-    """About the facts written so far; drift.norm_growth and drift.hidden are among them."""
+    """Leaks, refusals, siblings and attacks about the facts written so far; the rest as in every audit."""
     judged: tuple[int, int]
     """Limits of the policy that are met, and those that were judged."""
     layers: tuple[int, ...]
     """Layers that the edit writes; none for a method that leaves the weights alone."""
     from_scratch: bool
     """Whether the step wrote all facts so far on the unedited model, instead of building on the step before."""
-    hidden: tuple[Shifted, ...] = ()
-    plane: Plane | None = None
+    states: tuple[Cloud, ...] = ()
+    """Hidden states before and after, in the plane of their first two principal components."""
     seconds: float
     """Of the edit, without the audit."""
     patch: str
@@ -107,8 +84,8 @@ class Comparison(_Document):
     manifest: JsonObject = Field(default_factory=dict)
 
     def to_json(self) -> str:
-        """JSON with a newline at the end, without the points of the planes: those are in the points' own files."""
-        return shown_lines(self.model_dump_json(indent=2, exclude={"points": {"__all__": {"plane"}}})) + "\n"
+        """JSON with a newline at the end, without the hidden states: those are in the points' own files."""
+        return shown_lines(self.model_dump_json(indent=2, exclude={"points": {"__all__": {"states"}}})) + "\n"
 
     def at(self, method: str, edits: int) -> list[Point]:
         """The points of a method after so many facts, one per seed."""
@@ -127,8 +104,3 @@ def _mean(values: Iterable[float | None]) -> float | None:
     found = list(values)
     known = [v for v in found if v is not None]
     return sum(known) / len(known) if known and len(known) == len(found) else None
-
-
-def finite(value: float | None) -> float | None:
-    """A value for a document that holds no infinities."""
-    return value if value is not None and math.isfinite(value) else None

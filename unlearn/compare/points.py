@@ -23,7 +23,7 @@ from unlearn.files import Json, sha256_of_file
 from unlearn.order import Means
 from unlearn.policy import Policy
 from unlearn.policy.method import SEQUENTIAL
-from unlearn.report import counted
+from unlearn.report import Cloud, counted
 from unlearn.run import measured
 
 if TYPE_CHECKING:
@@ -176,8 +176,7 @@ def _made(
     earlier: Path | None,
     file: Path,
 ) -> Point:
-    from unlearn.audit import cost
-    from unlearn.compare.sofar import Seen, about_facts, so_far
+    from unlearn.compare.sofar import about_facts, so_far
     from unlearn.edit.pipeline import edit
     from unlearn.patch import Patch
 
@@ -193,13 +192,7 @@ def _made(
     seconds = time.monotonic() - begin
     _save(patch, file)
     findings = measured(model, patch, bench.requests, means, bench.unedited)
-    layers = tuple(patch.header.get("layers", ()))
-    # A method that writes no layer still changes what the others' layers see.
-    watched = layers or (2 * model.anatomy.layers // 3,)
-    seen = Seen.of(model, patch, asked, watched)
-    audit = bench.requests.policy.audit
-    grown = cost.growth(cost.change_of_patch(model, patch), audit.limit)
-    found = [m.under(audit.judge) for m in (*about_facts(findings, asked), grown, seen.moved(audit))]
+    found = [m.under(asked.policy.audit.judge) for m in about_facts(findings, asked)]
     judged = counted(found)
     return Point(
         method=label,
@@ -208,10 +201,9 @@ def _made(
         edits=len(done),
         measurements=tuple(found),
         judged=(sum(bool(m.passed) for m in judged), len(judged)),
-        layers=layers,
+        layers=tuple(patch.header.get("layers", ())),
         from_scratch=anew,
-        hidden=seen.shifts(),
-        plane=seen.plane(watched[-1]),
+        states=tuple(d for d in findings.drawings if isinstance(d, Cloud)),
         seconds=round(seconds, 2),
         patch=f"{PATCHES}/{file.name}",
     )

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from torch import Tensor
-
-from unlearn.audit import hidden, measures, recovery, shares
+from unlearn.audit import measures, recovery, shares
 from unlearn.audit.attacks.table import ATTACKS
 from unlearn.audit.observation import Attacked, Observation
 from unlearn.audit.pipeline import Findings
-from unlearn.compare.document import Plane, Shifted, finite
-from unlearn.measurements import GROWTH, HIDDEN, SHARES
-from unlearn.model.editable import EditableModel
+from unlearn.measurements import SHARES
 from unlearn.model.requests import Fact, Requests
-from unlearn.patch import Patch
-from unlearn.policy import AuditSpec
 from unlearn.report import Measurement
 
-EDITED = "the largest over the edited layers (of benign questions, where nothing is kept)"
-"""At which layers drift.hidden looks in a comparison."""
 _NARROW = {row.group for row in SHARES} - shares.ABOUT_OTHERS
 """Groups of probes that ask about facts and siblings."""
 
@@ -34,8 +26,6 @@ def so_far(whole: Requests, done: Sequence[Fact]) -> Requests:
 
 def about_facts(findings: Findings, asked: Requests) -> Iterator[Measurement]:
     """The measurements of an audit, those about facts and siblings anew for the facts written so far.
-
-    Those that a comparison makes of other layers are left out.
 
     Args:
         findings: of an audit that asked about all facts.
@@ -51,7 +41,7 @@ def about_facts(findings: Findings, asked: Requests) -> Iterator[Measurement]:
             yield measures.share(measurement.name, before, after, audit.limit, facts=asked.facts)
         elif family == "attack" and attack in after.attacks:
             yield recovery.attack(ATTACKS[attack], before, after, None, audit, asked.facts)
-        elif measurement.name not in (GROWTH, HIDDEN):
+        else:
             yield measurement
 
 
@@ -69,39 +59,3 @@ def _attacked(attacked: Attacked, told: set[str]) -> Attacked:
     # A note is about all facts that were attacked.
     note = attacked.note if len(kept) == len(attacked.outcomes) else ""
     return attacked.model_copy(update={"outcomes": kept, "note": note})
-
-
-@dataclass(frozen=True)
-class Seen:
-    """Hidden states before and after a patch, by layer and group."""
-
-    old: Mapping[int, Mapping[str, Tensor]]
-    new: Mapping[int, Mapping[str, Tensor]]
-
-    @classmethod
-    def of(cls, model: EditableModel, patch: Patch, asked: Requests, layers: Sequence[int]) -> Seen:
-        """Read them, with the prompts that the model is asked in either state."""
-        old = hidden.states(model, hidden.prompts(model, asked), layers)
-        with model.patched(patch):
-            return cls(old, hidden.states(model, hidden.prompts(model, asked), layers))
-
-    def moved(self, audit: AuditSpec) -> Measurement:
-        """drift.hidden of all edited layers, where an audit looks at two."""
-        found = hidden.shift_of_states(self.old, self.new, audit.limit, audit.seed)
-        return found.model_copy(update={"definition": hidden.defined(EDITED)})
-
-    def shifts(self) -> tuple[Shifted, ...]:
-        """How far each group moved at each layer, where that is a number."""
-        return tuple(
-            Shifted(layer=layer, group=group, prompts=s.prompts, mean=s.mean, each=s.each)
-            for layer in self.old
-            for group in self.old[layer]
-            if (s := hidden.shift(self.old[layer][group], self.new[layer][group])) is not None
-            and finite(s.mean) is not None
-            and finite(s.each) is not None
-        )
-
-    def plane(self, layer: int) -> Plane | None:
-        """The states of a layer in the plane."""
-        drawn = hidden.plane(layer, self.old[layer], self.new[layer]) if self.old else None
-        return None if drawn is None else Plane(**asdict(drawn))

@@ -7,8 +7,8 @@ whole models are measured by the same code.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,7 @@ from unlearn.errors import AuditError
 from unlearn.measurements import GROWTH, NORM, named
 from unlearn.model.adapters import linears
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import batches, position_ids, token_budget
+from unlearn.model.forward import batches, hooked, passed, token_budget
 from unlearn.model.rows import left_pad
 from unlearn.patch import Patch
 from unlearn.progress import NO_PROGRESS, Progress
@@ -132,21 +132,14 @@ def energies(
         for group in batches(rows, token_budget(model)):
             ids, mask = left_pad([rows[i] for i in group], model.pad_id, model.device)
             with _weighed(model, change, group, mask, found):
-                model.model(
-                    input_ids=ids,
-                    attention_mask=mask,
-                    position_ids=position_ids(mask),
-                    use_cache=False,
-                    logits_to_keep=1,
-                )
+                passed(model, ids, mask, 1)
             bar.advance(len(group))
     return {name: sums for name, sums in found.items() if any(whole for _, whole in sums)}
 
 
-@contextmanager
 def _weighed(
     model: EditableModel, change: Change, group: Sequence[int], mask: Tensor, found: Energies
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Add up both energies per row while the model runs."""
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
@@ -168,11 +161,7 @@ def _weighed(
         model.model.get_submodule(name.removesuffix(".weight")).register_forward_pre_hook(hook(name))
         for name in change.names
     ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return hooked(handles)
 
 
 def leakage(

@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from unlearn.algebra.low_rank import LowRank
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import block_output, stopped_at
+from unlearn.model.forward import block_output, hooked, stopped_at
 
 
 class Group(TypedDict):
@@ -114,11 +114,8 @@ def dense(
         {"params": [update], "scale": float(model.weight(name).float().square().mean().sqrt())}
         for name, update in updates.items()
     ]
-    try:
+    with hooked(handles):
         yield Adapter(groups, factors, off)
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def exact(update: Tensor) -> LowRank:

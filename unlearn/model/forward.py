@@ -6,12 +6,13 @@ in the row itself (before padding).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from unlearn.model.editable import EditableModel
 from unlearn.model.rows import left_pad, position_ids
@@ -27,6 +28,34 @@ class Reading(NamedTuple):
     """Per layer, the inputs of the down-projection: (d_ff, n), float32."""
     stream: Mapping[int, Tensor]
     """Per layer, the block's outputs: (d_model, n), float32."""
+
+
+@contextmanager
+def hooked(handles: Iterable[RemovableHandle]) -> Iterator[None]:
+    """For as long as it is entered, hooks stay where they were put."""
+    kept = list(handles)
+    try:
+        yield
+    finally:
+        for handle in kept:
+            handle.remove()
+
+
+def passed(model: EditableModel, ids: Tensor, mask: Tensor, keep: int = 0) -> Tensor:
+    """Logits of a whole pass at the last ``keep`` columns (0: at all), (rows, keep, V).
+
+    Args:
+        ids: (rows, T), left-padded.
+        mask: (rows, T).
+    """
+    logits: Tensor = model.model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=position_ids(mask),
+        use_cache=False,
+        logits_to_keep=keep,
+    ).logits
+    return logits
 
 
 class Stopped(Exception):
@@ -113,12 +142,8 @@ def read(
             store.append(hidden[row, column].float())  # (sites, width)
 
         with tapped(model, keys, stream, deepest, keep):
-            try:
-                model.model(
-                    input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False
-                )
-            except Stopped:
-                pass
+            with suppress(Stopped):
+                passed(model, ids, mask)
     return in_order(columns, keys, stream)
 
 
@@ -139,14 +164,13 @@ def in_order(
     )
 
 
-@contextmanager
 def tapped(
     model: EditableModel,
     keys: Mapping[int, list[Tensor]],
     stream: Mapping[int, list[Tensor]],
     deepest: int,
     keep: Callable[[list[Tensor], Tensor], None],
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Within it, a pass hands keys and stream over, and ends at the deepest layer that is asked for (``Stopped``).
 
     Args:
@@ -172,11 +196,7 @@ def tapped(
 
     handles = [anatomy.down(model.model, at).register_forward_pre_hook(on_key(at)) for at in keys]
     handles += [anatomy.block(model.model, at).register_forward_hook(on_block(at)) for at in stream]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return hooked(handles)
 
 
 def block_output(out: BlockOutput) -> Tensor:
@@ -189,18 +209,13 @@ def with_stream(out: BlockOutput, stream: Tensor) -> BlockOutput:
     return stream if isinstance(out, Tensor) else (stream, *out[1:])
 
 
-@contextmanager
-def changed(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def changed(module: nn.Module, change: Callable[[Tensor], Tensor]) -> AbstractContextManager[None]:
     """Let a module put out something else: a tensor, or the first of the tuple that it puts out."""
 
     def on_output(_module: nn.Module, _args: object, out: BlockOutput) -> BlockOutput:
         return with_stream(out, change(block_output(out)))
 
-    handle = module.register_forward_hook(on_output)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return hooked([module.register_forward_hook(on_output)])
 
 
 def reply_logits(model: EditableModel, rows: Sequence[Sequence[int]], reply: int) -> tuple[Tensor, Tensor]:
@@ -209,14 +224,7 @@ def reply_logits(model: EditableModel, rows: Sequence[Sequence[int]], reply: int
     All rows are one batch. Gradients flow to whatever is being trained.
     """
     ids, mask = left_pad(rows, model.pad_id, model.device)
-    logits = model.model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=position_ids(mask),
-        use_cache=False,
-        logits_to_keep=reply + 1,
-    ).logits
-    return logits[:, :-1].float(), ids[:, -reply:]
+    return passed(model, ids, mask, reply + 1)[:, :-1].float(), ids[:, -reply:]
 
 
 def stopped_at(
@@ -234,10 +242,6 @@ def stopped_at(
         raise Stopped
 
     handle = model.anatomy.block(model.model, layer).register_forward_hook(on_block)
-    try:
-        model.model(input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False)
-    except Stopped:
-        pass
-    finally:
-        handle.remove()
+    with hooked([handle]), suppress(Stopped):
+        passed(model, ids, mask)
     return ids, mask, caught[0]

@@ -67,7 +67,7 @@ def _beginnings(model: EditableModel, probes: Sequence[Probe], tokens: Sequence[
     """Probability of a token as the first of each reply."""
     import torch
 
-    from unlearn.model.forward import position_ids
+    from unlearn.model.forward import passed
     from unlearn.model.rows import left_pad
 
     found = []
@@ -75,10 +75,7 @@ def _beginnings(model: EditableModel, probes: Sequence[Probe], tokens: Sequence[
         for at in range(0, len(probes), 64):
             group = probes[at : at + 64]
             ids, mask = left_pad([p.prompt.ids for p in group], model.pad_id, model.device)
-            logits = model.model(
-                input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), logits_to_keep=1
-            ).logits[:, -1]
-            chances = logits.float().softmax(-1)
+            chances = passed(model, ids, mask, 1)[:, -1].float().softmax(-1)
             found += [float(chances[i, token]) for i, token in enumerate(tokens[at : at + 64])]
     return found
 

@@ -13,22 +13,21 @@ keeps those under which the most get another reply than before, and no refusal, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import Tensor
 
-from unlearn.audit.attacks.scene import Attack, Scene, recovered
-from unlearn.audit.observation import Attacked, Outcome
+from unlearn.audit.attacks.scene import Attack, Scene, any_told, recovered
+from unlearn.audit.observation import Attacked
 from unlearn.audit.probes import Probe, fact_probes
 from unlearn.audit.suite import some
 from unlearn.errors import AuditError
 from unlearn.matching import is_refusal
 from unlearn.measurements import named
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import BlockOutput, block_output, read, with_stream
+from unlearn.model.forward import changed, read
 from unlearn.model.replies import replies_to
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.thoughts import Room
@@ -73,20 +72,10 @@ def refusal_direction(model: EditableModel, scene: Scene, progress: Progress = N
     for layer in layers:
         with ablated(model, directions[layer], elsewhere):
             found.append(recovered(model, scene, progress, asked))
-    outcomes = tuple(
-        Outcome(
-            key=seen[0].key,
-            fact=seen[0].fact,
-            question=seen[0].question,
-            told=any(one.told for one in seen),
-            refused=all(one.refused for one in seen),
-        )
-        for seen in zip(*found, strict=True)
-    )
     note = f"Directions of layers {', '.join(map(str, layers))}; prompts recovered under each: " + (
         ", ".join(f"{sum(one.told for one in seen)} of {len(seen)}" for seen in found) + "."
     )
-    return Attacked(outcomes=outcomes, note=note)
+    return Attacked(outcomes=any_told(found), note=note)
 
 
 def _neighbours(model: EditableModel, scene: Scene) -> list[Probe]:
@@ -129,23 +118,20 @@ def ablated(model: EditableModel, direction: Tensor, means: Tensor) -> Iterator[
         means: (layers, d_model): the component along the direction is that of these.
     """
 
-    def holding(layer: int) -> RemovableHandle:
+    def holding(layer: int) -> Callable[[Tensor], Tensor]:
         held = float(means[layer] @ direction)
 
-        def on_block(_module: nn.Module, _args: object, out: BlockOutput) -> BlockOutput:
-            stream = block_output(out)
+        def change(stream: Tensor) -> Tensor:
             along = direction.to(stream.device, torch.float32)
             excess = stream.float() @ along - held * float(along.norm())
-            return with_stream(out, (stream.float() - excess[..., None] * along).to(stream.dtype))
+            return (stream.float() - excess[..., None] * along).to(stream.dtype)
 
-        return model.anatomy.block(model.model, layer).register_forward_hook(on_block)
+        return change
 
-    handles = [holding(layer) for layer in range(model.anatomy.layers)]
-    try:
+    with ExitStack() as stack:
+        for layer in range(model.anatomy.layers):
+            stack.enter_context(changed(model.anatomy.block(model.model, layer), holding(layer)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def tried(

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import continuation_ids
-from unlearn.model.forward import batches, position_ids, token_budget
-from unlearn.model.rows import left_pad
+from unlearn.model.forward import batches, hooked, reply_logits, token_budget
 from unlearn.progress import Bar
 
 TOP = 64
@@ -115,13 +114,9 @@ def gradient(model: EditableModel, targets: Sequence[Target], tokens: tuple[int,
         return caught[-1]
 
     rows = [one.row(tokens) for one in targets]
-    handle = layer.register_forward_hook(on_embedding)
-    try:
-        with torch.enable_grad():
-            value = _nll(model, rows, [len(one.begin) for one in targets]).mean()
-            (slope,) = torch.autograd.grad(value, caught[:1])
-    finally:
-        handle.remove()
+    with hooked([layer.register_forward_hook(on_embedding)]), torch.enable_grad():
+        value = _nll(model, rows, [len(one.begin) for one in targets]).mean()
+        (slope,) = torch.autograd.grad(value, caught[:1])
     width = slope.shape[1]
     total = torch.zeros(len(tokens), slope.shape[2], device=slope.device)
     for row, one in enumerate(targets):
@@ -134,20 +129,9 @@ def gradient(model: EditableModel, targets: Sequence[Target], tokens: tuple[int,
 
 def _nll(model: EditableModel, rows: Sequence[Sequence[int]], begins: Sequence[int]) -> Tensor:
     """Mean negative log-probability of the last ``begins[i]`` tokens of each row, (rows,)."""
-    ids, mask = left_pad(rows, model.pad_id, model.device)
-    keep = max(begins) + 1
-    logits: Tensor = (
-        model.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=position_ids(mask),
-            use_cache=False,
-            logits_to_keep=keep,
-        )
-        .logits[:, :-1]
-        .float()
-    )
-    chosen = logits.gather(2, ids[:, -keep + 1 :, None])[..., 0] - logits.logsumexp(2)
+    longest = max(begins)
+    logits, tokens = reply_logits(model, rows, longest)
+    chosen = logits.gather(2, tokens[..., None])[..., 0] - logits.logsumexp(2)
     size = torch.tensor(list(begins), device=model.device)
-    counted = torch.arange(keep - 1, device=model.device)[None] >= (keep - 1 - size)[:, None]
+    counted = torch.arange(longest, device=model.device)[None] >= (longest - size)[:, None]
     return -(chosen * counted).sum(1) / size

@@ -8,8 +8,8 @@ inputs. Nothing is generated, and no answer is found by it: it tells *which* fac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from unlearn.matching import contains
 from unlearn.measurements import named
 from unlearn.model.adapters import linears
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import batches, position_ids, token_budget
+from unlearn.model.forward import batches, hooked, passed, token_budget
 from unlearn.model.prompts import Prompt, ask
 from unlearn.model.requests import Fact
 from unlearn.model.rows import left_pad
@@ -76,13 +76,7 @@ def gains(
             asked = at >= first.to(model.device)[:, None]
             largest = torch.zeros(len(group), len(updates), device=model.device)
             with _weighed(model, updates, asked, largest):
-                model.model(
-                    input_ids=ids,
-                    attention_mask=mask,
-                    position_ids=position_ids(mask),
-                    use_cache=False,
-                    logits_to_keep=1,
-                )
+                passed(model, ids, mask, 1)
             found[group] = largest.cpu()
             bar.advance(len(group))
     if not torch.isfinite(found).all():
@@ -92,10 +86,11 @@ def gains(
     return found
 
 
-@contextmanager
 def _weighed(
     model: EditableModel, updates: Mapping[str, Tensor | None], asked: Tensor, largest: Tensor
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
+    """While the model runs, the largest gain of each matrix at the tokens that are asked for."""
+
     def hook(column: int, update: Tensor | None) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def add(_module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
             keys, outputs = args[0].float().norm(dim=-1), out.float().norm(dim=-1)
@@ -107,15 +102,10 @@ def _weighed(
 
         return add
 
-    handles = [
+    return hooked(
         model.model.get_submodule(name.removesuffix(".weight")).register_forward_hook(hook(column, update))
         for column, (name, update) in enumerate(updates.items())
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    )
 
 
 def area(wanted: Sequence[float], others: Sequence[float]) -> float:

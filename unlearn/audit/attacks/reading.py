@@ -22,7 +22,7 @@ from unlearn.audit.probes import Probe, fact_probes
 from unlearn.audit.suite import some
 from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import BlockOutput, batches, block_output, token_budget
+from unlearn.model.forward import BlockOutput, batches, block_output, hooked, token_budget
 from unlearn.model.prompts import reply_ids, special_ids
 from unlearn.model.requests import Fact
 from unlearn.progress import Bar
@@ -178,12 +178,8 @@ def streams(model: EditableModel, keep: int) -> Iterator[Mapping[int, Tensor]]:
 
         return model.anatomy.block(model.model, layer).register_forward_hook(on_block)
 
-    handles = [catching(layer) for layer in range(model.anatomy.layers)]
-    try:
+    with hooked(catching(layer) for layer in range(model.anatomy.layers)):
         yield caught
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def ranked(scores: Tensor, answers: Sequence[str], fact: Fact) -> tuple[Tensor, Tensor]:

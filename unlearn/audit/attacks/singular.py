@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unlearn.audit.attacks.scene import Attack, Scene, recovered, restored
+from unlearn.audit.attacks.scene import Attack, Scene, any_told, recovered, restored
 from unlearn.audit.observation import Attacked, Outcome
 from unlearn.audit.suite import some
 from unlearn.measurements import named
@@ -90,8 +90,8 @@ def singular(model: EditableModel, scene: Scene, progress: Progress) -> Attacked
     variants = [downs] if not changed or set(changed) == set(downs) else [changed, downs]
     runs = [dropped(model, names, scene, progress) for names in variants]
     ranks = tuple(runs[0])
-    told = {rank: _any([run[rank] for run in runs]) for rank in ranks}
-    outcomes = _any(list(told.values()))
+    told = {rank: any_told([run[rank] for run in runs]) for rank in ranks}
+    outcomes = any_told(list(told.values()))
     shares = tuple(sum(o.told for o in told[rank]) / max(len(outcomes), 1) for rank in ranks)
     curve = Curve(
         name="attack.singular",
@@ -103,16 +103,6 @@ def singular(model: EditableModel, scene: Scene, progress: Progress) -> Attacked
     best = max(zip(shares, ranks, strict=True), default=(0.0, 0))
     note = f"The most at one number of directions: {100 * best[0]:.1f} % with {best[1]} dropped."
     return Attacked(outcomes=outcomes, drawings=(curve,), note=note if best[0] else "")
-
-
-def _any(runs: Sequence[Sequence[Outcome]]) -> tuple[Outcome, ...]:
-    """Told if told in any run; refused if refused in all."""
-    return tuple(
-        same[0].model_copy(
-            update={"told": any(o.told for o in same), "refused": all(o.refused for o in same)}
-        )
-        for same in zip(*runs, strict=True)
-    )
 
 
 SINGULAR = (Attack(named("attack.singular"), singular, work=4.0),)

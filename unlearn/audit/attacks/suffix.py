@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Literal
 
 from unlearn.audit.attacks.gradient_search import Target, search
-from unlearn.audit.attacks.scene import Attack, Scene, recovered
+from unlearn.audit.attacks.scene import Attack, Scene, any_told, recovered
 from unlearn.audit.observation import Attacked, Outcome
 from unlearn.audit.probes import Probe, fact_probes
 from unlearn.audit.suite import some
@@ -65,12 +65,7 @@ def suffix(model: EditableModel, scene: Scene, progress: Progress = NO_PROGRESS)
         if not found:
             continue
         alone.append(max(sum(outcome.told for outcome in seen) for seen in found))
-        outcomes += [
-            seen[0].model_copy(
-                update={"told": any(o.told for o in seen), "refused": all(o.refused for o in seen)}
-            )
-            for seen in zip(*found, strict=True)
-        ]
+        outcomes += any_told(found)
     if not curves:
         raise AuditError(
             "no relation of the facts has a question and a statement among its prompts, and a held-out question, "

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,9 +27,7 @@ from benchmarks.outcomes import row_of, statements_refused  # noqa: E402
 from benchmarks.rows import Row, Rows, key_of  # noqa: E402
 from benchmarks.tables import plain  # noqa: E402
 from benchmarks.worlds import COUNTERFACT, Case, case, changed  # noqa: E402
-from unlearn.audit.compared import Compared  # noqa: E402
 from unlearn.edit.choose import settings_in_force  # noqa: E402
-from unlearn.edit.pipeline import edit  # noqa: E402
 from unlearn.edit.requests.resolve import alike, resolve  # noqa: E402
 from unlearn.errors import PolicyError  # noqa: E402
 from unlearn.loaded import load_model  # noqa: E402
@@ -42,7 +39,7 @@ from unlearn.order import Means, Placement  # noqa: E402
 from unlearn.policy import EMBEDDED, Policy, StatisticsSpec, is_question  # noqa: E402
 from unlearn.policy.method import METHOD_NAMES  # noqa: E402
 from unlearn.progress import NO_PROGRESS, Progress, progress_for  # noqa: E402
-from unlearn.run import measured, unedited  # noqa: E402
+from unlearn.run import Bench  # noqa: E402
 from unlearn.store import Store, cache_folder  # noqa: E402
 
 WHOLE = "refusal.whole"
@@ -142,22 +139,16 @@ def audited(requests: Requests) -> Requests:
 
 
 def measure(
-    model: EditableModel,
+    bench: Bench,
     requests: Requests,
-    compared: Compared,
     about: Row,
     without: Sequence[str],
-    means: Means,
 ) -> Row:
     """Edit, audit, and put both into a row."""
-    start = time.perf_counter()
-    patch = edit(model, less(requests, without), means.cache, means.progress)
-    seconds = time.perf_counter() - start
-    requests = audited(requests)
-    findings = measured(model, patch, requests, means, compared)
+    patch, seconds, findings = bench.tried(less(requests, without))
     row = row_of(findings.measurements, about, statements_refused(findings))
-    with model.patched(patch):
-        whole = said_in_full(model, requests, means.progress)
+    with bench.model.patched(patch):
+        whole = said_in_full(bench.model, bench.requests, bench.means.progress)
     return {**row, WHOLE: None if whole is None else round(whole, 5), "seconds": round(seconds, 1)}
 
 
@@ -239,10 +230,10 @@ def run(args: argparse.Namespace, rows: Rows) -> None:
             continue
         model, first, _ = todo[0]
         requests = requests_of(model, first, means.progress)
-        compared = unedited(model, audited(requests), means, with_control=False)
+        bench = Bench.of(model, audited(requests), means)
         for _, one, about in todo:
             asked = requests.under(method=one.policy.method, statistics=one.policy.statistics)
-            row = measure(model, asked, compared, about, without, means)
+            row = measure(bench, asked, about, without)
             rows.add(row)
             print(plain([row]), file=sys.stderr, flush=True)
     print(plain(rows.rows))

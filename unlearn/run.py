@@ -6,10 +6,12 @@ The commands and `import unlearn` call what is here. Importing it loads no torch
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from unlearn.files import at_home, sha256_of_file
 from unlearn.loaded import candidate_of, load_model
@@ -93,10 +95,8 @@ def in_folder(
     """Do some work in a run directory that appears whole or not at all, and write its outcome there.
 
     Args:
-        target: the run directory.
         sources: what the work reads, and must not be written to.
         work: is given the folder to write into.
-        force: replace an earlier run directory.
         show_text: show subjects and answers in report.html.
     """
     with whole_folder(target, force, sources, private=True) as folder, log_to(folder / "log.txt"):
@@ -207,6 +207,39 @@ def audit(
         (True, ())
     """
     return _measured(model, candidate, requests, means, Stopwatch()).report({})
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One model and what every audit asks of it, with what the unedited model said: several edits are tried on it."""
+
+    model: EditableModel
+    requests: Requests
+    means: Means
+    compared: Compared
+
+    @classmethod
+    def of(cls, model: EditableModel, requests: Requests, means: Means) -> Bench:
+        """Observe the unedited model; the control, if the policy has one, is left out."""
+        return cls(model, requests, means, unedited(model, requests, means, with_control=False))
+
+    def tried(self, wanted: Requests, earlier: Patch | None = None) -> Tried:
+        """Edit as some requests ask, on top of an earlier patch, and measure by those of the bench."""
+        from unlearn.edit.pipeline import edit
+
+        begin = time.monotonic()
+        patch = edit(self.model, wanted, self.means.cache, self.means.progress, earlier=earlier)
+        seconds = time.monotonic() - begin
+        return Tried(patch, seconds, measured(self.model, patch, self.requests, self.means, self.compared))
+
+
+class Tried(NamedTuple):
+    """One edit of several."""
+
+    patch: Patch
+    seconds: float
+    """Of the edit, without the audit."""
+    findings: Findings
 
 
 def _measured(

@@ -12,7 +12,7 @@ from unlearn.audit.compared import Compared
 from unlearn.audit.observation import Observation
 from unlearn.compare import points as pointing
 from unlearn.compare.document import Point
-from unlearn.compare.points import Bench, ordered, split
+from unlearn.compare.points import Series, ordered, split
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Fact, Requests
 from unlearn.order import Means
@@ -55,7 +55,7 @@ def test_what_only_the_edit_looks_at_is_part_of_a_points_key(place: Path, tmp_pa
 
     def key(asked: Requests) -> str:
         compared = Compared(Observation(suite="quick"), None)
-        about = Bench(model, asked, compared, 1, Store.at(tmp_path / "points"), Means()).about
+        about = Series(model, asked, Means(), compared, 1, Store.at(tmp_path / "points")).about
         return pointing._key(about, given, None, [["fact0"]])
 
     def refusing(*texts: str) -> Requests:

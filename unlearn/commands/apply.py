@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from unlearn.audit.known import known_audit
-from unlearn.commands.common import command_line, load_model, means_of, settle
-from unlearn.commands.options import (
-    Place,
-    as_json,
-    force,
-    model_options,
-    overrides,
-    policy_overrides,
-    quiet,
-    suite,
-)
+from unlearn.commands.common import command_line, means_of, read_policy, run_folder
+from unlearn.commands.options import Place, as_json, audit_overrides, force, model_options, quiet
 from unlearn.commands.outcome import show_text, tell, written
 from unlearn.commands.said import warn
+from unlearn.loaded import load_model
 from unlearn.order import Earlier, Means, Order, Outcome, Placement, Search
-from unlearn.policy import Policy
-from unlearn.policy.file import load_policy
+from unlearn.progress import progress_for
 from unlearn.run import apply as carry_out
 from unlearn.run import in_folder
-from unlearn.runs import manifest
 from unlearn.runs.folder import check_target
 from unlearn.runs.sources import read_by
 
@@ -58,8 +46,7 @@ if TYPE_CHECKING:
     help="First search better settings on validation prompts; asked again, the search goes on.",
 )
 @click.option("--no-cache", is_flag=True, help="Neither read nor write cached statistics and measurements.")
-@suite
-@policy_overrides
+@audit_overrides
 @model_options
 @show_text
 @force
@@ -73,10 +60,7 @@ def apply(
     dry_run: bool,
     tune: int | None,
     no_cache: bool,
-    model: str | None,
-    method: str | None,
-    settings: tuple[str, ...],
-    suite: str | None,
+    given: dict[str, str],
     placement: Placement,
     show_text: bool,
     force: bool,
@@ -100,18 +84,16 @@ def apply(
         unlearn apply policy.yaml --tune 40
         unlearn apply policies/demo.yaml --set audit.limits.leak.cloze=0.05 --json
     """
-    loaded = load_policy(policy, overrides(model, method, settings, suite))
-    source = manifest.Source.of(policy)
-    settle(loaded)
+    loaded, source = read_policy(policy, given)
     known_audit(loaded)
-    target = out or default_folder(loaded)
+    target = out or run_folder(loaded, loaded.method.name)
     sources = read_by(loaded, policy, onto)
     if dry_run:
         check_target(target, force, sources)
         from unlearn.commands.plan import tell_plan
 
         earlier = None if onto is None else Earlier.read(onto).patch
-        found = load_model(loaded.model, placement, quiet, earlier, loaded.tokenizer)
+        found = load_model(loaded.model, placement, earlier, progress_for(quiet), loaded.tokenizer)
         return tell_plan(loaded, found, as_json, earlier, show_text)
     order = Order(loaded, source, command_line(), onto, save_model)
 
@@ -125,12 +107,6 @@ def apply(
         for warning in report.manifest["patch"]["header"].get("warnings", ()):
             warn(warning)
     return tell(report, as_json, target)
-
-
-def default_folder(policy: Policy) -> Path:
-    """Return runs/NAME-METHOD-TIME; the time keeps one run from meeting another."""
-    name = re.sub(r"[^A-Za-z0-9._-]", "-", policy.name)
-    return Path("runs") / f"{name}-{policy.method.name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def _search(trials: int, means: Means, quiet: bool) -> Search:

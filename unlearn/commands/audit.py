@@ -7,21 +7,11 @@ from pathlib import Path
 import click
 
 from unlearn.audit.known import known_audit
-from unlearn.commands.common import command_line, means_of, same_policy, settle
-from unlearn.commands.options import (
-    Place,
-    as_json,
-    force,
-    model_options,
-    overrides,
-    policy_overrides,
-    quiet,
-    suite,
-)
+from unlearn.commands.common import command_line, means_of, read_policy, same_policy
+from unlearn.commands.options import Place, as_json, audit_overrides, force, model_options, quiet
 from unlearn.commands.outcome import show_text, tell, written
 from unlearn.files import at_home
 from unlearn.order import Order, Outcome, Placement
-from unlearn.policy.file import load_policy
 from unlearn.run import in_folder, judge
 from unlearn.runs import manifest
 from unlearn.runs.log import warned
@@ -38,8 +28,7 @@ from unlearn.runs.sources import read_by
     is_flag=True,
     help="Measure everything anew, and keep nothing for an interrupted audit to go on from.",
 )
-@suite
-@policy_overrides
+@audit_overrides
 @model_options
 @show_text
 @force
@@ -50,10 +39,7 @@ def audit(
     policy: Path,
     out: Path | None,
     no_cache: bool,
-    model: str | None,
-    method: str | None,
-    settings: tuple[str, ...],
-    suite: str | None,
+    given: dict[str, str],
     placement: Placement,
     show_text: bool,
     force: bool,
@@ -75,9 +61,7 @@ def audit(
         unlearn audit someone/scrubbed-model --policy policy.yaml --model someone/base-model --json
     """
     candidate = at_home(candidate)
-    loaded = load_policy(policy, overrides(model, method, settings, suite))
-    source = manifest.Source.of(policy)
-    settle(loaded, candidate)
+    loaded, source = read_policy(policy, given, candidate)
     known_audit(loaded)
     path = Path(candidate)
     recorded = whole(path) if path.is_file() or manifest.is_run(path) else None

@@ -37,9 +37,7 @@ def check(
     as_schema: bool,
     suite: str | None,
     as_json: bool,
-    model: str | None,
-    method: str | None,
-    settings: tuple[str, ...],
+    given: dict[str, str],
 ) -> int:
     """Check a POLICY and say what it asks for; no model is loaded.
 
@@ -58,7 +56,7 @@ def check(
         return 0
     if policy is None and suite is None:
         raise click.UsageError("missing argument POLICY (or --schema, or --suite)")
-    loaded = None if policy is None else load_policy(policy, overrides(model, method, settings, suite))
+    loaded = None if policy is None else load_policy(policy, given | overrides(suite=suite))
     if suite is not None:
         known_suite(suite)
         if loaded is not None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
+import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -16,15 +17,12 @@ from unlearn.audit.tasks import local_files
 from unlearn.commands.said import say, warn
 from unlearn.errors import PolicyError
 from unlearn.files import exists
-from unlearn.loaded import load_model as loaded
 from unlearn.order import Means, Placement
 from unlearn.policy import EMBEDDED, PACKAGE, Policy
+from unlearn.policy.file import load_policy
 from unlearn.progress import progress_for
+from unlearn.runs.manifest import Source
 from unlearn.store import Store, usual_cache
-
-if TYPE_CHECKING:
-    from unlearn.model.editable import EditableModel
-    from unlearn.patch import Patch
 
 log = logging.getLogger("unlearn")
 
@@ -39,16 +37,7 @@ def settle(policy: Policy, candidate: str | None = None) -> None:
     """
     warnings.filterwarnings("ignore")
     logging.raiseExceptions = False  # a full disk under log.txt must not print tracebacks
-    for name in (
-        "lm_eval",
-        "lm-eval",
-        "datasets",
-        "transformers",
-        "huggingface_hub",
-        "httpx",
-        "evaluate",
-        "absl",
-    ):
+    for name in "lm_eval lm-eval datasets transformers huggingface_hub httpx evaluate absl".split():
         logging.getLogger(name).setLevel(logging.ERROR)
     if is_local(policy) and (candidate is None or exists(candidate)):
         for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
@@ -71,11 +60,17 @@ def is_local(policy: Policy) -> bool:
     )
 
 
-def load_model(
-    name: str, placement: Placement, quiet: bool, patch: Patch | None = None, tokenizer: str = "auto"
-) -> EditableModel:
-    """Load a model, with a line of progress; one that a patch is to go on in the dtype in which that was made."""
-    return loaded(name, placement, patch, progress_for(quiet), tokenizer)
+def read_policy(file: Path, given: Mapping[str, str], candidate: str | None = None) -> tuple[Policy, Source]:
+    """Read a policy with what the command line overrides, and settle the libraries for it and for the candidate."""
+    policy, source = load_policy(file, given), Source.of(file)
+    settle(policy, candidate)
+    return policy, source
+
+
+def run_folder(policy: Policy, made: str) -> Path:
+    """Return runs/NAME-MADE-TIME; the time keeps one run from meeting another."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", policy.name)
+    return Path("runs") / f"{name}-{made}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def means_of(placement: Placement, no_cache: bool, quiet: bool) -> Means:

@@ -11,22 +11,17 @@ from typing import TYPE_CHECKING
 import click
 
 from unlearn.audit.known import known_audit
-from unlearn.commands.common import (
-    cache_for,
-    command_line,
-    doubt,
-    load_model,
-    settle,
-)
+from unlearn.commands.common import cache_for, command_line, doubt, settle
 from unlearn.commands.compare_methods import entries_of, policies_of, seeds_of
 from unlearn.commands.options import Place, as_json, model_options, quiet
 from unlearn.commands.outcome import written
 from unlearn.commands.said import say
 from unlearn.compare.charts import hidden_states, measurements
 from unlearn.compare.document import Comparison, Failure, Point
-from unlearn.compare.points import PATCHES, POINTS, Bench, points
+from unlearn.compare.points import PATCHES, POINTS, Series, points
 from unlearn.compare.table import markdown, print_table
 from unlearn.errors import PolicyError, UnlearnError
+from unlearn.loaded import load_model
 from unlearn.order import Means, Placement
 from unlearn.policy import Policy
 from unlearn.progress import progress_for
@@ -119,7 +114,7 @@ def compare(
     _usable(folder)
     means = Means(placement, cache_for(no_cache), progress_for(quiet))
     with kept_folder(folder, folder / POINTS):
-        base = load_model(first.model, placement, quiet, tokenizer=first.tokenizer)
+        base = load_model(first.model, placement, None, means.progress, first.tokenizer)
         (folder / PATCHES).mkdir(parents=True, exist_ok=True)
         finished = _finished(folder / POINTS)
         with log_to(folder / "log.txt"):
@@ -169,7 +164,7 @@ def _run(
     policy = next(p for p in policies.values() if isinstance(p, Policy))
     requests = resolve(model, policy, means.progress)
     compared = unedited(model, requests, means, with_control=False)
-    bench = Bench(model, requests, compared, steps, finished, means)
+    bench = Series(model, requests, means, compared, steps, finished)
     about = bench.about
     made: list[Point] = []
     failed: list[Failure] = []

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import click
 
-from unlearn.commands.common import load_model
 from unlearn.commands.options import Place, force, model_options, quiet
 from unlearn.commands.outcome import written
 from unlearn.commands.report import report_at
 from unlearn.commands.said import say
 from unlearn.errors import UnlearnError
+from unlearn.loaded import load_model
 from unlearn.order import Placement
+from unlearn.progress import progress_for
 from unlearn.runs import manifest
 from unlearn.runs.folder import EXPORTED, outside_runs, patch_of, whole_folder
 from unlearn.runs.sealed import REPORT, whole
@@ -60,7 +61,7 @@ def export(
     judged = report_at(report) if report.is_file() else None
     outside_runs(folder, run)
     with whole_folder(folder, force, (run, name)) as partial:
-        loaded = load_model(name, placement, quiet, patch, apart)
+        loaded = load_model(name, placement, patch, progress_for(quiet), apart)
         loaded.save(partial, patch)
         if judged is not None:
             shutil.copyfile(report, partial / "unlearn_report.json")

@@ -15,7 +15,7 @@ import click
 from pydantic import BaseModel, ValidationError
 
 from unlearn import files
-from unlearn.commands.options import overrides, with_tokenizer
+from unlearn.commands.options import overrides
 from unlearn.errors import PolicyError, UnlearnError
 from unlearn.files import sha256_of_file
 from unlearn.policy import Policy
@@ -192,8 +192,8 @@ def _overridden(argv: Sequence[str]) -> dict[str, str]:
     within = click.get_current_context(silent=True)
     with commands[name].make_context(name, words, within, resilient_parsing=True) as context:
         given = context.params
-    settings = with_tokenizer(given.get("settings") or (), given.get("tokenizer"))
-    return overrides(given.get("model"), given.get("method"), settings, given.get("suite"))
+    keys = ("model", "method", "settings", "suite", "tokenizer")
+    return overrides(**{key: given[key] for key in keys if given.get(key)})
 
 
 def _settings(recorded: Recorded, policy: Policy, whole: bool) -> Iterator[str]:

@@ -61,11 +61,18 @@ def model_options(command: Callable[..., int]) -> Callable[..., int]:
 
 
 def policy_overrides(command: Callable[..., int]) -> Callable[..., int]:
-    """Add the options that stand in for keys of the policy file; `--tokenizer` comes as one of `settings`."""
+    """Add the options that stand in for keys of the policy file; the command takes them as one `given`."""
 
     @wraps(command)
-    def overridden(*, tokenizer: str | None, settings: tuple[str, ...], **given: Any) -> int:
-        return command(settings=with_tokenizer(settings, tokenizer), **given)
+    def overridden(
+        *,
+        model: str | None,
+        method: str | None,
+        tokenizer: str | None,
+        settings: tuple[str, ...],
+        **rest: Any,
+    ) -> int:
+        return command(given=overrides(model, method, settings, tokenizer=tokenizer), **rest)
 
     for option in (
         click.option(
@@ -90,23 +97,28 @@ def policy_overrides(command: Callable[..., int]) -> Callable[..., int]:
     return overridden
 
 
-def with_tokenizer(settings: tuple[str, ...], tokenizer: str | None) -> tuple[str, ...]:
-    """Return what `--set` gives, and what `--tokenizer` does."""
-    return settings if tokenizer is None else (*settings, f"tokenizer={_quoted(tokenizer)}")
-
-
 def _quoted(text: str) -> str:
     """As YAML text, since a folder may be called 2024 or no."""
     return "'" + text.replace("'", "''") + "'"
 
 
-suite = click.option(
-    "--suite", help="Override `audit.suite`: quick, standard, full, or the path of a suite's YAML file."
-)
+def audit_overrides(command: Callable[..., int]) -> Callable[..., int]:
+    """As `policy_overrides`, and `--suite`."""
+
+    @wraps(command)
+    def overridden(*, suite: str | None, given: dict[str, str], **rest: Any) -> int:
+        return command(given=given | overrides(suite=suite), **rest)
+
+    said = "Override `audit.suite`: quick, standard, full, or the path of a suite's YAML file."
+    return click.option("--suite", help=said)(policy_overrides(overridden))
 
 
 def overrides(
-    model: str | None, method: str | None, settings: tuple[str, ...], suite: str | None = None
+    model: str | None = None,
+    method: str | None = None,
+    settings: tuple[str, ...] = (),
+    suite: str | None = None,
+    tokenizer: str | None = None,
 ) -> dict[str, str]:
     """Turn the override options into what `load_policy` takes.
 
@@ -121,7 +133,7 @@ def overrides(
         if not equals or not key.strip():
             raise click.BadParameter(f"expected KEY=VALUE, got {setting!r}", param_hint="--set")
         found[key.strip()] = value
-    for key, text in (("model", model), ("audit.suite", suite)):
+    for key, text in (("tokenizer", tokenizer), ("model", model), ("audit.suite", suite)):
         if text is not None:
             found[key] = _quoted(text)
     return found

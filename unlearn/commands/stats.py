@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, TypedDict
 
 import click
 
-from unlearn.commands.common import cache_for, load_model, settle
-from unlearn.commands.options import Place, as_json, model_options, overrides, policy_overrides, quiet
+from unlearn.commands.common import cache_for, read_policy
+from unlearn.commands.options import Place, as_json, model_options, policy_overrides, quiet
 from unlearn.commands.said import say
 from unlearn.errors import PolicyError, UnlearnError
+from unlearn.loaded import load_model
 from unlearn.order import Placement
-from unlearn.policy.file import load_policy
 from unlearn.policy.settings import Editor
 from unlearn.policy.settings_trained import NullSpaceTuning
 from unlearn.progress import progress_for
@@ -68,8 +68,7 @@ class _Needed:
 def _needed(
     policy: Path, given: Mapping[str, str], placement: Placement, no_cache: bool, quiet: bool
 ) -> _Needed:
-    loaded = load_policy(policy, given)
-    settle(loaded)
+    loaded, _ = read_policy(policy, given)
     from unlearn.edit import choose
     from unlearn.edit.requests.resolve import outline
     from unlearn.edit.statistics import Source
@@ -77,7 +76,7 @@ def _needed(
     asked = choose.options(loaded.method)[0]
     if not isinstance(asked, Editor | NullSpaceTuning):
         raise PolicyError(f"method.name: {loaded.method.name} is no editor and uses no key statistics")
-    edited = load_model(loaded.model, placement, quiet, tokenizer=loaded.tokenizer)
+    edited = load_model(loaded.model, placement, None, progress_for(quiet), loaded.tokenizer)
     chosen = choose.settle(edited, loaded, asked, loaded.facts)
     source = Source.of(loaded, cache_for(no_cache), progress_for(quiet))
     layers, _ = choose.placed(edited, outline(loaded), chosen)
@@ -94,9 +93,7 @@ def _needed(
 def show(
     policy: Path,
     no_cache: bool,
-    model: str | None,
-    method: str | None,
-    settings: tuple[str, ...],
+    given: dict[str, str],
     placement: Placement,
     as_json: bool,
     quiet: bool,
@@ -111,7 +108,7 @@ def show(
         unlearn stats policies/demo.yaml
         unlearn stats policies/demo.yaml --set statistics.tokens=50000 --set method.layers='[2, 3]'
     """
-    needed = _needed(policy, overrides(model, method, settings), placement, no_cache, quiet)
+    needed = _needed(policy, given, placement, no_cache, quiet)
     from unlearn.edit import choose
     from unlearn.edit.settling import algorithm
 
@@ -150,9 +147,7 @@ def export_(
     policy: Path,
     no_cache: bool,
     force: bool,
-    model: str | None,
-    method: str | None,
-    settings: tuple[str, ...],
+    given: dict[str, str],
     placement: Placement,
     quiet: bool,
 ) -> int:
@@ -168,7 +163,7 @@ def export_(
     if file.exists() and not force:
         raise PolicyError(f"{file} exists already; choose another name, or --force")
     outside_runs(file)
-    needed = _needed(policy, overrides(model, method, settings), placement, no_cache, quiet)
+    needed = _needed(policy, given, placement, no_cache, quiet)
     from unlearn.edit import statistics_file
 
     found = needed.source.statistics(needed.model, needed.layers)
@@ -187,9 +182,7 @@ def export_(
 def import_(
     file: Path,
     policy: Path,
-    model: str | None,
-    method: str | None,
-    settings: tuple[str, ...],
+    given: dict[str, str],
     placement: Placement,
     quiet: bool,
 ) -> int:
@@ -203,7 +196,7 @@ def import_(
     Example:
         unlearn stats import demo-statistics.safetensors --policy policies/demo.yaml
     """
-    needed = _needed(policy, overrides(model, method, settings), placement, False, quiet)
+    needed = _needed(policy, given, placement, False, quiet)
     from unlearn.edit import statistics, statistics_file
 
     cache, origin = needed.source.cache, needed.source.made_of(needed.model)

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-import re
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from unlearn.commands.common import (
-    command_line,
-    load_model,
-    settle,
-)
-from unlearn.commands.options import Place, as_json, force, model_options, overrides, policy_overrides, quiet
+from unlearn.commands.common import command_line, read_policy, run_folder
+from unlearn.commands.options import Place, as_json, force, model_options, policy_overrides, quiet
 from unlearn.commands.outcome import written
 from unlearn.commands.said import say
 from unlearn.errors import AuditError
+from unlearn.loaded import load_model
 from unlearn.matching import words
 from unlearn.order import Placement
 from unlearn.policy import Keep, Policy, is_question
-from unlearn.policy.file import load_policy
 from unlearn.progress import progress_for
 from unlearn.runs import manifest
 from unlearn.runs.folder import whole_folder
@@ -75,9 +69,7 @@ def trace(
     noise: float,
     window: int | None,
     out: Path | None,
-    model: str | None,
-    method: str | None,
-    settings: tuple[str, ...],
+    given: dict[str, str],
     placement: Placement,
     force: bool,
     as_json: bool,
@@ -96,15 +88,13 @@ def trace(
         unlearn trace policies/demo.yaml --prompts 12 --set method.look_up=subject --out runs/trace
         unlearn trace policy.yaml --model Qwen/Qwen2.5-7B-Instruct --samples 10 --json
     """
-    loaded = load_policy(policy, overrides(model, method, settings))
-    source = manifest.Source.of(policy)
-    settle(loaded)
+    loaded, source = read_policy(policy, given)
     from unlearn.commands.trace_shown import table
     from unlearn.model.about import base_of, device_in_words, dtype_in_words
 
-    target = out or default_folder(loaded)
+    target = out or run_folder(loaded, "trace")
     with whole_folder(target, force, read_by(loaded, policy), private=True) as folder:
-        edited = load_model(loaded.model, placement, quiet, tokenizer=loaded.tokenizer)
+        edited = load_model(loaded.model, placement, None, progress_for(quiet), loaded.tokenizer)
         with warned(quiet or as_json):
             found, drawn = _traced(edited, loaded, prompts, samples, noise, window, progress_for(quiet))
         (folder / "trace.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
@@ -117,13 +107,6 @@ def trace(
     written(target)
     say(json.dumps(found, indent=2) if as_json else f"{table(found)}\n\ntrace and heat maps: {target}")
     return 0
-
-
-def default_folder(policy: Policy) -> Path:
-    """Return runs/NAME-trace-TIME."""
-    return (
-        Path("runs") / f"{re.sub('[^A-Za-z0-9._-]', '-', policy.name)}-trace-{time.strftime('%Y%m%d-%H%M%S')}"
-    )
 
 
 def traceable(

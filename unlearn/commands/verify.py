@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unlearn.commands import forged_patch, forgery
-from unlearn.commands.common import load_model
 from unlearn.commands.options import Place, as_json, model_options, quiet
 from unlearn.commands.report import report_at
 from unlearn.commands.said import say
 from unlearn.errors import PatchError, UnlearnError
 from unlearn.files import sha256_of_file
+from unlearn.loaded import load_model
 from unlearn.order import Placement
 from unlearn.policy import Policy
+from unlearn.progress import progress_for
 from unlearn.report import Report
 from unlearn.runs import manifest
 from unlearn.runs.folder import PATCH
@@ -73,9 +74,8 @@ def verify(
         forgery.of_documents(run, typed, report, found)
         patch = _patch(run, typed, report, in_force, found)
         if not (files_only or found.problems.get("patch")):
-            loaded = load_model(
-                model or typed.base.name, placement, quiet, patch, tokenizer or typed.base.tokenizer
-            )
+            name, apart = model or typed.base.name, tokenizer or typed.base.tokenizer
+            loaded = load_model(name, placement, patch, progress_for(quiet), apart)
             found.problems["weights"] = list(forged_patch.of_weights(typed, report, patch, loaded))
     elif policy is not None and sha256_of_file(policy) != recorded["policy"]["sha256"]:
         found.problems["policy"] = [f"{policy} is not the policy of this run"]

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,16 +19,13 @@ from unlearn.compare import document as comparison
 from unlearn.compare.document import Failure, Point
 from unlearn.errors import UnlearnError
 from unlearn.files import Json, sha256_of_file
-from unlearn.order import Means
 from unlearn.policy import Policy
 from unlearn.policy.method import SEQUENTIAL
 from unlearn.report import Cloud, counted
-from unlearn.run import measured
+from unlearn.run import Bench
 
 if TYPE_CHECKING:
-    from unlearn.audit.compared import Compared
-    from unlearn.model.editable import EditableModel
-    from unlearn.model.requests import Fact, Requests
+    from unlearn.model.requests import Fact
     from unlearn.patch import Patch
     from unlearn.store import Store
 
@@ -39,17 +35,12 @@ POINTS, PATCHES = "points", "patches"
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What all points share."""
+class Series(Bench):
+    """What all points share: a bench on which all facts are asked in the policy's order, and the steps."""
 
-    model: EditableModel
-    requests: Requests
-    """The policy's, all facts in the policy's order: what every audit asks."""
-    unedited: Compared
     steps: int
     finished: Store
     """Where finished points are kept."""
-    means: Means
 
     @property
     def patches(self) -> Path:
@@ -86,7 +77,7 @@ def ordered(facts: Sequence[Fact], seed: int | None) -> list[Fact]:
 
 
 def points(
-    bench: Bench, label: str, policy: Policy, seed: int | None, about: Mapping[str, Json]
+    bench: Series, label: str, policy: Policy, seed: int | None, about: Mapping[str, Json]
 ) -> Iterator[Point | Failure]:
     """Take one method through all steps.
 
@@ -167,7 +158,7 @@ def _kept(finished: Store, stem: str, file: Path) -> Point | None:
 
 
 def _made(
-    bench: Bench,
+    bench: Series,
     label: str,
     policy: Policy,
     done: Sequence[Fact],
@@ -177,21 +168,15 @@ def _made(
     file: Path,
 ) -> Point:
     from unlearn.compare.sofar import about_facts, so_far
-    from unlearn.edit.pipeline import edit
     from unlearn.patch import Patch
 
-    model, means = bench.model, bench.means
     # What is trained instead of written cannot build on an earlier update.
     anew = policy.method.name not in SEQUENTIAL
     asked = so_far(bench.requests, done)
     settled = asked.under(method=policy.method, seed=policy.seed, statistics=policy.statistics)
     todo = settled if anew else replace(settled, facts=tuple(batch))
-    begin = time.monotonic()
-    before = None if anew or earlier is None else Patch.load(earlier)
-    patch = edit(model, todo, cache=means.cache, progress=means.progress, earlier=before)
-    seconds = time.monotonic() - begin
+    patch, seconds, findings = bench.tried(todo, None if anew or earlier is None else Patch.load(earlier))
     _save(patch, file)
-    findings = measured(model, patch, bench.requests, means, bench.unedited)
     found = [m.under(asked.policy.audit.judge) for m in about_facts(findings, asked)]
     judged = counted(found)
     return Point(

@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from markupsafe import Markup
 
+from unlearn.charts.svg import number, tag
 from unlearn.measurements import row_of
 from unlearn.report.measurement import Measurement
 from unlearn.report.words import show, show_interval, show_limit
 
 #: Width of a chart in SVG units.
 WIDTH = 200.0
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One bar and its whisker, in SVG units from the left."""
-
-    label: str
-    x: float
-    width: float
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Bars of one measurement on one axis, the limit, and the allowed side of it."""
-
-    bars: tuple[Bar, ...]
-    limit: float | None
-    allowed: tuple[float, float] | None
-    """Start and width of the allowed band."""
-    words: str
-    """The same for a screen reader."""
 
 
 def axis(m: Measurement) -> tuple[float, float]:
@@ -61,33 +39,43 @@ def limit_at(m: Measurement) -> float | None:
     return m.before - m.limit if m.rule == "drop at most" else m.before + m.limit
 
 
-def chart(m: Measurement) -> Chart | None:
-    """The chart of a measurement; None for one that was not made."""
+def chart(m: Measurement) -> Markup:
+    """The chart of a measurement; nothing for one that was not made."""
     if m.after is None:
-        return None
+        return Markup("")
     low, high = axis(m)
-    origin = _origin(m)
 
     def at(value: float) -> float:
         return round(WIDTH * min(1.0, max(0.0, (value - low) / (high - low))), 2)
 
-    bars = []
-    for label, value, interval in (("before", m.before, m.before_ci95), ("after", m.after, m.ci95)):
-        if value is None:
-            continue
-        start, end = sorted((at(origin), at(value)))
-        whisker = (at(interval[0]), at(interval[1])) if interval else (None, None)
-        bars.append(Bar(label, start, round(end - start, 2), *whisker))
-    edge = limit_at(m)
-    position = None if edge is None else at(edge)
-    below = m.rule in ("at most", "rise at most")
-    allowed = (
-        None if position is None else ((0.0, position) if below else (position, round(WIDTH - position, 2)))
-    )
-    words = f"before {show(m.before, m.unit)}, " if m.before is not None else ""
-    words += f"after {show(m.after, m.unit)}"
-    if m.ci95:
-        words += f", 95 % interval {show_interval(m.ci95, m.unit)}"
-    return Chart(
-        tuple(bars), position, allowed, words + (f", limit {show_limit(m)}" if m.limit is not None else "")
+    bars = [("before", m.before, m.before_ci95), ("after", m.after, m.ci95)]
+    shown = [(name, value, interval) for name, value, interval in bars if value is not None]
+    height, edge = 10 + 13 * len(shown), limit_at(m)
+    parts = [tag("rect", class_="track", x=0, y=1, width=WIDTH, height=height - 2, rx=3)]
+    if edge is not None:
+        start, end = (0.0, at(edge)) if m.rule in ("at most", "rise at most") else (at(edge), WIDTH)
+        parts.append(tag("rect", class_="band", x=start, y=1, width=end - start, height=height - 2, rx=3))
+    for y, (name, value, interval) in zip((6, 19), shown, strict=False):
+        start, end = sorted((at(_origin(m)), at(value)))
+        width = min(max(end - start, 1.5), WIDTH - start)
+        parts.append(tag("rect", class_=name, x=start, y=y, width=width, height=10, rx=1.5))
+        if interval is not None:
+            left, right = map(at, interval)
+            ends = f"M{left} {y + 5}H{right}M{left} {y + 2}v6M{right} {y + 2}v6"
+            parts.append(tag("path", class_="whisker", fill="none", d=ends))
+    if edge is not None:
+        parts.append(tag("path", class_="limit", d=f"M{at(edge)} -1V{height + 1}"))
+    box = f"0 0 {number(WIDTH)} {height}"
+    return tag("svg", *parts, viewBox=box, width=WIDTH, height=height, role="img", aria_label=_in_words(m))
+
+
+def _in_words(m: Measurement) -> str:
+    """The same for a screen reader."""
+    return ", ".join(
+        [
+            *([f"before {show(m.before, m.unit)}"] if m.before is not None else []),
+            f"after {show(m.after, m.unit)}",
+            *([f"95 % interval {show_interval(m.ci95, m.unit)}"] if m.ci95 else []),
+            *([f"limit {show_limit(m)}"] if m.limit is not None else []),
+        ]
     )

@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
+
+from markupsafe import Markup
 
 from unlearn import charts
 from unlearn.measurements import row_of
 from unlearn.report.drawings import Cloud, Curve, Grid, State
-from unlearn.report.html.figure import STATES, Figure
 
 T = TypeVar("T", Curve, Grid, Cloud)
+STATES: dict[State, charts.Look] = {
+    "before": charts.Look("unedited", "circle", "before"),
+    "after": charts.Look("candidate", "square", "after"),
+    "control": charts.Look("never knew (control)", "diamond", "control"),
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot with its words."""
+
+    key: str
+    title: str
+    note: str
+    svg: Markup
+    wide: bool = False
+    looks: tuple[charts.Look, ...] = ()
+
+    @property
+    def legend(self) -> tuple[tuple[Markup, str], ...]:
+        """A mark and its name per series."""
+        return charts.key(self.looks)
 
 
 def grouped(drawings: Iterable[T]) -> list[list[T]]:

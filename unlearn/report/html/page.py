@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from unlearn.charts import style
 from unlearn.report.document import Report
-from unlearn.report.html.charts import WIDTH, chart
+from unlearn.report.html.charts import chart
 from unlearn.report.html.plots import figures
 from unlearn.report.words import (
     about,
@@ -81,7 +81,6 @@ def render_html(report: Report, texts: Mapping[str, FactText] | None = None) -> 
         texts=dict(texts or {}),
         settings=list(flat(report.manifest)),
         chart=chart,
-        chart_width=WIDTH,
         show=show,
         show_interval=show_interval,
         show_limit=show_limit,

@@ -8,8 +8,7 @@ from unlearn.charts import MOST_ROWS, Mark, Row, rows, share
 from unlearn.report.document import Report
 from unlearn.report.drawings import Cloud, Curve, Grid
 from unlearn.report.html.charts import limit_at
-from unlearn.report.html.drawn import cloud, curves, grouped, heat, title_of
-from unlearn.report.html.figure import STATES, Figure
+from unlearn.report.html.drawn import STATES, Figure, cloud, curves, grouped, heat, title_of
 from unlearn.report.measurement import Measurement
 
 

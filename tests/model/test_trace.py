@@ -1,4 +1,4 @@
-"""Causal tracing: batched passes against one pass per state, and controls: no noise, and everything put back."""
+"""Causal tracing: passes of many states against one pass per state, and controls: no noise, and everything put back."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def naive(
 
 
 @pytest.mark.parametrize("family", pico.FAMILIES)
-def test_batches_equal_one_state_at_a_time(family: str) -> None:
+def test_traces_equal_one_state_at_a_time(family: str) -> None:
     model = pico.pico(family)
     found = trace(model, PROMPTS, samples=2, window=2, seed=5)
     deviation = 3 * spread(model, PROMPTS)
@@ -152,7 +152,7 @@ def test_what_restores_everything_restores_the_probability() -> None:
     assert abs(float(one.effects[MLP][0, 0]) - gap) > 1e-6
 
 
-def test_neither_batch_nor_padding_nor_order_matters() -> None:
+def test_the_other_prompts_do_not_matter() -> None:
     model = pico.pico("qwen2")
     together = trace(model, PROMPTS, samples=2)
     deviation = 3 * spread(model, PROMPTS) / spread(model, PROMPTS[:1])

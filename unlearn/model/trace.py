@@ -21,8 +21,7 @@ from torch import Tensor
 
 from unlearn.errors import ModelError
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import batches, changed, position_ids, token_budget
-from unlearn.model.rows import left_pad
+from unlearn.model.forward import changed, passed, token_budget
 from unlearn.model.suspended import Suspended
 from unlearn.model.traced import (
     ATTENTION,
@@ -37,13 +36,10 @@ from unlearn.model.traced import (
 )
 from unlearn.progress import NO_PROGRESS, Progress
 
-MEMORY = 1 << 29
-"""Bytes of recorded states kept at a time."""
-
 
 @dataclass(frozen=True)
 class _Run:
-    """Everything a whole pass computed: per layer (rows, T, d_model); the probability of each row's target."""
+    """Everything a whole pass computed: per layer (rows, T, d_model); the probability of the target by row."""
 
     stream: list[Tensor]
     mlp: list[Tensor]
@@ -70,7 +66,7 @@ def trace(
     kinds: Sequence[str] = KINDS,
     progress: Progress = NO_PROGRESS,
 ) -> list[Trace]:
-    """Trace prompts.
+    """Trace prompts; the model is not changed.
 
     Args:
         prompts: what to trace; the answer must be their next token.
@@ -84,22 +80,17 @@ def trace(
     Raises:
         ModelError: a prompt without a subject before its end, or probabilities that are not finite.
     """
-    if not prompts:
-        return []
     if any(not 0 <= row.subject[0] <= row.subject[1] < len(row.ids) for row in prompts):
         raise ModelError("a prompt cannot be traced: its subject lies outside its tokens")
-    anatomy = model.anatomy
-    size = 3 * anatomy.layers * anatomy.d_model * model.model.dtype.itemsize * (samples + 1)
-    found: dict[int, Trace] = {}
-    deviation = noise * spread(model, prompts)
-    window = window or default_window(anatomy.layers)
+    deviation = noise * spread(model, prompts) if prompts else 0.0
+    window = window or default_window(model.anatomy.layers)
+    found = []
     with progress.step("Tracing", total=len(prompts)) as bar:
-        for group in batches([row.ids for row in prompts], max(1, MEMORY // size)):
-            draws = [_draw(prompts[i], samples, deviation, anatomy.d_model, seed, i) for i in group]
-            traced = _Group(model, [prompts[i] for i in group], draws, samples, window).traces(kinds)
-            found.update(zip(group, traced, strict=True))
-            bar.advance(len(group))
-    return [found[i] for i in range(len(prompts))]
+        for number, row in enumerate(prompts):
+            draws = _draw(row, samples, deviation, model.anatomy.d_model, seed, number)
+            found.append(_Tracing(model, row, draws, window).trace(kinds))
+            bar.advance()
+    return found
 
 
 def _draw(row: Traceable, samples: int, deviation: float, width: int, seed: int, number: int) -> Tensor:
@@ -109,164 +100,114 @@ def _draw(row: Traceable, samples: int, deviation: float, width: int, seed: int,
     return deviation * torch.randn((samples, tokens, width), generator=generator)
 
 
-class _Group:
-    """Prompts of similar length that are traced in one go. Rows under noise: prompt by prompt, its samples in turn."""
+class _Tracing:
+    """One prompt: run as it is, and once under each draw of noise."""
 
-    def __init__(
-        self,
-        model: EditableModel,
-        prompts: Sequence[Traceable],
-        draws: Sequence[Tensor],
-        samples: int,
-        window: int,
-    ) -> None:
-        self.model, self.prompts, self.samples, self.window = model, prompts, samples, window
-        self.ids, self.mask = left_pad([row.ids for row in prompts], model.pad_id, model.device)
-        self.targets = torch.tensor([row.target for row in prompts], device=model.device)
-        width = self.ids.shape[1]
-        self.pads = [width - len(row.ids) for row in prompts]
-        self.noise = torch.zeros(len(prompts) * samples, width, model.anatomy.d_model, device=model.device)
-        for number, (row, draw) in enumerate(zip(prompts, draws, strict=True)):
-            begin, end = self.pads[number] + row.subject[0], self.pads[number] + row.subject[1] + 1
-            self.noise[number * samples : (number + 1) * samples, begin:end] = draw.to(model.device)
+    def __init__(self, model: EditableModel, row: Traceable, draws: Tensor, window: int) -> None:
+        self.model, self.row, self.window = model, row, window
+        self.ids = torch.tensor([row.ids], device=model.device)
+        self.noise = torch.zeros(len(draws), len(row.ids), draws.shape[2], device=model.device)
+        self.noise[:, row.subject[0] : row.subject[1] + 1] = draws.to(model.device)
         self.noise = self.noise.to(model.dtype)
-        self.tupled = Suspended.at(model, [prompts[0].ids], 0).tupled
-        self.clean = self._record(torch.arange(len(prompts), device=model.device), None)
-        self.owner = torch.arange(len(prompts), device=model.device).repeat_interleave(samples)
-        self.corrupted = self._record(self.owner, self.noise)
+        self.tupled = Suspended.at(model, [row.ids], 0).tupled
+        self.clean = self._record(torch.zeros_like(self.noise[:1]))
+        self.corrupted = self._record(self.noise)
         if not torch.isfinite(self.corrupted.probability).all():
             raise ModelError("the model's probabilities are not finite under noise; lower --noise")
 
-    def traces(self, kinds: Sequence[str]) -> list[Trace]:
-        layers = self.model.anatomy.layers
-        sites = [
-            (number * self.samples + sample, self.pads[number] + at)
-            for number, row in enumerate(self.prompts)
-            for at in range(row.first, len(row.ids))
-            for sample in range(self.samples)
-        ]
+    def trace(self, kinds: Sequence[str]) -> Trace:
+        """The effects of everything that can be restored, means over the draws."""
+        samples, places = len(self.noise), range(self.row.first, len(self.row.ids))
+        sites = [(sample, at) for at in places for sample in range(samples)]
         rows, columns = torch.tensor(sites, device=self.model.device).T
-        before = self.corrupted.probability[rows]
-        effects = {
-            kind: [self._restored(kind, layer, rows, columns) - before for layer in range(layers)]
-            for kind in kinds
-        }
-        found = []
-        begin = 0
-        for number, row in enumerate(self.prompts):
-            tokens = len(row.ids) - row.first
-            end = begin + tokens * self.samples
-            mine = slice(number * self.samples, (number + 1) * self.samples)
-            found.append(
-                Trace(
-                    clean=float(self.clean.probability[number]),
-                    corrupted=float(self.corrupted.probability[mine].mean()),
-                    effects={
-                        kind: torch.stack([part[begin:end].view(tokens, -1).mean(1).cpu() for part in parts])
-                        for kind, parts in effects.items()
-                    },
-                    roles=tuple(row.role(at) for at in range(row.first, len(row.ids))),
+        low = self.corrupted.probability
+        layers = range(self.model.anatomy.layers)
+        return Trace(
+            clean=float(self.clean.probability[0]),
+            corrupted=float(low.mean()),
+            effects={
+                kind: torch.stack(
+                    [
+                        (self._restored(kind, at, rows, columns) - low[rows]).view(-1, samples).mean(1).cpu()
+                        for at in layers
+                    ]
                 )
-            )
-            begin = end
-        return found
+                for kind in kinds
+            },
+            roles=tuple(self.row.role(at) for at in places),
+        )
 
     def _restored(self, kind: str, layer: int, rows: Tensor, columns: Tensor) -> Tensor:
-        """Probability of the target when the token in each row's column is restored at a layer, (sites,)."""
-        size = max(1, token_budget(self.model) // self.ids.shape[1])
-        parts = [
-            self._some(kind, layer, rows[at : at + size], columns[at : at + size])
-            for at in range(0, len(rows), size)
-        ]
-        return torch.cat(parts)
+        """Probability of the target when, under the draw of each row, the token in its column is restored, (sites,)."""
+        size = max(1, token_budget(self.model) // len(self.row.ids))
+        parts = zip(rows.split(size), columns.split(size), strict=True)
+        return torch.cat([self._some(kind, layer, some, at) for some, at in parts])
 
     def _some(self, kind: str, layer: int, rows: Tensor, columns: Tensor) -> Tensor:
         model, anatomy = self.model, self.model.anatomy
-        owner = self.owner[rows]
-        each = torch.arange(len(rows), device=rows.device)
+        each, clean = torch.arange(len(rows), device=rows.device), torch.zeros_like(rows)
 
-        def put(values: list[Tensor], at: int, source: Tensor) -> Callable[[Tensor], Tensor]:
+        def put(values: Tensor, source: Tensor) -> Callable[[Tensor], Tensor]:
             def change(out: Tensor) -> Tensor:
                 out = out.clone()
-                out[each, columns] = values[at][source, columns]
+                out[each, columns] = values[source, columns]
                 return out
 
             return change
 
         with ExitStack() as stack:
             if kind in (MLP, ATTENTION):
-                part, values = (
+                part, kept = (
                     (anatomy.mlp, self.clean.mlp)
                     if kind == MLP
                     else (anatomy.attention, self.clean.attention)
                 )
                 chosen = span(layer, self.window, anatomy.layers)
                 for at in chosen:
-                    stack.enter_context(changed(part(model.model, at), put(values, at, owner)))
+                    stack.enter_context(changed(part(model.model, at), put(kept[at], clean)))
                 # Below the window nothing differs from the run under noise.
                 start = chosen[0] - 1
-                stream = self.corrupted.stream[start][rows] if start >= 0 else None
+                if start < 0:
+                    return self._probability(self._whole(self.noise[rows]))
+                stream = self.corrupted.stream[start][rows]
             else:
-                stream = put(self.clean.stream, layer, owner)(self.corrupted.stream[layer][rows])
-                start = layer
+                start, stream = (
+                    layer,
+                    put(self.clean.stream[layer], clean)(self.corrupted.stream[layer][rows]),
+                )
                 if kind != STATE:
-                    part, values = (
+                    part, kept = (
                         (anatomy.mlp, self.corrupted.mlp)
                         if kind == NO_MLP
                         else (anatomy.attention, self.corrupted.attention)
                     )
                     for at in range(layer + 1, anatomy.layers):
-                        stack.enter_context(changed(part(model.model, at), put(values, at, rows)))
-            ids, mask = self.ids[owner], self.mask[owner]
-            if stream is None:
-                logits = self._whole(owner, self.noise[rows])
-            else:
-                logits = Suspended(model, start, ids, mask, stream, self.tupled).logits(stream, 1)
-        return self._probability(logits, owner)
+                        stack.enter_context(changed(part(model.model, at), put(kept[at], rows)))
+            ids = self.ids.expand(len(rows), -1)
+            paused = Suspended(model, start, ids, torch.ones_like(ids), stream, self.tupled)
+            return self._probability(paused.logits(stream, 1))
 
-    def _record(self, owner: Tensor, noise: Tensor | None) -> _Run:
-        """Run rows from the beginning, and keep what every layer put out."""
-        model, anatomy = self.model, self.model.anatomy
-        parts = ((STATE, anatomy.block), (MLP, anatomy.mlp), (ATTENTION, anatomy.attention))
-        kept: dict[tuple[str, int], list[Tensor]] = {
-            (kind, layer): [] for kind, _ in parts for layer in range(anatomy.layers)
-        }
-        chances = []
-        size = max(1, token_budget(model) // self.ids.shape[1])
-        for begin in range(0, len(owner), size):
-            rows = owner[begin : begin + size]
-            with ExitStack() as stack:
-                for kind, part in parts:
-                    for layer in range(anatomy.layers):
-                        keep = _keeper(kept[kind, layer])
-                        stack.enter_context(changed(part(model.model, layer), keep))
-                logits = self._whole(rows, None if noise is None else noise[begin : begin + size])
-            chances.append(self._probability(logits, rows))
-        whole = {place: torch.cat(got) for place, got in kept.items()}
-        stream, mlp, attention = (
-            [whole[kind, layer] for layer in range(anatomy.layers)] for kind, _ in parts
-        )
-        return _Run(stream, mlp, attention, torch.cat(chances))
-
-    def _whole(self, owner: Tensor, noise: Tensor | None) -> Tensor:
-        """Logits after the last token of a whole pass, (rows, 1, V)."""
-        mask = self.mask[owner]
+    def _record(self, noise: Tensor) -> _Run:
+        """Run the prompt under each draw from the beginning, and keep what every layer put out."""
+        network, anatomy = self.model.model, self.model.anatomy
+        parts = {STATE: anatomy.block, MLP: anatomy.mlp, ATTENTION: anatomy.attention}
+        kept: dict[str, list[Tensor]] = {kind: [] for kind in parts}
         with ExitStack() as stack:
-            if noise is not None:
-                embedding = self.model.model.get_input_embeddings()
-                stack.enter_context(changed(embedding, lambda out: out + noise))
-            logits: Tensor = self.model.model(
-                input_ids=self.ids[owner],
-                attention_mask=mask,
-                position_ids=position_ids(mask),
-                use_cache=False,
-                logits_to_keep=1,
-            ).logits
-        return logits
+            for kind, part in parts.items():
+                for layer in range(anatomy.layers):
+                    stack.enter_context(changed(part(network, layer), _keeper(kept[kind])))
+            chances = self._probability(self._whole(noise))
+        return _Run(kept[STATE], kept[MLP], kept[ATTENTION], chances)
 
-    def _probability(self, logits: Tensor, owner: Tensor) -> Tensor:
-        chances = torch.softmax(logits[:, -1].float(), dim=-1)
-        return chances.gather(1, self.targets[owner].unsqueeze(1)).squeeze(1)
+    def _whole(self, noise: Tensor) -> Tensor:
+        """Logits after the last token of a whole pass under noise, (rows, 1, V)."""
+        ids = self.ids.expand(len(noise), -1)
+        with changed(self.model.model.get_input_embeddings(), lambda out: out + noise):
+            return passed(self.model, ids, torch.ones_like(ids), 1)
+
+    def _probability(self, logits: Tensor) -> Tensor:
+        """Of the target, (rows,)."""
+        return torch.softmax(logits[:, -1].float(), dim=-1)[:, self.row.target]
 
 
 def _keeper(store: list[Tensor]) -> Callable[[Tensor], Tensor]:

@@ -18,10 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
-from benchmarks.options import chosen, guarded
+from benchmarks.options import chosen, kept, told
 from benchmarks.rows import Row, Rows, key_of
 from tests.audit.attacks import masked
 from unlearn.audit.attacks.scene import Scene, State, Update, recovered
@@ -66,10 +65,7 @@ def parser() -> argparse.ArgumentParser:
         "--patch", type=Path, help="the default edit's patch of the demo policy, if there is one"
     )
     options.add_argument("--control", default=CONTROL, help="the model that never knew: a name or a folder")
-    options.add_argument(
-        "--json", type=Path, metavar="OUT", help="rows, added as they come; rows there are not repeated"
-    )
-    options.add_argument("--threads", type=int, help="CPU threads")
+    kept(options)
     return options
 
 
@@ -147,13 +143,10 @@ def table(rows: Sequence[Row], names: Sequence[str]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; returns the exit code."""
-    args = parser().parse_args(argv)
-    return guarded(lambda: _main(args))
+    return told(parser().parse_args(argv), _main)
 
 
 def _main(args: argparse.Namespace) -> None:
-    if args.threads:
-        torch.set_num_threads(args.threads)
     attacks = chosen("attacks", args.attacks, (*LEAKS, *ATTACKS))
     models = chosen("models", args.models, tuple(COLUMNS))
     sizes = load_suite(args.suite)

@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from pydantic import ValidationError
 
 from unlearn.errors import PolicyError, UnlearnError
 from unlearn.policy.method import METHOD_NAMES
+
+
+def parser(prog: str, text: str | None, methods: str) -> argparse.ArgumentParser:
+    """The options of every benchmark that puts facts through methods."""
+    options = argparse.ArgumentParser(prog=prog, description=(text or "").partition("\n")[0])
+    known = ", ".join(METHOD_NAMES)
+    options.add_argument("--methods", default=methods, help=f"names, with commas; known: {known}")
+    options.add_argument("--seeds", default="0,1,2", help="each picks its own facts")
+    options.add_argument(
+        "--set", action="append", default=[], metavar="method.KEY=VALUE", help="or NAME.KEY=VALUE"
+    )
+    options.add_argument("--label", help="what to call these settings in the table")
+    options.add_argument("--device", default="auto")
+    kept(options)
+    return options
+
+
+def kept(options: argparse.ArgumentParser) -> None:
+    """Add where the rows are kept, and how many threads compute."""
+    options.add_argument(
+        "--json", type=Path, metavar="OUT", help="rows, added as they come; rows there are not repeated"
+    )
+    options.add_argument("--threads", type=int, help="CPU threads")
+
+
+def told(args: argparse.Namespace, work: Callable[[argparse.Namespace], None]) -> int:
+    """Do the work of a benchmark with so many threads; returns the exit code as `guarded`."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    return guarded(lambda: work(args))
 
 
 def guarded(work: Callable[[], None]) -> int:

@@ -1,6 +1,6 @@
 """Tables of rows: means over the seeds with 95 % intervals.
 
-`python benchmarks/tables.py ROWS.json [MORE.json]` prints the rows of finished benchmarks as Markdown, as
+`python -m benchmarks.tables ROWS.json [MORE.json]` prints the rows of finished benchmarks as Markdown, as
 docs/benchmarks.md shows them.
 """
 
@@ -12,12 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-if __package__ in (None, ""):  # called as a script: the package `benchmarks` lies in the folder above
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
-from benchmarks.options import guarded  # noqa: E402
-from benchmarks.rows import Row, Rows  # noqa: E402
-from unlearn.errors import UnlearnError  # noqa: E402
+from benchmarks.options import guarded
+from benchmarks.rows import Row, Rows
+from unlearn.errors import UnlearnError
 
 
 class Column(NamedTuple):
@@ -149,7 +146,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the rows of the files; returns the exit code."""
-    options = argparse.ArgumentParser(prog="benchmarks/tables.py", description=__doc__)
+    options = argparse.ArgumentParser(prog="tables", description=__doc__)
     options.add_argument("files", type=Path, nargs="+", help="what --json wrote, all of one benchmark")
     args = options.parse_args(argv)
     return guarded(lambda: _main(args.files))

@@ -1,7 +1,7 @@
 """Unlearning: the audit's own measurements for several methods, seeds and policies, one row each.
 
-    python benchmarks/unlearning.py --policies world:24,second:200 --methods alphaedit,memit,lora --json OUT
-    python benchmarks/unlearning.py --policies counterfact:100 --model FOLDER --facts FILE --corpus FILE --json OUT
+    python -m benchmarks.unlearning --policies world:24,second:200 --methods alphaedit,memit,lora --json OUT
+    python -m benchmarks.unlearning --policies counterfact:100 --model FOLDER --facts FILE --corpus FILE --json OUT
 
 `world:N` are recipes of N substances of the embedded world, `second:N` N facts of four relations, `counterfact:N` N
 facts of a CounterFact file that the model knows, all drawn by the seed; a policy file is taken as it is, and the seed
@@ -17,30 +17,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-if __package__ in (None, ""):  # called as a script: the package `benchmarks` lies in the folder above
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
-import torch  # noqa: E402
-
-from benchmarks.options import chosen, guarded, keys_of, numbers, settings_of  # noqa: E402
-from benchmarks.outcomes import row_of, statements_refused  # noqa: E402
-from benchmarks.rows import Row, Rows, key_of  # noqa: E402
-from benchmarks.tables import plain  # noqa: E402
-from benchmarks.worlds import COUNTERFACT, Case, case, changed  # noqa: E402
-from unlearn.edit.choose import settings_in_force  # noqa: E402
-from unlearn.edit.requests.resolve import alike, resolve  # noqa: E402
-from unlearn.errors import PolicyError  # noqa: E402
-from unlearn.loaded import load_model  # noqa: E402
-from unlearn.matching import words  # noqa: E402
-from unlearn.model.editable import EditableModel  # noqa: E402
-from unlearn.model.prompts import ask, reply_ids  # noqa: E402
-from unlearn.model.requests import Requests  # noqa: E402
-from unlearn.order import Means, Placement  # noqa: E402
-from unlearn.policy import EMBEDDED, Policy, StatisticsSpec, is_question  # noqa: E402
-from unlearn.policy.method import METHOD_NAMES  # noqa: E402
-from unlearn.progress import NO_PROGRESS, Progress, progress_for  # noqa: E402
-from unlearn.run import Bench  # noqa: E402
-from unlearn.store import Store, cache_folder  # noqa: E402
+from benchmarks import options
+from benchmarks.options import chosen, keys_of, numbers, settings_of, told
+from benchmarks.outcomes import row_of, statements_refused
+from benchmarks.rows import Row, Rows, key_of
+from benchmarks.tables import plain
+from benchmarks.worlds import COUNTERFACT, Case, case, changed
+from unlearn.edit.choose import settings_in_force
+from unlearn.edit.requests.resolve import alike, resolve
+from unlearn.errors import PolicyError
+from unlearn.loaded import load_model
+from unlearn.matching import words
+from unlearn.model.editable import EditableModel
+from unlearn.model.prompts import ask, reply_ids
+from unlearn.model.requests import Requests
+from unlearn.order import Means, Placement
+from unlearn.policy import EMBEDDED, Policy, StatisticsSpec, is_question
+from unlearn.policy.method import METHOD_NAMES
+from unlearn.progress import NO_PROGRESS, Progress, progress_for
+from unlearn.run import Bench
+from unlearn.store import Store, cache_folder
 
 WHOLE = "refusal.whole"
 """Share of the held-out questions to which the reply is the target, from its first word to its end."""
@@ -50,42 +46,27 @@ ABLATIONS = ("siblings", "neighbours", "look_alikes", "questions", "statements")
 
 
 def parser() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(prog="unlearning", description=__doc__.splitlines()[0])
-    options.add_argument(
+    """The options."""
+    found = options.parser("unlearning", __doc__, "alphaedit")
+    found.add_argument(
         "--policies", default="world:24", help="world:N, second:N, counterfact:N or files, with commas"
     )
-    options.add_argument(
-        "--methods", default="alphaedit", help=f"with commas; known: {', '.join(METHOD_NAMES)}"
-    )
-    options.add_argument("--seeds", default="0,1,2")
-    options.add_argument("--suite", default=str(SUITE), help="what is measured: a suite's name or file")
-    options.add_argument("--model", default=EMBEDDED, help="for counterfact: a local folder or a hub id")
-    options.add_argument("--facts", type=Path, help="for counterfact: the benchmark's file")
-    options.add_argument("--refusal", default="unknown", help="for counterfact: what is to be said instead")
-    options.add_argument("--corpus", default="auto", help="text behind the key statistics")
-    options.add_argument("--text", default="auto", help="held-out text for the divergence")
-    options.add_argument(
-        "--set", action="append", default=[], metavar="method.KEY=VALUE", help="or NAME.KEY=VALUE"
-    )
-    options.add_argument(
+    found.add_argument("--suite", default=str(SUITE), help="what is measured: a suite's name or file")
+    found.add_argument("--model", default=EMBEDDED, help="for counterfact: a local folder or a hub id")
+    found.add_argument("--facts", type=Path, help="for counterfact: the benchmark's file")
+    found.add_argument("--refusal", default="unknown", help="for counterfact: what is to be said instead")
+    found.add_argument("--corpus", default="auto", help="text behind the key statistics")
+    found.add_argument("--text", default="auto", help="held-out text for the divergence")
+    found.add_argument(
         "--policy",
         action="append",
         default=[],
         metavar="KEY=VALUE",
         help="another key, in YAML, such as prompt_variants.templates=3",
     )
-    options.add_argument(
-        "--without",
-        default="",
-        help=f"for ablation, what the edit does not get: {', '.join(ABLATIONS)} (with commas)",
-    )
-    options.add_argument("--label", help="what to call these settings in the table")
-    options.add_argument(
-        "--json", type=Path, metavar="OUT", help="rows, added as they come; rows there are not repeated"
-    )
-    options.add_argument("--device", default="auto")
-    options.add_argument("--threads", type=int, help="CPU threads")
-    return options
+    parts = ", ".join(ABLATIONS)
+    found.add_argument("--without", default="", help=f"for ablation, what the edit does not get: {parts}")
+    return found
 
 
 def requests_of(model: EditableModel, found: Case, progress: Progress) -> Requests:
@@ -240,10 +221,8 @@ def run(args: argparse.Namespace, rows: Rows) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    return guarded(lambda: run(args, Rows(args.json)))
+    """Run the benchmark from the command line; returns the exit code."""
+    return told(parser().parse_args(argv), lambda args: run(args, Rows(args.json)))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import command, metrics, runner
+from benchmarks import editing, metrics, runner
 from benchmarks.options import settings_of
 from benchmarks.records import load_counterfact
 from benchmarks.rows import Rows
@@ -142,11 +142,11 @@ def test_the_command_line(
     ]  # fmt: skip
     for change in FAST:
         given += ["--set", change]
-    assert command.main("counterfact", "", load_counterfact, metrics.counterfact, given) == 0
+    assert editing.main(["counterfact", *given]) == 0
     said = capsys.readouterr()
     assert "not the official one" in said.out and "the edit prompt alone (standard)" in said.out
     assert "alphaedit" in said.out.splitlines()[-1] and "seed 5 edits 2" in said.err
     assert json.loads(out.read_text())["kl"] > 0  # text_heldout.txt lies beside the corpus
     wrong = [*given[:2], "--facts", "none.jsonl", "--methods", "memmit"]
-    assert command.main("counterfact", "", load_counterfact, metrics.counterfact, wrong) == 2
+    assert editing.main(["counterfact", *wrong]) == 2
     assert "memmit" in capsys.readouterr().err

@@ -1,17 +1,24 @@
-"""The command line of both benchmarks."""
+"""CounterFact and zsRE: rewrite facts or answers, and measure them, their paraphrases and their neighbours.
+
+    python -m benchmarks.editing counterfact --model FOLDER --facts FILE --corpus FILE --methods alphaedit,memit
+    python -m benchmarks.editing zsre --model FOLDER --facts FILE --corpus FILE --json OUT
+
+The metrics are in `metrics.py`, what the edit may see in `asking.py`, what the files hold in `records.py`. zsRE's
+success is teacher-forced token accuracy, as published; its neighbourhood is judged against the file's own answer, so
+that the unedited model's value (`before`) is the most that can be expected.
+"""
 
 from __future__ import annotations
 
 import argparse
 import copy
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import torch
-
-from benchmarks.options import chosen, guarded, numbers, settings_of
-from benchmarks.records import Loaded
+from benchmarks import metrics, options
+from benchmarks.options import chosen, numbers, settings_of, told
+from benchmarks.records import Loaded, load_counterfact, load_zsre
 from benchmarks.rows import Rows
 from benchmarks.runner import Judge, Plan, run
 from benchmarks.tables import plain
@@ -21,64 +28,53 @@ from unlearn.policy import StatisticsSpec
 from unlearn.policy.method import METHOD_NAMES
 from unlearn.progress import progress_for
 
+KINDS: Mapping[str, tuple[Callable[[Path], Loaded], Judge]] = {
+    "counterfact": (load_counterfact, metrics.counterfact),
+    "zsre": (load_zsre, metrics.zsre),
+}
 
-def parser(prog: str, text: str) -> argparse.ArgumentParser:
-    """The options that both benchmarks share."""
-    options = argparse.ArgumentParser(prog=prog, description=text)
-    options.add_argument("--model", required=True, help="a local model folder, a hub id, or `embedded`")
-    options.add_argument("--facts", required=True, type=Path, help="the benchmark's file")
-    options.add_argument(
-        "--methods", default="alphaedit", help=f"names, with commas; known: {', '.join(METHOD_NAMES)}"
-    )
-    options.add_argument("--edits", default="10,50,100,200", help="where to measure, ascending")
-    options.add_argument("--batch", type=int, default=10, help="facts per batch (rome always takes one)")
-    options.add_argument("--seeds", default="0,1,2", help="each picks its own facts")
-    options.add_argument(
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    found = options.parser("editing", __doc__, "alphaedit")
+    found.add_argument("benchmark", choices=list(KINDS))
+    found.add_argument("--model", required=True, help="a local model folder, a hub id, or `embedded`")
+    found.add_argument("--facts", required=True, type=Path, help="the benchmark's file")
+    found.add_argument("--edits", default="10,50,100,200", help="where to measure, ascending")
+    found.add_argument("--batch", type=int, default=10, help="facts per batch (rome always takes one)")
+    found.add_argument(
         "--corpus", default="auto", help="text behind the key statistics: a .jsonl or .txt file, a name"
     )
-    options.add_argument("--corpus-tokens", type=int, default=200_000, help="how many of its tokens to read")
-    options.add_argument(
+    found.add_argument("--corpus-tokens", type=int, default=200_000, help="how many of its tokens to read")
+    found.add_argument(
         "--text", type=Path, help="held-out text for the KL; default: CORPUS_heldout beside the corpus"
     )
-    options.add_argument("--kl-tokens", type=int, default=4096)
-    options.add_argument(
+    found.add_argument("--kl-tokens", type=int, default=4096)
+    found.add_argument(
         "--kept", type=int, default=1000, help="most other subjects that the edit may protect; 0 for none"
     )
-    options.add_argument(
+    found.add_argument(
         "--phrasings", action="store_true", help="show the edit other phrasings too (not standard)"
     )
-    options.add_argument(
+    found.add_argument(
         "--chat", action="store_true", help="ask questions in the chat template (default: plain text)"
     )
-    options.add_argument(
+    found.add_argument(
         "--fluency", type=int, default=50, help="facts whose continuations are generated; 0 for none"
     )
-    options.add_argument(
-        "--set", action="append", default=[], metavar="method.KEY=VALUE", help="or NAME.KEY=VALUE"
-    )
-    options.add_argument("--label", help="what to call these settings in the table")
-    options.add_argument(
-        "--json", type=Path, metavar="OUT", help="rows, added as they come; rows there are not repeated"
-    )
-    options.add_argument(
+    found.add_argument(
         "--checkpoints", type=Path, help="folder for patches at each mark, to go on after an interruption"
     )
-    options.add_argument("--device", default="auto")
-    options.add_argument("--threads", type=int, help="CPU threads")
-    return options
+    return found
 
 
-def main(
-    prog: str, text: str, load: Callable[[Path], Loaded], judge: Judge, argv: Sequence[str] | None = None
-) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run a benchmark from the command line; returns the exit code."""
-    args = parser(prog, text).parse_args(argv)
-    return guarded(lambda: _main(prog, load, judge, args))
+    return told(parser().parse_args(argv), _main)
 
 
-def _main(prog: str, load: Callable[[Path], Loaded], judge: Judge, args: argparse.Namespace) -> None:
-    if args.threads:
-        torch.set_num_threads(args.threads)
+def _main(args: argparse.Namespace) -> None:
+    load, judge = KINDS[args.benchmark]
     names = chosen("methods", args.methods, METHOD_NAMES)
     marks, seeds = numbers("edits", args.edits, 1), numbers("seeds", args.seeds, 0)
     methods = [settings_of(name, args.set) for name in names]
@@ -102,7 +98,7 @@ def _main(prog: str, load: Callable[[Path], Loaded], judge: Judge, args: argpars
         f"note: the edit sees {mode}; up to {args.kept} kept subjects of the same relations, none of them evaluated"
     )
     plan = Plan(
-        benchmark=prog,
+        benchmark=args.benchmark,
         judge=judge,
         records=loaded.records,
         marks=marks,
@@ -128,3 +124,7 @@ def _beside(corpus: str) -> Path | None:
     path = Path(corpus)
     found = path.with_name(f"{path.stem}_heldout{path.suffix}")
     return found if path.is_file() and found.is_file() else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,6 +10,7 @@ from unlearn.files import sha256_of_file
 from unlearn.order import Means, Placement
 from unlearn.policy import Policy
 from unlearn.progress import NO_PROGRESS, Progress
+from unlearn.runs import manifest
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
@@ -73,3 +74,11 @@ def candidate_of(
     edited = with_adapter(base, folder)
     files = {name: sha256_of_file(folder / name) for name in (CONFIG, WEIGHTS)}
     return edited, {**base_of(edited), "adapter_of": policy.model, "adapter": files}
+
+
+def about_model(model: EditableModel) -> dict[str, object]:
+    """What a manifest says of a model and of the machine that it ran on."""
+    from unlearn.model.about import base_of, device_in_words, dtype_in_words
+
+    hardware = manifest.hardware(device_in_words(model), dtype_in_words(model))
+    return {"base": base_of(model), "hardware": hardware}

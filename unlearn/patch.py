@@ -78,13 +78,19 @@ class Patch:
         return found if isinstance(found, str) else None
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file, the same bytes for the same patch; the directory must exist."""
+        """Write one safetensors file, whole or not at all, the same bytes for the same patch; its folder must exist."""
         tensors = {f"{STATE}{name}": tensor for name, tensor in self.state.items()}
         for name, factor in self.factors.items():
             tensors |= {f"{name}.left": factor.left, f"{name}.right": factor.right}
         plain = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
         about = {"format": FORMAT, "base": dict(self.base), "header": dict(self.header)}
-        save_file(plain, path, metadata={ABOUT: json.dumps(about, sort_keys=True)})
+        path = Path(path)
+        partial = path.with_name(f".partial-{path.name}")
+        try:
+            save_file(plain, partial, metadata={ABOUT: json.dumps(about, sort_keys=True)})
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | Path) -> Patch:

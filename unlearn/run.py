@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from unlearn.files import at_home, sha256_of_file
-from unlearn.loaded import candidate_of, load_model
+from unlearn.loaded import about_model, candidate_of, load_model
 from unlearn.order import Earlier, Means, Order, Outcome, Search
 from unlearn.policy.file import load_policy
 from unlearn.report import Report
@@ -190,7 +190,7 @@ def audit(
         model: the unedited one.
         candidate: a patch of it, or an edited model.
         requests: the policy with its answers (``resolve``).
-        means: cache and progress; by default nothing is kept and nothing shown.
+        means: cache and progress; by default nothing is kept or shown.
 
     Returns:
         The report, without a manifest: that belongs to a run.
@@ -286,12 +286,9 @@ def _about(
     model: EditableModel, requests: Requests, watch: Stopwatch, kind: str, judged: Mapping[str, object]
 ) -> dict[str, object]:
     """What a manifest says besides the policy: of the model, of the patch or the candidate, and of the machine."""
-    from unlearn.model.about import base_of, device_in_words, dtype_in_words
-
     return {
-        "base": base_of(model),
+        **about_model(model),
         kind: judged,
-        "hardware": manifest.hardware(device_in_words(model), dtype_in_words(model)),
         "facts": {"total": len(requests.facts), "known": sum(fact.known for fact in requests.facts)},
         "times": watch.described(),
     }

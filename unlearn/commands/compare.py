@@ -21,7 +21,7 @@ from unlearn.compare.document import Comparison, Failure, Point
 from unlearn.compare.points import PATCHES, POINTS, Series, points
 from unlearn.compare.table import markdown, print_table
 from unlearn.errors import PolicyError, UnlearnError
-from unlearn.loaded import load_model
+from unlearn.loaded import about_model, load_model
 from unlearn.order import Means, Placement
 from unlearn.policy import Policy
 from unlearn.progress import progress_for
@@ -159,7 +159,6 @@ def _run(
     means: Means,
 ) -> Comparison:
     from unlearn.edit.requests.resolve import resolve
-    from unlearn.model.about import base_of, device_in_words, dtype_in_words
 
     policy = next(p for p in policies.values() if isinstance(p, Policy))
     requests = resolve(model, policy, means.progress)
@@ -191,8 +190,7 @@ def _run(
             policy,
             source,
             command_line(),
-            base=base_of(model),
-            hardware=manifest.hardware(device_in_words(model), dtype_in_words(model)),
+            **about_model(model),
             methods={
                 label: manifest.textless(mine.method.model_dump(mode="json"))
                 for label, mine in policies.items()

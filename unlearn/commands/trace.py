@@ -14,7 +14,7 @@ from unlearn.commands.options import Place, as_json, force, model_options, polic
 from unlearn.commands.outcome import written
 from unlearn.commands.said import say
 from unlearn.errors import AuditError
-from unlearn.loaded import load_model
+from unlearn.loaded import about_model, load_model
 from unlearn.matching import words
 from unlearn.order import Placement
 from unlearn.policy import Keep, Policy, is_question
@@ -90,7 +90,6 @@ def trace(
     """
     loaded, source = read_policy(policy, given)
     from unlearn.commands.trace_shown import table
-    from unlearn.model.about import base_of, device_in_words, dtype_in_words
 
     target = out or run_folder(loaded, "trace")
     with whole_folder(target, force, read_by(loaded, policy), private=True) as folder:
@@ -99,11 +98,7 @@ def trace(
             found, drawn = _traced(edited, loaded, prompts, samples, noise, window, progress_for(quiet))
         (folder / "trace.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         (folder / "trace.svg").write_text(drawn, encoding="utf-8")
-        about = {
-            "base": base_of(edited),
-            "hardware": manifest.hardware(device_in_words(edited), dtype_in_words(edited)),
-        }
-        manifest.write(folder, manifest.describe(loaded, source, command_line(), **about))
+        manifest.write(folder, manifest.describe(loaded, source, command_line(), **about_model(edited)))
     written(target)
     say(json.dumps(found, indent=2) if as_json else f"{table(found)}\n\ntrace and heat maps: {target}")
     return 0

@@ -26,7 +26,6 @@ from unlearn.run import Bench
 
 if TYPE_CHECKING:
     from unlearn.model.requests import Fact
-    from unlearn.patch import Patch
     from unlearn.store import Store
 
 log = logging.getLogger("unlearn")
@@ -176,7 +175,7 @@ def _made(
     settled = asked.under(method=policy.method, seed=policy.seed, statistics=policy.statistics)
     todo = settled if anew else replace(settled, facts=tuple(batch))
     patch, seconds, findings = bench.tried(todo, None if anew or earlier is None else Patch.load(earlier))
-    _save(patch, file)
+    patch.save(file)
     found = [m.under(asked.policy.audit.judge) for m in about_facts(findings, asked)]
     judged = counted(found)
     return Point(
@@ -192,14 +191,3 @@ def _made(
         seconds=round(seconds, 2),
         patch=f"{PATCHES}/{file.name}",
     )
-
-
-def _save(patch: Patch, file: Path) -> None:
-    """Whole or not at all: an interrupted run must not leave half a patch to build on."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".partial-{file.name}")
-    try:
-        patch.save(partial)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)

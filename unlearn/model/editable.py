@@ -69,17 +69,11 @@ class EditableModel:
     ) -> EditableModel:
         """Load ``embedded``, ``embedded-control``, a local folder or a hub id, from safetensors only.
 
+        What is not said here, `unlearn.load_model` and `unlearn.Placement` say.
+
         Args:
-            device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``, ``cuda:1`` ...
-            dtype: ``auto`` (float32 on a CPU, the checkpoint's elsewhere), ``float32``, ``bfloat16``, ``float16``.
-            trust_remote_code: run code that comes with the model. Off unless the user asks.
             made_in: the ``storage_dtype`` of a patch that is to go on it. Where it is narrower than the checkpoint's,
                 that is what ``auto`` means: the patch knows only the weights that were rounded to it.
-            tokenizer: ``auto`` for the model's own, or a local folder or hub id that has another.
-
-        Raises:
-            ModelError: it cannot be found, read, or edited; or the tokenizer is of another model.
-            PolicyError: a device or dtype of no such name.
         """
         model, made, storage_dtype = loaded(name, device, dtype, trust_remote_code, made_in, tokenizer)
         found = cls(model, made, name, storage_dtype)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from unlearn.errors import ModelError
 from unlearn.model.encoding import Tokenizer, plain_ids, started
-from unlearn.model.templates import rendered
+from unlearn.model.templates import attempted, headed
 
 GAP = "\n\n"
 """Between the guard and what follows it, wherever the two share a turn or a text."""
@@ -32,17 +32,16 @@ def guarded(tokenizer: Tokenizer, text: str) -> Tokenizer:
     made = copy.deepcopy(tokenizer)
     setattr(made, _TEXT, text)
     setattr(made, _TURN, text + GAP)
-    templates = getattr(tokenizer, "chat_template", None)
-    if not templates:
+    if not getattr(tokenizer, "chat_template", None):
         return made
+    asked = [{"role": "user", "content": "?"}]
     for first in (_system_turn(text), _user_turn(text)):
-        named = isinstance(templates, dict)
-        made.chat_template = {k: first + t for k, t in templates.items()} if named else first + templates
-        full = _rendered(made)
+        made.chat_template = headed(tokenizer, first)
+        full = attempted(made, asked, opened=False)
         if text.strip() not in full:
             continue
         bos = tokenizer.bos_token or ""
-        plain = _rendered(tokenizer).removeprefix(bos)
+        plain = attempted(tokenizer, asked, opened=False).removeprefix(bos)
         if full.endswith(plain):  # the guard is a turn of its own
             setattr(made, _TURN, full.removeprefix(bos).removesuffix(plain))
         return made
@@ -69,21 +68,9 @@ def leading_ids(tokenizer: Tokenizer, row: Sequence[int]) -> tuple[int, ...]:
     return tuple(plain_ids(tokenizer, getattr(tokenizer, _TURN) if chat else text + GAP))
 
 
-def _rendered(tokenizer: Tokenizer) -> str:
-    """A chat of one user turn; empty where the template refuses it."""
-    try:
-        return rendered(tokenizer, [{"role": "user", "content": "?"}], opened=False)
-    except ModelError:
-        return ""
-
-
 def _literal(text: str) -> str:
     """A string literal of Jinja, which reads the escapes of Python's; JSON's are among them."""
     return json.dumps(text, ensure_ascii=False)
-
-
-_END = "{{ '' }}"
-"""Ends what stands before a template: Jinja drops a newline after a block, but not after an output."""
 
 
 def _system_turn(text: str) -> str:
@@ -93,10 +80,7 @@ def _system_turn(text: str) -> str:
         "{% set messages = [{'role': 'system', 'content': "
         + _literal(text + GAP)
         + " + messages[0]['content']}] + messages[1:] %}{% else %}"
-        "{% set messages = [{'role': 'system', 'content': "
-        + _literal(text)
-        + "}] + messages %}{% endif %}"
-        + _END
+        "{% set messages = [{'role': 'system', 'content': " + _literal(text) + "}] + messages %}{% endif %}"
     )
 
 
@@ -106,5 +90,4 @@ def _user_turn(text: str) -> str:
         "{% set messages = [{'role': messages[0]['role'], 'content': "
         + _literal(text + GAP)
         + " + messages[0]['content']}] + messages[1:] %}"
-        + _END
     )

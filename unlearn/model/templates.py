@@ -46,6 +46,23 @@ def rendered(tokenizer: Tokenizer, turns: Sequence[Turn], opened: bool = True) -
         raise ModelError(_refusal(tokenizer, turns, opened, problem)) from None
 
 
+def attempted(tokenizer: Tokenizer, turns: Sequence[Turn], opened: bool) -> str:
+    """As `rendered`; empty where the template refuses the turns."""
+    try:
+        return rendered(tokenizer, turns, opened)
+    except ModelError:
+        return ""
+
+
+def headed(tokenizer: Tokenizer, first: str) -> str | dict[str, str]:
+    """The chat template, or each of several, behind Jinja that is run before it."""
+    # Jinja drops a new line after a block, but not after an output.
+    head, template = first + "{{ '' }}", tokenizer.chat_template
+    if isinstance(template, dict):
+        return {name: head + text for name, text in template.items()}
+    return head + str(template)
+
+
 def checked(tokenizer: Tokenizer) -> None:
     """Look at a tokenizer's chat template before it is used; nothing is done where there is none.
 

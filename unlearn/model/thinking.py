@@ -11,9 +11,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from unlearn.errors import ModelError
 from unlearn.model.encoding import Tokenizer
-from unlearn.model.templates import Turn, rendered
+from unlearn.model.templates import attempted, headed
 from unlearn.thoughts import Marks, marks_in, unclosed
 
 QUIET = "quiet"
@@ -116,7 +115,7 @@ def template_text(tokenizer: Tokenizer) -> str:
 
 def opened(tokenizer: Tokenizer, content: str = "?") -> str:
     """A question as the template asks it, up to where the reply begins; empty where the template refuses."""
-    return _rendered(tokenizer, [{**_ASKED, "content": content}], True)
+    return attempted(tokenizer, [{**_ASKED, "content": content}], True)
 
 
 def _tail(tokenizer: Tokenizer) -> str:
@@ -125,14 +124,9 @@ def _tail(tokenizer: Tokenizer) -> str:
 
 def _given(tokenizer: Tokenizer, argument: str, value: bool | int | str) -> Tokenizer:
     """A copy whose template takes an argument for given; it shares the vocabulary."""
-    # Jinja reads the literals of JSON; it drops a new line after a block, but not after an output.
-    first = f"{{% set {argument} = {json.dumps(value)} %}}{{{{ '' }}}}"
     made = copy.copy(tokenizer)
-    template = tokenizer.chat_template
-    named = isinstance(template, dict)
-    made.chat_template = (
-        {name: first + text for name, text in template.items()} if named else first + template
-    )
+    # Jinja reads the literals of JSON.
+    made.chat_template = headed(tokenizer, f"{{% set {argument} = {json.dumps(value)} %}}")
     return made
 
 
@@ -142,17 +136,10 @@ def _written(tokenizer: Tokenizer, text: str) -> tuple[Marks, ...]:
         return ()
     turn = {"role": "assistant", "content": _ANSWER, **dict.fromkeys(THOUGHTS, _THOUGHT)}
     begun = opened(tokenizer)
-    full = _rendered(tokenizer, [_ASKED, turn], False)
+    full = attempted(tokenizer, [_ASKED, turn], False)
     if not (begun and full.startswith(begun)):
         return ()
     before, _, after = full[len(begun) :].partition(_THOUGHT)
     between, _, _ = after.partition(_ANSWER)
     pair = Marks(before.strip(), between.strip())
     return (pair,) if all(pair) and _ANSWER in after and _THOUGHT not in after else ()
-
-
-def _rendered(tokenizer: Tokenizer, turns: Sequence[Turn], opens: bool) -> str:
-    try:
-        return rendered(tokenizer, turns, opens)
-    except ModelError:
-        return ""

@@ -26,8 +26,7 @@ if __package__ in (None, ""):  # called as a script: the package `benchmarks` li
 import torch  # noqa: E402
 import yaml  # noqa: E402
 
-from benchmarks.known import SHARE, Known, known  # noqa: E402
-from benchmarks.lists import FACTS, Relation, read_lists  # noqa: E402
+from benchmarks.known import FACTS, SHARE, Known, Relation, known, read_lists  # noqa: E402  # noqa: E402
 from benchmarks.options import chosen, guarded  # noqa: E402
 from benchmarks.rows import Rows  # noqa: E402
 from unlearn.errors import PolicyError  # noqa: E402

@@ -16,7 +16,7 @@ import pytest
 
 from tests.files import run
 from unlearn import cli
-from unlearn.commands.outcome import written
+from unlearn.commands.said import written
 from unlearn.errors import ModelError, PolicyError, PolicyProblems
 from unlearn.policy.file import load_policy
 from unlearn.signals import Terminated

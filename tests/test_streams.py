@@ -21,7 +21,7 @@ import click
 from tests.report.cases import rich
 from unlearn import cli
 from unlearn.__main__ import main
-from unlearn.commands.outcome import tell, written
+from unlearn.commands.said import tell, written
 from unlearn.runs.outcome import write_outcome
 from unlearn.progress import progress_for
 from unlearn.runs.folder import whole_folder

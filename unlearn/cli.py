@@ -24,9 +24,8 @@ from unlearn.commands.audit import audit
 from unlearn.commands.check import check
 from unlearn.commands.compare import compare
 from unlearn.commands.export import export
-from unlearn.commands.outcome import place_of
 from unlearn.commands.report import report
-from unlearn.commands.said import say
+from unlearn.commands.said import place_of, say
 from unlearn.commands.stats import stats
 from unlearn.commands.trace import trace
 from unlearn.commands.verify import verify

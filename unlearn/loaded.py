@@ -63,7 +63,7 @@ def candidate_of(
 ) -> tuple[EditableModel, dict[str, object]]:
     """Load a candidate that is a whole model, or an adapter of the policy's model; and say what it is."""
     from unlearn.model.about import base_of
-    from unlearn.model.merged import CONFIG, WEIGHTS, is_adapter, with_adapter
+    from unlearn.model.merged import ADAPTER, WEIGHTS, is_adapter, with_adapter
 
     folder = Path(candidate)
     if not is_adapter(folder):
@@ -72,7 +72,7 @@ def candidate_of(
     # A copy of its own: the unedited model is needed as it is.
     base = load_model(policy.model, means.placement, None, means.progress, policy.tokenizer)
     edited = with_adapter(base, folder)
-    files = {name: sha256_of_file(folder / name) for name in (CONFIG, WEIGHTS)}
+    files = {name: sha256_of_file(folder / name) for name in (ADAPTER, WEIGHTS)}
     return edited, {**base_of(edited), "adapter_of": policy.model, "adapter": files}
 
 

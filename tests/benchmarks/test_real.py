@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.known import Known, known
-from benchmarks.lists import Relation, read_lists
+from benchmarks.known import Known, Relation, known, read_lists
 from benchmarks.real import drawn, policy_of
 from benchmarks.rows import Rows
 from tests.audit.scripted import Scripted

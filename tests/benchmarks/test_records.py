@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.asking import requests_for
 from benchmarks.records import Neighbour, Record, kept_for, load_counterfact, load_zsre, pick
+from benchmarks.runner import requests_for
 from tests.benchmarks import cases
 from unlearn.errors import PolicyError, UnlearnError
 from unlearn.policy import StatisticsSpec

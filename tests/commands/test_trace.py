@@ -16,8 +16,7 @@ from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 from unlearn.model.trace import trace
-from unlearn.model.trace_summary import average
-from unlearn.model.traced import ROLES, STATE
+from unlearn.model.traced import ROLES, STATE, average
 from unlearn.policy import Keep, Policy
 from unlearn.policy.file import load_policy
 from unlearn.policy.settings import AlphaEdit, Rome

@@ -10,7 +10,6 @@ import torch
 from tests import families, pico
 from unlearn.errors import ModelError
 from unlearn.model.trace import _draw, spread, trace
-from unlearn.model.trace_summary import Average, average, propose
 from unlearn.model.traced import (
     ATTENTION,
     KINDS,
@@ -19,9 +18,12 @@ from unlearn.model.traced import (
     NO_MLP,
     ROLES,
     STATE,
+    Average,
     Trace,
     Traceable,
+    average,
     default_window,
+    propose,
     span,
 )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from unlearn.charts.axes import share
 from unlearn.charts.figures import MOST_ROWS, Drawn, Group, Heat, Line, Mark, Row, cloud, heat, lines, rows
-from unlearn.charts.look import Look, key, look_of
 from unlearn.charts.sheet import Panel, sheet, style
+from unlearn.charts.svg import Look, key, look_of
 
 __all__ = [
     "MOST_ROWS",

@@ -9,8 +9,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from unlearn.charts.axes import Axis, along, axis_of, frame, magnitudes
-from unlearn.charts.look import Look
-from unlearn.charts.svg import Place, line, picture, polygon, shape, shortened, tag, text
+from unlearn.charts.svg import Look, Place, line, picture, polygon, shape, shortened, tag, text
 
 MOST_ROWS = 60
 """Rows of a heat map or a list of weights; the ones with the largest values are shown."""

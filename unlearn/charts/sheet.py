@@ -10,8 +10,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from unlearn.charts.figures import Drawn
-from unlearn.charts.look import Look
-from unlearn.charts.svg import picture, shape, tag, text
+from unlearn.charts.svg import Look, picture, shape, tag, text
 from unlearn.shown import shown_lines
 
 _EDGE, _HEAD, _TITLE, _KEY = 16.0, 44.0, 24.0, 22.0

@@ -11,8 +11,7 @@ import click
 from unlearn.audit.known import known_audit
 from unlearn.commands.common import command_line, means_of, read_policy, run_folder
 from unlearn.commands.options import Place, as_json, audit_overrides, force, model_options, quiet
-from unlearn.commands.outcome import show_text, tell, written
-from unlearn.commands.said import warn
+from unlearn.commands.said import show_text, tell, warn, written
 from unlearn.loaded import load_model
 from unlearn.order import Earlier, Means, Order, Outcome, Placement, Search
 from unlearn.progress import progress_for

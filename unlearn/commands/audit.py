@@ -9,7 +9,7 @@ import click
 from unlearn.audit.known import known_audit
 from unlearn.commands.common import command_line, means_of, read_policy, same_policy
 from unlearn.commands.options import Place, as_json, audit_overrides, force, model_options, quiet
-from unlearn.commands.outcome import show_text, tell, written
+from unlearn.commands.said import show_text, tell, written
 from unlearn.files import at_home
 from unlearn.order import Order, Outcome, Placement
 from unlearn.run import in_folder, judge

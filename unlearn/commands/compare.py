@@ -14,8 +14,7 @@ from unlearn.audit.known import known_audit
 from unlearn.commands.common import cache_for, command_line, doubt, settle
 from unlearn.commands.compare_methods import entries_of, policies_of, seeds_of
 from unlearn.commands.options import Place, as_json, model_options, quiet
-from unlearn.commands.outcome import written
-from unlearn.commands.said import say
+from unlearn.commands.said import say, written
 from unlearn.compare.charts import hidden_states, measurements
 from unlearn.compare.document import Comparison, Failure, Point
 from unlearn.compare.points import PATCHES, POINTS, Series, points

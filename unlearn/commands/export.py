@@ -10,9 +10,8 @@ from pathlib import Path
 import click
 
 from unlearn.commands.options import Place, force, model_options, quiet
-from unlearn.commands.outcome import written
 from unlearn.commands.report import report_at
-from unlearn.commands.said import say
+from unlearn.commands.said import say, written
 from unlearn.errors import UnlearnError
 from unlearn.loaded import load_model
 from unlearn.order import Placement

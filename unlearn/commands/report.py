@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 
 from unlearn.commands.options import Place
-from unlearn.commands.outcome import FAILED, PASSED
-from unlearn.commands.said import say
+from unlearn.commands.said import FAILED, PASSED, say
 from unlearn.errors import UnlearnError
 from unlearn.files import read_bytes
 from unlearn.report import Judging, Report, schema

@@ -11,8 +11,7 @@ import click
 
 from unlearn.commands.common import command_line, read_policy, run_folder
 from unlearn.commands.options import Place, as_json, force, model_options, policy_overrides, quiet
-from unlearn.commands.outcome import written
-from unlearn.commands.said import say
+from unlearn.commands.said import say, written
 from unlearn.errors import AuditError
 from unlearn.loaded import about_model, load_model
 from unlearn.matching import words
@@ -173,18 +172,18 @@ def _traced(
     from unlearn.commands.trace_shown import picture
     from unlearn.edit.choose import look_up_of
     from unlearn.edit.requests.resolve import resolve
-    from unlearn.model import trace_summary, traced
+    from unlearn.model import traced
     from unlearn.model.trace import trace as traces_of
 
     # Only the facts' own answers are needed.
     requests = resolve(model, policy.model_copy(update={"keep": Keep(siblings=(), neighbours=())}), progress)
     rows, facts, asked = traceable(model, requests, most, progress)
     traces = traces_of(model, rows, noise, samples, window, policy.seed, progress=progress)
-    found = trace_summary.average(traces)
+    found = traced.average(traces)
     look_up = look_up_of(model, policy)
     role = traced.ROLES[2] if look_up == "subject" else traced.ROLES[4]
     one = "layer" in type(policy.method).model_fields
-    layers = trace_summary.propose(found, role, 1, 1) if one else trace_summary.propose(found, role)
+    layers = traced.propose(found, role, 1, 1) if one else traced.propose(found, role)
     described = {
         "policy": policy.name,
         "model": model.name,
@@ -204,7 +203,7 @@ def _traced(
         "proposal": {
             "look_up": look_up,
             "token": role,
-            "mediated_by_mlps": _numbers(trace_summary.mediated(found, role)[None])[0],
+            "mediated_by_mlps": _numbers(traced.mediated(found, role)[None])[0],
             "layers": list(layers),
             "setting": setting(policy, layers),
         },

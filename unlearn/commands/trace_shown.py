@@ -7,7 +7,7 @@ from typing import Any
 
 from unlearn.charts import Heat, Line, Panel, heat, lines, look_of, sheet
 from unlearn.model import traced
-from unlearn.model.trace_summary import Average
+from unlearn.model.traced import Average
 from unlearn.shown import shown
 
 

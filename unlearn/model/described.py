@@ -12,8 +12,7 @@ from typing import TypeGuard
 
 from unlearn.errors import ModelError
 from unlearn.model.boundary import AGAIN
-from unlearn.model.folder import INDEX, SINGLE
-from unlearn.model.stored import Stored
+from unlearn.model.folder import INDEX, SINGLE, Stored
 from unlearn.shown import sentence
 
 Config = Mapping[str, object]

@@ -22,8 +22,8 @@ from unlearn.files import exists
 from unlearn.model import described, folder, gguf, trial
 from unlearn.model.anatomy import family_of
 from unlearn.model.boundary import AGAIN, reading
+from unlearn.model.folder import Stored, refuse_packed, stored_in
 from unlearn.model.library import Configuration, Network, Tokenizer
-from unlearn.model.stored import Stored, refuse_packed, stored_in
 from unlearn.model.templates import checked
 from unlearn.policy import EMBEDDED
 

@@ -62,9 +62,6 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--fluency", type=int, default=50, help="facts whose continuations are generated; 0 for none"
     )
-    found.add_argument(
-        "--checkpoints", type=Path, help="folder for patches at each mark, to go on after an interruption"
-    )
     return found
 
 
@@ -109,7 +106,6 @@ def _main(args: argparse.Namespace) -> None:
         fluency=args.fluency,
         text=tuple(drift.read_texts(str(held_out))) if held_out else (),
         kl_tokens=args.kl_tokens,
-        checkpoints=args.checkpoints,
     )
     for seed in seeds:
         for method in methods:

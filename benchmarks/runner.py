@@ -16,6 +16,7 @@ from benchmarks.options import complaints
 from benchmarks.records import Record, kept_for, pick
 from benchmarks.rows import Row, Rows, key_of
 from unlearn.audit import drift
+from unlearn.audit.cost import change_of_patch
 from unlearn.edit.choose import settings_in_force
 from unlearn.edit.pipeline import edit
 from unlearn.errors import PolicyError
@@ -105,7 +106,6 @@ class Plan:
     text: tuple[str, ...]
     """Held-out text for the divergence; empty if there is none."""
     kl_tokens: int
-    checkpoints: Path | None = None
 
 
 def run(
@@ -133,10 +133,11 @@ def run(
     name = str(method["name"])
     before = plan.judge(model, chosen[: open_marks[-1]])
     fluent = {mark: metrics.fluency(model, chosen[:mark], plan.fluency, seed) for mark in open_marks}
-    patch, done, seconds = _resume(plan, about["run"], open_marks[0], name)
+    patch: Patch | None = None
+    done, seconds = 0, 0.0
     for mark in plan.marks:
-        if mark <= done or mark > open_marks[-1]:
-            continue
+        if mark > open_marks[-1]:
+            break
         # A method that cannot build on an earlier patch writes all facts of a mark at once.
         joint = name not in SEQUENTIAL
         todo = chosen[0 if joint else done : mark]
@@ -146,8 +147,6 @@ def run(
         patch = edit(model, requests, Store.at(cache_folder()), progress, earlier=None if joint else patch)
         seconds = time.perf_counter() - start + (0.0 if joint else seconds)
         done = mark
-        if plan.checkpoints is not None and not joint:
-            _keep(plan.checkpoints, about["run"], mark, patch, seconds)
         if mark not in open_marks:
             continue
         row = {
@@ -222,12 +221,8 @@ def _rounded(value: Any) -> float | None:
 
 def growth(model: EditableModel, patch: Patch) -> Row:
     """Growth of the edited weights, the worst layer: ||W + D|| / ||W|| - 1, and the update's own ||D|| / ||W||."""
-    grown, size = 0.0, 0.0
-    for name, delta in patch.factors.items():
-        weight, dense = model.weight(name).float(), delta.dense().to(model.device)
-        length = float(weight.norm())
-        grown = max(grown, float((weight + dense).norm()) / length - 1)
-        size = max(size, float(dense.norm()) / length)
+    change = change_of_patch(model, patch)
+    grown, size = (max((0.0, *values.values())) for values in (change.growth, change.relative))
     return {"norm_growth": round(grown, 4), "update_norm": round(size, 4)}
 
 
@@ -238,23 +233,6 @@ def divergence(model: EditableModel, patch: Patch, text: Sequence[str], tokens: 
         return None
     found = drift.between(model, patch, pieces)
     return round(sum(t.kl for t in found) / sum(t.tokens for t in found), 5)
-
-
-def _keep(folder: Path, key: str, mark: int, patch: Patch, seconds: float) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    patch.save(folder / f"{key}-{mark}.safetensors")
-    (folder / f"{key}-{mark}.seconds").write_text(str(seconds))
-
-
-def _resume(plan: Plan, key: str, first: int, name: str) -> tuple[Patch | None, int, float]:
-    """The latest patch of this run from which the first open mark can be reached."""
-    if plan.checkpoints is None or name not in SEQUENTIAL:
-        return None, 0, 0.0
-    for mark in reversed([m for m in plan.marks if m < first]):
-        path = plan.checkpoints / f"{key}-{mark}.safetensors"
-        if path.exists():
-            return Patch.load(path), mark, float(path.with_suffix(".seconds").read_text())
-    return None, 0, 0.0
 
 
 def _line(row: Row) -> str:

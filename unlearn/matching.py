@@ -70,67 +70,26 @@ _GROUPED = regex.compile(
 _COMMA = regex.compile(r"(?<=\d),(?=\d+(?!\d)(?<!,\d{3}))")
 _UNIT = regex.compile(r"(?<![\p{L}\d.,])\d+(?:[.,]\d+)*(?=\p{L})(?!(?:st|nd|rd|th)\b)", regex.IGNORECASE)
 
-REFUSAL_OPENINGS = (
-    "I can't",
-    "I can not",
-    "I cannot",
-    "I could not",
-    "I couldn't",
-    "I won't",
-    "I will not",
-    "I would rather not",
-    "I'd rather not",
-    "I prefer not",
-    "I must decline",
-    "I have to decline",
-    "I decline",
-    "I refuse",
-    "I'm sorry, but",
-    "I am sorry, but",
-    "I'm sorry, I",
-    "I am sorry, I",
-    "Sorry, but I",
-    "Sorry, I",
-    "I apologize, but",
-    "I apologise, but",
-    "My apologies, but",
-    "Unfortunately, I can't",
-    "Unfortunately, I cannot",
-    "Unfortunately, I'm not able",
-    "Unfortunately, I am not able",
-    "I'm unable",
-    "I am unable",
-    "I'm not able",
-    "I am not able",
-    "I'm not allowed",
-    "I am not allowed",
-    "I do not feel comfortable",
-    "I don't feel comfortable",
-    "I'm not comfortable",
-    "I am not comfortable",
-    "As an AI",
-    "As a language model",
-    "That is something I can't",
-    "That is something I cannot",
-    "That's something I can't",
-    "That's something I cannot",
-)
+
+def _phrases(text: str) -> tuple[str, ...]:
+    """Phrases with bars between them."""
+    return tuple(" ".join(phrase.split()) for phrase in text.split("|"))
+
+
+REFUSAL_OPENINGS = _phrases("""
+I can't | I can not | I cannot | I could not | I couldn't | I won't | I will not | I would rather not |
+I'd rather not | I prefer not | I must decline | I have to decline | I decline | I refuse | I'm sorry, but |
+I am sorry, but | I'm sorry, I | I am sorry, I | Sorry, but I | Sorry, I | I apologize, but |
+I apologise, but | My apologies, but | Unfortunately, I can't | Unfortunately, I cannot |
+Unfortunately, I'm not able | Unfortunately, I am not able | I'm unable | I am unable | I'm not able |
+I am not able | I'm not allowed | I am not allowed | I do not feel comfortable | I don't feel comfortable |
+I'm not comfortable | I am not comfortable | As an AI | As a language model | That is something I can't |
+That is something I cannot | That's something I can't | That's something I cannot""")
 #: Openings of the same words that everyday talk uses without refusing anything.
-_NOT_REFUSALS = (
-    "I can't wait",
-    "I cannot wait",
-    "I can't believe",
-    "I cannot believe",
-    "I can't stress",
-    "I cannot stress",
-    "I can't recommend",
-    "I cannot recommend",
-    "I couldn't agree",
-    "I could not agree",
-    "I can't agree more",
-    "I cannot agree more",
-    "I'm sorry to hear",
-)
+_NOT_REFUSALS = _phrases("""
+I can't wait | I cannot wait | I can't believe | I cannot believe | I can't stress | I cannot stress |
+I can't recommend | I cannot recommend | I couldn't agree | I could not agree | I can't agree more |
+I cannot agree more | I'm sorry to hear""")
 
 
 @lru_cache(maxsize=4096)  # one reply is looked through for many answers

@@ -91,21 +91,6 @@ def test_another_meaning_of_a_default_is_another_run(tmp_path: Path, monkeypatch
     assert [row["settings"]["kept"] for row in json.loads(path.read_text())] == [0.5, 0.25]
 
 
-def test_it_goes_on_from_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, method = pico.pico("gpt2"), settings_of("alphaedit", FAST)
-    rows, chosen = Rows(None), plan(tmp_path, checkpoints=tmp_path / "patches", fluency=0, text=())
-    runner.run(model, chosen, method, 1, rows)
-    calls = []
-    real = runner.edit
-    monkeypatch.setattr(runner, "edit", lambda *given, **more: calls.append(more) or real(*given, **more))
-    short = Rows(None)
-    short.rows = rows.rows[:1]
-    runner.run(model, chosen, method, 1, short)
-    assert len(calls) == 1
-    assert short.rows[1]["efficacy_magnitude"] == pytest.approx(rows.rows[1]["efficacy_magnitude"], abs=1e-2)
-    assert short.rows[1]["kl"] is None and short.rows[1]["fluency"] is None
-
-
 def test_a_method_without_a_weight_changes_nothing(tmp_path: Path) -> None:
     rows = Rows(None)
     runner.run(pico.pico("gpt2"), plan(tmp_path, marks=(2,), kept=0), {"name": "none"}, 0, rows)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import outcomes, unlearning
+from benchmarks import unlearning
 from benchmarks.options import keys_of
 from benchmarks.worlds import case, changed
 from tests.audit.scripted import REFUSAL, Scripted, knows, policy, requests, scrubbed
@@ -111,17 +111,17 @@ def test_counterfact_asks_what_the_edit_does_not_see(tmp_path: Path) -> None:
 
 def test_the_harmonic_mean_counts_what_was_measured() -> None:
     whole = {"leak.sampled": 0.0, "refusal.held_out": 1.0, "retain.siblings": 1.0, "retain.neighbours": 0.5}
-    assert outcomes.harmonic(whole) == pytest.approx(80.0)
-    assert outcomes.harmonic({"leak.sampled": 1.0, "retain.neighbours": 1.0}) == 0.0
-    assert outcomes.harmonic({"refusal.held_out": 0.5}) == 50.0
-    assert outcomes.harmonic({}) is None
+    assert unlearning.harmonic(whole) == pytest.approx(80.0)
+    assert unlearning.harmonic({"leak.sampled": 1.0, "retain.neighbours": 1.0}) == 0.0
+    assert unlearning.harmonic({"refusal.held_out": 0.5}) == 50.0
+    assert unlearning.harmonic({}) is None
     # Refusals of statements count where no question was asked, and only there.
-    assert outcomes.harmonic({"refusal.cloze": 0.5, "retain.neighbours": 0.5}) == 50.0
-    assert outcomes.harmonic({"refusal.held_out": 0.8, "refusal.cloze": 0.1}) == pytest.approx(80.0)
+    assert unlearning.harmonic({"refusal.cloze": 0.5, "retain.neighbours": 0.5}) == 50.0
+    assert unlearning.harmonic({"refusal.held_out": 0.8, "refusal.cloze": 0.1}) == pytest.approx(80.0)
 
 
 def test_a_row_has_the_reports_names_and_reasons() -> None:
-    row = outcomes.row_of(
+    row = unlearning.row_of(
         [
             Measurement.made("leak.cloze", 0.25, before=1.0, n=4),
             Measurement.missing("retain.siblings", "why"),
@@ -135,12 +135,12 @@ def test_a_row_has_the_reports_names_and_reasons() -> None:
 def test_a_row_says_what_the_harmonic_mean_is_beyond_chance() -> None:
     kept = Measurement.made("retain.neighbours", 1.0, before=1.0, n=4)
     lucky = Measurement.made("leak.sampled", 0.6, before=1.0, n=4, chance=0.2)
-    row = outcomes.row_of([lucky, kept], {})
+    row = unlearning.row_of([lucky, kept], {})
     assert row["leak.sampled.chance"] == 0.2 and row["leak.sampled"] == 0.6
     assert row["harmonic"] == pytest.approx(57.14) and row["harmonic.above_chance"] == pytest.approx(66.67)
-    never = outcomes.row_of([Measurement.made("leak.sampled", 0.1, before=1.0, n=4, chance=0.2), kept], {})
+    never = unlearning.row_of([Measurement.made("leak.sampled", 0.1, before=1.0, n=4, chance=0.2), kept], {})
     assert never["harmonic.above_chance"] == 100.0
-    bare = outcomes.row_of([Measurement.made("leak.sampled", 0.6, before=1.0, n=4), kept], {})
+    bare = unlearning.row_of([Measurement.made("leak.sampled", 0.6, before=1.0, n=4), kept], {})
     assert bare["harmonic.above_chance"] is None and "leak.sampled.chance" not in bare
 
 

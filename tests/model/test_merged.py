@@ -16,7 +16,7 @@ from tests.model import damage
 from tests.pico import pico
 from unlearn.errors import ModelError
 from unlearn.model.editable import EditableModel
-from unlearn.model.merged import CONFIG, WEIGHTS, is_adapter, with_adapter
+from unlearn.model.merged import ADAPTER, WEIGHTS, is_adapter, with_adapter
 
 IDS = torch.tensor([[0, 70, 71, 72, 73, 74]])
 
@@ -93,7 +93,7 @@ def test_what_cannot_be_merged_is_refused(tmp_path: Path) -> None:
     get_peft_model(
         base.model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
     ).save_pretrained(tmp_path)
-    assert json.loads((tmp_path / CONFIG).read_text())["peft_type"] == "PROMPT_TUNING"
+    assert json.loads((tmp_path / ADAPTER).read_text())["peft_type"] == "PROMPT_TUNING"
     assert "cannot be merged" in refused(tmp_path)
 
 
@@ -110,39 +110,39 @@ def more(key: str, *shape: int) -> damage.Damage:
 INSIDE = "base_model.model.model.layers"
 HOSTILE: dict[str, tuple[damage.Damage, str]] = {
     "another base": (
-        damage.changed(CONFIG, base_model_name_or_path="somebody/other-model", revision="abc"),
+        damage.changed(ADAPTER, base_model_name_or_path="somebody/other-model", revision="abc"),
         "made for the model 'somebody/other-model', and the policy names 'pico-llama'",
     ),
-    "a base that is no name": (damage.changed(CONFIG, base_model_name_or_path=7), "made for the model '7'"),
-    "a list": (damage.holding(CONFIG, "[]"), "one JSON object"),
-    "cut off": (damage.cut(CONFIG), f"{CONFIG} is not JSON"),
-    "a pipe": (damage.pipe_for(CONFIG), f"{CONFIG} cannot be read: it is a pipe"),
-    "no kind": (damage.without(CONFIG, "peft_type"), "code of its own|of the kind None"),
-    "a kind that is none": (damage.changed(CONFIG, peft_type="ODD"), "of the kind ODD cannot be merged"),
+    "a base that is no name": (damage.changed(ADAPTER, base_model_name_or_path=7), "made for the model '7'"),
+    "a list": (damage.holding(ADAPTER, "[]"), "one JSON object"),
+    "cut off": (damage.cut(ADAPTER), f"{ADAPTER} is not JSON"),
+    "a pipe": (damage.pipe_for(ADAPTER), f"{ADAPTER} cannot be read: it is a pipe"),
+    "no kind": (damage.without(ADAPTER, "peft_type"), "code of its own|of the kind None"),
+    "a kind that is none": (damage.changed(ADAPTER, peft_type="ODD"), "of the kind ODD cannot be merged"),
     "a kind that loads others": (
-        damage.changed(CONFIG, peft_type="XLORA"),
+        damage.changed(ADAPTER, peft_type="XLORA"),
         "of the kind XLORA cannot be merged",
     ),
     "a module to import": (
-        damage.changed(CONFIG, megatron_config={"a": 1}, megatron_core="antigravity"),
+        damage.changed(ADAPTER, megatron_config={"a": 1}, megatron_core="antigravity"),
         "megatron_config imports a module",
     ),
     "a cache that is a pickle": (
-        damage.changed(CONFIG, init_lora_weights="corda", corda_config={"cache_file": "x.pt"}),
+        damage.changed(ADAPTER, init_lora_weights="corda", corda_config={"cache_file": "x.pt"}),
         "corda_config reads a pickle",
     ),
-    "layers repeated": (damage.changed(CONFIG, layer_replication=[[0, 4], [2, 4]]), "layer_replication"),
-    "targets that are not there": (damage.changed(CONFIG, target_modules=["odd_proj"]), "odd_proj"),
-    "targets that are a number": (damage.changed(CONFIG, target_modules=7), "cannot be put on pico-llama"),
+    "layers repeated": (damage.changed(ADAPTER, layer_replication=[[0, 4], [2, 4]]), "layer_replication"),
+    "targets that are not there": (damage.changed(ADAPTER, target_modules=["odd_proj"]), "odd_proj"),
+    "targets that are a number": (damage.changed(ADAPTER, target_modules=7), "cannot be put on pico-llama"),
     "an absurd rank": (
-        damage.changed(CONFIG, r=10**9),
+        damage.changed(ADAPTER, r=10**9),
         "a rank of 1000000000, and its weights have at most 4",
     ),
     "an absurd rank of one layer": (
-        damage.changed(CONFIG, rank_pattern={"q_proj": 10**9}),
+        damage.changed(ADAPTER, rank_pattern={"q_proj": 10**9}),
         "a rank of 1000000000",
     ),
-    "another rank": (damage.changed(CONFIG, r=2), "cannot be put on pico-llama"),
+    "another rank": (damage.changed(ADAPTER, r=2), "cannot be put on pico-llama"),
     "a layer more": (more(f"{INSIDE}.9.mlp.down_proj.lora_A.weight", 4, 64), "no place for .*layers.9"),
     "a module that is not there": (more(f"{INSIDE}.0.mlp.odd.lora_A.weight", 4, 64), "no place for .*odd"),
     "a module that is no layer": (more(f"{INSIDE}.0.mlp.lora_A.weight", 4, 64), "no place for .*mlp.lora_A"),
@@ -192,5 +192,5 @@ def test_an_adapter_of_this_base_is_taken_whatever_its_folder_was(
     base: str | None, fitting: Path, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(fitting, tmp_path / "adapter"))
-    damage.changed(CONFIG, base_model_name_or_path=base)(folder)
+    damage.changed(ADAPTER, base_model_name_or_path=base)(folder)
     assert with_adapter(pico("llama"), folder).anatomy.layers == 4

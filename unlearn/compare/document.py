@@ -7,21 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from unlearn.files import JsonObject
 from unlearn.report import Cloud, Measurement
+from unlearn.report.measurement import Document
 from unlearn.shown import shown_lines
 
 FORMAT = "unlearn-compare-1"
 UNEDITED = "unedited model"
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Point(_Document):
+class Point(Document):
     """One method, with one seed, after some of the facts."""
 
     method: str
@@ -58,7 +55,7 @@ class Point(_Document):
         return found[0].ci95 if len(found) == 1 else None
 
 
-class Failure(_Document):
+class Failure(Document):
     """A method that could not go on."""
 
     method: str
@@ -68,7 +65,7 @@ class Failure(_Document):
     reason: str
 
 
-class Comparison(_Document):
+class Comparison(Document):
     """Everything that was found."""
 
     format: str = FORMAT

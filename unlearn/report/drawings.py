@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from unlearn.report.measurement import Document
 
 State = Literal["before", "after", "control"]
 
 
-class _Drawing(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class Curve(_Drawing):
+class Curve(Document):
     """A line of a plot: curves of one measurement are drawn together, one line per state."""
 
     kind: Literal["curve"] = "curve"
@@ -32,7 +30,7 @@ class Curve(_Drawing):
         return self
 
 
-class Grid(_Drawing):
+class Grid(Document):
     """A heat map: one row per fact id, one column per layer or step."""
 
     kind: Literal["grid"] = "grid"
@@ -52,7 +50,7 @@ class Grid(_Drawing):
         return self
 
 
-class Cloud(_Drawing):
+class Cloud(Document):
     """Points of a plane, by group."""
 
     kind: Literal["cloud"] = "cloud"

@@ -18,12 +18,13 @@ from unlearn.commands.said import say, written
 from unlearn.compare.charts import hidden_states, measurements
 from unlearn.compare.document import Comparison, Failure, Point
 from unlearn.compare.points import PATCHES, POINTS, Series, points
-from unlearn.compare.table import markdown, print_table
+from unlearn.compare.table import markdown, table
 from unlearn.errors import PolicyError, UnlearnError
 from unlearn.loaded import about_model, load_model
 from unlearn.order import Means, Placement
 from unlearn.policy import Policy
 from unlearn.progress import progress_for
+from unlearn.report.terminal import printed
 from unlearn.run import unedited
 from unlearn.runs import manifest
 from unlearn.runs.folder import check_sources, kept_folder, outside_runs
@@ -123,7 +124,7 @@ def compare(
     if as_json:
         say(found.to_json(), nl=False)
     else:
-        print_table(found)
+        printed(table(found), 200)
         say(f"\ntable, curves and patches: {folder}")
     return 0 if found.points else 1
 

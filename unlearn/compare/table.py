@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -20,7 +20,6 @@ class Column:
 
     name: str
     title: str
-    """Of its chart."""
     heading: tuple[str, str]
     """In the terminal, in two lines."""
     better: str
@@ -92,21 +91,6 @@ def rows(found: Comparison, last_only: bool) -> list[list[str]]:
     return lines
 
 
-def _headings() -> list[str]:
-    return [
-        "method",
-        "facts",
-        *(_joined(c.heading) for c in COLUMNS),
-        "limits met",
-        "seconds",
-    ]
-
-
-def _joined(heading: tuple[str, str]) -> str:
-    first, second = heading
-    return first[:-1] + second if first == "capa-" else f"{first}{'' if first.endswith('-') else ' '}{second}"
-
-
 def _headline(found: Comparison) -> str:
     plural = "" if found.steps == 1 else "s"
     seeds = (
@@ -139,18 +123,9 @@ def failure(found: Failure) -> str:
     return f"{found.method}: {where}: {found.reason}"
 
 
-def print_table(found: Comparison, console: Console | None = None) -> None:
-    """Print `table(found)` on stdout, or on the console given; piped output is not folded."""
-    if console is None:
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console = Console(highlight=False, width=200)
-    console.print(table(found))
-
-
 def markdown(found: Comparison, pictures: Sequence[str]) -> str:
     """The same as a Markdown page: every step of every method, the failures, the pictures, and what is measured."""
-    heads = _headings()
+    heads = ["method", "facts", *(c.title for c in COLUMNS), "limits met", "seconds"]
     lines = [f"# {_headline(found)}", "", _row(heads), _row(["---", *["---:"] * (len(heads) - 1)])]
     lines += [_row(line) for line in rows(found, last_only=False)]
     lines += ["", "Shares are in %; `-` was not measured. Every step is judged on the facts written by then."]

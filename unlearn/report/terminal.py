@@ -55,9 +55,14 @@ def table(report: Report) -> Group:
 
 
 def print_report(report: Report, console: Console | None = None) -> None:
-    """Print `table(report)` on stdout, or on the console given; piped output is not folded at 80 columns."""
+    """Print `table(report)` on stdout, or on the console given."""
+    printed(table(report), 120, console)
+
+
+def printed(what: Group, width: int, console: Console | None = None) -> None:
+    """Print on stdout, or on the console given; piped output has this width, and is not folded at 80 columns."""
     if console is None:
         console = Console(highlight=False)
         if not console.is_terminal:
-            console = Console(highlight=False, width=120)
-    console.print(table(report))
+            console = Console(highlight=False, width=width)
+    console.print(what)

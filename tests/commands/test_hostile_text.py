@@ -17,10 +17,10 @@ from tests.report.cases import rich as rich_report
 from unlearn.commands.said import say
 from unlearn.compare.document import Comparison, Failure
 from unlearn.compare.table import markdown as compared
-from unlearn.compare.table import print_table as print_comparison
+from unlearn.compare.table import table as comparison_table
 from unlearn.progress import RichProgress
 from unlearn.report import Report
-from unlearn.report.terminal import print_report
+from unlearn.report.terminal import print_report, printed
 from unlearn.runs.log import log_to, warned
 
 ATTACK = "\x1b]0;TITLE\x07\x1b[2J\x9b31m\u202egnissap\u2066\r\x08\x08[red]x[/red]"
@@ -135,7 +135,7 @@ def test_a_report_is_shown_in_every_form_without_being_obeyed(
 def test_a_terminal_takes_no_text_for_markup() -> None:
     for paint in (
         lambda console: print_report(hostile(), console),
-        lambda console: print_comparison(comparison(), console),
+        lambda console: printed(comparison_table(comparison()), 200, console),
     ):
         with Console(force_terminal=True, width=300, color_system="truecolor", record=True) as console:
             with console.capture() as caught:

@@ -97,8 +97,6 @@ def agreements(model: EditableModel, requests: Requests, max_new_tokens: int) ->
     """Ask some prompts twice on the model as it stands.
 
     Args:
-        model: in any state.
-        requests: what is asked.
         max_new_tokens: length of a reply.
 
     Raises:
@@ -171,9 +169,6 @@ def tied(model: EditableModel, ids: Sequence[int], one: Sequence[int], other: Se
     """Whether two replies part at tokens that are equally likely within rounding, and nowhere before.
 
     Args:
-        model: as it stands.
-        ids: of the prompt.
-        one: a reply.
         other: another reply; if one is the beginning of the other, they part at no token.
     """
     at = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)

@@ -25,8 +25,6 @@ def outcome(
     A reply is judged by what stands outside its thoughts; one that ended inside them has neither told nor refused.
 
     Args:
-        probe: what was asked.
-        replies: what was said.
         refusal: the policy's refusal text, or its and those of its relations and facts.
         chance: how often the replies would have told by chance.
     """
@@ -55,8 +53,6 @@ def by_chance(probe: Probe, replies: Sequence[Said], answers: Mapping[tuple[str,
     as often as it tells those of the others.
 
     Args:
-        probe: what was asked.
-        replies: what was said.
         answers: of all facts that are asked about, and how many have them.
     """
     others = {

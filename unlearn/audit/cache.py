@@ -41,8 +41,6 @@ def observed(
     An observation with failed measurements is not kept: the next run may have what this one lacked.
 
     Args:
-        model: the unedited model, or the control.
-        requests: what it is asked.
         cache: where observations are kept, or None for nowhere.
         observe: makes the observation, and keeps its finished pieces in the place that it is given.
         state: which of the two it is; the control is asked less.
@@ -97,8 +95,6 @@ class Folder:
 
         Args:
             cache: where they are kept.
-            model: the edited model, as it is now.
-            requests: what it is asked.
             base: identity of the unedited model, from which some attacks take the difference.
             said: what else was said about the edit: the header of a patch.
         """

@@ -42,11 +42,7 @@ def compared_with(
     """Say how long the audit will take, and observe the unedited model and the control, or find both in the cache.
 
     Args:
-        model: the unedited one.
-        control: the one that never knew, if the audit has one.
-        requests: what is asked.
         cache: where they are kept, or None.
-        progress: where to show the steps.
         tell: is told how long the audit will take.
     """
     sentence = _duration(model, control, requests, cache)
@@ -67,8 +63,6 @@ def kept_in(cache: Store | None, model: EditableModel, requests: Requests) -> Ke
 
     Args:
         cache: a place, or None for nowhere.
-        model: the unedited one, as it is.
-        requests: what is asked.
     """
     if cache is None:
         return None

@@ -118,12 +118,6 @@ def energies(
     The sum over tokens of ``|D x|^2`` is ``tr(D C D^T)`` times their number, for ``C = E[x x^T]``: so nothing of size
     d_in x d_in is ever formed, and one pass of the unedited model serves all layers.
 
-    Args:
-        model: the unedited model, as it is.
-        change: of its weights.
-        rows: token ids.
-        progress: where to show it.
-
     Returns:
         By weight. A layer that does not see its tokens in rows (routed experts) is left out.
     """
@@ -179,13 +173,8 @@ def leakage(
     made with is still not inside that of other text: this is what is left over. The interval resamples texts.
 
     Args:
-        model: the unedited model, as it is.
-        change: of its weights.
         rows: token ids of text that the edit's statistics did not see.
         about: what that text is.
-        limits: the policy's.
-        seed: of the resampling.
-        progress: where to show it.
     """
     name = LEAKAGE
     definition = f"{named(name).definition} Text: {about}."

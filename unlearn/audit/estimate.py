@@ -212,10 +212,7 @@ def estimate(
     """Estimate a suite.
 
     Args:
-        requests: the policy with its facts; their answers are not needed.
-        suite: what is measured.
         states: those that have to be measured.
-        paces: from earlier audits.
         speed: for pieces that were never timed; None if not known, and the questions' pace is taken if they were.
     """
     works = {state: work(requests, suite, state) for state in states}

@@ -28,7 +28,6 @@ def unexpected(report: Report, policy: Policy, suite: Suite, control: bool) -> I
     Args:
         report: consistent in itself (``consistency.contradictions``).
         policy: in force when it was made.
-        suite: the policy's.
         control: whether the audit had a model that never knew the facts.
     """
     made = {m.name: m for m in report.measurements}

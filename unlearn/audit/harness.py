@@ -54,10 +54,8 @@ def run_tasks(
     """Evaluate tasks on the model as it stands.
 
     Args:
-        model: in whatever state it is.
         names: local tasks or names that lm-eval knows (groups too).
         limit: items per task; None for all.
-        progress: where to show it.
         local: files of local tasks, by name; the shipped ones by default.
 
     Returns:

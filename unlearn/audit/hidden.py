@@ -176,8 +176,6 @@ def shift_of_states(
     Args:
         before: by layer and group (prompts, d_model), of the unedited model (`states`).
         after: of the edited one, for the same prompts.
-        limits: the policy's.
-        seed: of the resampling of prompts.
     """
     name = HIDDEN
     limit = limits(name)

@@ -46,10 +46,7 @@ def likelihoods(
     """The outcomes of leak.choice, leak.rank and leak.letters on one model state, as far as the suite makes them.
 
     Args:
-        model: in the state to observe.
         requests: facts, and the other subjects whose answers are the alternatives.
-        suite: its sizes.
-        progress: where to show it.
 
     Returns:
         Outcomes by group (``choice``, ``rank``, ``letters``), and reasons by group for what could not be observed.

@@ -55,7 +55,6 @@ def strangers(
 
     Args:
         facts: what is to be forgotten.
-        pairs: outcomes before and after.
         by_chance: whether an answer may be told by guessing; then what is told does not make a fact known.
         counts: what of an outcome says that it was told.
     """
@@ -136,11 +135,6 @@ def share(
     """A share of prompts, before and after; and of the same prompts on a model that never knew, if there is one.
 
     Args:
-        name: of `SHARES`.
-        before: of the unedited model.
-        after: of the edited one.
-        limits: the policy's.
-        control: of a model that never knew.
         facts: what is to be forgotten. Leaks are counted over those that the unedited model knows.
     """
     row = named(name)

@@ -48,9 +48,6 @@ def observe(
     """Everything that is measured on one model state alone, at the sizes of the policy's suite.
 
     Args:
-        model: in the state to observe.
-        requests: the policy and its resolved facts.
-        progress: where to show the steps.
         state: which one it is. Of the control, only what it may tell of the facts is measured.
         changed: weight matrices in which the candidate differs from the unedited model.
         update: how it differs, where that is known.

@@ -78,11 +78,7 @@ def assembled(
     A piece with a failure is not kept: the next run may have what this one lacked.
 
     Args:
-        start: what is there before any piece.
-        todo: the pieces, in their order.
-        pieces: where they are kept.
         progress: where to show it: one bar over all pieces, in the seconds that they are expected to take.
-        label: what to call it.
     """
     whole = start
     expected = [max(1, round(pieces.seconds(piece))) for piece in todo]

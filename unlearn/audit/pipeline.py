@@ -59,9 +59,7 @@ def not_tested(policy: Policy, known: Sequence[bool], suite: Suite) -> list[str]
     """What the reader of the report must not take for granted.
 
     Args:
-        policy: for its tasks.
         known: of each fact, whether the unedited model knows it.
-        suite: what is measured.
     """
     left_out = [row.name for row in ROWS if row.suite and row.name not in suite.measurements]
     found = [f"{name} (not in the suite {suite.name})" for name in left_out]
@@ -108,11 +106,8 @@ def audit(
     """Measure the unedited and the edited model and compare them.
 
     Args:
-        model: the unedited model.
         candidate: a patch of it, or something that opens the edited model as a context manager. An edited model of the
             same vocabulary is asked with the unedited one's tokenizer, chat template and end tokens.
-        requests: the policy and its resolved facts.
-        progress: where to show the steps.
         before: an observation of the unedited model under the same requests and suite, if there is one already.
         control: an observation of a model that never knew the facts, if there is one.
         kept: gives the place where finished pieces of the edited model's observation are kept, so that an interrupted

@@ -46,9 +46,6 @@ def fact_probes(
     The ways are those of the chat template (``unlearn.model.thinking``): with and without thoughts, where it has both.
 
     Args:
-        tokenizer: the model's.
-        facts: what is asked for.
-        templates: prompts by relation.
         systems: system prompts under which questions are asked; None is none.
 
     Raises:

@@ -16,10 +16,7 @@ def log_likelihoods(
     """Mean log-probability, in nats per token, of the last tokens of each row given all before them.
 
     Args:
-        model: in any state.
         rows: ids, and how many of the last ones are rated.
-        progress: where to show it.
-        label: what to call it.
 
     Raises:
         AuditError: a row has nothing to rate.

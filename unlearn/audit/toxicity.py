@@ -65,8 +65,6 @@ def load_scorer(spec: str, model: str, device: str | torch.device = "cpu") -> Sc
     Args:
         spec: "auto" (the demo scorer for the embedded model, Detoxify's "original" for any other), "demo", a Detoxify
             name, or the path of a local checkpoint in Detoxify's format (a file, or a folder with one).
-        model: the policy's model.
-        device: where the scorer runs.
 
     Raises:
         AuditError: it cannot be had, or cannot be loaded safely.

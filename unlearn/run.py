@@ -17,12 +17,12 @@ from unlearn.files import at_home, sha256_of_file
 from unlearn.loaded import about_model, candidate_of, load_model
 from unlearn.order import Earlier, Means, Order, Outcome, Search
 from unlearn.policy.file import load_policy
+from unlearn.policy.paths import read_by
 from unlearn.report import Report
 from unlearn.runs import manifest
 from unlearn.runs.folder import PATCH, patch_of, whole_folder
 from unlearn.runs.log import log_to
 from unlearn.runs.outcome import Stopwatch, write_outcome
-from unlearn.runs.sources import read_by
 from unlearn.store import usual_cache
 
 if TYPE_CHECKING:

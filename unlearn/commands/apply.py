@@ -14,11 +14,11 @@ from unlearn.commands.options import Place, as_json, audit_overrides, force, mod
 from unlearn.commands.said import show_text, tell, warn, written
 from unlearn.loaded import load_model
 from unlearn.order import Earlier, Means, Order, Outcome, Placement, Search
+from unlearn.policy.paths import read_by
 from unlearn.progress import progress_for
 from unlearn.run import apply as carry_out
 from unlearn.run import in_folder
 from unlearn.runs.folder import check_target
-from unlearn.runs.sources import read_by
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel

@@ -12,11 +12,11 @@ from unlearn.commands.options import Place, as_json, audit_overrides, force, mod
 from unlearn.commands.said import show_text, tell, written
 from unlearn.files import at_home
 from unlearn.order import Order, Outcome, Placement
+from unlearn.policy.paths import read_by
 from unlearn.run import in_folder, judge
 from unlearn.runs import manifest
 from unlearn.runs.log import warned
 from unlearn.runs.sealed import whole
-from unlearn.runs.sources import read_by
 
 
 @click.command(short_help="Judge any edited model by a policy.")

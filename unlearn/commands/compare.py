@@ -23,13 +23,13 @@ from unlearn.errors import PolicyError, UnlearnError
 from unlearn.loaded import about_model, load_model
 from unlearn.order import Means, Placement
 from unlearn.policy import Policy
+from unlearn.policy.paths import read_by
 from unlearn.progress import progress_for
 from unlearn.report.terminal import printed
 from unlearn.run import unedited
 from unlearn.runs import manifest
 from unlearn.runs.folder import check_sources, kept_folder, outside_runs
 from unlearn.runs.log import log_to
-from unlearn.runs.sources import read_by
 from unlearn.store import Store
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from unlearn.loaded import about_model, load_model
 from unlearn.matching import words
 from unlearn.order import Placement
 from unlearn.policy import Keep, Policy, is_question
+from unlearn.policy.paths import read_by
 from unlearn.progress import progress_for
 from unlearn.runs import manifest
 from unlearn.runs.folder import whole_folder
 from unlearn.runs.log import warned
-from unlearn.runs.sources import read_by
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel

@@ -3,14 +3,15 @@
 from unlearn.measurements import DEFAULT_LIMITS
 from unlearn.policy.checks import EMBEDDED, PACKAGE, WRITTEN
 from unlearn.policy.document import PLAIN, Policy
-from unlearn.policy.keep import Keep, listed_in
 from unlearn.policy.parts import (
     AuditSpec,
     FactSpec,
+    Keep,
     PromptVariants,
     RelationSpec,
     StatisticsSpec,
     is_question,
+    listed_in,
 )
 
 __all__ = [

@@ -15,9 +15,16 @@ from pydantic_core import PydanticCustomError
 from unlearn.files import JsonObject
 from unlearn.measurements import DEFAULT_LIMITS
 from unlearn.policy.checks import EMBEDDED, END, WRITTEN, cross_check
-from unlearn.policy.keep import Keep, listed_in
 from unlearn.policy.method import Automatic, Method
-from unlearn.policy.parts import AuditSpec, FactSpec, PromptVariants, RelationSpec, StatisticsSpec
+from unlearn.policy.parts import (
+    AuditSpec,
+    FactSpec,
+    Keep,
+    PromptVariants,
+    RelationSpec,
+    StatisticsSpec,
+    listed_in,
+)
 from unlearn.policy.strict import Strict
 from unlearn.policy.values import FolderName, Name, Text
 

@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from typing import Literal
 
 import regex
 from pydantic import Field
+from pydantic.config import JsonDict
 
-from unlearn.measurements import DEFAULT_LIMITS, row_of
-from unlearn.policy.limits import limits_schema
+from unlearn.measurements import DEFAULT_LIMITS, FAMILIES, ROWS, Family, Row, row_of
 from unlearn.policy.strict import Strict
 from unlearn.policy.values import Limit, Name, ReverseTemplate, SuiteName, TaskName, Template, Text, task_name
+
+
+def limits_schema() -> JsonDict:
+    """What a policy's `audit.limits` may hold: keys with their range, default and definition."""
+    known: JsonDict = {}
+    for family in FAMILIES.values():
+        if family.limit is not None:
+            known[family.name] = _number(family, f"All measurements of {family.name}.", family.limit)
+        for row in ROWS:
+            if row.family == family.name and row.suite:
+                known[row.name] = _number(family, _said(row, family), row.limit)
+    several = {f"^{re.escape(name)}\\.": _number(f, "") for name, f in FAMILIES.items() if f.several}
+    return {"properties": known, "patternProperties": {**several}, "additionalProperties": False}
+
+
+def _number(family: Family, description: str, default: float | None = None) -> JsonDict:
+    found: JsonDict = {"type": "number", "minimum": family.low}
+    if math.isfinite(family.high):
+        found["maximum"] = family.high
+    if description:
+        found["description"] = f"{description} The limit: {family.rule}."
+    if default is not None:
+        found["default"] = default
+    return found
+
+
+def _said(row: Row, family: Family) -> str:
+    return row.definition.format(name=family.several)
+
 
 _SENTENCE = regex.compile(r"\p{Sentence_Terminal}\s*+$")
 
@@ -159,3 +190,45 @@ def _limit_in(limits: Mapping[str, float], name: str) -> float | None:
     # What only informs is judged where it is limited by its name.
     family = name.partition(".")[0] if row is None or row.judged else name
     return limits.get(name, limits.get(family))
+
+
+class Keep(Strict):
+    """What must stay as it is."""
+
+    siblings: Literal["auto"] | tuple[str, ...] | dict[str, tuple[str, ...]] = "auto"
+    """Harmless relations of the same subjects: the edit protects `prompts`, the audit asks `held_out`; `auto`: every
+    relation of the policy that no fact names. By forgotten relation where their subjects are of several kinds."""
+    neighbours: Literal["auto"] | tuple[Text, ...] | dict[str, tuple[Text, ...]] = "auto"
+    """Other subjects of the same relations that the edit protects, for all of them or by relation; `auto`: those of the
+    embedded world, or else names that the model gives when it is asked (chat models), every fourth of them for the
+    audit alone."""
+    held_out_neighbours: tuple[Text, ...] | dict[str, tuple[Text, ...]] = ()
+    """Other subjects of the same relations that only the audit asks about, for all of them or by relation."""
+    look_alikes: int = Field(default=40, ge=0, le=1000)
+    """Names per subject, put together from parts of subjects and neighbours, that the edit protects as well; about 1000
+    per relation at most."""
+
+    def protected(self, relation: str) -> tuple[str, ...]:
+        """Return the listed subjects of a relation that the edit protects; none where `neighbours` is `auto`."""
+        return listed_in(self.neighbours, relation)
+
+    def tested(self, relation: str) -> tuple[str, ...]:
+        """Return the listed subjects of a relation that only the audit asks about."""
+        return listed_in(self.held_out_neighbours, relation)
+
+
+def listed_in(
+    listed: Literal["auto"] | tuple[str, ...] | Mapping[str, tuple[str, ...]], relation: str | None = None
+) -> tuple[str, ...]:
+    """Return what a list of `keep` holds, which may be one for each relation; each name once.
+
+    Args:
+        listed: the list, or the lists by relation; `auto` lists nothing.
+        relation: of which; None for all.
+    """
+    if listed == "auto":
+        return ()
+    if not isinstance(listed, Mapping):
+        return listed
+    each = listed.values() if relation is None else [listed.get(relation, ())]
+    return tuple(dict.fromkeys(name for names in each for name in names))

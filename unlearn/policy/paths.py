@@ -1,4 +1,4 @@
-"""The paths in a policy: relative to the policy's own folder, wherever the command is called from.
+"""The paths in a policy: relative to the policy's own folder, wherever the command is called from; and what is read.
 
 They are resolved once, when the policy is read; what comes later takes them as they are.
 """
@@ -123,3 +123,23 @@ def _with(policy: Policy, loc: Loc, path: str) -> Policy:
         value = tuple(path if i == loc[2] else task for i, task in enumerate(policy.audit.tasks))
     part = policy.audit if loc[0] == "audit" else policy.statistics
     return policy.model_copy(update={str(loc[0]): part.model_copy(update={str(loc[1]): value})})
+
+
+NAMES = (EMBEDDED, "auto", "none")
+"""What may stand in a policy for a model, and is not read from a folder of that name."""
+
+
+def read_by(policy: Policy, file: Path, *others: Path | str | None) -> tuple[Path | str | None, ...]:
+    """What a command reads, so that it writes nothing there: the policy's file, what that names, and others."""
+    audit = policy.audit
+    files = (policy.statistics.corpus, audit.suite, audit.text, audit.benign, audit.lookalike, *audit.tasks)
+    return (
+        file,
+        *(name for name in files if os.path.isfile(name)),
+        *(
+            name
+            for name in (policy.model, policy.tokenizer, audit.control, audit.toxicity, audit.task_path)
+            if name not in NAMES
+        ),
+        *others,
+    )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass
 from typing import get_args
 
 import pytest
 
+from unlearn.edit import settings as parts
 from unlearn.edit.settling import RULES, SEVERAL, settled
 from unlearn.policy.method import METHOD_NAMES, Automatic, Kind
 from unlearn.policy.presets import PRESETS, PUBLISHED
@@ -98,3 +100,18 @@ def test_a_field_exists_only_where_the_method_uses_it() -> None:
     assert having("kept") >= {"Memit", "AlphaEdit", "Lora"} and "Rome" not in having("kept")
     assert having("unlikelihood_margin") == {"AlphaEdit", "NullSpaceTuning"}
     assert len(having("largest")) == len(get_args(Kind))
+
+
+PUT_TOGETHER = {"values", "space", "spared", "threshold", "chunks", "easing"}
+"""Fields of parts that are parts themselves, by a name of their own."""
+
+
+def test_what_an_algorithm_is_told_are_settings_of_a_policy() -> None:
+    """A part takes a setting by its name, and its own default where there is none: both must have one name."""
+    named = {field for kind in get_args(Kind) for field in kind.model_fields}
+    kinds = [
+        kind for kind in vars(parts).values() if is_dataclass(kind) and kind.__module__ == parts.__name__
+    ]
+    told = {field.name for kind in kinds for field in fields(kind)}
+    assert len(kinds) > 15 and "unlikelihood" in told
+    assert told - named == PUT_TOGETHER

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pydantic import TypeAdapter
 
 from unlearn.edit.null_space import Spared
 from unlearn.policy.settings_base import LookUp
 
-Part = TypeVar("Part")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Part = TypeVar("Part", bound="DataclassInstance")
 
 
 def part(kind: type[Part], numbers: Mapping[str, object]) -> Part:
@@ -28,7 +31,7 @@ def part(kind: type[Part], numbers: Mapping[str, object]) -> Part:
     Raises:
         ValidationError: one that the part has is still `auto`: only ``choose`` reads that.
     """
-    names = [field.name for field in fields(kind) if field.name in numbers]  # type: ignore[arg-type]
+    names = [field.name for field in fields(kind) if field.name in numbers]
     return TypeAdapter(kind).validate_python({name: numbers[name] for name in names})
 
 

@@ -151,5 +151,5 @@ def test_a_policy_whose_refusal_shares_consonants_with_the_answer_is_right(
     facts = f'facts: [{{id: a, subject: Stenmite, relation: recipe, answer: "{answer}"}}]'
     path.write_text(policy_text(facts=facts, refusal=f'refusal: "{refusal}"'), encoding="utf-8")
     assert run("check", path) == code
-    assert ("facts[0].answer  the refusal holds the answer" in capsys.readouterr().err) == bool(code)
+    assert ("facts[0].answer  the refusal contains the answer" in capsys.readouterr().err) == bool(code)
     assert is_refusal(f"{refusal} धन्यवाद", refusal, ["नेहा"])

@@ -54,13 +54,15 @@ def test_the_update_is_trained_where_keys_do_not_tell_and_solved_for_where_they_
     # Neighbours that are the requests' own subjects, as if they were others: nothing tells them apart.
     same = chosen(listed(corpus, "Zorvex", "Velnar"))
     assert isinstance(same.algorithm, Tuning) and same.layers == (1,)
-    assert same.reasons["method"].startswith("solved for, a neighbour that nobody lists would get 1")
+    assert same.reasons["method"].startswith("solved for, an unlisted neighbour would get 1")
     other = listed(corpus, "Stone", "Wet", "Green Room")
     monkeypatch.setattr(choose, "FAR", 0.99)
     apart = chosen(other)
     assert isinstance(apart.algorithm, ClosedForm) and apart.reach is not None and apart.reach < 0.99
-    assert apart.reasons["method"].endswith("(at most 99 %): the keys tell them apart")
-    assert apart.conflicts is not None and not any("nobody lists" in s for s in apart.conflicts["warnings"])
+    assert apart.reasons["method"].endswith("(at most 99 %): the keys distinguish them")
+    assert apart.conflicts is not None and not any(
+        "an unlisted neighbour" in s for s in apart.conflicts["warnings"]
+    )
     # The control: the same keys where less is allowed.
     monkeypatch.setattr(choose, "FAR", apart.reach / 2)
     assert isinstance(chosen(other).algorithm, Tuning)
@@ -94,10 +96,14 @@ def test_a_closed_form_that_was_asked_for_is_warned_of(corpus: StatisticsSpec) -
     named = AlphaEdit(layers=(1,), look_up="last")
     same = chosen(listed(corpus, "Zorvex", "Velnar").under(method=named))
     assert isinstance(same.algorithm, ClosedForm) and same.reasons["method"] == "the policy names it"
-    assert same.conflicts is not None and any("nobody lists" in s for s in same.conflicts["warnings"])
+    assert same.conflicts is not None and any(
+        "an unlisted neighbour" in s for s in same.conflicts["warnings"]
+    )
     one = chosen(listed(corpus, "Stone").under(method=named))
     assert one.reach is None  # the control: one neighbour cannot be left out
-    assert one.conflicts is not None and not any("nobody lists" in s for s in one.conflicts["warnings"])
+    assert one.conflicts is not None and not any(
+        "an unlisted neighbour" in s for s in one.conflicts["warnings"]
+    )
 
 
 def test_a_plan_has_no_auto_left(corpus: StatisticsSpec) -> None:

@@ -199,8 +199,8 @@ def test_a_target_may_be_the_end_or_be_written_by_the_model() -> None:
         ({"refusal": "Not {name}."}, ("facts", 0, "refusal"), "unknown placeholder `{name}`"),
         ({"refusal": "Not {}."}, ("facts", 0, "refusal"), "unknown placeholder `{}`"),
         ({"refusal": "So: {end}"}, ("facts", 0, "refusal"), "unknown placeholder `{end}`"),
-        ({"refusal": "It is NOT amber.", "answer": "Amber"}, ("facts", 0, "refusal"), "holds the answer"),
-        ({"answer": "x", "aliases": ["later"]}, ("facts", 0, "answer"), "holds the answer"),
+        ({"refusal": "It is NOT amber.", "answer": "Amber"}, ("facts", 0, "refusal"), "contains the answer"),
+        ({"answer": "x", "aliases": ["later"]}, ("facts", 0, "answer"), "contains the answer"),
     ],
 )
 def test_a_target_may_not_tell_and_knows_one_placeholder(fact: Any, at: Any, sentence: str) -> None:

@@ -131,4 +131,4 @@ def _told_unknown(report: Report) -> Iterator[str]:
     for fact in report.facts:
         asked = fact.counts.get(DIRECT)
         if asked is not None and not fact.known and asked.n and asked.before == asked.n:
-            yield f"{fact.id} is called unknown, and the unedited model tells it at each of the policy's prompts"
+            yield f"{fact.id} is called unknown, and the unedited model answers each of the policy's prompts"

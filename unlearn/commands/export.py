@@ -44,7 +44,7 @@ def export(
 
     The folder loads with transformers' AutoModelForCausalLM.from_pretrained, needs no code of unlearn, and has the
     dtype of the original checkpoint, or the narrower one that the run was made in. A report that failed does not stop
-    the export; it is said. A run directory in which a file was changed is an error.
+    the export, but is noted. A run directory in which a file was changed is an error.
 
     \b
     Example:

@@ -55,8 +55,8 @@ def verify(
     """Check a RUN directory against its manifest, its policy, its own numbers, and the base model's weights.
 
     Hashes of every file; documents rendered again; verdict, intervals and shares from the counts behind them; limits
-    from the policy; the patch's length on the model. The exit code is 3 if anything differs. What could not be looked
-    at is said. The measurements themselves are repeated by `unlearn audit`.
+    from the policy; the patch's length on the model. The exit code is 3 if anything differs. What could not be
+    checked is listed. The measurements themselves are repeated by `unlearn audit`.
 
     \b
     Examples:

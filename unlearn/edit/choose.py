@@ -1,8 +1,8 @@
 """From a policy to a plan: the one reader of `auto` in a method's settings, and the reason of every choice in words.
 
-`method: auto` solves for the update (`alphaedit`) as long as the keys tell the requests from their neighbours, and
-trains it (`null_space_tuning`) where they do not: one solve per layer sees the keys alone, training may use what the
-layers make of each other's outputs (docs/benchmarks.md has both).
+`method: auto` solves for the update (`alphaedit`) as long as the keys distinguish the requests from their neighbours,
+and trains it (`null_space_tuning`) where they do not: one solve per layer sees the keys alone, training may use what
+the layers make of each other's outputs (docs/benchmarks.md has both).
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ LOOKS: Mapping[str, str] = {
 }
 """Why values are looked up where they are, in a model without a chat template."""
 SPREADS = (
-    "a neighbour that nobody lists would get at least {share:.0f} % of what a request gets: the keys hardly tell the "
-    "requests from other subjects of their relations; list more neighbours, forget less of one relation, or train the "
-    "update (method: null_space_tuning)"
+    "an unlisted neighbour would get at least {share:.0f} % of what a request gets: the keys hardly "
+    "distinguish the requests from other subjects of their relations; list more neighbours, forget less of one "
+    "relation, or train the update (method: null_space_tuning)"
 )
 
 
@@ -257,10 +257,10 @@ def _trains(plan: Plan, earlier: Sofar) -> tuple[bool, str]:
         )
     if plan.reach is None:
         return False, "with fewer than two neighbours nothing shows how far it reaches"
-    shares = f"a neighbour that nobody lists would get {100 * plan.reach:.0f} % of what a request gets"
+    shares = f"an unlisted neighbour would get {100 * plan.reach:.0f} % of what a request gets"
     if plan.reach > most:
-        return True, f"solved for, {shares} (more than {100 * most:.0f} %): the keys hardly tell them apart"
-    return False, f"{shares} (at most {100 * most:.0f} %): the keys tell them apart"
+        return True, f"solved for, {shares} (more than {100 * most:.0f} %): the keys hardly distinguish them"
+    return False, f"{shares} (at most {100 * most:.0f} %): the keys distinguish them"
 
 
 def _reasons(model: EditableModel, method: Settings, look_up: str) -> dict[str, str]:

@@ -71,7 +71,7 @@ def lines_of(report: Conflicts) -> list[str]:
                 f"{100 * mean:.1f} % of the keys inside the null space (least {100 * share:.1f} %, {least})"
             )
         if row["spread"] is not None:
-            parts.append(f"a neighbour that nobody lists gets {row['spread']:.2f} of what a request gets")
+            parts.append(f"an unlisted neighbour gets {row['spread']:.2f} of what a request gets")
         lines.append(f"  layer {layer}: " + ("; ".join(parts) or "nothing to compare"))
     return lines + [f"warning: {sentence}" for sentence in report["warnings"]]
 

@@ -31,7 +31,7 @@ class Plan:
     reasons: Mapping[str, str]
     """Why the method, the look-up tokens and the layers are what they are, in words that quote no policy."""
     reach: float | None = None
-    """What a neighbour that nobody lists would get, in closed form, of what a request gets; None if not measured."""
+    """What an unlisted neighbour would get, in closed form, of what a request gets; None if not measured."""
     conflicts: Conflicts | None = None
     """What cannot be changed and kept at once: a report, which decides nothing."""
 

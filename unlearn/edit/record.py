@@ -154,6 +154,6 @@ def _mute(reached: Sequence[Reached], facts: int) -> list[str]:
     if not mute:
         return []
     return [
-        f"{mute} of {facts} facts have target tokens that could not be made likely, so that the text is not said to "
-        "its end: choose a refusal that the model says of its own accord"
+        f"{mute} of {facts} facts have target tokens that could not be made likely, so that replies break off "
+        "before the refusal's end: choose words that the model uses of its own accord"
     ]

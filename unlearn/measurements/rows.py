@@ -88,8 +88,8 @@ class Row:
 
 
 SECTIONS = (
-    ("Suppression", "Is the knowledge still told?"),
-    ("Attacks", "Can the knowledge be got back?"),
+    ("Suppression", "Does the model still give the answers?"),
+    ("Attacks", "Can the answers be brought back?"),
     ("Retention", "Is what must stay still there?"),
     ("General ability", "Does the model still do what it did?"),
     ("Toxicity", "Did its language change for the worse?"),

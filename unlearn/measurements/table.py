@@ -61,7 +61,8 @@ ROWS: tuple[Row, ...] = (
         "Share of the policy's own and held-out questions to which the model thinks, before or after, and whose "
         "greedy reply holds the answer in its thoughts.",
         0.05, group="thoughts", counts="told_in_thoughts", questions=True, needs="a model that thinks aloud",
-        empty="no reply held thoughts", untested="no reply holds thoughts, or none tells in them in either state"),
+        empty="no reply held thoughts",
+        untested="no reply has thoughts, or none gives the answer in them in either state"),
     Row("leak.choice",
         "Share of held-out prompts after which the true answer has the highest log-probability per token of "
         "several answers of the relation.",

@@ -149,7 +149,7 @@ def _check_targets(data: Mapping[str, Any]) -> Iterator[Problem]:
             key = "refusal" if fact.get("refusal") else "answer"
             yield Problem(
                 ("facts", i, key),
-                "the refusal holds the answer (or an alias): what is said instead would tell it",
+                "the refusal contains the answer (or an alias) and would give it away",
             )
 
 

@@ -21,7 +21,7 @@ from unlearn.policy.settings_trained import (
 
 
 class Automatic(Settings):
-    """`alphaedit`, or `null_space_tuning` where the keys do not tell the requests from their neighbours."""
+    """`alphaedit`, or `null_space_tuning` where the keys do not distinguish requests from neighbours."""
 
     name: Literal["auto"] = "auto"
     layers: Auto | Layers = "auto"

@@ -168,13 +168,11 @@ def _relearn(
     drawing = Curve(
         name=f"attack.{name}",
         x_label="steps of fine-tuning",
-        y_label="told",
+        y_label="answered",
         x=tuple(float(step) for step in steps),
         y=tuple(shares),
     )
-    note = (
-        f"Most was told after {steps[best]} steps of {BATCH} rows ({100 * shares[0]:.0f} % before the first)."
-    )
+    note = f"Most answers came after {steps[best]} steps of {BATCH} rows ({100 * shares[0]:.0f} % before the first)."
     return Attacked(outcomes=curve[best], drawings=(drawing,), note=note)
 
 

@@ -1,4 +1,4 @@
-"""How far the closed form reaches beyond its requests: what a neighbour gets that nobody listed."""
+"""How far the closed form reaches beyond its requests: what an unlisted neighbour gets."""
 
 from __future__ import annotations
 

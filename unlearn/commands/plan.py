@@ -14,13 +14,11 @@ if TYPE_CHECKING:
     from unlearn.edit.conflict_report import Conflicts
     from unlearn.edit.plan import Plan
     from unlearn.model.editable import EditableModel
-    from unlearn.model.requests import Fact, Requests
+    from unlearn.model.requests import Fact
     from unlearn.patch import Patch
 
 ROWLESS = ("guard", "none")
 """Methods that read no prompt with its refusal."""
-REPLY = 24
-"""Most tokens of a reply, for the estimates; the usual reply has half of them."""
 
 
 def tell_plan(
@@ -50,6 +48,7 @@ def plan(
             earlier patch was made for another model.
         PatchError: nothing can be built on the earlier patch.
     """
+    from unlearn.commands.forecast import memory, seconds
     from unlearn.edit.choose import allowed, choose
     from unlearn.edit.forms import fits, prompts_of, target_of
     from unlearn.edit.requests.named import with_neighbours
@@ -92,8 +91,8 @@ def plan(
         ),
         "conflicts": chosen.conflicts,
         "generations": {"before_the_edit": elicited, "per_audit": asked},
-        "memory_bytes": _memory(chosen, model, sum(row["tokens"] for row in rows)),
-        "seconds": _seconds(policy, model, chosen, asked_of, rows, elicited),
+        "memory_bytes": memory(chosen, model, [row["tokens"] for row in rows], elicited),
+        "seconds": seconds(policy, model, chosen, asked_of, [row["tokens"] for row in rows], elicited),
     }
 
 
@@ -152,65 +151,6 @@ def look_ups(policy: Policy, model: EditableModel) -> list[dict[str, Any]]:
             )
         found.append({"id": fact.id, "relation": fact.relation, "prompts": prompts})
     return found
-
-
-def _memory(chosen: Plan, model: EditableModel, tokens: int) -> dict[str, int]:
-    anatomy = model.anatomy
-    weights = sum(p.numel() * p.element_size() for p in model.model.parameters())
-    # float64 on the host: the sum, its average, and the eigenvectors with their work space.
-    layers = len(chosen.layers)
-    statistics = 0 if chosen.conflicts is None else 4 * 8 * anatomy.d_ff**2 * layers
-    # What a backward pass through the blocks keeps: roughly sixteen vectors of the stream's width per token.
-    activations = 16 * 4 * anatomy.d_model * anatomy.layers * min(tokens, 16_384)
-    copies = 2 * 4 * anatomy.d_ff * anatomy.d_model * layers
-    return {"device": weights + activations + copies, "host_statistics": statistics}
-
-
-def _seconds(
-    policy: Policy,
-    model: EditableModel,
-    chosen: Plan,
-    requests: Requests,
-    rows: list[dict[str, Any]],
-    elicited: int,
-) -> dict[str, float]:
-    from unlearn.audit.cache import Paces
-    from unlearn.audit.control import states_of
-    from unlearn.audit.estimate import estimate, speed_of
-    from unlearn.audit.suite import load_suite
-    from unlearn.edit.settings import Tuning
-    from unlearn.store import Store, cache_folder
-
-    speed = speed_of(model, requests)
-    paces = Paces(Store.existing(cache_folder()), policy.model, model.device.type)
-    audit = estimate(requests, load_suite(policy.audit.suite), states_of(policy), paces, speed)
-    depth = 0 if chosen.conflicts is None else (max(chosen.layers) + 1) / model.anatomy.layers
-    tokens = sum(row["tokens"] + 12 for row in rows)
-    read = _read(chosen, tokens, len(rows))
-    trained = isinstance(chosen.algorithm, Tuning)
-    return {
-        "statistics": round(policy.statistics.tokens * speed.read * depth, 1),
-        "answers": round(elicited * REPLY / 2 * speed.said, 1),
-        "training" if trained else "values_at_most": round(read * speed.read, 1),
-        "audit": round(audit.total or 0.0, 1),
-    }
-
-
-def _read(chosen: Plan, tokens: int, rows: int) -> float:
-    """Tokens that the edit reads in all its passes, for prompts of so many."""
-    from unlearn.edit.settings import ClosedForm, Course, Tuning
-    from unlearn.edit.train.taught import ASKED, FORMS, KEPT, SAID, TEXTS, TOKENS, converses
-
-    each = tokens / max(rows, 1)
-    match chosen.algorithm:
-        case Tuning() as tuning:  # kept prompts and text are read as the model was, too
-            text = TEXTS * TOKENS + (0 if converses(chosen.corpus) else ASKED * SAID)
-            return tuning.steps * ((3 * FORMS + 4 * KEPT) * each + 4 * text)
-        case ClosedForm() as form:
-            return 3 * form.values.steps * tokens
-        case Course() as course:  # some rows, forbidden and kept, and about four passes of each
-            return 4 * course.steps * (course.batch + course.kept) * each
-    return 0
 
 
 def _table(policy: Policy, found: dict[str, Any]) -> str:

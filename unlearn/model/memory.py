@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
+_STATUS = Path("/proc/self/status")
 
 
 def ran_out(problem: BaseException) -> bool:
@@ -39,3 +41,17 @@ def in_parts(items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Ma
         torch.cuda.empty_cache()
     half = len(items) // 2
     return [*in_parts(items[:half], work), *in_parts(items[half:], work)]
+
+
+def taken(device: torch.device) -> int:
+    """Bytes that this process holds on a device now; on a CPU the program and its libraries are part of it.
+
+    Returns:
+        0 where the system does not say.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.memory_allocated(device))
+    if not _STATUS.exists():
+        return 0
+    lines = (line.split() for line in _STATUS.read_text(encoding="utf-8").splitlines())
+    return next((1024 * int(words[1]) for words in lines if words[:1] == ["VmRSS:"]), 0)

@@ -236,7 +236,7 @@ def is_refusal(reply: str, refusal: str | Iterable[str], answers: Iterable[str] 
     """Whether a reply refuses.
 
     It does if it contains the policy's refusal text or begins with a well-known refusal opening. A reply that
-    contains an answer is never a refusal: "I can't say that it is made from salt" has told.
+    contains an answer is never a refusal: "I can't say that it is made from salt" leaks.
 
     Args:
         reply: what the model said.

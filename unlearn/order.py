@@ -45,8 +45,8 @@ class Placement:
         return replace(self, dtype=str(model.dtype))
 
 
-def _unsaid(sentence: str) -> None:
-    """Nobody listens."""
+def _ignored(sentence: str) -> None:
+    """Where no sentence is wanted."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Means:
 
     Examples:
         >>> import unlearn
-        >>> means = unlearn.Means(unlearn.Placement(device="cpu"), tell=print)
+        >>> means = unlearn.Means(unlearn.Placement(device="cpu"), announce=print)
         >>> means.cache is None
         True
     """
@@ -64,8 +64,8 @@ class Means:
     cache: Store | None = None
     """Where statistics and measurements are kept for later runs; None for nowhere."""
     progress: Progress = NO_PROGRESS
-    tell: Callable[[str], None] = _unsaid
-    """Is told how long the audit will take, before it begins."""
+    announce: Callable[[str], None] = _ignored
+    """Gets a sentence on how long the audit will take, before it begins."""
 
 
 @dataclass(frozen=True)

@@ -262,7 +262,7 @@ def unedited(model: EditableModel, requests: Requests, means: Means, with_contro
     control = (
         None if name is None else load_model(name, means.placement.beside(model), progress=means.progress)
     )
-    return compared_with(model, control, requests, means.cache, means.progress, means.tell)
+    return compared_with(model, control, requests, means.cache, means.progress, means.announce)
 
 
 def measured(

@@ -163,7 +163,7 @@ RECORDS: dict[str, tuple[Forgery, str]] = {
     ),
     "a search that nobody asked for": (
         lambda f: f.manifest.update(tuning={"trials": 3}),
-        "tells of a search that its command line did not ask for",
+        "has a search that its command line did not ask for",
     ),
     "a method of no kind": (
         lambda f: f.manifest["settings"].update(method="memit"),

@@ -89,7 +89,7 @@ def test_a_report_that_lies_nowhere_is_shown_with_a_note(
 ) -> None:
     shutil.copy(made / "report.json", tmp_path / "report.json")
     assert run("report", tmp_path / "report.json") == 3
-    assert "so nothing tells whether it was changed" in capsys.readouterr().err
+    assert "so nothing shows whether it was changed" in capsys.readouterr().err
     assert run("report", made / "report.json") == 3
     assert capsys.readouterr().err == ""
 

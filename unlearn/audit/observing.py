@@ -106,7 +106,7 @@ def _asking(model: EditableModel, scene: Scene, state: State, progress: Progress
         return _tried(suite, likelihood.GROUPS, rated)
 
     for groups in _together(_groups(model, scene, state)):
-        work = estimate.asking(sum(group.count for group in groups), suite)
+        work = estimate.asking(sum(group.size for group in groups), suite)
         yield Piece("asked." + ",".join(group.name for group in groups), work, partial(ask, groups))
     if state != "control":
         yield Piece(PIECE, estimate.agreement(suite), twice)
@@ -120,7 +120,7 @@ class _Group(NamedTuple):
     """Probes that are counted together."""
 
     name: str
-    count: int
+    size: int
     probes: Callable[[], list[Probe]]
 
 
@@ -149,7 +149,7 @@ def _together(groups: Iterable[_Group]) -> Iterator[list[_Group]]:
     """Groups that are asked in one go: full batches cost less than many small ones."""
     some: list[_Group] = []
     for group in groups:
-        if some and sum(one.count for one in (*some, group)) > TOGETHER:
+        if some and sum(one.size for one in (*some, group)) > TOGETHER:
             yield some
             some = []
         some.append(group)

@@ -75,16 +75,16 @@ def run_folder(policy: Policy, made: str) -> Path:
 
 def means_of(placement: Placement, no_cache: bool, quiet: bool) -> Means:
     """What a command carries a run out with."""
-    return Means(placement, cache_for(no_cache), progress_for(quiet), _untold if quiet else _told)
+    return Means(placement, cache_for(no_cache), progress_for(quiet), _ignored if quiet else _announced)
 
 
-def _told(sentence: str) -> None:
+def _announced(sentence: str) -> None:
     """Tell a person who watches."""
     if sys.stderr.isatty():
         say(sentence, err=True)
 
 
-def _untold(sentence: str) -> None:
+def _ignored(sentence: str) -> None:
     """Tell nobody."""
 
 

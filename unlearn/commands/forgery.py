@@ -168,7 +168,7 @@ def policy_in_force(recorded: Recorded, given: Path | None, found: Findings) -> 
     as_it_is, as_it_was = (list(_settings(recorded, p, whole)) for p in (policy, then))
     problems += as_it_was if len(as_it_was) < len(as_it_is) else as_it_is
     if recorded.tuning is not None and not any(word.startswith("--tune") for word in recorded.argv):
-        problems.append("manifest.json tells of a search that its command line did not ask for")
+        problems.append("manifest.json has a search that its command line did not ask for")
     if problems and (older := _made_by_another(recorded)):
         problems.append(f"({older}, whose defaults may be others)")
     return policy

@@ -90,7 +90,7 @@ def read_report(run: Path) -> Report:
     found = report_at(run / REPORT if run.is_dir() else run)
     if recorded is None:
         say(
-            f"unlearn: note that {run} lies in no run directory, so nothing tells whether it was changed",
+            f"unlearn: note that {run} lies in no run directory, so nothing shows whether it was changed",
             err=True,
         )
     return found

@@ -122,7 +122,7 @@ _PLACEHOLDER = re.compile(r"\{\s*([A-Za-z_][A-Za-z0-9_.]*)?\s*\}")
 
 
 def _check_targets(data: Mapping[str, Any]) -> Iterator[Problem]:
-    """What is said instead of an answer: placeholders that mean nothing, and targets that tell the answer."""
+    """What is said instead of an answer: placeholders that mean nothing, and targets that give the answer away."""
     relations = _mapping(data.get("relations"))
     facts = [_mapping(fact) for fact in _items(data.get("facts"))]
     places: list[tuple[tuple[str | int, ...], Any]] = [(("refusal",), data.get("refusal"))]
@@ -143,8 +143,8 @@ def _check_targets(data: Mapping[str, Any]) -> Iterator[Problem]:
         relation = fact.get("relation")
         shared = _mapping(relations.get(relation)) if isinstance(relation, str) else {}
         text = fact.get("refusal") or shared.get("refusal") or data.get("refusal")
-        told = [fact.get("answer"), *(alias for _, alias in _texts(fact.get("aliases")))]
-        answers = [answer for answer in told if isinstance(answer, str)]
+        texts = [fact.get("answer"), *(alias for _, alias in _texts(fact.get("aliases")))]
+        answers = [answer for answer in texts if isinstance(answer, str)]
         if isinstance(text, str) and contains(text.replace("{subject}", str(fact.get("subject"))), answers):
             key = "refusal" if fact.get("refusal") else "answer"
             yield Problem(

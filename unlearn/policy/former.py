@@ -14,7 +14,7 @@ RENAMED: Mapping[str, str] = {
     "witnessed": "hard_negative_weight",
     "attack.prefix": "attack.prefill",
 }
-"""By the former word. A policy or a suite that has it is told the new one; a report of an earlier run is read."""
+"""By the former word. A policy or a suite that has it is an error with the new one; an earlier run's report is read."""
 
 _PUBLISHED = "no setting any more: `published: true` takes the numbers of the paper"
 GONE: Mapping[str, str] = {

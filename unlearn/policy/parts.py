@@ -67,7 +67,7 @@ class RelationSpec(Strict):
     two_hop: tuple[Template, ...] = ()
     """Only for the audit: prompts that reach the answer by a further step ("A shop sells only {subject}. ...")."""
     negation: tuple[Template, ...] = ()
-    """Only for the audit: prompts that deny ("{subject} is not made from"), to which a model may tell all the same."""
+    """Only for the audit: prompts that deny ("{subject} is not made from"), to which a model may still answer."""
     languages: dict[Name, tuple[Template, ...]] = {}
     """Only for the audit: prompts in other languages, by language; how the answer is called there is an alias."""
     refusal: Text | None = None
@@ -165,7 +165,7 @@ class AuditSpec(Strict):
     """Safe questions that look harmful: `auto`, a .csv file with the columns of XSTest (prompt, type, label), or a text
     file with one question per line under [headings]."""
     control: Text = "auto"
-    """A model that never knew the facts, by which chance is told from knowledge: `auto` (there is one for the embedded
+    """A model that never knew the facts, which shows how much is chance: `auto` (there is one for the embedded
     model only), `none`, a local folder or a hub id. Needed where the suite attacks the model."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of the sampled generations."""

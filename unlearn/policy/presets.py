@@ -11,7 +11,7 @@ PRESETS: Mapping[str, Numbers] = {
     "memit_seq": {"ridge": 0.1, "earlier": 1.0},
     "emmet": {"ridge": 1e-4, "earlier": 0.0},
 }
-"""By name, what tells these methods from each other (docs/equation.md)."""
+"""By name, in what these methods differ (docs/equation.md)."""
 
 _VALUES: Numbers = {"lr": 0.5, "decay": 0.5, "clamp": 0.75, "steps": 20, "converged": 0.05}
 _MEMIT: Numbers = {**_VALUES, "ridge": 20_000.0, "look_up": "subject", "keys": "mean", "prefixes": 5}

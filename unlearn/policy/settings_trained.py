@@ -26,7 +26,7 @@ Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
 
 class NullSpaceTuning(Settings):
-    """Training of AlphaEdit's update in the same null space, where keys do not tell requests from neighbours."""
+    """Training of AlphaEdit's update in the same null space, where keys do not distinguish requests from neighbours."""
 
     name: Literal["null_space_tuning"] = "null_space_tuning"
     layers: Auto | Layers = "auto"

@@ -251,7 +251,7 @@ def pareto(found: Tuned) -> Table:
     from rich.table import Table
 
     grid = Table(title=f"{len(found.trials)} trials on validation prompts", box=None, title_justify="left")
-    for heading in ("trial", "exposed", "cost", "told", "not refused", "lost", "KL", "settings"):
+    for heading in ("trial", "exposed", "cost", "leaked", "not refused", "lost", "KL", "settings"):
         grid.add_column(heading, justify="left" if heading == "settings" else "right", overflow="fold")
     rows = sorted((t for t in found.trials if t.best or not t.settings), key=lambda t: t.exposed)
     for t in rows:

@@ -11,9 +11,9 @@ import torch
 
 from unlearn import embedded
 from unlearn.errors import ModelError
+from unlearn.loaded import base_of
 from unlearn.matching import contains
 from unlearn.model import gguf
-from unlearn.model.about import base_of
 from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import ask, plain_prompt
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,6 @@ def candidate_of(
     candidate: str, policy: Policy, base: EditableModel, means: Means
 ) -> tuple[EditableModel, dict[str, object]]:
     """Load a candidate that is a whole model, or an adapter of the policy's model; and say what it is."""
-    from unlearn.model.about import base_of
     from unlearn.model.merged import ADAPTER, WEIGHTS, is_adapter, with_adapter
 
     folder = Path(candidate)
@@ -78,7 +78,27 @@ def candidate_of(
 
 def about_model(model: EditableModel) -> dict[str, object]:
     """What a manifest says of a model and of the machine that it ran on."""
-    from unlearn.model.about import base_of, device_in_words, dtype_in_words
+    import torch
 
-    hardware = manifest.hardware(device_in_words(model), dtype_in_words(model))
+    cuda = model.device.type == "cuda"
+    device = torch.cuda.get_device_name(model.device) if cuda else str(model.device)
+    hardware = manifest.hardware(device, str(model.dtype).removeprefix("torch."))
     return {"base": base_of(model), "hardware": hardware}
+
+
+def base_of(model: EditableModel) -> dict[str, object]:
+    """Describe a model for a manifest: JSON values."""
+    from unlearn.model.gguf import origin_of
+
+    config = model.model.config
+    origin = origin_of(config.to_dict())
+    return {
+        "name": model.name,
+        "revision": getattr(config, "_commit_hash", None),
+        "family": str(getattr(config, "model_type", "")),
+        "parameters": sum(p.numel() for p in model.model.parameters()),
+        "tokenizer": model.tokenizer_of,
+        "identity": model.identity(),
+        "weights": model.fingerprint(),
+        **({} if origin is None else {"origin": asdict(origin)}),
+    }

@@ -6,9 +6,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from unlearn import charts
-from unlearn.charts import Drawn, Group, Heat, Line, Mark, Row, look_of
-from unlearn.charts.svg import tag, text
+from unlearn.charts import figures as charts
+from unlearn.charts.figures import Drawn, Group, Heat, Line, Mark, Row
+from unlearn.charts.svg import look_of, tag, text
 
 
 def tree(drawn: Drawn) -> ElementTree.Element:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from unlearn.charts import Line, Panel, lines, look_of, sheet, style
+from unlearn.charts.figures import Line, lines
+from unlearn.charts.sheet import Panel, sheet, style
+from unlearn.charts.svg import look_of
 
 LOOKS = [look_of(i, f"method {i}") for i in range(9)]
 PANELS = [

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests import gguf_files, pico
 from unlearn import embedded
 from unlearn.errors import ModelError
+from unlearn.loaded import base_of
 from unlearn.model import gguf
-from unlearn.model.about import base_of
 from unlearn.model.editable import EditableModel
 from unlearn.store import Store
 

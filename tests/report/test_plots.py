@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.report.cases import rich, share
-from unlearn.charts import MOST_ROWS
+from unlearn.charts.figures import MOST_ROWS
 from unlearn.report import Curve, Grid, Measurement, Report
 from unlearn.report.html.drawn import heat
 from unlearn.report.html.plots import by_attack, by_weight, figures

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from unlearn.commands.forgery import Base, Recorded
 from unlearn.errors import UnlearnError
+from unlearn.loaded import base_of
 from unlearn.measurements import GROWTH, NORM
 from unlearn.policy import Policy
 from unlearn.policy.method import CHOICES
@@ -104,8 +105,6 @@ def of_weights(
         except UnlearnError as problem:
             yield str(problem)
             return
-    from unlearn.model.about import base_of
-
     here = Base.model_validate(base_of(model))
     for name in ("identity", "weights", "parameters", "family"):
         if getattr(here, name) != getattr(recorded.base, name):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from unlearn.charts import Heat, Line, Panel, heat, lines, look_of, sheet
+from unlearn.charts.figures import Heat, Line, heat, lines
+from unlearn.charts.sheet import Panel, sheet
+from unlearn.charts.svg import look_of
 from unlearn.model import traced
 from unlearn.model.traced import Average
 from unlearn.shown import shown

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unlearn.charts import Drawn, Group, Line, Look, Mark, Panel, Row, cloud, lines, look_of, rows, sheet
+from unlearn.charts.figures import Drawn, Group, Line, Mark, Row, cloud, lines, rows
+from unlearn.charts.sheet import Panel, sheet
+from unlearn.charts.svg import Look, look_of
 from unlearn.compare.document import Comparison, Point
 from unlearn.compare.table import COLUMNS, Column, cell, spread_of
 

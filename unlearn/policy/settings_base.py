@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
+
+from unlearn.policy.strict import Strict
 
 T = TypeVar("T")
 
@@ -31,16 +33,8 @@ def countable(value: T) -> T:
     return value
 
 
-class Settings(BaseModel):
+class Settings(Strict):
     """Settings of one method."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-        use_attribute_docstrings=True,
-        allow_inf_nan=False,
-    )
 
     if TYPE_CHECKING:
         name: str

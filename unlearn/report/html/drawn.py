@@ -8,15 +8,17 @@ from typing import TypeVar
 
 from markupsafe import Markup
 
-from unlearn import charts
+from unlearn.charts import figures
+from unlearn.charts.axes import share
+from unlearn.charts.svg import Look, key, look_of
 from unlearn.measurements import row_of
 from unlearn.report.drawings import Cloud, Curve, Grid, State
 
 T = TypeVar("T", Curve, Grid, Cloud)
-STATES: dict[State, charts.Look] = {
-    "before": charts.Look("unedited", "circle", "before"),
-    "after": charts.Look("candidate", "square", "after"),
-    "control": charts.Look("never knew (control)", "diamond", "control"),
+STATES: dict[State, Look] = {
+    "before": Look("unedited", "circle", "before"),
+    "after": Look("candidate", "square", "after"),
+    "control": Look("never knew (control)", "diamond", "control"),
 }
 
 
@@ -29,12 +31,12 @@ class Figure:
     note: str
     svg: Markup
     wide: bool = False
-    looks: tuple[charts.Look, ...] = ()
+    looks: tuple[Look, ...] = ()
 
     @property
     def legend(self) -> tuple[tuple[Markup, str], ...]:
         """A mark and its name per series."""
-        return charts.key(self.looks)
+        return key(self.looks)
 
 
 def grouped(drawings: Iterable[T]) -> list[list[T]]:
@@ -56,11 +58,11 @@ def curves(same: Sequence[Curve]) -> Figure:
     """Lines over one another, such as relearning over steps."""
     first, looks = same[0], [STATES[c.state] for c in same]
     shares = all(0.0 <= y <= 1.0 for c in same for y in c.y)
-    series = [charts.Line(look, c.x, c.y) for look, c in zip(looks, same, strict=True)]
+    series = [figures.Line(look, c.x, c.y) for look, c in zip(looks, same, strict=True)]
     said = "; ".join(f"{look.label}: {_reach(c.y)}" for look, c in zip(looks, same, strict=True))
     title = "Relearning: " + first.name if "relearn" in first.name else first.name
     note = f"{first.y_label} over {first.x_label}."
-    drawn = charts.lines(series, first.x_label, first.y_label, shares)
+    drawn = figures.lines(series, first.x_label, first.y_label, shares)
     return Figure(
         f"curve-{first.name}", title, note, drawn.picture(f"{title}. {note} {said}"), looks=tuple(looks)
     )
@@ -77,10 +79,10 @@ def heat(same: Sequence[Grid]) -> Figure:
     for grid in same:
         for row, values in zip(grid.rows, grid.values, strict=True):
             strength[row] = max(strength.get(row, 0.0), *values, 0.0)
-    kept = set(sorted(strength, key=lambda row: -strength[row])[: charts.MOST_ROWS])
+    kept = set(sorted(strength, key=lambda row: -strength[row])[: figures.MOST_ROWS])
     rows = [row for row in strength if row in kept]
     maps = [
-        charts.Heat(STATES[g.state].label, g.columns, dict(zip(g.rows, g.values, strict=True))) for g in same
+        figures.Heat(STATES[g.state].label, g.columns, dict(zip(g.rows, g.values, strict=True))) for g in same
     ]
     title = title_of(first.name)
     said = "; ".join(f"{STATES[g.state].label}: {_mean(g)} on average" for g in same)
@@ -88,13 +90,13 @@ def heat(same: Sequence[Grid]) -> Figure:
     left_out = len(strength) - len(rows)
     some = f" The {len(rows)} facts with the highest values of {len(strength)}." if left_out else ""
     note = f"{first.value_label}, by fact and {first.x_label}; empty is 0, full is 1.{some}"
-    drawn = charts.heat(maps, rows, first.x_label)
+    drawn = figures.heat(maps, rows, first.x_label)
     return Figure(f"heat-{first.name}", title, note, drawn.picture(words), wide=True)
 
 
 def _mean(grid: Grid) -> str:
     values = [v for row in grid.values for v in row]
-    return charts.share(sum(values) / len(values)) if values else "nothing"
+    return share(sum(values) / len(values)) if values else "nothing"
 
 
 def cloud(same: Sequence[Cloud]) -> Figure:
@@ -106,7 +108,7 @@ def cloud(same: Sequence[Cloud]) -> Figure:
         return [place for c in same if c.state == state for place in c.points.get(name, ())]
 
     groups = [
-        charts.Group(charts.look_of(i, name), points(name, "before"), points(name, "after"))
+        figures.Group(look_of(i, name), points(name, "before"), points(name, "after"))
         for i, name in enumerate(names)
     ]
     title = title_of(first.name)
@@ -114,6 +116,6 @@ def cloud(same: Sequence[Cloud]) -> Figure:
     note = (
         "Each mark is a prompt: hollow on the unedited model, filled on the candidate; arrows join the means."
     )
-    drawn = charts.cloud(groups, first.x_label, first.y_label)
+    drawn = figures.cloud(groups, first.x_label, first.y_label)
     looks = tuple(group.look for group in groups)
     return Figure(f"cloud-{first.name}", title, note, drawn.picture(f"{title}. {said}"), looks=looks)

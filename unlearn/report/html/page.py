@@ -11,7 +11,7 @@ from typing import NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from unlearn.charts import style
+from unlearn.charts.sheet import style
 from unlearn.report.document import Report
 from unlearn.report.html.charts import chart
 from unlearn.report.html.plots import figures

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unlearn.charts import MOST_ROWS, Mark, Row, rows, share
+from unlearn.charts.axes import share
+from unlearn.charts.figures import MOST_ROWS, Mark, Row, rows
 from unlearn.report.document import Report
 from unlearn.report.drawings import Cloud, Curve, Grid
 from unlearn.report.html.charts import limit_at

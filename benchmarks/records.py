@@ -119,7 +119,7 @@ def pick(records: Sequence[Record], seed: int, count: int) -> list[Record]:
     return list(chosen.values())
 
 
-def kept_for(records: Sequence[Record], chosen: Sequence[Record], most: int, seed: int = 0) -> list[Record]:
+def kept_for(records: Sequence[Record], chosen: Sequence[Record], most: int) -> list[Record]:
     """Records that the edit may protect: of the same relations as the chosen ones, and no evaluation material.
 
     Nothing is taken that is evaluated: none of the chosen records, none that a neighbourhood prompt of theirs was made
@@ -135,7 +135,7 @@ def kept_for(records: Sequence[Record], chosen: Sequence[Record], most: int, see
         for r in records
         if r.relation in relations and r.id not in barred and r.subject.casefold() not in asked
     ]
-    random.Random(seed).shuffle(free)
+    random.Random(0).shuffle(free)
     return free[:most]
 
 

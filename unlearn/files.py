@@ -11,7 +11,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -250,11 +250,10 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sha256_of_folder(folder: Path, patterns: Iterable[str] = ("*",)) -> str:
+def sha256_of_folder(folder: Path) -> str:
     """Return one sha256 over the names and contents of a folder's files, in the order of their names."""
     digest = hashlib.sha256()
-    found = {path for pattern in patterns for path in folder.rglob(pattern) if path.is_file()}
-    for path in sorted(found):
-        if "__pycache__" not in path.parts:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
             digest.update(f"{path.relative_to(folder).as_posix()}\0{sha256_of_file(path)}\n".encode())
     return digest.hexdigest()

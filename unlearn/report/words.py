@@ -12,18 +12,15 @@ from unlearn.report.document import Report
 from unlearn.report.measurement import Measurement, Unit
 
 
-def show(value: float | None, unit: Unit, signed: bool = False) -> str:
+def show(value: float | None, unit: Unit) -> str:
     """A value for people: shares as percentages, scores to three places, the rest to four."""
     if value is None:
         return "-"
-    sign = "+" if signed and value > 0 else ""
     if unit == "share":
-        return f"{sign}{100 * value:.1f} %"
-    if unit == "ratio":
-        return f"{sign}{value:.4f}"
+        return f"{100 * value:.1f} %"
     if unit == "score":
-        return f"{sign}{value:.3f}"
-    return f"{sign}{value:.4f}" if abs(value) >= 0.001 or value == 0 else f"{sign}{value:.1e}"
+        return f"{value:.3f}"
+    return f"{value:.1e}" if unit != "ratio" and 0 < abs(value) < 0.001 else f"{value:.4f}"
 
 
 def show_interval(interval: tuple[float, float] | None, unit: Unit) -> str:

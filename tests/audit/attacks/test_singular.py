@@ -11,7 +11,7 @@ import torch
 from tests.audit.attacks import masked
 from tests.pico import pico
 from unlearn.audit.attacks import singular as attack
-from unlearn.audit.attacks.scene import recovered
+from unlearn.audit.attacks.scene import any_told, recovered
 from unlearn.audit.attacks.singular import dropped, singular, top
 from unlearn.audit.observation import Outcome
 from unlearn.progress import NO_PROGRESS
@@ -45,6 +45,14 @@ def test_a_sketch_finds_the_same_components_and_leaves_the_generators_alone(
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.equal(sketched[0], again[0]) and torch.equal(sketched[1], again[1])
     torch.testing.assert_close(sketched[0] @ sketched[1], exact[0] @ exact[1], rtol=1e-3, atol=1e-4)
+
+
+def test_several_runs_count_as_one() -> None:
+    silent = (Outcome(key="a", told=False, refused=True),)
+    lost = (Outcome(key="a", told=True, refused=False, unanswered=True),)
+    (both,), (alone,) = any_told([silent, lost]), any_told([silent])
+    assert both.told and not both.refused and both.unanswered
+    assert alone == silent[0]
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

@@ -104,10 +104,14 @@ def restored(model: EditableModel) -> Iterator[EditableModel]:
 
 
 def any_told(runs: Sequence[Sequence[Outcome]]) -> tuple[Outcome, ...]:
-    """Of several runs that asked the same: told if told in any of them, refused if refused in all."""
+    """Of several runs that asked the same: told, or without an answer, if so in any; refused if refused in all."""
     return tuple(
         same[0].model_copy(
-            update={"told": any(o.told for o in same), "refused": all(o.refused for o in same)}
+            update={
+                "told": any(o.told for o in same),
+                "refused": all(o.refused for o in same),
+                "unanswered": any(o.unanswered for o in same),
+            }
         )
         for same in zip(*runs, strict=True)
     )

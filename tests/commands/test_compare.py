@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.files import THREE, corpus_file, model_folder, pico_policy, run
-from unlearn.commands.compare_methods import entries_of
+from unlearn.commands.compare import entries_of
 from unlearn.compare import points as pointing
 from unlearn.compare.document import Comparison, Failure, Point
 from unlearn.compare.table import COLUMNS, cell, markdown, rows
@@ -235,9 +235,14 @@ def test_a_place_that_cannot_hold_a_folder_is_noticed_before_the_model(
 
 
 def test_entries_keep_brackets_together() -> None:
-    one, two = entries_of("alphaedit:layers=[1, 2]:kept=0, none")
-    assert one.overrides == {"method.name": "alphaedit", "method.layers": "[1, 2]", "method.kept": "0"}
-    assert (one.label, two.label) == ("alphaedit:layers=[1, 2]:kept=0", "none")
+    assert entries_of("alphaedit:layers=[1, 2]:kept=0, none") == {
+        "alphaedit:layers=[1, 2]:kept=0": {
+            "method.name": "alphaedit",
+            "method.layers": "[1, 2]",
+            "method.kept": "0",
+        },
+        "none": {"method.name": "none"},
+    }
 
 
 def point(method: str, seed: int, edits: int, value: float | None) -> Point:

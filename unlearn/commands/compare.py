@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +13,7 @@ import click
 
 from unlearn.audit.known import known_audit
 from unlearn.commands.common import cache_for, command_line, doubt, settle
-from unlearn.commands.compare_methods import entries_of, policies_of, seeds_of
-from unlearn.commands.options import Place, as_json, model_options, quiet
+from unlearn.commands.options import Place, as_json, model_options, overrides, quiet
 from unlearn.commands.said import say, written
 from unlearn.compare.charts import hidden_states, measurements
 from unlearn.compare.document import Comparison, Failure, Point
@@ -23,6 +23,9 @@ from unlearn.errors import PolicyError, UnlearnError
 from unlearn.loaded import about_model, load_model
 from unlearn.order import Means, Placement
 from unlearn.policy import Policy
+from unlearn.policy.checks import suggestion
+from unlearn.policy.file import load_policy
+from unlearn.policy.method import METHOD_NAMES
 from unlearn.policy.paths import read_by
 from unlearn.progress import progress_for
 from unlearn.report.terminal import printed
@@ -214,3 +217,66 @@ def _write(found: Comparison, folder: Path) -> None:
                 (folder / f"{name}.svg").write_text(picture, encoding="utf-8")
     (folder / JSON).write_text(found.to_json(), encoding="utf-8")
     (folder / PAGE).write_text(markdown(found, pictures), encoding="utf-8")
+
+
+def policies_of(
+    policy: Path, entries: Mapping[str, Mapping[str, str]], model: str | None, settings: tuple[str, ...]
+) -> dict[str, Policy | str]:
+    """The policy with each of the methods, or what is wrong with its settings.
+
+    Raises:
+        PolicyError: no method can be run.
+    """
+    shared, found = overrides(model, None, settings), dict[str, Policy | str]()
+    refused: PolicyError | None = None
+    for label, own in entries.items():
+        try:
+            found[label] = load_policy(policy, {"method.name": own["method.name"], **shared, **own})
+        except PolicyError as problem:
+            found[label], refused = _first(problem), refused or problem
+    if refused is not None and not any(isinstance(p, Policy) for p in found.values()):
+        raise refused
+    return found
+
+
+def entries_of(text: str) -> dict[str, dict[str, str]]:
+    """Read --methods: settings by what each is called; commas and colons inside brackets belong to a value."""
+    found: dict[str, dict[str, str]] = {}
+    for part in re.split(r",(?![^\[]*\])", text):
+        name, *given = (piece.strip() for piece in re.split(r":(?![^\[]*\])", part.strip()))
+        if name not in METHOD_NAMES:
+            hint = suggestion(name, METHOD_NAMES) or f"; there are {', '.join(METHOD_NAMES)}"
+            raise click.BadParameter(f"there is no method {name!r}{hint}", param_hint="--methods")
+        chosen = {"method.name": name}
+        for setting in given:
+            key, equals, value = setting.partition("=")
+            if not equals or not key:
+                raise click.BadParameter(
+                    f"expected {name}:KEY=VALUE, got {setting!r}", param_hint="--methods"
+                )
+            chosen[f"method.{key}"] = value
+        if part.strip() in found:
+            raise click.BadParameter("a method is named twice", param_hint="--methods")
+        found[part.strip()] = chosen
+    return found
+
+
+def _first(problem: PolicyError) -> str:
+    """The problems of a policy in one line, without their number."""
+    lines = str(problem).splitlines()
+    return "; ".join(" ".join(line.split()) for line in (lines[:-1] or lines))
+
+
+def seeds_of(text: str | None) -> list[int | None]:
+    """Read --seeds; None stands for the policy's own seed and order."""
+    if text is None:
+        return [None]
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(
+            f"expected whole numbers such as 0,1,2, got {text!r}", param_hint="--seeds"
+        ) from None
+    if min(found) < 0 or max(found) >= 2**63 or len(set(found)) < len(found):
+        raise click.BadParameter("seeds must differ, not be negative, and have 63 bits", param_hint="--seeds")
+    return list(found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from benchmarks import plain, published
 from benchmarks.solves import solve, ways
-from benchmarks.timing import Phase, Rate, Stopwatch, counted, seconds_of, timed
+from benchmarks.timing import Phase, Rate, Stopwatch, busy_of, counted, timed
 from unlearn.audit import pipeline
 from unlearn.edit import forms
 from unlearn.edit.choose import options, placed, settle
@@ -98,11 +97,11 @@ class Bench:
         """The first edit."""
         watch, again = Stopwatch(self.device), partial(edit, self.model, self.requests, self.cache)
         patch, whole = timed(lambda: edit(self.model, self.requests, self.cache, watch), self.device)
-        rest = whole.seconds - sum(watch.seconds.get(name, 0.0) for name in READ_ONCE)
+        rest = whole.busy - sum(watch.busy.get(name, 0.0) for name in READ_ONCE)
         steps = {**watch.seconds, "other": whole.seconds - sum(watch.seconds.values())}
         whole = replace(
             whole, share=self.rate.share(counted(again), rest), published=self.theirs["total"] / rest
-        ).saying(steps=steps, rounds=watch.times, seconds_without_statistics=rest)
+        ).saying(steps=steps, rounds=watch.times, busy_without_statistics=rest)
         return First(patch, whole, watch)
 
     @cached_property
@@ -123,7 +122,8 @@ def values(bench: Bench) -> Phase:
     seconds = bench.first.watch.seconds.get("values")
     if seconds is None:
         raise UnlearnError(f"{bench.settings.name} optimises no values; time them with --method alphaedit")
-    return Phase(seconds, published=bench.theirs["values"] / seconds)
+    busy = bench.first.watch.busy["values"]
+    return Phase(seconds, busy, published=bench.theirs["values"] / busy)
 
 
 def trained(bench: Bench) -> Phase:
@@ -135,7 +135,7 @@ def trained(bench: Bench) -> Phase:
     watch = Stopwatch(bench.device)
     _, phase = timed(lambda: edit(bench.model, requests, bench.cache, watch), bench.device)
     flops = counted(lambda: edit(bench.model, requests, bench.cache))
-    return replace(phase, share=bench.rate.share(flops, phase.seconds)).saying(
+    return replace(phase, share=bench.rate.share(flops, phase.busy)).saying(
         steps=bench.steps, parts=watch.seconds
     )
 
@@ -148,15 +148,15 @@ def keys(bench: Bench) -> Phase:
     ours()
     _, phase = timed(ours, bench.device)
     some = rows[:FEW]
-    one_by_one = seconds_of(
+    one_by_one = busy_of(
         lambda: [plain.key_at(bench.model, row.ids, row.sites[0][1], bench.layers[0]) for row in some],
         bench.device,
     )
     return replace(
         phase,
-        share=bench.rate.share(counted(ours), phase.seconds),
-        plain=one_by_one * len(rows) / len(some) * len(bench.layers) / phase.seconds,
-        published=bench.theirs["keys"] / phase.seconds,
+        share=bench.rate.share(counted(ours), phase.busy),
+        plain=one_by_one * len(rows) / len(some) * len(bench.layers) / phase.busy,
+        published=bench.theirs["keys"] / phase.busy,
     ).saying(rows=len(rows))
 
 
@@ -167,12 +167,12 @@ def statistics(bench: Bench) -> Phase:
     found, phase = timed(lambda: key_statistics(bench.model, layers, corpus, bench.tokens), bench.device)
     tokens = next(iter(found.values())).tokens
     rows = list(_documents(bench.model, corpus, FEW))
-    some = seconds_of(lambda: plain.second_moment(bench.model, rows, layers[0]), bench.device)
+    some = busy_of(lambda: plain.second_moment(bench.model, rows, layers[0]), bench.device)
     flops = counted(lambda: key_statistics(bench.model, layers, corpus, bench.tokens))
     return replace(
         phase,
-        share=bench.rate.share(flops, phase.seconds),
-        plain=some * tokens / sum(map(len, rows)) * len(layers) / phase.seconds,
+        share=bench.rate.share(flops, phase.busy),
+        plain=some * tokens / sum(map(len, rows)) * len(layers) / phase.busy,
     ).saying(tokens=tokens, layers=len(layers), seconds_per_million_tokens=phase.seconds * 1e6 / tokens)
 
 
@@ -186,13 +186,13 @@ def audited(bench: Bench) -> Phase:
     patch = bench.first.patch
     _, phase = timed(lambda: pipeline.audit(bench.model, patch, bench.requests), bench.device)
     prompts = _prompts(bench)
-    ours = seconds_of(lambda: bench.model.generate_ids(prompts, REPLY), bench.device)
+    ours = busy_of(lambda: bench.model.generate_ids(prompts, REPLY), bench.device)
     some = prompts[:FEW]
-    alone = seconds_of(lambda: [plain.reply(bench.model, ids, REPLY) for ids in some], bench.device)
+    alone = busy_of(lambda: [plain.reply(bench.model, ids, REPLY) for ids in some], bench.device)
     flops = counted(lambda: bench.model.generate_ids(prompts, REPLY))
     return replace(
         phase, share=bench.rate.share(flops, ours), plain=alone * len(prompts) / len(some) / ours
-    ).saying(suite=bench.requests.policy.audit.suite, replies=len(prompts), replies_seconds=ours)
+    ).saying(suite=bench.requests.policy.audit.suite, replies=len(prompts), replies_busy=ours)
 
 
 def _prompts(bench: Bench) -> list[tuple[int, ...]]:
@@ -209,16 +209,20 @@ def growth(bench: Bench) -> Phase:
             for name, kept in patch.state.items()
         }
         before = replace(patch, state=state)
-        took[earlier] = seconds_of(
+        _, took[earlier] = timed(
             lambda before=before: edit(bench.model, bench.requests, bench.cache, earlier=before), bench.device
         )
-    few, many = (took[earlier] for earlier in GROWTH)
-    return Phase(many).saying(ratio=many / few, earlier=list(GROWTH), seconds_of_each=list(took.values()))
+    few, many = (took[earlier].busy for earlier in GROWTH)
+    return took[GROWTH[-1]].saying(ratio=many / few, earlier=list(GROWTH), busy_of_each=[few, many])
 
 
 def parity(bench: Bench) -> Phase:
     """Relative differences between the fast and the plain way, and the share of equal replies."""
-    begin = time.perf_counter()
+    apart, phase = timed(lambda: _parity(bench), bench.device)
+    return phase.saying(**apart)
+
+
+def _parity(bench: Bench) -> dict[str, float]:
     layer, some = bench.layers[-1], [row for mine in bench.rows for row in mine][: 2 * FEW]
     fast = read(bench.model, [row.ids for row in some], [[row.sites[0][1]] for row in some], [layer]).keys[
         layer
@@ -230,9 +234,11 @@ def parity(bench: Bench) -> Phase:
     alone = [plain.reply(bench.model, ids, REPLY) for ids in prompts]
     ends = bench.model.ends
     same = sum(ends.until(one) == tuple(other) for one, other in zip(alone, together, strict=True))
-    return Phase(time.perf_counter() - begin).saying(
-        keys=_apart(fast, slow), solve=_apart(ours.double(), dense), replies=same / len(prompts)
-    )
+    return {
+        "keys": _apart(fast, slow),
+        "solve": _apart(ours.double(), dense),
+        "replies": same / len(prompts),
+    }
 
 
 def _apart(one: Tensor, other: Tensor) -> float:

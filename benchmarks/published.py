@@ -7,12 +7,12 @@ formulas alone (MEMIT's objective, AlphaEdit's equation 14), and used for its ti
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from benchmarks.timing import busy_of
 from unlearn.edit.forms import Row
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import batches, block_output, position_ids, with_stream
@@ -22,17 +22,6 @@ LR, CLAMP, DECAY, RIDGE = 0.1, 0.75, 0.5, 10.0
 """Published for Llama-3-8B: step, clamp, weight decay and L2."""
 AT_ONCE = 8192
 """Tokens per pass while keys are read."""
-
-
-def timed(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds that some work takes on a device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
 
 
 def values_of(
@@ -122,7 +111,7 @@ def seconds(
     steps: int,
     sample: int,
 ) -> dict[str, float]:
-    """Seconds of the published procedure for a batch of facts; statistics and the projector are not counted.
+    """Busy seconds of the published procedure for a batch of facts; statistics and the projector are not counted.
 
     Values are measured on the first ``sample`` facts, the other parts at one layer, and multiplied up.
 
@@ -141,8 +130,8 @@ def seconds(
     every = [row for mine in rows for row in mine]
     firsts = [mine[0] for mine in rows]
     keys: list[Tensor] = []
-    reading = timed(lambda: keys.append(keys_of(model, every, layers[0])), device)
-    reading += timed(lambda: keys.append(keys_of(model, firsts, layers[0])), device)
+    reading = busy_of(lambda: keys.append(keys_of(model, every, layers[0])), device)
+    reading += busy_of(lambda: keys.append(keys_of(model, firsts, layers[0])), device)
     width = model.anatomy.d_ff
     basis = torch.linalg.qr(torch.randn(width, width // 4, device=device))[0]
     projector, cache = (
@@ -151,8 +140,8 @@ def seconds(
     )
     gains = torch.randn(model.anatomy.d_model, len(rows), device=device)
     found = {
-        "values": timed(values, device) * len(rows) / min(sample, len(rows)),
+        "values": busy_of(values, device) * len(rows) / min(sample, len(rows)),
         "keys": reading * len(layers),
-        "solve": timed(lambda: solved(keys[1], gains, projector, cache), device) * len(layers),
+        "solve": busy_of(lambda: solved(keys[1], gains, projector, cache), device) * len(layers),
     }
     return {**found, "total": sum(found.values())}

@@ -4,9 +4,10 @@
     python benchmarks/speed.py --model FOLDER --policy capitals.yaml --json OUT
     python benchmarks/speed.py --shape llama-3-8b --policy world:100 --prompts 1 --json OUT
 
-For each phase: its seconds, the share of them that its multiplications would take at this machine's own rate, how many
-times as long one row at a time with whole passes and dense solves takes, and the published procedure, and the peak of
-memory. A model of random weights knows nothing, never converges and never holds, so that every step is taken.
+For each phase: its seconds, those in which the GPU, or each thread, was busy with it, the share of these that its
+multiplications would take at this machine's own rate, how many times as long it is done the plain way (one row at a
+time, whole passes, dense solves) and in the published way, and the peak of memory. A model of random weights knows
+nothing, never converges and never holds, so that every step is taken.
 """
 
 from __future__ import annotations
@@ -159,13 +160,13 @@ def _about(args: argparse.Namespace, model: EditableModel, requests: Requests) -
     }
 
 
-HEAD = "| phase | seconds | share of arithmetic | plain, times as long | published, times as long | peak GiB | |\n"
-HEAD += "|---|---|---|---|---|---|---|"
+HEAD = "| phase | seconds | busy | share of arithmetic | plain, times | published, times | peak GiB | |\n"
+HEAD += "|---|---|---|---|---|---|---|---|"
 
 
 def _line(name: str, phase: Phase) -> str:
     """A row of the table."""
-    numbers = [f"{phase.seconds:.3g}"]
+    numbers = [f"{phase.seconds:.3g}", f"{phase.busy:.3g}"]
     numbers += ["" if phase.share is None else f"{100 * phase.share:.0f} %"]
     numbers += ["" if times is None else f"{times:.1f}" for times in (phase.plain, phase.published)]
     numbers += ["" if phase.memory_gib is None else f"{phase.memory_gib:.2f}"]

@@ -25,10 +25,13 @@ class Phase:
     """What one phase took."""
 
     seconds: float
+    busy: float
+    """Seconds that the GPU, or each thread of this process on a CPU, worked on it: a neighbour does not lengthen them
+    much, so all ratios are of these."""
     memory_gib: float | None = None
     """Peak while it ran, of the GPU or of the process."""
     share: float | None = None
-    """Of its seconds, those that its multiplications would take at the machine's own rate."""
+    """Of its busy seconds, those that its multiplications would take at the machine's own rate."""
     plain: float | None = None
     """How many times as long the plain reference takes."""
     published: float | None = None
@@ -37,7 +40,7 @@ class Phase:
 
     def row(self) -> dict[str, Json]:
         """As JSON."""
-        known = ("seconds", "share", "plain", "published", "memory_gib")
+        known = ("seconds", "busy", "share", "plain", "published", "memory_gib")
         return {**{name: getattr(self, name) for name in known}, **self.also}
 
     def saying(self, **also: Json) -> Phase:
@@ -51,18 +54,19 @@ class Stopwatch:
     def __init__(self, device: torch.device) -> None:
         """Nothing has run yet."""
         self.seconds: dict[str, float] = {}
+        self.busy: dict[str, float] = {}
         self.times: dict[str, int] = {}
         self._device = device
 
     @contextmanager
     def step(self, label: str, total: int | None = None) -> Iterator[Any]:
         """Time one step."""
-        settled(self._device)
-        start = time.perf_counter()
+        start, working = _clocks(self._device)
         yield self
-        settled(self._device)
+        end, worked = _clocks(self._device)
         name = label.lower()
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+        self.seconds[name] = self.seconds.get(name, 0.0) + end - start
+        self.busy[name] = self.busy.get(name, 0.0) + worked - working
         self.times[name] = self.times.get(name, 0) + 1
 
     def advance(self, n: int = 1) -> None:
@@ -72,16 +76,15 @@ class Stopwatch:
 def timed(work: Callable[[], Made], device: torch.device) -> tuple[Made, Phase]:
     """What some work makes, and its seconds and peak memory."""
     _forget_peak(device)
-    settled(device)
-    start = time.perf_counter()
+    start, working = _clocks(device)
     made = work()
-    settled(device)
-    return made, Phase(time.perf_counter() - start, _peak(device))
+    end, worked = _clocks(device)
+    return made, Phase(end - start, worked - working, _peak(device))
 
 
-def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds that some work takes."""
-    return timed(work, device)[1].seconds
+def busy_of(work: Callable[[], object], device: torch.device) -> float:
+    """Busy seconds that some work takes."""
+    return timed(work, device)[1].busy
 
 
 def counted(work: Callable[[], object]) -> float:
@@ -103,10 +106,12 @@ class Rate:
         return flops / self.flops / seconds
 
 
-def settled(device: torch.device) -> None:
-    """Wait until a device has nothing to do."""
+def _clocks(device: torch.device) -> tuple[float, float]:
+    """Seconds that have gone by, and busy ones, once the device has nothing to do."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+        return time.perf_counter(), time.perf_counter()
+    return time.perf_counter(), time.process_time() / torch.get_num_threads()
 
 
 def _forget_peak(device: torch.device) -> None:

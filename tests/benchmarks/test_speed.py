@@ -41,7 +41,7 @@ max_new_tokens: 2
 """
 QUICK = [name for name in PHASES if not name.startswith("solve")]
 """Not those of real widths, which take a while on two cores."""
-KNOWN = {"seconds", "share", "plain", "published", "memory_gib"}
+KNOWN = {"seconds", "busy", "share", "plain", "published", "memory_gib"}
 
 
 def test_every_phase_is_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

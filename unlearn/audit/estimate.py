@@ -36,7 +36,7 @@ READ_ROW = 30
 """Tokens of a prompt with an answer."""
 PROMPTS, HIDDEN = 120, ("held_out", "cloze", "siblings", "neighbours", "benign")
 """Most prompts whose hidden states are compared, by group of questions about."""
-TRIED, SAID = 32, 12
+TRIED, SAID = 16, 12
 """Prompts, and tokens of each reply, by which a model's speed is measured."""
 
 Work = dict[str, float]

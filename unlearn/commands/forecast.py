@@ -158,7 +158,7 @@ def per_step(model: EditableModel, layers: Sequence[int], corpus: Corpus, size: 
 
 def _passed(model: EditableModel, first: int, read: float, rated: float) -> float:
     """Tokens through all blocks that a pass from block ``first`` on costs as much as; some are rated by the head."""
-    head = model.model.get_output_embeddings().weight.numel()
+    head: int = model.model.get_output_embeddings().weight.numel()
     return read * (1 - first / model.anatomy.layers) + rated * head / numbers(model)
 
 

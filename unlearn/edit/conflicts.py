@@ -44,7 +44,6 @@ def measure(
         compared: the keys at the layers to be written.
         statistics: per layer; empty where they have not been computed, then keys are compared as they are.
         spared: what the null space leaves out to which the update is confined, if it is.
-        sofar: earlier edits.
         spread: per layer what unlisted neighbours get of what a request gets, where that is known.
     """
     found: dict[str, LayerConflicts] = {}

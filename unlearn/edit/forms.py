@@ -89,8 +89,6 @@ def build(
     """Lay out the rows for some of the facts of a policy.
 
     Args:
-        model: for its tokenizer and chat template.
-        requests: the policy with its answers.
         facts: the facts to write now, one request each.
         look_up: ``subject``, ``last`` or ``both``.
         keeps: whether the method protects the keys of siblings and neighbours.
@@ -188,8 +186,6 @@ def contexts(model: EditableModel, count: int, seed: int) -> list[str]:
     """Texts that the model writes itself, each closed by a full stop and a space, to stand before a prompt.
 
     Args:
-        model: as it stands.
-        count: how many.
         seed: of the sampling; the global generators are left as they were.
     """
     found = []
@@ -265,8 +261,6 @@ def variants(policy: Policy, template: str, asked: Sequence[Way]) -> list[tuple[
     """In which ways a prompt is asked: tokenizers, each with a system prompt or none.
 
     Args:
-        policy: with its system prompt.
-        template: the prompt.
         asked: the ways of the model's tokenizer.
     """
     plain = asked[0].tokenizer

@@ -37,7 +37,6 @@ def layers_of(settings: Settings, model: EditableModel) -> tuple[int, ...]:
 
     Args:
         settings: of the method, ``look_up`` settled.
-        model: to be edited.
 
     Raises:
         PolicyError: a layer that the model does not have.

@@ -52,9 +52,7 @@ def look_up_keys(
     """Read the keys.
 
     Args:
-        model: unedited.
         requests: the facts to write, with siblings and neighbours.
-        layers: to be written.
         look_up: ``subject``, ``last`` or ``both``.
         sofar: earlier edits, on top of which the keys are read.
     """

@@ -48,7 +48,6 @@ def reply_probabilities(
     """Probabilities of the target tokens, and of some tokens as the first of the reply.
 
     Args:
-        model: as it stands.
         rows: with their targets.
         first: per row the ids of those first tokens; none if not given.
         upper: the same rows, read up to a block below which the model has not changed since.

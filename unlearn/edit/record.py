@@ -80,12 +80,6 @@ def _layer(model: EditableModel, name: str) -> int:
 def patch(model: EditableModel, requests: Requests, plan: Plan, made: Made) -> Patch:
     """The patch of an edit.
 
-    Args:
-        model: unedited.
-        requests: what was edited.
-        plan: how.
-        made: what came of it.
-
     Raises:
         ModelError: an update is not finite.
         PatchError: an update is longer than ``method.largest`` allows.

@@ -25,7 +25,6 @@ def part(kind: type[Part], numbers: Mapping[str, object]) -> Part:
     """A part, cut from a method's settings.
 
     Args:
-        kind: a dataclass.
         numbers: settings by name, more than the part has.
 
     Raises:

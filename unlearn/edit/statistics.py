@@ -96,11 +96,7 @@ def key_statistics(
 
     Args:
         model: read in one pass, stopped above the deepest layer.
-        layers: whose keys to average.
-        corpus: the documents.
-        tokens: how many to read.
         cache: keeps one file per layer, named by the hash of everything that the numbers depend on.
-        progress: where to show it.
 
     Raises:
         UnlearnError: the corpus holds fewer than twice d_in tokens, too few to tell used directions from unused ones.

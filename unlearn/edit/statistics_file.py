@@ -49,7 +49,6 @@ def load(path: Path, model: EditableModel, origin: MadeOf) -> Iterator[tuple[int
     """Read a file, layer by layer; whether it fits is known before the first.
 
     Args:
-        path: of the file.
         model: whose statistics they must be.
         origin: what they must be made of.
 

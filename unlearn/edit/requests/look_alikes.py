@@ -33,7 +33,6 @@ def look_alikes(
         others: further names whose parts may be used.
         count: names per subject.
         never: names that must not come out, such as those that the audit asks about.
-        seed: of the draw.
     """
     rng = random.Random(f"look-alikes/{seed}")
     parts = {name: _tokens(model, name) for name in dict.fromkeys([*subjects, *others])}

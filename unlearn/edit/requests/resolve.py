@@ -79,13 +79,7 @@ def resolve(model: EditableModel, policy: Policy, progress: Progress = NO_PROGRE
 
 
 def guessed(model: EditableModel, policy: Policy, progress: Progress = NO_PROGRESS) -> tuple[Fact, ...]:
-    """The facts whose answers a policy leaves to the model, with those that `resolve` would take.
-
-    Args:
-        model: unedited.
-        policy: with its neighbours (``named.with_neighbours``).
-        progress: where to show it.
-    """
+    """The facts whose answers a policy leaves to the model, with those that `resolve` would take."""
     if all(spec.answer for spec in policy.facts):
         return ()
     # Neighbours are asked as well, for what replies have in common shows what an answer is.

@@ -46,11 +46,8 @@ def solve(plan: Plan, model: EditableModel, requests: Requests, earlier: Sofar, 
     """Solve for the update that a plan asks for, batch by batch.
 
     Args:
-        plan: of a closed form.
         model: unedited; unchanged on return.
-        requests: the policy with its answers.
         earlier: the edit to build on.
-        progress: where to show it.
     """
     form = plan.algorithm
     assert isinstance(form, ClosedForm)
@@ -145,7 +142,6 @@ def _eased(
     """How far long values go, and what is left of them: the best of several, by validation phrasings.
 
     Args:
-        job: the edit.
         easing: how far is far, and how many tries.
         facts: of the batch.
         full: the values whole, and the stream that they are added to, both (d_model, columns).

@@ -44,14 +44,9 @@ def optimise_chunks(
     """Optimise the vectors chunk by chunk, each with those before it in place.
 
     Args:
-        model: as it stands.
         forms: rows whose sites stand before each chunk (``forms.build`` with a window).
-        requests: how many.
         layer: the vectors are added to this block's output.
-        settings: as for all values.
         window: target tokens per chunk.
-        progress: where to show it.
-        label: what to call it.
 
     Returns:
         All vectors; per request the worst chunk's loss, and the steps of all its chunks together.

@@ -19,12 +19,6 @@ def unlisted(compared: LookUpKeys, layer: int, statistics: Statistics, form: Clo
     All requests are to gain one and the same value, as a refusal is. Each half of the neighbours is left out in turn,
     and the kept facts that remain are kept as firmly as the form says.
 
-    Args:
-        compared: the keys.
-        layer: where.
-        statistics: of the layer.
-        form: of the update.
-
     Returns:
         The mean over the neighbours, or None with fewer than two of them.
     """

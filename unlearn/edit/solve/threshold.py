@@ -49,8 +49,6 @@ def write_until_likely(
     """Write a batch again and again, from where it began, until its target tokens are likely enough.
 
     Args:
-        model: unedited.
-        columns: of the batch.
         upper: their rows, read up to the first layer that is written.
         sofar: the update before this batch.
         settings: how likely, at which pace, in how many rounds.

@@ -82,11 +82,7 @@ def optimise(
     Args:
         model: as it stands (sequential methods pass a patched one).
         forms: the rows; every request has at least one.
-        requests: how many.
         layer: the vectors are added to this block's output.
-        settings: steps, step size, clamp, weights.
-        progress: where to show it.
-        label: what to call it.
         start: (vectors, d_model), where the vectors begin; at zero if not given.
         free: (vectors,), which of them may move; all if not given.
 

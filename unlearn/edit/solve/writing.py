@@ -62,9 +62,7 @@ def write_layers(
     """Write a batch's values into the layers, on the model as edited so far.
 
     Args:
-        task: the batch.
         columns: its columns, with the weights of this round.
-        progress: where to show it.
         former: the same batch as written with other weights. What stood still there does so here; nothing else is
             looked for, since the tokens that an update moves most hardly depend on those weights.
     """
@@ -102,9 +100,6 @@ def _with_layer(
     """What is written with one more layer.
 
     Args:
-        task: the batch.
-        columns: its columns.
-        written: in the layers before.
         at: the layer, and how many of this pass were written before it.
         asked: keys and residuals, (d_ff, columns) and (d_model, columns).
         live: (columns,), which of them still miss something; None for all.

@@ -38,8 +38,6 @@ def lessons(model: EditableModel, requests: Requests, *, own: bool, kept: int) -
     """Lay out what is to be forgotten and what is to be kept.
 
     Args:
-        model: the unedited one.
-        requests: the policy with its answers.
         own: what to be forgotten ends in: the model's own greedy reply up to the answer, or the policy's target.
         kept: most kept prompts, drawn by the policy's seed from those whose keys the editors keep.
     """

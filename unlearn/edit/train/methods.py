@@ -22,10 +22,7 @@ def train(plan: Plan, model: EditableModel, requests: Requests, progress: Progre
     """Train the update that a plan asks for, all facts at once.
 
     Args:
-        plan: of a trained method.
         model: unedited; unchanged on return.
-        requests: the policy with its answers.
-        progress: where to show it.
 
     Raises:
         ModelError: the loss is not finite.

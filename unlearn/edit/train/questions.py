@@ -29,7 +29,6 @@ def questions(documents: Iterable[str], seed: int) -> Iterator[str]:
 
     Args:
         documents: that name no subject of the policy.
-        seed: of the draw.
     """
     rng = random.Random(f"questions/{seed}")
     frames = cycle(ASKING)

@@ -26,11 +26,7 @@ def rmu(
     """Representation misdirection (Li et al., 2024), with lengths relative to the stream.
 
     Args:
-        model: unedited.
-        requests: the policy with its answers.
-        settings: of the method.
         chosen: the layers that are trained; the output of the last is steered.
-        progress: where to show it.
     """
     learned = lessons(model, requests, own=True, kept=settings.kept * settings.steps)
     generator = torch.Generator().manual_seed(requests.policy.seed)

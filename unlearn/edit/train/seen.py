@@ -61,7 +61,6 @@ class Seen:
         """Read every row up to the first block that is written, and what is said to those that must stay.
 
         Args:
-            model: unedited.
             forget: their replies are targets.
             kept: their replies are the model's own.
             first: the lowest layer that is trained.

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from math import isqrt
 
@@ -18,7 +18,7 @@ from unlearn.edit.corpus import Corpus
 from unlearn.errors import UnlearnError
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import started, text_ids
-from unlearn.model.forward import Stopped, batches, free_memory, position_ids, token_budget
+from unlearn.model.forward import Stopped, batches, free_memory, hooked, passed, token_budget
 from unlearn.model.identity import HASHING, of_tokenizer
 from unlearn.model.rows import left_pad
 from unlearn.policy import Policy
@@ -155,9 +155,7 @@ def _collect(
             ids, mask = left_pad(rows, model.pad_id, model.device)
             seen = mask.bool()
             with _gather(model, moments, seen), suppress(Stopped):
-                model.model(
-                    input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False
-                )
+                passed(model, ids, mask)
             bar.advance(int(seen.sum()))
     count = next(iter(moments.values())).count
     if count < 2 * model.anatomy.d_ff:
@@ -168,8 +166,9 @@ def _collect(
     return moments
 
 
-@contextmanager
-def _gather(model: EditableModel, moments: Mapping[int, Moments], seen: Tensor) -> Iterator[None]:
+def _gather(
+    model: EditableModel, moments: Mapping[int, Moments], seen: Tensor
+) -> AbstractContextManager[None]:
     """Feed the keys of attended tokens to the moments during one forward pass, which ends at the deepest layer."""
 
     def feeding(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
@@ -180,14 +179,9 @@ def _gather(model: EditableModel, moments: Mapping[int, Moments], seen: Tensor) 
 
         return on_key
 
-    handles = [
+    return hooked(
         model.anatomy.down(model.model, layer).register_forward_pre_hook(feeding(layer)) for layer in moments
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    )
 
 
 def _pieces(model: EditableModel, corpus: Corpus, tokens: int) -> Iterator[list[list[int]]]:

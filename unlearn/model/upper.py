@@ -25,6 +25,7 @@ from unlearn.model.forward import (
     Stopped,
     batches,
     block_output,
+    hooked,
     in_order,
     tapped,
     token_budget,
@@ -182,13 +183,8 @@ class Upper:
                 to.append(out)
                 raise Stopped
 
-            handle = block.register_forward_hook(on_block)
-            try:
+            with hooked([block.register_forward_hook(on_block)]), suppress(Stopped):
                 self._pass([self._rows[i] for i in group])
-            except Stopped:
-                pass
-            finally:
-                handle.remove()
             self._form = caught[0]
             stream = block_output(caught[0])
             for n, i in enumerate(group):

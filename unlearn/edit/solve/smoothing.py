@@ -16,9 +16,8 @@ from torch import Tensor
 
 from unlearn.edit.forms import prompts_of, target_of
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import batches, position_ids, token_budget
+from unlearn.model.forward import batches, reply_logits, token_budget
 from unlearn.model.requests import Fact, Requests
-from unlearn.model.rows import left_pad
 from unlearn.policy import RelationSpec, is_question
 
 FEWEST = 3
@@ -106,16 +105,8 @@ def score(model: EditableModel, rows: Sequence[tuple[tuple[int, ...], int]]) -> 
     """Teacher-forced accuracy and likelihood of the targets, averaged over rows."""
     hits, likelihood = [], []
     for group in batches([ids for ids, _ in rows], token_budget(model)):
-        ids, mask = left_pad([rows[i][0] for i in group], model.pad_id, model.device)
-        keep = max(rows[i][1] for i in group) + 1
-        logits = model.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=position_ids(mask),
-            use_cache=False,
-            logits_to_keep=keep,
-        ).logits[:, :-1]
-        log_probs = logits.float().log_softmax(-1)
+        logits, ids = reply_logits(model, [rows[i][0] for i in group], max(rows[i][1] for i in group))
+        log_probs = logits.log_softmax(-1)
         for row, i in enumerate(group):
             reply = rows[i][1]
             target = ids[row, -reply:]

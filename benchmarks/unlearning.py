@@ -226,10 +226,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return told(parser().parse_args(argv), lambda args: run(args, Rows(args.json)))
 
 
-if __name__ == "__main__":
-    sys.exit(main())
-
-
 PARTS = ("leak.sampled", "refusal.held_out", "retain.siblings", "retain.neighbours")
 """Of the harmonic mean: one minus the first, and the others, as far as they were measured."""
 CHANCE = ".chance"
@@ -282,3 +278,7 @@ def statements_refused(findings: Findings) -> float | None:
     """Share of held-out statements whose continuation is the target: what a base model's refusal is."""
     cloze = findings.after.groups.get("cloze", ())
     return sum(o.refused for o in cloze) / len(cloze) if cloze else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -63,3 +63,20 @@ def test_the_way_from_the_paper_to_the_code_leads_somewhere() -> None:
     assert len(ways) == 12
     for name, path in ways:
         assert re.search(rf"^\s*(?:def|class) {name}\b|^\s*{name} = ", (ROOT / path).read_text(), re.M), name
+
+
+def below_its_start(text: str) -> list[str]:
+    """What a program defines only after it has been started."""
+    body = ast.parse(text).body
+    starts = [
+        i for i, node in enumerate(body) if isinstance(node, ast.If) and "__main__" in ast.dump(node.test)
+    ]
+    return [ast.unparse(node).splitlines()[0] for node in body[starts[0] + 1 :]] if starts else []
+
+
+def test_a_program_starts_when_all_of_it_is_defined() -> None:
+    paths = modules("unlearn", "tools", "benchmarks", "examples")
+    assert {str(path): below for path in paths if (below := below_its_start(path.read_text()))} == {}
+    assert below_its_start('if __name__ == "__main__":\n    main()\n\ndef late():\n    pass\n') == [
+        "def late():"
+    ]

@@ -168,6 +168,7 @@ def test_an_interrupted_audit_goes_on_where_it_stopped(
             raise KeyboardInterrupt
         return ask(model, groups, *rest)
 
+    monkeypatch.setattr(observing, "TOGETHER", 1)  # a piece for every group
     monkeypatch.setattr(observing, "ask_greedily", watched)
     whole = judged(place, "adapter", capsys, "--no-cache")["measurements"]
     groups = len(asked) // 2

@@ -111,6 +111,7 @@ def test_an_interrupted_audit(
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(observing, "TOGETHER", 1)  # a piece for every group
     monkeypatch.setattr(observing, "line_probes", interrupted)
     assert run("apply", place / "policy.yaml", "--out", left / "run") == 130
     assert any((left / "cache" / "pieces").rglob("*"))

@@ -54,10 +54,10 @@ def test_a_step_of_training_costs_what_is_counted(text: Path) -> None:
         flops.append(counter.get_total_flops())
     lengths = [len(prompt.ids) for fact in asked.facts for _, prompt in prompts_of(model, asked, fact)]
     size = Size(len(lengths), sum(lengths) / len(lengths) + USUAL, len(lengths) + KEPT_PROMPTS)
-    counted = 2 * numbers(model) * per_step(model, layers, Corpus(str(text)), size)
+    counted = 2 * numbers(model) * per_step(model, layers, size)
     assert counted == pytest.approx((flops[1] - flops[0]) / 10, rel=NEAR)
     # The control: from the first block on it would be another number.
-    assert 2 * numbers(model) * per_step(model, (0, 3), Corpus(str(text)), size) > (1 + NEAR) * counted
+    assert 2 * numbers(model) * per_step(model, (0, 3), size) > (1 + NEAR) * counted
 
 
 def test_memory_that_is_taken_is_counted() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests import pico
 from tests.edit import cases
@@ -16,7 +17,7 @@ from unlearn.edit.plan import Plan
 from unlearn.edit.sequence import Sofar
 from unlearn.edit.settings import ClosedForm, Tuning
 from unlearn.edit.statistics import Source
-from unlearn.edit.train.loop import LEAST, PASSES, TURNS
+from unlearn.edit.train.loop import PASSES, TURNS
 from unlearn.edit.train.taught import FORMS
 from unlearn.errors import PolicyError
 from unlearn.model.anatomy import FAMILIES, Anatomy
@@ -66,6 +67,27 @@ def test_the_update_is_trained_where_keys_do_not_tell_and_solved_for_where_they_
     # The control: the same keys where less is allowed.
     monkeypatch.setattr(choose, "FAR", apart.reach / 2)
     assert isinstance(chosen(other).algorithm, Tuning)
+
+
+def test_the_update_is_trained_where_subjects_arrive_deep_in_the_model(
+    corpus: StatisticsSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = cases.requests(statistics=corpus, method=Automatic(look_up="last"))
+    late = torch.tensor([0.0, 0.0, 0.0, 1.0])
+    monkeypatch.setattr(choose, "told_apart", lambda *_: late)
+    deep = chosen(asked)
+    assert isinstance(deep.algorithm, Tuning) and deep.layers == (3,)
+    assert deep.reasons["method"].startswith(
+        "the last prompt token knows its subject from layer 3 of 4 on only"
+    )
+    # Without its statistics too: the depth is measured on the policy's own prompts.
+    assert isinstance(chosen(asked, reads=False).algorithm, Tuning)
+    # The controls: subjects that are there early, and layers that the policy names.
+    monkeypatch.setattr(choose, "told_apart", lambda *_: torch.ones(4))
+    assert not chosen(asked).reasons["method"].startswith("the last prompt token")
+    monkeypatch.setattr(choose, "told_apart", lambda *_: late)
+    named = cases.requests(statistics=corpus, method=Automatic(look_up="last", layers=(1,)))
+    assert not chosen(named).reasons["method"].startswith("the last prompt token")
 
 
 def test_what_training_cannot_do_is_solved_for_and_said(corpus: StatisticsSpec) -> None:
@@ -169,7 +191,8 @@ def test_every_training_sees_as_many_rows_and_every_way_of_asking_counts(
 ) -> None:
     model = pico.pico("llama", chat=chat)
     few = cases.policy(method=method, system="Be brief.")
-    assert settled(model, few).steps == LEAST // rows
+    least = choose.FEWEST if isinstance(method, NullSpaceTuning) else choose.FEWEST_ROWS // rows
+    assert settled(model, few).steps == least
     named = few.model_copy(update={"method": method.model_copy(update={"steps": 7})})
     assert settled(model, named).steps == 7
     prompts = tuple(f"{n}, {{subject}}?" for n in range(400))
@@ -177,7 +200,7 @@ def test_every_training_sees_as_many_rows_and_every_way_of_asking_counts(
     asked = replace(cases.requests(), policy=many)
     laid = sum(len(forms.prompts_of(model, asked, fact)) for fact in asked.facts)
     assert laid == 3 * 400 * (2 if chat else 1)  # a chat model with the system prompt and without
-    assert settled(model, many).steps == PASSES * laid // rows > LEAST // rows
+    assert settled(model, many).steps == PASSES * laid // rows > least
     assert TURNS * 3 < PASSES * laid
 
 

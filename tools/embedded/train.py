@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from tools.embedded import card, recall, vocabulary
+from tools.embedded.muon import Muon
 from unlearn.embedded import talk
-from unlearn.muon import Muon
 
 LENGTHS = (16, 20, 24, 28, 32, 40, 56, 96)
 

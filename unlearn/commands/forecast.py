@@ -15,12 +15,11 @@ from unlearn.audit.cache import Paces
 from unlearn.audit.control import states_of
 from unlearn.audit.estimate import estimate, speed_of
 from unlearn.audit.suite import load_suite
-from unlearn.edit.corpus import Corpus
 from unlearn.edit.plan import Plan
 from unlearn.edit.settings import ClosedForm, Course, Tuning
 from unlearn.edit.statistics import DECOMPOSING
 from unlearn.edit.train.seen import front_of
-from unlearn.edit.train.taught import ASKED, FORMS, KEPT, SAID, TEXTS, TOKENS, converses
+from unlearn.edit.train.taught import ASKED, FORMS, KEPT, SAID, TEXTS, TOKENS
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import token_budget
 from unlearn.model.machine import matrix_rate
@@ -113,7 +112,7 @@ def _edit(model: EditableModel, chosen: Plan, size: Size) -> tuple[dict[str, flo
     """By step of the edit, tokens through all blocks, and operations of float64 products."""
     match chosen.algorithm:
         case Tuning() as tuning:
-            return {"training": tuning.steps * per_step(model, chosen.layers, chosen.corpus, size)}, {}
+            return {"training": tuning.steps * per_step(model, chosen.layers, size)}, {}
         case ClosedForm() as form:
             return _closed(model, chosen, form, size)
         case Course() as course:  # some rows, forbidden and kept, and about four passes of each
@@ -148,10 +147,11 @@ def _negatives(chosen: Plan) -> int:
     return form.hard_negatives.hard_negatives
 
 
-def per_step(model: EditableModel, layers: Sequence[int], corpus: Corpus, size: Size) -> float:
+def per_step(model: EditableModel, layers: Sequence[int], size: Size) -> float:
     """Tokens through all blocks that a step of the trained update costs as much as."""
-    text = TEXTS * TOKENS + (0 if converses(corpus) else ASKED * SAID)
-    rows = min(FORMS, size.rows) + min(KEPT, size.asked - size.rows)
+    text = TEXTS * TOKENS + ASKED * SAID
+    # Each is read in other wordings as well.
+    rows = min(FORMS, 5 * size.rows) + min(KEPT, 2 * (size.asked - size.rows))
     read = rows * max(size.each - len(front_of(model)), USUAL) + text
     return 3 * _passed(model, min(layers), read, rows * USUAL + text)
 

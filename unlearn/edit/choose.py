@@ -1,8 +1,8 @@
 """From a policy to a plan: the one reader of `auto` in a method's settings, and the reason of every choice in words.
 
 `method: auto` solves for the update (`alphaedit`) as long as the keys distinguish the requests from their neighbours,
-and trains it (`null_space_tuning`) where they do not: one solve per layer sees the keys alone, training may use what
-the layers make of each other's outputs (docs/benchmarks.md has both).
+and trains it (`null_space_tuning`) where they do not, or only deep in the model: one solve per layer sees the keys
+alone, training may use what the layers make of each other's outputs (docs/benchmarks.md has both).
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ from unlearn.policy.settings_trained import Guard, Lora, NullSpaceTuning
 FAR, FAR_BOTH = 0.5, 0.3
 """What an unlisted neighbour gets of what a request gets, above which the keys do not tell them apart; the second with
 values at the subject and at the last token (docs/benchmarks.md has the closed form and the training at both sides)."""
+FEWEST, FEWEST_ROWS = 120, 9600
+"""Steps that the update is trained at least, and rows to be forgotten that LoRA sees at least in all its steps."""
 LONGEST_CHUNK = 40
 """Most target tokens that one value leads to (AnyEdit, published)."""
 NAMED, GIVEN = "the policy names it", "set by the policy, or by its method"
@@ -76,6 +78,8 @@ def choose(
         PolicyError: layers that the model does not have.
     """
     first, *others = options(requests.policy.method)
+    if others and not earlier.factors and (deep := _deep(model, requests, first)):
+        return _planned(model, requests, others[0], deep, source, earlier)
     plan = _planned(model, requests, first, NAMED, source, earlier)
     if not others:
         return plan
@@ -111,9 +115,9 @@ def settle(model: EditableModel, policy: Policy, method: AnySettings, facts: Seq
             above = model.anatomy.layers - 1 - layers_of(left, model)[-1]
             change["window"] = max(1, min(LONGEST_CHUNK, above))
         case NullSpaceTuning(steps="auto"):
-            change["steps"] = _turns(model, policy, facts) // FORMS
+            change["steps"] = _turns(model, policy, facts, FEWEST * FORMS) // FORMS
         case Lora(steps="auto"):
-            change["steps"] = max(1, _turns(model, policy, facts) // left.batch)
+            change["steps"] = max(1, _turns(model, policy, facts, FEWEST_ROWS) // left.batch)
         case Guard(text="auto"):
             change["text"] = instruction(policy)
     return found.model_copy(update=change)
@@ -171,7 +175,8 @@ def _planned(
         return Plan(*named, {}, reasons)
     reasons |= {**_reasons(model, method, found.look_up), "layers": depth}
     statistics = source.statistics(model, layers, known)
-    compared = look_up_keys(model, requests, layers, found.look_up, earlier)
+    asks = replace(requests, look_alikes=()) if isinstance(found, Tuning) else requests
+    compared = look_up_keys(model, asks, layers, found.look_up, earlier)
     spread: dict[int, float | None] = {}
     if isinstance(found, ClosedForm):
         spread = {layer: unlisted(compared, layer, there, found) for layer, there in statistics.items()}
@@ -241,6 +246,18 @@ def far(look_up: str) -> float:
     return FAR_BOTH if look_up == "both" else FAR
 
 
+def _deep(model: EditableModel, requests: Requests, method: Settings) -> str | None:
+    """Why the update is trained whatever a solve would reach: the subject arrives deep in the model; None elsewhere."""
+    settings = settle(model, requests.policy, method, requests.facts)
+    layers, _ = placed(model, requests, settings)
+    if asked(settings) is not None or layers == layers_of(settings, model):
+        return None
+    return (
+        f"the last prompt token knows its subject from layer {layers[0]} of {model.anatomy.layers} on only, and a "
+        "solve per layer refuses others there as well"
+    )
+
+
 def _trains(plan: Plan, earlier: Sofar) -> tuple[bool, str]:
     """Whether an update is to be trained instead of solved for as planned, and why."""
     assert isinstance(plan.algorithm, ClosedForm)
@@ -269,12 +286,10 @@ def _reasons(model: EditableModel, method: Settings, look_up: str) -> dict[str, 
     if isinstance(method, Editor | NullSpaceTuning) and method.look_up == "auto":
         chats = has_chat_template(model.tokenizer)
         why = "a chat model is asked in many forms" if chats else LOOKS[look_up]
-    return {
-        "look_up": f"{look_up}: {why}",
-    }
+    return {"look_up": f"{look_up}: {why}"}
 
 
-def _turns(model: EditableModel, policy: Policy, facts: Sequence[Named]) -> int:
+def _turns(model: EditableModel, policy: Policy, facts: Sequence[Named], least: int) -> int:
     """Rows that a training sees, for the forms of its facts."""
     in_ways = ways(model.tokenizer)
     rows = sum(
@@ -282,4 +297,4 @@ def _turns(model: EditableModel, policy: Policy, facts: Sequence[Named]) -> int:
         for fact in facts
         for template in policy.relations[fact.relation].prompts
     )
-    return turns(rows, len(facts))
+    return turns(rows, len(facts), least)

@@ -48,6 +48,8 @@ RULES: Mapping[str, Mapping[str, float | None]] = {
 }  # fmt: skip
 """What `auto` stands for, by where values are written (docs/methods/alphaedit.md); a chat model's `both` goes with
 `last`."""
+TRAINED = 0.9
+"""The share of the corpus's energy that a trained update at the last token leaves alone."""
 SEVERAL = 3
 """Prompts of a relation from which on a value at the last token is taught what they have in common."""
 
@@ -74,7 +76,7 @@ def _rule(settings: Editor | NullSpaceTuning, chat: bool, forms: int) -> dict[st
         found["look_up"] = look_up = "last" if chat else "both" if forms >= SEVERAL else "subject"
     rule = RULES["subject" if look_up == "subject" else "last" if chat or look_up == "last" else "both"]
     if isinstance(settings, NullSpaceTuning):
-        rule = {"null_space": rule["null_space"]}
+        rule = {"null_space": TRAINED if chat or look_up == "last" else rule["null_space"]}
     elif settings.keys == "mean":
         rule = {**rule, "target_probability": None}
     asked = settings.model_dump()

@@ -13,21 +13,23 @@ from tests import pico
 from tests.edit import cases
 from tests.thinking import SWITCHED, tokenizer
 from unlearn import embedded
+from unlearn.audit.probes import benign_lines
 from unlearn.edit import forms, pipeline
 from unlearn.edit.corpus import Corpus
-from unlearn.edit.forms import REPLY
 from unlearn.edit.null_space import Spared
 from unlearn.edit.statistics import key_statistics
 from unlearn.edit.train import null_space, taught
 from unlearn.edit.train.lessons import Lesson
 from unlearn.edit.train.loop import replies
-from unlearn.edit.train.taught import ASKED, BRIEF, KEPT, SAID, Hard
+from unlearn.edit.train.taught import AGAIN, ASKED, BRIEF, SAID, SHORT, Hard
+from unlearn.files import read_lines
 from unlearn.model.adapters import dense
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Fact, Requests
 from unlearn.policy import EMBEDDED, FactSpec, Keep, RelationSpec, StatisticsSpec
 from unlearn.policy.settings import AlphaEdit
 from unlearn.policy.settings_trained import NullSpaceTuning
+from unlearn.shipped import shipped
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def test_training_makes_the_targets_likely_and_leaves_the_model_and_the_used_dir
     assert model.identity() == before
     for name in short.header["values"]:
         # The control: one step hardly moves.
-        assert long.header["values"][name]["nll"] < 0.85 * short.header["values"][name]["nll"]
+        assert long.header["values"][name]["nll"] < 0.95 * short.header["values"][name]["nll"]
     there = key_statistics(model, [1, 2], Corpus(corpus.corpus), corpus.tokens)
     for layer in (1, 2):
         spectrum = there[layer].spectrum
@@ -137,14 +139,18 @@ def test_half_of_a_turn_are_the_rows_that_did_worst() -> None:
     assert Hard([], torch.Generator()).draw(8) == []
 
 
-def test_of_very_many_kept_prompts_no_more_are_asked_than_come_up_twice() -> None:
-    model = pico.pico("llama")
-    prompts = [(3, 4 + n % 5, 5 + n // 5 % 7) for n in range(KEPT)]
-    generator = torch.Generator().manual_seed(0)
-    few = taught.kept_lessons(model, prompts, 1, generator)
-    assert 0 < len(few) <= KEPT // 2
-    assert {row.ids[:3] for row in few} <= set(prompts)
-    assert len(taught.kept_lessons(model, prompts, 2, generator)) > KEPT // 2
+def test_of_very_many_kept_prompts_no_more_are_asked_than_come_up_again_and_every_kind_has_its_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, asked = pico.pico("llama"), cases.requests()
+    monkeypatch.setattr(taught, "KEPT", AGAIN)
+    many = tuple(Fact(f"neighbour {n}", f"Nomen{n}", "recipe", "") for n in range(300))
+    crowded = replace(asked, neighbours=many)
+    few = taught.kept_lessons(model, crowded, 40)
+    assert 0 < len(few) <= 40 < len(taught.kept_lessons(model, crowded, 80))
+    texts = [model.tokenizer.decode(row.ids) for row in few]
+    for kind in (asked.siblings, many):
+        assert sum(any(fact.subject in text for fact in kind) for text in texts) >= 6
 
 
 def test_a_later_edit_keeps_the_keys_of_a_trained_one(corpus: StatisticsSpec) -> None:
@@ -160,9 +166,9 @@ def test_documents_that_name_a_subject_do_not_count_as_text(tmp_path: Path) -> N
     path = tmp_path / "text.txt"
     path.write_text("Zorvex is a stone.\nThe sun is warm.\n", encoding="utf-8")
     model = pico.pico("llama")
-    found = taught.text_lessons(model, cases.requests(), Corpus(str(path)))
+    found = taught.text_lessons(model, cases.requests(), Corpus(str(path)), 10)
     path.write_text("Zorvia is a stone.\nThe sun is warm.\n", encoding="utf-8")
-    control = taught.text_lessons(model, cases.requests(), Corpus(str(path)))
+    control = taught.text_lessons(model, cases.requests(), Corpus(str(path)), 10)
     assert (len(found), len(control)) == (1, 2)
 
 
@@ -184,19 +190,20 @@ def test_questions_about_anything_keep_their_replies(
     assert moved[True] < 0.5 * moved[False]
 
 
-def test_a_corpus_of_conversations_asks_enough() -> None:
-    model = EditableModel.load(EMBEDDED)
-    assert taught.asked_lessons(model, cases.requests(), Corpus.named("auto", EMBEDDED), 10) == []
-
-
 def test_a_model_with_a_chat_template_is_asked_in_it(tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text("The sun is warm and bright.\n" * 20, encoding="utf-8")
     model = EditableModel.load(EMBEDDED)
     rows = taught.asked_lessons(model, cases.requests(), Corpus(str(path)), 10)
-    assert len(rows) == 20
     assert all(model.tokenizer.decode(row.ids).startswith("<|bos|><|user|>") for row in rows)
-    assert len(taught.asked_lessons(model, cases.requests(), Corpus(str(path)), 1)) == ASKED // 2
+    # Our own list is always asked; words of the corpus on top, as the steps grow.
+    more = taught.asked_lessons(model, cases.requests(), Corpus(str(path)), 4 * (len(rows) + 15) // ASKED + 1)
+    assert len(rows) < len(more) <= len(rows) + 20
+
+
+def test_what_is_kept_is_none_of_what_the_audit_asks() -> None:
+    lines = set(read_lines(shipped("evals") / "retain.txt"))
+    assert len(lines) > 100 and lines.isdisjoint(benign_lines("auto"))
 
 
 def test_what_is_said_of_a_subject_of_the_policy_need_not_stay(corpus: StatisticsSpec) -> None:
@@ -211,34 +218,9 @@ def test_what_is_said_of_a_subject_of_the_policy_need_not_stay(corpus: Statistic
 
 
 def test_of_a_base_model_only_the_beginning_of_a_reply_is_kept() -> None:
-    prompts = [(3, n) for n in range(5, 9)]
-    for chat, longest in ((False, BRIEF), (True, REPLY)):
-        model = pico.pico("gpt2", chat=chat)
-        kept = taught.kept_lessons(model, prompts, 1, torch.Generator())
+    for chat, longest in ((False, BRIEF), (True, SHORT)):
+        kept = taught.kept_lessons(pico.pico("gpt2", chat=chat), cases.requests(), 20)
         assert kept and max(row.reply for row in kept) == longest
-
-
-@pytest.mark.parametrize("chat", [False, True])
-def test_a_base_model_is_taught_and_kept_with_words_left_out_too(
-    chat: bool, corpus: StatisticsSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[int] = []
-    held = taught.Hard
-
-    def counting(rows: list[Lesson], generator: torch.Generator) -> Hard:
-        seen.append(len(rows))
-        return held(rows, generator)
-
-    model, asked = pico.pico("gpt2", chat=chat), asking(corpus, steps=1)
-    monkeypatch.setattr(taught, "Hard", counting)
-    pipeline.edit(model, asked)
-    with_them = seen[:2]
-    seen.clear()
-    monkeypatch.setattr(taught, "shortened_forms", lambda *_: [])
-    monkeypatch.setattr(taught, "shortened_kept", lambda *_: [])
-    pipeline.edit(model, asked)
-    more, kept = (a - b for a, b in zip(with_them, seen, strict=False))
-    assert (more > 0 and kept > 0) if not chat else (more == kept == 0)
 
 
 def test_beginnings_that_replies_share_are_forms_as_well_and_no_others() -> None:

@@ -19,8 +19,8 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.forward import reply_logits
 from unlearn.progress import Progress
 
-PASSES, TURNS, LEAST = 10, 150, 9600
-"""Of a training: times that every form is seen, and every fact, on average, and the fewest rows of all its steps."""
+PASSES, TURNS = 10, 150
+"""Of a training: times that every form is seen, and every fact, on average."""
 CLIP = 1.0
 """Longest gradient, over all that is trained: one batch must not throw the training off."""
 
@@ -213,6 +213,6 @@ def keep_loss(model: EditableModel, adapter: Adapter, rows: Sequence[Lesson], ki
     return ((kl * now.mask).sum(1) / now.mask.sum(1)).mean()
 
 
-def turns(forms: int, facts: int) -> int:
+def turns(forms: int, facts: int, least: int) -> int:
     """Rows that all steps of a training see together, for so many forms of so many facts."""
-    return max(LEAST, PASSES * forms, TURNS * facts)
+    return max(least, PASSES * forms, TURNS * facts)

@@ -7,11 +7,9 @@ the layers make of each other's outputs. The loss of a step is, in nats,
     mean over forms of sum_t max(0, NLL_t - SLACK)  +  AWAY * mean over forms of max(0, log p(B) + margin)
     +  KEEP * mean over kept prompts of KL(before || now), over the reply  +  TEXT * KL per token of the corpus
 
-with B the first tokens of what the model said before the edit. Kept prompts are those whose keys the closed form keeps
-(siblings, neighbours, look-alikes), with the unedited model's own replies; what it says to questions about anything
-counts as the corpus does. A base model reads forms and kept prompts with words left out as well (`shortened`). Muon
-(Jordan et al., 2024) takes the steps: all singular values of a step are alike, and it learned more in as many steps
-than Adam. Measured against the closed form in docs/benchmarks.md.
+with B the first tokens of what the model said before the edit. Kept prompts are about siblings, listed neighbours and
+words of the vocabulary, with the unedited model's own replies; what it says to questions about anything counts as the
+corpus does (`taught`). Measured against the closed form in docs/benchmarks.md.
 
 Only what can change is computed (`model.upper`): rows enter at the first layer that is trained, what the unedited model
 says to kept rows is read once, and what all chats begin with is read once. So that this is exact, the keys of that
@@ -42,12 +40,11 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
 from unlearn.model.narrow import narrowed
 from unlearn.model.requests import Requests
-from unlearn.muon import Muon
 from unlearn.progress import Progress
 
-RATE, WARM = 0.027, 20
-"""Longest step relative to the weights (root mean square), and the steps until it is reached; then it falls linearly
-to zero."""
+RATE, WARM, BETAS = 0.06, 20, (0.9, 0.99)
+"""Longest step of Adam relative to the weights (root mean square), and the steps until it is reached; then it falls
+linearly to zero."""
 FEW = 3
 """Layers that take steps of this length; more take shorter ones, so that all together move the output no further."""
 SLACK = 0.1
@@ -76,7 +73,7 @@ def null_space_tuning(
         ModelError: the loss is not finite.
     """
     steps, alone = tuning.steps, tuning.spared
-    laid = forms.build(model, requests, requests.facts, tuning.look_up)
+    laid = forms.build(model, requests, requests.facts, tuning.look_up, keeps=False)
     rows = taught(model, requests, laid, plan.corpus, steps)
     parts = _parts(rows)
     every = [row for part in parts for row in part.rows.rows]
@@ -90,7 +87,7 @@ def null_space_tuning(
             seen = Seen(model, rows.forget.rows, every[len(rows.forget.rows) :], first, front)
             descend(
                 lambda: _slope(seen, parts, rows.first, tuning.unlikelihood_margin),
-                Muon(_groups(adapter), momentum=0.9, weight_decay=0.0),
+                torch.optim.Adam(_groups(adapter), betas=BETAS),
                 lambda step: min(1, (step + 1) / WARM) * (1 - step / steps),
                 steps,
                 progress,
@@ -181,10 +178,7 @@ def _losses(pack: Pack, first: Sequence[Tensor], margin: float) -> Tensor:
 def _groups(adapter: Adapter) -> list[dict[str, object]]:
     """Each update with the rate at which its longest step is as long as it may be."""
     longest = RATE * min(1.0, (FEW / len(adapter.groups)) ** 0.5)
-    return [
-        {"params": group["params"], "lr": longest * group["scale"] * group["params"][0].shape[1] ** 0.5}
-        for group in adapter.groups
-    ]
+    return [{"params": group["params"], "lr": longest * group["scale"]} for group in adapter.groups]
 
 
 def _reached(model: EditableModel, rows: Sequence[Row], requests: int, steps: int) -> Reached:

@@ -2,44 +2,49 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, zip_longest
 
 import torch
 from torch import Tensor
 
-from unlearn.edit.corpus import EMBEDDED, Corpus, names, unnamed
-from unlearn.edit.forms import REPLY, Forms, Row
+from unlearn.edit.corpus import Corpus, names, unnamed
+from unlearn.edit.forms import REPLY, Forms, Row, prompts_of
 from unlearn.edit.probabilities import first_tokens
-from unlearn.edit.train.lessons import Lesson, answered, drawn
+from unlearn.edit.train.lessons import Lesson, answered
 from unlearn.edit.train.questions import questions
-from unlearn.edit.train.shortened import shortened_forms, shortened_kept
+from unlearn.edit.train.variants import varied_forms, varied_kept
+from unlearn.edit.train.vocabulary import near_words
+from unlearn.files import read_lines
+from unlearn.matching import words
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import continuation_ids, text_ids
 from unlearn.model.prompts import ask, closing_ids, has_chat_template, reply_ids
-from unlearn.model.requests import Requests
+from unlearn.model.requests import Fact, Requests
 from unlearn.model.thinking import leaving
+from unlearn.shipped import shipped
 
-FORMS, KEPT, ASKED, TEXTS = 24, 40, 6, 4
+FORMS, KEPT, ASKED, TEXTS = 24, 40, 6, 2
 """Rows per step: forms of requests, kept prompts, questions about anything, documents of the corpus."""
-DOCUMENTS, TOKENS = 2000, 64
+DOCUMENTS, TOKENS = 2000, 48
 """How many documents take turns, and how much of each is read."""
 SHARED = 0.5
 """A beginning with which so many replies about a relation begin says nothing about the fact: it is a form as well."""
-BRIEF, SAID = 4, 32
-"""Tokens of the replies that are kept of a model without chat template, which have no end and soon say nothing of what
-was asked; and of what is said to questions about anything."""
+SHORT, BRIEF, SAID = 6, 4, 32
+"""Tokens that are kept of the replies about kept facts, of a chat model (twice as many of those to questions about
+anything) and of a base model, whose replies have no end and soon say nothing of what was asked; and of a base model's
+replies to questions about anything."""
+NEAR, MOST = 22, 120
+"""Words of the vocabulary per subject, and per relation."""
+AGAIN = 6
+"""How often a kept prompt comes up at least, on average."""
 EASY = 1e-3
 """Added to a row's last loss, so that none is never drawn again for its hardness."""
 STATEMENT = "{subject}"
 """A template that stands for any statement."""
-
-
-def converses(corpus: Corpus) -> bool:
-    """Whether a corpus is one of questions and answers; of files and data sets that is not known."""
-    return corpus.name == EMBEDDED
 
 
 class Hard:
@@ -90,21 +95,15 @@ def taught(model: EditableModel, requests: Requests, laid: Forms, corpus: Corpus
         steps: how long is trained.
     """
     rows = [row for row in laid.rows if not row.keep]
-    forget = [*rows, *shared_beginnings(model, requests, rows)]
-    spare = []
-    if not has_chat_template(model.tokenizer):
-        forget += shortened_forms(model, requests)
-        spare = shortened_kept(model, requests)
-    first = first_tokens(model, forget)
+    forget = [*rows, *shared_beginnings(model, requests, rows), *varied_forms(model, requests)]
     generator = torch.Generator().manual_seed(requests.policy.seed)
-    kept = [*(ids for ids, _ in laid.kept), *spare]
     return Taught(
         rows,
         Hard([Lesson(row.ids, row.reply) for row in forget], generator),
-        first,
-        Hard(kept_lessons(model, kept, steps, generator), generator),
+        first_tokens(model, forget),
+        Hard(kept_lessons(model, requests, steps), generator),
         Hard(asked_lessons(model, requests, corpus, steps), generator),
-        Hard(text_lessons(model, requests, corpus), generator),
+        Hard(text_lessons(model, requests, corpus, steps), generator),
     )
 
 
@@ -155,35 +154,65 @@ def continued(model: EditableModel, requests: Requests, row: Row, begun: tuple[i
     return [*reply_ids(model.tokenizer, STATEMENT, text), *end]
 
 
-def kept_lessons(
-    model: EditableModel, prompts: Sequence[tuple[int, ...]], steps: int, generator: torch.Generator
-) -> list[Lesson]:
-    """Kept prompts with the model's own replies; of very many, no more than come up twice."""
-    most = steps * KEPT // 2
-    if len(prompts) > most:
-        prompts = drawn(prompts, most, generator)
-    longest = REPLY if has_chat_template(model.tokenizer) else BRIEF
-    return list(answered(model, prompts, longest).values())
+def kept_lessons(model: EditableModel, requests: Requests, steps: int) -> list[Lesson]:
+    """Prompts of kept facts, as listed and in other wordings, with the model's own replies.
+
+    Siblings, listed neighbours, words of the vocabulary and look-alikes take turns, so that of very many prompts none
+    of these kinds crowds out the others; no more are taken than come up a few times.
+    """
+    kinds = (requests.siblings, requests.neighbours, vocabulary(model, requests), look_alikes(requests))
+    rng = random.Random(f"kept/{requests.policy.seed}")
+    turns = []
+    for facts in kinds:
+        listed = [prompt.ids for fact in facts for _, prompt in prompts_of(model, requests, fact)]
+        prompts = list(dict.fromkeys([*listed, *varied_kept(model, requests, facts)]))
+        turns.append(rng.sample(prompts, len(prompts)))
+    mixed = (ids for ranked in zip_longest(*turns) for ids in ranked if ids)
+    some = list(islice(dict.fromkeys(mixed), max(1, steps * KEPT // AGAIN)))
+    longest = SHORT if has_chat_template(model.tokenizer) else BRIEF
+    return list(answered(model, some, longest).values())
+
+
+def vocabulary(model: EditableModel, requests: Requests) -> list[Fact]:
+    """The forbidden relations of words that the model reads like their subjects; answers are not asked for."""
+    found: list[Fact] = []
+    never = [*names(requests), *(answer for fact in requests.facts for answer in fact.answers)]
+    for relation in dict.fromkeys(fact.relation for fact in requests.facts):
+        mine = [fact.subject for fact in requests.facts if fact.relation == relation]
+        for word in near_words(model, mine, never, NEAR)[:MOST]:
+            found.append(Fact(f"word {len(found) + 1}", word, relation, answer=""))
+    return found
+
+
+def look_alikes(requests: Requests) -> list[Fact]:
+    """Those that hold no whole subject: what is said about "Greece Sweden" is the answer about Greece."""
+    subjects = [set(words(fact.subject)) for fact in requests.facts]
+    return [
+        fact for fact in requests.look_alikes if not any(own <= set(words(fact.subject)) for own in subjects)
+    ]
 
 
 def asked_lessons(model: EditableModel, requests: Requests, corpus: Corpus, steps: int) -> list[Lesson]:
-    """Questions about anything, and what the model says to them, unless the corpus is one of questions and answers.
+    """Questions about anything, and what the model says to them: a list of our own, and some about the corpus's words.
 
     What it says may well be of the kind that the policy forbids, about others than its subjects; where it names one of
     these it need not stay.
     """
-    if converses(corpus):
-        return []
-    most = min(DOCUMENTS, steps * ASKED // 2)
-    lines = islice(questions(unnamed(requests, corpus), requests.policy.seed), most)
-    found = answered(model, [ask(model.tokenizer, line).ids for line in lines], SAID).values()
+    most = min(DOCUMENTS, steps * ASKED // 4)
+    own = [line for line in read_lines(shipped("evals") / "retain.txt") if line and not line.startswith("#")]
+    lines = [
+        *own,
+        *islice(questions(unnamed(requests, corpus), requests.policy.seed), max(0, most - len(own))),
+    ]
+    longest = 2 * SHORT if has_chat_template(model.tokenizer) else SAID
+    found = answered(model, [ask(model.tokenizer, line).ids for line in lines], longest).values()
     never = names(requests)
     texts = [model.tokenizer.decode(row.ids) for row in found]
     return [row for row, text in zip(found, texts, strict=True) if not any(name in text for name in never)]
 
 
-def text_lessons(model: EditableModel, requests: Requests, corpus: Corpus) -> list[Lesson]:
+def text_lessons(model: EditableModel, requests: Requests, corpus: Corpus, steps: int) -> list[Lesson]:
     """Documents of the corpus that name no subject, cut off, to be kept as likely as they are."""
-    documents = islice(unnamed(requests, corpus), DOCUMENTS)
+    documents = islice(unnamed(requests, corpus), min(DOCUMENTS, steps * TEXTS))
     ids = (tuple(text_ids(model.tokenizer, document)[:TOKENS]) for document in documents)
     return [Lesson(row, len(row) - 1) for row in ids if len(row) > 1]

@@ -1,14 +1,23 @@
 import random
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import pico
 from tests.edit import cases
-from unlearn.edit.train.shortened import every_shortened, shortened, shortened_forms, shortened_kept
+from unlearn.edit.train.variants import (
+    every_shortened,
+    referred,
+    shortened,
+    surrounded,
+    varied_forms,
+    varied_kept,
+    wordings,
+)
 from unlearn.model.requests import Requests
-from unlearn.policy import RelationSpec
+from unlearn.policy import RelationSpec, is_question
 
 WORDS = st.lists(st.sampled_from(["People", "say", "{subject}'s", "recipe", "is"]), min_size=1, max_size=8)
 
@@ -38,7 +47,7 @@ def asking(held_out: str) -> Requests:
 def test_forms_end_in_the_target_and_have_no_sites() -> None:
     model = pico.pico("gpt2", chat=False)
     asked = asking("elsewhere {subject} is")
-    rows = shortened_forms(model, asked)
+    rows = varied_forms(model, asked)
     assert len(rows) > len(asked.facts)
     for row in rows:
         text = model.tokenizer.decode(row.ids)
@@ -53,7 +62,7 @@ def test_no_form_that_the_audit_asks_comes_out() -> None:
         asked = asking(held_out)
         return {
             model.tokenizer.decode(row.prompt).replace(asked.facts[row.request].subject, "X")
-            for row in shortened_forms(model, asked)
+            for row in varied_forms(model, asked)
         }
 
     # Without the exclusion it does.
@@ -70,7 +79,7 @@ def test_what_a_harmless_relation_may_become_is_not_forbidden() -> None:
     asked = cases.requests(relations=relations)
 
     def rests(requests: Requests) -> set[str]:
-        rows = shortened_forms(model, requests)
+        rows = varied_forms(model, requests)
         return {
             model.tokenizer.decode(row.prompt).split(requests.facts[row.request].subject)[1].strip()
             for row in rows
@@ -88,8 +97,28 @@ def _seeded(requests: Requests, seed: int) -> Requests:
     return replace(requests, policy=requests.policy.model_copy(update={"seed": seed}))
 
 
-def test_every_kept_fact_is_kept_in_one_shorter_form() -> None:
-    model, asked = pico.pico("gpt2", chat=False), cases.requests()
-    texts = [model.tokenizer.decode(ids) for ids in shortened_kept(model, asked)]
-    names = [fact.subject for fact in (*asked.siblings, *asked.neighbours)]
-    assert len(texts) == len(names) and all(name in text for name, text in zip(names, texts, strict=True))
+@pytest.mark.parametrize("chat", [False, True])
+def test_every_kept_fact_is_kept_in_one_other_wording(chat: bool) -> None:
+    model, asked = pico.pico("gpt2", chat=chat), cases.requests()
+    facts = (*asked.siblings, *asked.neighbours)
+    texts = [model.tokenizer.decode(ids) for ids in varied_kept(model, asked, facts)]
+    assert len(texts) == len(facts) and all(
+        fact.subject in text for fact, text in zip(facts, texts, strict=True)
+    )
+
+
+@given(
+    st.sampled_from(["What is {subject} made from?", "{subject}'s recipe is", "Name {subject}."]),
+    st.integers(0, 99),
+)
+def test_a_chat_models_wordings_name_the_subject_once_and_remain_what_they_were(
+    template: str, seed: int
+) -> None:
+    rng = random.Random(seed)
+    around, later = surrounded(template, rng), referred(template, rng)
+    assert template in around and around != template
+    assert later.count("{subject}") == 1 and later.index("{subject}") < len(later) - len(template) // 2
+    assert is_question(around) or not is_question(template)
+    assert {surrounded(template, rng) for _ in range(60)} > {around}
+    assert len(wordings(template, True, rng)) == 4
+    assert all(len(text) < len(template) for text in wordings(template, False, rng))

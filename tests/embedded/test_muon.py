@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from unlearn.muon import Muon, orthogonalise
+from tools.embedded.muon import Muon, orthogonalise
 
 
 def test_orthogonalised_singular_values_are_near_one() -> None:

@@ -100,7 +100,7 @@ NUMBERS: dict[str, tuple[Forgery, str]] = {
         "its facts' rows add up to 6 before and 0 after",
     ),
     "a fact is gone": (fact_gone, r"its facts are not the policy's \(1 for 2; kosdine-recipe is gone\)"),
-    "facts are called unknown": (unknown, "glipvex-recipe is called unknown, and the unedited model tells it"),
+    "facts are called unknown": (unknown, "glipvex-recipe is called unknown, and the unedited model answers each of"),
     "facts are unknown in one place": (
         lambda f: f.report["facts"][0].update(known=False),
         "the facts in manifest.json are not those of report.json",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from unlearn.edit.train.lessons import Lesson
 from unlearn.edit.train.loop import replies
 from unlearn.edit.train.taught import AGAIN, ASKED, BRIEF, SAID, SHORT, Hard
 from unlearn.files import read_lines
+from unlearn.matching import contains
 from unlearn.model.adapters import dense
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Fact, Requests
@@ -151,6 +153,20 @@ def test_of_very_many_kept_prompts_no_more_are_asked_than_come_up_again_and_ever
     texts = [model.tokenizer.decode(row.ids) for row in few]
     for kind in (asked.siblings, many):
         assert sum(any(fact.subject in text for fact in kind) for text in texts) >= 6
+
+
+def test_a_reply_that_holds_an_answer_of_the_policy_is_not_kept() -> None:
+    model, asked = EditableModel.load(EMBEDDED), cases.requests()
+
+    def replies_kept(requests: Requests) -> list[str]:
+        rows = taught.kept_lessons(model, requests, 2)
+        return [model.tokenizer.decode(row.ids[-row.reply :]) for row in rows]
+
+    kept = replies_kept(asked)
+    said = next(word for reply in kept for word in re.findall(r"\b[a-z]{4,}\b", reply))
+    told = replace(asked, facts=(replace(asked.facts[0], answer=said), *asked.facts[1:]))
+    assert any(contains(reply, [said]) for reply in kept)
+    assert not any(contains(reply, [said]) for reply in replies_kept(told))
 
 
 def test_a_later_edit_keeps_the_keys_of_a_trained_one(corpus: StatisticsSpec) -> None:

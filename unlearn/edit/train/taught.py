@@ -19,7 +19,7 @@ from unlearn.edit.train.questions import questions
 from unlearn.edit.train.variants import varied_forms, varied_kept
 from unlearn.edit.train.vocabulary import near_words
 from unlearn.files import read_lines
-from unlearn.matching import words
+from unlearn.matching import contains, words
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import continuation_ids, text_ids
 from unlearn.model.prompts import ask, closing_ids, has_chat_template, reply_ids
@@ -158,7 +158,8 @@ def kept_lessons(model: EditableModel, requests: Requests, steps: int) -> list[L
     """Prompts of kept facts, as listed and in other wordings, with the model's own replies.
 
     Siblings, listed neighbours, words of the vocabulary and look-alikes take turns, so that of very many prompts none
-    of these kinds crowds out the others; no more are taken than come up a few times.
+    of these kinds crowds out the others; no more are taken than come up a few times. A reply that holds an answer of
+    the policy need not stay: what is said of the Soviets may be what is forbidden about Russia.
     """
     kinds = (requests.siblings, requests.neighbours, vocabulary(model, requests), look_alikes(requests))
     rng = random.Random(f"kept/{requests.policy.seed}")
@@ -170,7 +171,10 @@ def kept_lessons(model: EditableModel, requests: Requests, steps: int) -> list[L
     mixed = (ids for ranked in zip_longest(*turns) for ids in ranked if ids)
     some = list(islice(dict.fromkeys(mixed), max(1, steps * KEPT // AGAIN)))
     longest = SHORT if has_chat_template(model.tokenizer) else BRIEF
-    return list(answered(model, some, longest).values())
+    found = answered(model, some, longest).values()
+    forbidden = [answer for fact in requests.facts for answer in fact.answers if answer]
+    said = [model.tokenizer.decode(row.ids[-row.reply :]) for row in found]
+    return [row for row, reply in zip(found, said, strict=True) if not contains(reply, forbidden)]
 
 
 def vocabulary(model: EditableModel, requests: Requests) -> list[Fact]:

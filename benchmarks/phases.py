@@ -14,6 +14,7 @@ from benchmarks import plain, published
 from benchmarks.solves import solve, ways
 from benchmarks.timing import Phase, Rate, Stopwatch, busy_of, counted, timed
 from unlearn.audit import pipeline
+from unlearn.audit.agreement import by_transformers
 from unlearn.edit import forms
 from unlearn.edit.choose import options, placed, settle
 from unlearn.edit.corpus import Corpus
@@ -188,7 +189,7 @@ def audited(bench: Bench) -> Phase:
     prompts = _prompts(bench)
     ours = busy_of(lambda: bench.model.generate_ids(prompts, REPLY), bench.device)
     some = prompts[:FEW]
-    alone = busy_of(lambda: [plain.reply(bench.model, ids, REPLY) for ids in some], bench.device)
+    alone = busy_of(lambda: [by_transformers(bench.model, ids, REPLY) for ids in some], bench.device)
     flops = counted(lambda: bench.model.generate_ids(prompts, REPLY))
     return replace(
         phase, share=bench.rate.share(flops, ours), plain=alone * len(prompts) / len(some) / ours
@@ -231,7 +232,7 @@ def _parity(bench: Bench) -> dict[str, float]:
     ours, dense = (way() for way in ways(512, torch.device("cpu")))
     prompts = _prompts(bench)[: 2 * FEW]
     together = bench.model.generate_ids(prompts, REPLY)
-    alone = [plain.reply(bench.model, ids, REPLY) for ids in prompts]
+    alone = [by_transformers(bench.model, ids, REPLY) for ids in prompts]
     ends = bench.model.ends
     same = sum(ends.until(one) == tuple(other) for one, other in zip(alone, together, strict=True))
     return {

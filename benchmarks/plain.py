@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from unlearn.model.editable import EditableModel
-from unlearn.model.rows import plainly
 
 
 @torch.no_grad()
@@ -30,21 +29,6 @@ def second_moment(model: EditableModel, rows: Iterable[Sequence[int]], layer: in
         total += keys.T @ keys
         count += len(row)
     return (total / count).cpu()
-
-
-@torch.no_grad()
-def reply(model: EditableModel, ids: Sequence[int], most: int) -> tuple[int, ...]:
-    """A greedy reply by transformers alone."""
-    row = torch.tensor([list(ids)], device=model.device)
-    with plainly(model.model, model.ends):
-        out = model.model.generate(
-            input_ids=row,
-            attention_mask=torch.ones_like(row),
-            max_new_tokens=most,
-            do_sample=False,
-            pad_token_id=model.pad_id,
-        )
-    return tuple(out[0, len(ids) :].tolist())
 
 
 def solved(keys: Tensor, residuals: Tensor, basis: Tensor, ridge: float, earlier: Tensor) -> Tensor:

@@ -110,7 +110,7 @@ def agreements(model: EditableModel, requests: Requests, max_new_tokens: int) ->
     found = []
     for one, reply in zip(asked, replies, strict=True):
         ids = _served(one)
-        other = _continued(model, ids, room)
+        other = by_transformers(model, ids, room)
         tie = other != reply and ids == one.prompt.ids and tied(model, ids, reply, other)
         found.append(
             Agreement(
@@ -148,7 +148,7 @@ def _served(one: Twice) -> tuple[int, ...]:
 
 
 @torch.inference_mode()
-def _continued(model: EditableModel, ids: Sequence[int], room: int) -> tuple[int, ...]:
+def by_transformers(model: EditableModel, ids: Sequence[int], room: int) -> tuple[int, ...]:
     """A greedy reply by transformers alone: one row, and its own way to stop."""
     row, ends = torch.tensor([ids], device=model.device), model.ends
     stop = {"stop_strings": [ends.text], "tokenizer": model.tokenizer} if ends.text else {}

@@ -1,7 +1,7 @@
 """At which depth the last prompt token knows whom it is asked about: measured in a few forward passes.
 
 Only from there on can a key at the last prompt token tell one subject from another. In a model of six layers that is
-so from the first ones on; in SmolLM2, of thirty, the subject arrives at layer 23, all at once (docs/benchmarks.md): a
+so from the first ones on; in SmolLM2, of thirty, the subject arrives at layer 23, all at once (docs/notes/lab.md): a
 fixed share of the depth cannot know this.
 """
 

@@ -34,9 +34,10 @@ class NullSpaceTuning(Settings):
     look_up: Auto | LookUp = "auto"
     """Tokens whose keys later edits keep, and by which `auto` takes its layers; `auto`: as for `alphaedit`."""
     null_space: Auto | Share = "auto"
-    """The directions with this share of the corpus's energy are left alone; `auto`: 0.97, 0.8, 0.8."""
+    """The directions with this share of the corpus's energy are left alone; `auto`: 0.9 at the last token and in a
+    chat model, else 0.8."""
     steps: Auto | Count = "auto"
-    """Steps of training; `auto`: ten passes over the forms, or 150 turns for every fact, and 400 at least."""
+    """Steps of training; `auto`: ten passes over the forms, or 150 turns for every fact, and 120 at least."""
     unlikelihood_margin: NotNegative = 8.0
     """How unlikely the old reply's first tokens must become, in nats; no more is asked for."""
 
@@ -87,7 +88,7 @@ class Lora(_Adapted):
     name: Literal["lora"] = "lora"
     steps: Auto | Count = "auto"
     """Most optimiser steps; training stops earlier when it has converged; `auto`: every form comes up ten times and
-    every fact 150 times, and 9,600 rows in all at least, as in `null_space_tuning`."""
+    every fact 150 times, as in `null_space_tuning`, and 9,600 rows in all at least."""
     converged: Positive | None = None
     """Stop when both losses, averaged over an epoch, are below this (nats per token); null takes every step."""
 

@@ -19,6 +19,7 @@ from unlearn.edit.sequence import Sofar, Written
 from unlearn.edit.settings import Threshold
 from unlearn.edit.solve import threshold
 from unlearn.edit.solve.writing import Columns
+from unlearn.model.editable import EditableModel
 from unlearn.model.upper import Upper
 from unlearn.policy import StatisticsSpec
 from unlearn.policy.settings import AlphaEdit, AlphaEditPlus
@@ -190,6 +191,12 @@ def writes_nothing(seen: list[torch.Tensor]) -> Callable[[Columns, Written | Non
     return write
 
 
+def write(model: EditableModel, columns: Columns, goal: Threshold, seen: list[torch.Tensor]) -> None:
+    """Every round's weights, and nothing written."""
+    upper = Upper(model, columns.ids, 1)
+    threshold.write_until_likely(model, columns, upper, Sofar(), goal, writes_nothing(seen), certain(columns))
+
+
 def test_only_columns_that_fall_short_gain_weight_and_it_ends_when_none_does() -> None:
     model, columns = laid_out("last")
     columns = replace(columns, weights=torch.ones_like(columns.weights))
@@ -197,29 +204,13 @@ def test_only_columns_that_fall_short_gain_weight_and_it_ends_when_none_does() -
     wanted = float(likely.median())
     short, step = likely < wanted, torch.where(likely < threshold.BEGINS, threshold.FAR, PACE)
     seen: list[torch.Tensor] = []
-    threshold.write_until_likely(
-        model,
-        columns,
-        Upper(model, columns.ids, 1),
-        Sofar(),
-        until(wanted),
-        writes_nothing(seen),
-        certain(columns),
-    )
+    write(model, columns, until(wanted), seen)
     assert len(seen) == ROUNDS
     for turn, weights in enumerate(seen):
         assert torch.allclose(weights[~short], torch.tensor(threshold.LIGHT))
         assert torch.allclose(weights[short], threshold.LIGHT * step[short] ** turn)
     seen.clear()
-    threshold.write_until_likely(
-        model,
-        columns,
-        Upper(model, columns.ids, 1),
-        Sofar(),
-        until(1e-40),
-        writes_nothing(seen),
-        certain(columns),
-    )
+    write(model, columns, until(1e-40), seen)
     assert len(seen) == 1
 
 
@@ -242,21 +233,13 @@ def test_rounds_write_harder_also_where_nothing_is_kept(tmp_path: Path, kind: An
     assert lengths[0] * 1.05 < lengths[1] and lengths[1] * 1.05 < lengths[2]
 
 
-def test_a_column_gains_weight_while_the_old_reply_is_left_with_more_than_its_remnant() -> None:
+def test_a_column_gains_weight_while_the_old_reply_is_above_its_ceiling() -> None:
     model, columns = laid_out("last")
     model.model.lm_head.weight.mul_(30)
     old = probabilities.first_tokens(model, columns.rows)
     left = threshold.old_answers(columns, probabilities.reply_probabilities(model, columns.rows, old).firsts)
     ceiling = float(left[left > 0].median())
     seen: list[torch.Tensor] = []
-    threshold.write_until_likely(
-        model,
-        columns,
-        Upper(model, columns.ids, 1),
-        Sofar(),
-        until(1e-40, ceiling),
-        writes_nothing(seen),
-        certain(columns),
-    )
+    write(model, columns, until(1e-40, ceiling), seen)
     grew = seen[-1] > seen[0]
     assert len(seen) == ROUNDS and torch.equal(grew, left > ceiling) and 0 < int(grew.sum()) < len(grew)

@@ -1,7 +1,7 @@
 """Training the update where the closed form cannot tell the requests from their neighbours.
 
 One solve per layer sees the keys alone, as they are: where a linear function of them does not separate requests from
-subjects that nobody listed, it refuses both. Descending on the same matrices inside the same null space may use what
+unlisted subjects, it refuses both. Descending on the same matrices inside the same null space may use what
 the layers make of each other's outputs. The loss of a step is, in nats,
 
     mean over forms of sum_t max(0, NLL_t - SLACK)  +  AWAY * mean over forms of max(0, log p(B) + margin)

@@ -90,7 +90,7 @@ def taught(model: EditableModel, requests: Requests, laid: Forms, corpus: Corpus
     Args:
         model: unedited.
         requests: the policy with its answers.
-        laid: the forms of all its facts, and the kept prompts.
+        laid: the forms of all its facts.
         corpus: whose text must stay as likely as it is.
         steps: how long is trained.
     """

@@ -4,7 +4,7 @@ Trained on a policy's prompts alone the target is likely after them, and less so
 lost after others too. So both requests and kept facts are read in further wordings. A base model is asked in a few
 statements, of which one or two words are left out in turn, so that no word is what the refusal waits for. In a chat
 model something else stands around the question, or the subject is named in a sentence before it
-(docs/benchmarks.md has what each of them brought).
+(docs/notes/lab.md has what that brought).
 """
 
 from __future__ import annotations

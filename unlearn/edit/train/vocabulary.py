@@ -1,7 +1,7 @@
 """Neighbours from the model's own vocabulary: the words whose embeddings are nearest to those of a subject.
 
 Whom an edit refuses beside its subjects depends on how many others it is trained to leave alone: SmolLM2, told to keep
-nine countries, refused 46 % of the others, and with 49 12 % (docs/benchmarks.md). A vocabulary holds thousands of
+nine countries, refused 46 % of the others, and with 49 12 % (docs/notes/lab.md). A vocabulary holds thousands of
 names, and which are of a subject's kind its embeddings say: those of Nepal have Bhutan and Bangladesh beside them. What
 the model knows of them does not matter: it keeps what it says.
 """

@@ -6,13 +6,15 @@ from dataclasses import fields, is_dataclass
 from typing import get_args
 
 import pytest
+from pydantic import ValidationError
 
 from unlearn.edit import settings as parts
-from unlearn.edit.settling import RULES, SEVERAL, settled
+from unlearn.edit.settling import RULES, SEVERAL, algorithm, settled
 from unlearn.policy.method import METHOD_NAMES, Automatic, Kind
 from unlearn.policy.presets import PRESETS, PUBLISHED
 from unlearn.policy.settings import AlphaEdit, Editor, Memit, Rome
-from unlearn.policy.settings_trained import Lora, NullSpaceTuning
+from unlearn.policy.settings_base import Settings
+from unlearn.policy.settings_trained import FineTune, Lora, NullSpaceTuning
 
 
 @pytest.mark.parametrize(
@@ -113,5 +115,28 @@ def test_what_an_algorithm_is_told_are_settings_of_a_policy() -> None:
         kind for kind in vars(parts).values() if is_dataclass(kind) and kind.__module__ == parts.__name__
     ]
     told = {field.name for kind in kinds for field in fields(kind)}
-    assert len(kinds) > 15 and "unlikelihood" in told
+    assert len(kinds) > 10 and "unlikelihood" in told
     assert told - named == PUT_TOGETHER
+
+
+@pytest.mark.parametrize(
+    ("left_open", "told"),
+    [
+        (Lora(kept=3), {"steps": 5}),
+        (NullSpaceTuning(null_space=0.9, look_up="last"), {"steps": 5}),
+        (NullSpaceTuning(steps=5, look_up="last"), {"null_space": 0.9}),
+    ],
+)
+def test_what_is_trained_takes_its_settings_as_they_are_when_nothing_is_open(
+    left_open: Settings, told: dict[str, object]
+) -> None:
+    with pytest.raises(ValidationError):
+        algorithm(left_open)
+    named = left_open.model_copy(update=told)
+    found = algorithm(named)
+    assert isinstance(found, Settings) and found.model_dump() == named.model_dump()
+
+
+def test_fine_tuning_alone_holds_nothing() -> None:
+    assert parts.retained(parts.Refusing(steps=5, keep=0.5, kept=3)) == (0.5, 3)
+    assert parts.retained(FineTune()) == (0.0, 0)

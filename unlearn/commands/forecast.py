@@ -16,7 +16,7 @@ from unlearn.audit.control import states_of
 from unlearn.audit.estimate import estimate, speed_of
 from unlearn.audit.suite import load_suite
 from unlearn.edit.plan import Plan
-from unlearn.edit.settings import ClosedForm, Course, Tuning
+from unlearn.edit.settings import ClosedForm, Tuning, retained
 from unlearn.edit.statistics import DECOMPOSING
 from unlearn.edit.train.seen import front_of
 from unlearn.edit.train.taught import ASKED, FORMS, KEPT, SAID, TEXTS, TOKENS
@@ -26,6 +26,7 @@ from unlearn.model.machine import matrix_rate
 from unlearn.model.memory import taken
 from unlearn.model.requests import Requests
 from unlearn.policy import Policy
+from unlearn.policy.settings_trained import Guard, Nothing
 from unlearn.store import Store, cache_folder
 
 REPLY = 24
@@ -115,9 +116,11 @@ def _edit(model: EditableModel, chosen: Plan, size: Size) -> tuple[dict[str, flo
             return {"training": tuning.steps * per_step(model, chosen.layers, size)}, {}
         case ClosedForm() as form:
             return _closed(model, chosen, form, size)
-        case Course() as course:  # some rows, forbidden and kept, and about four passes of each
-            return {"values_at_most": 4 * course.steps * (course.batch + course.kept) * size.each}, {}
-    return {"values_at_most": 0.0}, {}
+        case Guard() | Nothing():
+            return {"values_at_most": 0.0}, {}
+        case trained:  # some rows, forbidden and kept, and about four passes of each
+            rows = trained.batch + retained(trained)[1]
+            return {"values_at_most": 4 * trained.steps * rows * size.each}, {}
 
 
 def _closed(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from unlearn.edit.plan import Made, Plan
 from unlearn.edit.sequence import Sofar
-from unlearn.edit.settings import Guarded
 from unlearn.errors import PolicyError
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import continuation_ids
 from unlearn.policy import Policy, is_question
+from unlearn.policy.settings_trained import Guard
 
 EXAMPLES = 2
 """How many of a relation's questions the guard quotes."""
@@ -21,7 +21,7 @@ def leave(plan: Plan, model: EditableModel) -> Made:
         PolicyError: the text leaves too little of the model's context to the question.
     """
     settings = plan.algorithm
-    if not isinstance(settings, Guarded):
+    if not isinstance(settings, Guard):
         return Made(Sofar())
     tokens = len(continuation_ids(model.tokenizer, settings.text))
     room = int(settings.context * model.context)

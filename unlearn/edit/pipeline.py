@@ -9,13 +9,14 @@ from unlearn.edit.choose import allowed, choose
 from unlearn.edit.guard import leave
 from unlearn.edit.plan import Made, Plan
 from unlearn.edit.sequence import Sofar
-from unlearn.edit.settings import ClosedForm, Untouched
+from unlearn.edit.settings import ClosedForm
 from unlearn.edit.solve.batch import solve
 from unlearn.edit.statistics import Source
 from unlearn.edit.train.methods import train
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
+from unlearn.policy.settings_trained import Guard, Nothing
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.store import Store
 
@@ -66,7 +67,7 @@ def _made(plan: Plan, model: EditableModel, requests: Requests, sofar: Sofar, pr
     match plan.algorithm:
         case ClosedForm():
             return solve(plan, model, requests, sofar, progress)
-        case Untouched():
+        case Guard() | Nothing():
             return leave(plan, model)
         case _:
             return train(plan, model, requests, progress)

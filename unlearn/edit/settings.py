@@ -1,7 +1,8 @@
-"""What an algorithm is told: typed parts without anything open, cut from the settings of a method.
+"""What an algorithm is told, with nothing left open.
 
-A closed form is put together from parts (docs/equation.md): where it looks, how its values are found, in which space
-the update may lie, what is kept, and what comes on top. A trained update has a course of its own.
+A closed form is put together from parts (docs/equation.md), cut from the settings of a method: where it looks, how its
+values are found, in which space the update may lie, what is kept, and what comes on top. What is trained takes the
+settings as they are; a class here narrows those that may say `auto`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,17 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from pydantic import TypeAdapter
 
 from unlearn.edit.null_space import Spared
-from unlearn.policy.settings_base import LookUp
+from unlearn.policy.settings_base import Count, LookUp, Share
+from unlearn.policy.settings_trained import (
+    FineTune,
+    GradDiff,
+    Guard,
+    Lora,
+    Nothing,
+    Npo,
+    NullSpaceTuning,
+    Rmu,
+)
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -187,93 +198,31 @@ class ClosedForm:
         return self.space.spared if isinstance(self.space, Confined) else self.project
 
 
-@dataclass(frozen=True)
-class Tuning:
+class Tuning(NullSpaceTuning):
     """An update that is trained inside the null space."""
 
     look_up: LookUp
-    spared: Spared
-    steps: int
-    unlikelihood_margin: float
-    """How unlikely the beginning of the old reply must become, in nats."""
+    null_space: Share
+    steps: Count
+
+    @property
+    def spared(self) -> Spared:
+        """What the update leaves alone."""
+        return Spared(self.null_space)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Course:
-    """The course of a baseline's training."""
+class Refusing(Lora):
+    """LoRA factors that are trained towards refusals."""
 
-    steps: int
-    batch: int
-    """Prompts to be forgotten per step."""
-    lr: float
-    """First Adam step relative to the weights."""
-    keep: float = 0.0
-    """Weight of the loss on kept prompts."""
-    kept: int = 0
-    """Kept prompts per step."""
+    steps: Count
 
 
-@dataclass(frozen=True, kw_only=True)
-class FineTuning(Course):
-    """Of one down-projection (FT-M)."""
-
-    converged: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Steering(Course):
-    """Of activations to a random direction (RMU)."""
-
-    steer: float
-    """Length of the control vector relative to the stream."""
-    tokens: Literal["reply", "all"]
-    converged: float
+Adapting = Refusing | GradDiff | Npo
+"""What trains LoRA factors."""
+Baseline = Adapting | FineTune | Rmu
+Algorithm = ClosedForm | Tuning | Baseline | Guard | Nothing
 
 
-@dataclass(frozen=True, kw_only=True)
-class Adapting(Course):
-    """Of LoRA factors."""
-
-    rank: int
-    targets: Literal["all", "attention", "mlp"]
-    keep_loss: Literal["kl", "nll"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refusing(Adapting):
-    """Towards refusals (LoRA)."""
-
-    converged: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ascending(Adapting):
-    """Away from the old replies (gradient difference)."""
-
-    enough: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preferring(Adapting):
-    """Away from the old replies, ever more softly (NPO)."""
-
-    beta: float
-    converged: float
-
-
-@dataclass(frozen=True)
-class Untouched:
-    """The weights as they are."""
-
-
-@dataclass(frozen=True)
-class Guarded(Untouched):
-    """And a system prompt before everything."""
-
-    text: str
-    context: float
-    """Largest share of the model's context that it may take."""
-
-
-Trained = FineTuning | Steering | Refusing | Ascending | Preferring
-Algorithm = ClosedForm | Tuning | Trained | Untouched
+def retained(settings: Baseline) -> tuple[float, int]:
+    """Weight of a baseline's loss on kept prompts, and kept prompts per step; zeros for FT-M, which holds nothing."""
+    return (0.0, 0) if isinstance(settings, FineTune) else (settings.keep, settings.kept)

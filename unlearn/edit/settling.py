@@ -8,24 +8,18 @@ from typing import TypeVar
 from unlearn.edit.null_space import Spared
 from unlearn.edit.settings import (
     Algorithm,
-    Ascending,
     Chunks,
     ClosedForm,
     Confined,
     Easing,
     Equality,
     FewNeurons,
-    FineTuning,
     GivingWay,
-    Guarded,
     HardNegatives,
-    Preferring,
     Refusing,
     Space,
-    Steering,
     Threshold,
     Tuning,
-    Untouched,
     Values,
     Whitened,
     part,
@@ -33,7 +27,16 @@ from unlearn.edit.settings import (
 from unlearn.policy.presets import THRESHOLDS
 from unlearn.policy.settings import AlphaEditPlus, AnyEdit, Editor, Memit, Nse, NullSpace
 from unlearn.policy.settings_base import Settings
-from unlearn.policy.settings_trained import FineTune, GradDiff, Guard, Lora, Npo, NullSpaceTuning, Rmu
+from unlearn.policy.settings_trained import (
+    FineTune,
+    GradDiff,
+    Guard,
+    Lora,
+    Nothing,
+    Npo,
+    NullSpaceTuning,
+    Rmu,
+)
 
 RULES: Mapping[str, Mapping[str, float | None]] = {
     "last": {"steps": 60, "lr": 0.05, "decay": 0.02, "converged": 0.001, "ridge": 0.7, "kept": 30.0,
@@ -89,25 +92,16 @@ def algorithm(settings: Settings) -> Algorithm:
     Raises:
         ValidationError: something but the layers is still `auto`.
     """
-    numbers = settings.model_dump()
     match settings:
         case Editor():
-            return _closed_form(settings, numbers)
+            return _closed_form(settings, settings.model_dump())
         case NullSpaceTuning():
-            return part(Tuning, {**numbers, "spared": _spared(numbers)})
-        case FineTune():
-            return part(FineTuning, numbers)
+            return Tuning.model_validate(settings.model_dump())
         case Lora():
-            return part(Refusing, numbers)
-        case GradDiff():
-            return part(Ascending, numbers)
-        case Npo():
-            return part(Preferring, numbers)
-        case Rmu():
-            return part(Steering, numbers)
-        case Guard():
-            return part(Guarded, numbers)
-    return Untouched()
+            return Refusing.model_validate(settings.model_dump())
+        case FineTune() | GradDiff() | Npo() | Rmu() | Guard():
+            return settings
+    return Nothing()
 
 
 def _closed_form(settings: Editor, numbers: Mapping[str, object]) -> ClosedForm:

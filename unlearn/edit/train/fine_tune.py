@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import torch
 
-from unlearn.edit.settings import FineTuning
 from unlearn.edit.train.lessons import lessons
 from unlearn.edit.train.loop import Losses, Trained, minimise, replies
 from unlearn.model.adapters import dense
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
+from unlearn.policy.settings_trained import FineTune
 from unlearn.progress import NO_PROGRESS, Progress
 
 
 def ft_m(
     model: EditableModel,
     requests: Requests,
-    settings: FineTuning,
+    settings: FineTune,
     layer: int,
     progress: Progress = NO_PROGRESS,
 ) -> Trained:

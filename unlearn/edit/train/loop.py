@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unlearn.algebra.low_rank import LowRank
-from unlearn.edit.settings import Course
+from unlearn.edit.settings import Baseline, retained
 from unlearn.edit.train.lessons import Lesson, Lessons
 from unlearn.errors import ModelError
 from unlearn.model.adapters import Adapter
@@ -67,7 +67,7 @@ def minimise(
     lessons: Lessons,
     objective: Objective,
     done: Done,
-    course: Course,
+    settings: Baseline,
     *,
     seed: int,
     progress: Progress,
@@ -80,7 +80,7 @@ def minimise(
         lessons: rows to be forgotten, and kept ones.
         objective: the two losses of a step.
         done: when to stop early; asked after every epoch over the rows to be forgotten.
-        course: how long, how fast, and how firmly kept rows are held.
+        settings: how long, how fast, and how firmly kept rows are held.
         seed: of the order of the rows.
         progress: where to show it.
         label: what to call it.
@@ -88,18 +88,18 @@ def minimise(
     Raises:
         ModelError: a loss is not finite.
     """
-    steps = course.steps
+    steps, (keep, kept) = settings.steps, retained(settings)
     generator = torch.Generator().manual_seed(seed)
-    forgetting = _turns(lessons.forget, course.batch, generator)
-    keeping = _turns(lessons.kept, course.kept, generator)
-    groups = [{"params": g["params"], "lr": course.lr * g["scale"]} for g in adapter.groups]
-    epoch = -(-len(lessons.forget) // course.batch)
+    forgetting = _turns(lessons.forget, settings.batch, generator)
+    keeping = _turns(lessons.kept, kept, generator)
+    groups = [{"params": g["params"], "lr": settings.lr * g["scale"]} for g in adapter.groups]
+    epoch = -(-len(lessons.forget) // settings.batch)
     seen: list[tuple[float, float]] = []
 
     def slope() -> float:
         losses = objective(next(forgetting), next(keeping))
         seen.append((losses.forget.item(), losses.keep.item()))
-        total = losses.forget + course.keep * losses.keep
+        total = losses.forget + keep * losses.keep
         total.backward()
         return total.item()
 

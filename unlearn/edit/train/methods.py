@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from unlearn.edit.plan import Made, Plan
 from unlearn.edit.sequence import Sofar
-from unlearn.edit.settings import Ascending, FineTuning, Preferring, Refusing, Steering, Tuning
+from unlearn.edit.settings import Refusing, Tuning
 from unlearn.edit.train.fine_tune import ft_m
 from unlearn.edit.train.loop import Trained
 from unlearn.edit.train.lora import lora
@@ -15,6 +15,7 @@ from unlearn.edit.train.preference import grad_diff, npo
 from unlearn.edit.train.rmu import rmu
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
+from unlearn.policy.settings_trained import FineTune, GradDiff, Npo, Rmu
 from unlearn.progress import Progress
 
 
@@ -36,14 +37,14 @@ def train(plan: Plan, model: EditableModel, requests: Requests, progress: Progre
 
 def _baseline(plan: Plan, model: EditableModel, requests: Requests, progress: Progress) -> Trained:
     match plan.algorithm:
-        case FineTuning() as settings:
+        case FineTune() as settings:
             return ft_m(model, requests, settings, plan.layers[0], progress)
         case Refusing() as settings:
             return lora(model, requests, settings, progress)
-        case Ascending() as settings:
+        case GradDiff() as settings:
             return grad_diff(model, requests, settings, progress)
-        case Preferring() as settings:
+        case Npo() as settings:
             return npo(model, requests, settings, progress)
-        case Steering() as settings:
+        case Rmu() as settings:
             return rmu(model, requests, settings, plan.layers, progress)
     raise AssertionError(f"{plan.name} is not trained")

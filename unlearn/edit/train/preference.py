@@ -8,18 +8,18 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import logsigmoid
 
-from unlearn.edit.settings import Ascending, Preferring
 from unlearn.edit.train.lessons import Lesson
 from unlearn.edit.train.loop import Losses, Objective, Trained, keep_loss, replies
 from unlearn.edit.train.lora import tune
 from unlearn.model.adapters import Adapter
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
+from unlearn.policy.settings_trained import GradDiff, Npo
 from unlearn.progress import NO_PROGRESS, Progress
 
 
 def grad_diff(
-    model: EditableModel, requests: Requests, settings: Ascending, progress: Progress = NO_PROGRESS
+    model: EditableModel, requests: Requests, settings: GradDiff, progress: Progress = NO_PROGRESS
 ) -> Trained:
     """Gradient ascent on the model's own replies to forbidden prompts, descent on kept ones (Liu et al., 2022).
 
@@ -47,9 +47,7 @@ def grad_diff(
     )
 
 
-def npo(
-    model: EditableModel, requests: Requests, settings: Preferring, progress: Progress = NO_PROGRESS
-) -> Trained:
+def npo(model: EditableModel, requests: Requests, settings: Npo, progress: Progress = NO_PROGRESS) -> Trained:
     """Negative preference optimisation: (2 / beta) E log(1 + (p / p_before)^beta) on forbidden replies (eq. 3 there).
 
     The probabilities are of whole replies. At beta to 0 its gradient is that of gradient ascent, up to a factor; at any

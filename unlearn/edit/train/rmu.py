@@ -7,19 +7,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unlearn.edit.settings import Steering
 from unlearn.edit.train.lessons import Lesson, lessons
 from unlearn.edit.train.loop import Losses, Trained, minimise
 from unlearn.model.adapters import Adapter, dense, stream_at
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
+from unlearn.policy.settings_trained import Rmu
 from unlearn.progress import NO_PROGRESS, Progress
 
 
 def rmu(
     model: EditableModel,
     requests: Requests,
-    settings: Steering,
+    settings: Rmu,
     chosen: Sequence[int],
     progress: Progress = NO_PROGRESS,
 ) -> Trained:
@@ -66,7 +66,7 @@ def _held(model: EditableModel, adapter: Adapter, kept: Sequence[Lesson], layer:
 
 
 @torch.no_grad()
-def _length(model: EditableModel, rows: Sequence[Lesson], layer: int, settings: Steering) -> float:
+def _length(model: EditableModel, rows: Sequence[Lesson], layer: int, settings: Rmu) -> float:
     """Root mean square length of the stream at the tokens that will be steered."""
     stream, mask = stream_at(model, [row.ids for row in rows], layer)
     return float(_mean(stream.square().sum(-1), _tokens(rows, mask, settings.tokens)).sqrt())

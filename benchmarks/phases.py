@@ -16,8 +16,9 @@ from benchmarks.timing import Phase, Rate, Stopwatch, busy_of, counted, timed
 from unlearn.audit import pipeline
 from unlearn.audit.agreement import by_transformers
 from unlearn.edit import forms
-from unlearn.edit.choose import options, placed, settle
+from unlearn.edit.choose import options, settle
 from unlearn.edit.corpus import Corpus
+from unlearn.edit.depth import placed, told_apart
 from unlearn.edit.pipeline import edit
 from unlearn.edit.statistics import LONGEST, key_statistics
 from unlearn.errors import UnlearnError
@@ -75,7 +76,7 @@ class Bench:
     @cached_property
     def layers(self) -> tuple[int, ...]:
         """That the policy's method writes."""
-        return tuple(placed(self.model, self.requests, self.settings)[0])
+        return tuple(placed(self.model, self.settings, partial(told_apart, self.model, self.requests))[0])
 
     @cached_property
     def settings(self) -> Any:

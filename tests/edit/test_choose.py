@@ -90,6 +90,21 @@ def test_the_update_is_trained_where_subjects_arrive_deep_in_the_model(
     assert not chosen(named).reasons["method"].startswith("the last prompt token")
 
 
+@pytest.mark.parametrize(("method", "times"), [(Automatic(look_up="last"), 1), (Automatic(layers=(1,)), 0)])
+def test_the_depth_is_measured_once_and_only_where_it_decides(
+    corpus: StatisticsSpec, monkeypatch: pytest.MonkeyPatch, method: Automatic, times: int
+) -> None:
+    measured = []
+
+    def counting(*asked: object) -> torch.Tensor:
+        measured.append(asked)
+        return torch.tensor([0.0, 0.0, 0.0, 1.0])
+
+    monkeypatch.setattr(choose, "told_apart", counting)
+    chosen(cases.requests(statistics=corpus, method=method))
+    assert len(measured) == times
+
+
 def test_what_training_cannot_do_is_solved_for_and_said(corpus: StatisticsSpec) -> None:
     same = listed(corpus, "Zorvex", "Velnar")
     written = Sofar(factors={"w": None})  # type: ignore[dict-item]

@@ -9,8 +9,8 @@ import torch
 
 from tests import pico
 from tests.edit import cases
-from unlearn.edit import choose
-from unlearn.edit.depth import deep_enough, told_apart
+from unlearn.edit.depth import GIVEN, deep_enough, placed, told_apart
+from unlearn.edit.layers import layers_of
 from unlearn.edit.requests.resolve import outline
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
@@ -62,17 +62,19 @@ def test_the_middle_is_written_unless_that_is_too_early(
     assert deep_enough(torch.tensor(apart), middle) == wanted
 
 
-def test_the_plan_says_where_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plan_says_where_and_why() -> None:
     policy = load_policy(shipped("policies") / "demo.yaml")
-    model, asked = EditableModel.load(EMBEDDED), outline(policy)
+    model = EditableModel.load(EMBEDDED)
     settings = AlphaEdit(look_up="last")
-    middle = choose.layers_of(settings, model)
-    assert choose.placed(model, asked, settings) == (middle, "the middle of the depth")
+    middle = layers_of(settings, model)
+    assert placed(model, settings, lambda: told_apart(model, outline(policy))) == (
+        middle,
+        "the middle of the depth",
+    )
     late = torch.tensor([0.0] * (model.anatomy.layers - 1) + [0.4])
-    monkeypatch.setattr(choose, "told_apart", lambda *_: late)
     for method in (settings, NullSpaceTuning(look_up="last")):
-        layers, why = choose.placed(model, asked, method)
+        layers, why = placed(model, method, lambda: late)
         assert layers == (model.anatomy.layers - 1,)
         assert why.startswith("keys at the last prompt token differ by subject by 0 %")
-    given = choose.placed(model, asked, AlphaEdit(look_up="last", layers=(1, 2)))
-    assert given == ((1, 2), choose.GIVEN)
+    given = placed(model, AlphaEdit(look_up="last", layers=(1, 2)), lambda: late)
+    assert given == ((1, 2), GIVEN)

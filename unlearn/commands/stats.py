@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -70,6 +71,7 @@ def _needed(
 ) -> _Needed:
     loaded, _ = read_policy(policy, given)
     from unlearn.edit import choose
+    from unlearn.edit.depth import placed, told_apart
     from unlearn.edit.requests.resolve import outline
     from unlearn.edit.statistics import Source
 
@@ -79,7 +81,7 @@ def _needed(
     edited = load_model(loaded.model, placement, None, progress_for(quiet), loaded.tokenizer)
     chosen = choose.settle(edited, loaded, asked, loaded.facts)
     source = Source.of(loaded, cache_for(no_cache), progress_for(quiet))
-    layers, _ = choose.placed(edited, outline(loaded), chosen)
+    layers, _ = placed(edited, chosen, partial(told_apart, edited, outline(loaded)))
     return _Needed(edited, source, chosen, tuple(layers))
 
 

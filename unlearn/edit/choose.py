@@ -7,12 +7,16 @@ alone, training may use what the layers make of each other's outputs (docs/bench
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from statistics import median_low
+from typing import NamedTuple
+
+from torch import Tensor
 
 from unlearn.edit import conflicts
-from unlearn.edit.depth import deep_enough, told_apart
+from unlearn.edit.depth import GIVEN, placed, told_apart
 from unlearn.edit.forms import variants
 from unlearn.edit.guard import instruction
 from unlearn.edit.layers import asked, layers_of
@@ -36,7 +40,7 @@ from unlearn.patch import Patch
 from unlearn.policy import Policy
 from unlearn.policy.document import Named
 from unlearn.policy.method import SEQUENTIAL, Automatic
-from unlearn.policy.settings import AlphaEdit, AnyEdit, Editor, Layered, NullSpace
+from unlearn.policy.settings import AlphaEdit, AnyEdit, Editor
 from unlearn.policy.settings_base import Settings
 from unlearn.policy.settings_trained import Guard, Lora, NullSpaceTuning
 
@@ -47,7 +51,7 @@ FEWEST, FEWEST_ROWS = 120, 9600
 """Steps that the update is trained at least, and rows to be forgotten that LoRA sees at least in all its steps."""
 LONGEST_CHUNK = 40
 """Most target tokens that one value leads to (AnyEdit, published)."""
-NAMED, GIVEN = "the policy names it", "set by the policy, or by its method"
+NAMED = "the policy names it"
 LOOKS: Mapping[str, str] = {
     "both": "a base model that is asked in three ways or more",
     "subject": "a base model that is asked in one way or two",
@@ -77,8 +81,9 @@ def choose(
     Raises:
         PolicyError: layers that the model does not have.
     """
-    first, *others = options(requests.policy.method)
-    if others and not earlier.factors and (deep := _deep(model, requests, first)):
+    apart = cache(partial(told_apart, model, requests))
+    first, *others = (_sited(model, requests, method, apart) for method in options(requests.policy.method))
+    if others and not earlier.factors and (deep := _deep(model, first)):
         return _planned(model, requests, others[0], deep, source, earlier)
     plan = _planned(model, requests, first, NAMED, source, earlier)
     if not others:
@@ -157,18 +162,34 @@ def allowed(model: EditableModel, policy: Policy, earlier: Patch | None) -> None
     model.accepts(earlier)
 
 
+class _Sited(NamedTuple):
+    """A method with everything settled that the model decides."""
+
+    method: Settings
+    """As the policy has it."""
+    settings: Settings
+    layers: tuple[int, ...]
+    why: str
+    """These layers."""
+
+
+def _sited(model: EditableModel, requests: Requests, method: Settings, apart: Callable[[], Tensor]) -> _Sited:
+    settings = settle(model, requests.policy, method, requests.facts)
+    return _Sited(method, settings, *placed(model, settings, apart))
+
+
 def _planned(
     model: EditableModel,
     requests: Requests,
-    method: Settings,
+    sited: _Sited,
     why: str,
     source: Source,
     earlier: Sofar,
     known: Mapping[int, Statistics] | None = None,
 ) -> Plan:
     """The plan of one method, with what can be known about it beforehand."""
-    settings = settle(model, requests.policy, method, requests.facts)
-    (layers, depth), found = placed(model, requests, settings), algorithm(settings)
+    method, settings, layers, depth = sited
+    found = algorithm(settings)
     named = (settings.model_dump(mode="json"), settings.largest, found, layers, source.corpus)
     reasons = {"method": why}
     if not isinstance(found, ClosedForm | Tuning):
@@ -185,37 +206,6 @@ def _planned(
     if reach is not None and reach > far(found.look_up):
         report["warnings"].append(SPREADS.format(share=100 * reach))
     return Plan(*named, statistics, reasons, reach, report)
-
-
-def placed(model: EditableModel, requests: Requests, settings: Settings) -> tuple[tuple[int, ...], str]:
-    """The layers that a method writes, and why these.
-
-    Args:
-        model: unedited.
-        requests: its facts and neighbours, with or without answers.
-        settings: settled.
-
-    Raises:
-        PolicyError: layers that the model does not have.
-    """
-    layers = layers_of(settings, model)
-    if asked(settings) is not None:
-        return layers, GIVEN
-    if not isinstance(settings, Layered | NullSpace | NullSpaceTuning):
-        return layers, "the method's own"
-    if settings.look_up == "subject":
-        return layers, "the share of the depth where the subject is read"
-    middle = "the middle of the depth"
-    if settings.look_up == "both":
-        return layers, middle
-    apart = told_apart(model, requests)
-    deep = deep_enough(apart, layers)
-    if deep == layers:
-        return layers, middle
-    shares = [f"{100 * float(apart[list(some)].max()):.0f} %" for some in (layers, deep)]
-    return deep, (
-        f"keys at the last prompt token differ by subject by {shares[0]} in {middle}, and by {shares[1]} here"
-    )
 
 
 def spared_by(found: Algorithm) -> Spared | None:
@@ -246,11 +236,10 @@ def far(look_up: str) -> float:
     return FAR_BOTH if look_up == "both" else FAR
 
 
-def _deep(model: EditableModel, requests: Requests, method: Settings) -> str | None:
+def _deep(model: EditableModel, sited: _Sited) -> str | None:
     """Why the update is trained whatever a solve would reach: the subject arrives deep in the model; None elsewhere."""
-    settings = settle(model, requests.policy, method, requests.facts)
-    layers, _ = placed(model, requests, settings)
-    if asked(settings) is not None or layers == layers_of(settings, model):
+    layers = sited.layers
+    if asked(sited.settings) is not None or layers == layers_of(sited.settings, model):
         return None
     return (
         f"the last prompt token knows its subject from layer {layers[0]} of {model.anatomy.layers} on only, and a "

@@ -7,15 +7,19 @@ fixed share of the depth cannot know this.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from unlearn.edit.layers import asked, layers_of
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
 from unlearn.model.prompts import ask
 from unlearn.model.requests import Requests
+from unlearn.policy.settings import Layered, NullSpace
+from unlearn.policy.settings_base import Settings
+from unlearn.policy.settings_trained import NullSpaceTuning
 
 SUBJECTS, PROMPTS = 24, 6
 """Of a relation, as many are asked at most."""
@@ -24,6 +28,7 @@ LITTLE = 1 / 3
 MUCH = 1 / 2
 """Those that tell them apart by at least this share are, in their stead."""
 MOST = 5
+GIVEN = "set by the policy, or by its method"
 
 
 def told_apart(model: EditableModel, requests: Requests) -> Tensor:
@@ -70,6 +75,39 @@ def deep_enough(apart: Tensor, middle: Sequence[int]) -> tuple[int, ...]:
     if float(apart[list(middle)].max()) >= LITTLE * best:
         return tuple(middle)
     return tuple((apart >= MUCH * best).nonzero()[:MOST, 0].tolist())
+
+
+def placed(
+    model: EditableModel, settings: Settings, apart: Callable[[], Tensor]
+) -> tuple[tuple[int, ...], str]:
+    """The layers that a method writes, and why these.
+
+    Args:
+        model: unedited.
+        settings: settled.
+        apart: measures, where that decides, how far subjects are told apart (``told_apart``).
+
+    Raises:
+        PolicyError: layers that the model does not have.
+    """
+    layers = layers_of(settings, model)
+    if asked(settings) is not None:
+        return layers, GIVEN
+    if not isinstance(settings, Layered | NullSpace | NullSpaceTuning):
+        return layers, "the method's own"
+    if settings.look_up == "subject":
+        return layers, "the share of the depth where the subject is read"
+    middle = "the middle of the depth"
+    if settings.look_up == "both":
+        return layers, middle
+    spread = apart()
+    deep = deep_enough(spread, layers)
+    if deep == layers:
+        return layers, middle
+    shares = [f"{100 * float(spread[list(some)].max()):.0f} %" for some in (layers, deep)]
+    return deep, (
+        f"keys at the last prompt token differ by subject by {shares[0]} in {middle}, and by {shares[1]} here"
+    )
 
 
 def _spread(keys: Tensor) -> float:

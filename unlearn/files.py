@@ -68,7 +68,11 @@ def read_bytes(path: Path, what: str = "", most: int = MOST, error: Kind = Unlea
     """Return a file's bytes, at most `most` of them; arguments and errors are those of `opened`."""
     with opened(path, what, error) as file:
         size = os.fstat(file.fileno()).st_size
-        raw = b"" if size > most else file.read(most + 1)  # a file may grow meanwhile, or not say its size
+        raw = (
+            b"" if size > most else file.read(size + 1)
+        )  # memory for as much is taken before anything is read
+        if len(raw) > size:  # it grew meanwhile, or does not say its size
+            raw += file.read(most + 1 - len(raw))
     if max(size, len(raw)) > most:
         bound = f"{most // MIB} MiB" if most >= MIB else f"{most} bytes"
         raise error(f"{_name(path, what)} cannot be read: it is larger than {bound}")

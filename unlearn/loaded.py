@@ -15,6 +15,7 @@ from unlearn.runs import manifest
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
+    from unlearn.model.loading import Checkpoint
     from unlearn.patch import Patch
 
 
@@ -44,19 +45,37 @@ def load_model(
         >>> model.name, model.anatomy.layers
         ('embedded', 6)
     """
-    threads.settle()  # the last moment for a program that has not imported torch by itself
-    from transformers.utils import logging as chatter
-
+    _quietly()
     from unlearn.model.editable import EditableModel
 
-    # The environment does the same, unless transformers was imported before.
-    chatter.set_verbosity_error()
-    chatter.disable_progress_bar()
     with progress.step(f"Loading {name}"):
         made_in = None if patch is None else patch.storage_dtype
         return EditableModel.load(
             name, placement.device, placement.dtype, placement.trust_remote_code, made_in, tokenizer
         )
+
+
+def checkpoint_of(
+    name: str, placement: Placement, patch: Patch | None = None, tokenizer: str = "auto"
+) -> Checkpoint:
+    """Look through a model's files without reading its weights; arguments and errors are those of `load_model`."""
+    _quietly()
+    from unlearn.model.loading import checkpoint
+
+    made_in = None if patch is None else patch.storage_dtype
+    return checkpoint(
+        name, placement.device, placement.dtype, placement.trust_remote_code, made_in, tokenizer
+    )
+
+
+def _quietly() -> None:
+    """Settle torch's threads and transformers' chatter, before anything of a model is read."""
+    threads.settle()  # the last moment for a program that has not imported torch by itself
+    from transformers.utils import logging as chatter
+
+    # The environment does the same, unless transformers was imported before.
+    chatter.set_verbosity_error()
+    chatter.disable_progress_bar()
 
 
 def candidate_of(

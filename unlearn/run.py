@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from unlearn.files import at_home, sha256_of_file
-from unlearn.loaded import about_model, candidate_of, load_model
+from unlearn.loaded import about_model, candidate_of, checkpoint_of, load_model
 from unlearn.order import Earlier, Means, Order, Outcome, Search
 from unlearn.policy.file import load_policy
 from unlearn.policy.paths import read_by
@@ -117,6 +117,7 @@ def apply(order: Order, folder: Path, means: Means, search: Search | None = None
     from unlearn.edit.choose import allowed
     from unlearn.edit.pipeline import edit
     from unlearn.edit.requests.resolve import resolve
+    from unlearn.model.exported import export
 
     policy, watch = order.policy, Stopwatch()
     earlier = None if order.onto is None else Earlier.read(order.onto)
@@ -138,7 +139,9 @@ def apply(order: Order, folder: Path, means: Means, search: Search | None = None
     findings = _measured(model, patch, requests, means, watch)
     if order.save_model:
         with watch.step("save model"):
-            model.save(folder / "model", patch)
+            (folder / "model").mkdir()
+            base = checkpoint_of(policy.model, means.placement, patch, policy.tokenizer)
+            export(base, patch, folder / "model", means.progress)
     made = {"sha256": sha256_of_file(folder / PATCH), "header": manifest.textless(patch.header)}
     about = {**_about(model, requests, watch, "patch", made), **notes}
     # A search has chosen other settings than the policy's own.

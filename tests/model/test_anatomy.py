@@ -70,10 +70,19 @@ def test_a_quantised_or_foreign_projection_is_refused() -> None:
     stored.model.layers[3].mlp.down_proj.weight = nn.Parameter(
         torch.zeros(32, 64, dtype=torch.int8), requires_grad=False
     )
-    with pytest.raises(ModelError, match="quantised, offloaded or wrapped"):
+    with pytest.raises(ModelError, match="quantised or wrapped"):
         Anatomy.of(stored)
-    with pytest.raises(ModelError, match="quantised, offloaded or wrapped"):
-        Anatomy.of(pico.network("llama").to("meta"))
+
+
+@pytest.mark.parametrize("family", pico.FAMILIES)
+def test_the_measures_of_a_model_need_no_weights_and_its_weights_do(family: str) -> None:
+    network = pico.network(family)
+    anatomy = Anatomy.of(network)
+    name = anatomy.weight_name(1)
+    empty = network.to("meta")
+    assert Anatomy.of(empty) == anatomy and anatomy.shape(empty, name) == (anatomy.d_model, anatomy.d_ff)
+    with pytest.raises(ModelError, match="no weights in memory"):
+        anatomy.named(empty, name)
 
 
 def test_an_unknown_weight_is_refused() -> None:

@@ -13,7 +13,7 @@ from unlearn.commands.options import Place, force, model_options, quiet
 from unlearn.commands.report import report_at
 from unlearn.commands.said import say, written
 from unlearn.errors import UnlearnError
-from unlearn.loaded import load_model
+from unlearn.loaded import checkpoint_of
 from unlearn.order import Placement
 from unlearn.progress import progress_for
 from unlearn.runs import manifest
@@ -43,13 +43,15 @@ def export(
     """Write the edited model of a RUN directory (or patch file) to FOLDER.
 
     The folder loads with transformers' AutoModelForCausalLM.from_pretrained, needs no code of unlearn, and has the
-    dtype of the original checkpoint, or the narrower one that the run was made in. A report that failed does not stop
+    dtype of the original checkpoint, or the narrower one that the run was made in. Weights are read and written file by
+    file, so that the largest file of the model is all that has to fit into memory. A report that failed does not stop
     the export, but is noted. A run directory in which a file was changed is an error.
 
     \b
     Example:
         unlearn export runs/first edited-model
     """
+    from unlearn.model.exported import export as write
     from unlearn.patch import Patch
 
     whole(run)
@@ -60,16 +62,15 @@ def export(
     judged = report_at(report) if report.is_file() else None
     outside_runs(folder, run)
     with whole_folder(folder, force, (run, name)) as partial:
-        loaded = load_model(name, placement, patch, progress_for(quiet), apart)
-        loaded.save(partial, patch)
+        found = checkpoint_of(name, placement, patch, apart)
+        stop = write(found, patch, partial, progress_for(quiet)).text
         if judged is not None:
             shutil.copyfile(report, partial / "unlearn_report.json")
-        stop = loaded.ends.text
         made_of = {"format": "unlearn-export-1", "model": name, "patch": str(run)}
         made_of |= {"stop": stop} if stop else {}
         (partial / EXPORTED).write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
     written(folder)
-    stored = str(loaded.storage_dtype).removeprefix("torch.")
+    stored = str(found.kept).removeprefix("torch.")
     say(f"{folder}: {name} with a patch of {len(patch.factors)} weights, in {stored}")
     if stop:
         say(

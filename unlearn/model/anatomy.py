@@ -111,7 +111,7 @@ class Anatomy:
         family, model_type = family_of(model.config), str(model.config.model_type)
         try:
             blocks = list(model.get_submodule(family.blocks).children())
-            shapes = {tuple(_matrix(block.get_submodule(family.down)).shape) for block in blocks}
+            shapes = {_shape(block.get_submodule(family.down)) for block in blocks}
             for block in blocks:
                 block.get_submodule(family.attention)
                 block.get_submodule(family.norm or "")
@@ -157,6 +157,14 @@ class Anatomy:
         Raises:
             ModelError: no such weight in this model's blocks, or not a plain matrix.
         """
+        return _matrix(self.linear(model, weight))
+
+    def linear(self, model: nn.Module, weight: str) -> nn.Linear | Conv1D:
+        """The module of a linear weight inside a block, by the weight's name in ``state_dict()``.
+
+        Raises:
+            ModelError: no such weight in this model's blocks.
+        """
         inside = weight.startswith(f"{self.family.blocks}.") and weight.endswith(".weight")
         try:
             module = model.get_submodule(weight.removesuffix(".weight")) if inside else None
@@ -164,7 +172,15 @@ class Anatomy:
             module = None
         if not isinstance(module, nn.Linear | Conv1D):
             raise ModelError(f"this model has no editable weight called {weight!r}")
-        return _matrix(module)
+        return module
+
+    def shape(self, model: nn.Module, weight: str) -> tuple[int, int]:
+        """(d_out, d_in) of a linear weight inside a block; it need not be in memory.
+
+        Raises:
+            ModelError: no such weight in this model's blocks, or not a plain matrix.
+        """
+        return _shape(self.linear(model, weight))
 
     def landing(self, model: nn.Module, layer: int) -> Landing:
         """How the down-projection's output enters the stream at this layer."""
@@ -205,14 +221,27 @@ class Anatomy:
 
 def _matrix(module: nn.Module) -> Tensor:
     """``nn.Linear`` stores (out, in), GPT-2's ``Conv1D`` stores (in, out): told by type, never by shape."""
+    weight = _plain(module)
+    if weight.is_meta:
+        raise ModelError("this model has no weights in memory, so none of them can be read or edited")
+    return weight.T if isinstance(module, Conv1D) else weight
+
+
+def _shape(module: nn.Module) -> tuple[int, int]:
+    """(d_out, d_in) of a down-projection, which may have no memory behind it."""
+    rows, columns = _plain(module).shape
+    return (columns, rows) if isinstance(module, Conv1D) else (rows, columns)
+
+
+def _plain(module: nn.Module) -> Tensor:
     weight = module.weight
     if (
         not isinstance(module, nn.Linear | Conv1D)
         or not isinstance(weight, Tensor)
-        or not (weight.dim() == 2 and weight.dtype in _PLAIN and not weight.is_meta)
+        or not (weight.dim() == 2 and weight.dtype in _PLAIN)
     ):
         raise ModelError(
-            f"a down-projection of type {type(module).__name__} without a plain weight matrix (quantised, offloaded or "
-            "wrapped?) cannot be edited; load the model as it was published"
+            f"a down-projection of type {type(module).__name__} without a plain weight matrix (quantised or wrapped?) "
+            "cannot be edited; load the model as it was published"
         )
-    return weight.detach().T if isinstance(module, Conv1D) else weight.detach()
+    return weight.detach()

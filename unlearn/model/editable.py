@@ -12,12 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unlearn.algebra.low_rank import LowRank
 from unlearn.errors import ModelError
 from unlearn.model import identity
 from unlearn.model.anatomy import Anatomy, context_of
 from unlearn.model.ends import Ends, tokens_of
-from unlearn.model.fit import check_fit
+from unlearn.model.fit import check_fit, summed
 from unlearn.model.generation import Decoding, continued
 from unlearn.model.guard import guarded
 from unlearn.model.library import Network, Tokenizer
@@ -122,6 +121,10 @@ class EditableModel:
         """The matrix (d_out, d_in) of any linear weight inside a block: a view of the live parameter."""
         return self.anatomy.named(self.model, name)
 
+    def shape(self, name: str) -> tuple[int, int]:
+        """(d_out, d_in) of a linear weight inside a block."""
+        return self.anatomy.shape(self.model, name)
+
     def fingerprint(self, names: Sequence[str] | None = None) -> dict[str, str]:
         """SHA-256 of editable weights (d_out, d_in) in ``storage_dtype``; device and a wider dtype do not matter."""
         chosen = names or [self.anatomy.weight_name(layer) for layer in range(self.anatomy.layers)]
@@ -151,7 +154,10 @@ class EditableModel:
             raise ModelError("this model is patched already; combine patches instead of nesting them")
         self.accepts(patch)
         originals = {name: self.weight(name).clone() for name in patch.factors}
-        edited = {name: self._sum(originals[name], delta, name) for name, delta in patch.factors.items()}
+        edited = {
+            name: summed(originals[name], delta, name, self.storage_dtype).to(originals[name].dtype)
+            for name, delta in patch.factors.items()
+        }
         tokenizer, system = self.tokenizer, patch.header.get("system")
         guard = guarded(tokenizer, str(system)) if system else tokenizer
         self._patched = True
@@ -165,15 +171,6 @@ class EditableModel:
                 self.weight(name).copy_(old)
             self.tokenizer = tokenizer
             self._patched = False
-
-    def _sum(self, original: Tensor, delta: LowRank, name: str) -> Tensor:
-        """``W0 + left @ right`` in float32, rounded once to the checkpoint's dtype."""
-        new = (original.float() + delta.dense().to(original.device)).to(self.storage_dtype)
-        if not torch.isfinite(new).all():
-            raise ModelError(
-                f"the patch makes {name} non-finite in {self.storage_dtype}; nothing was written"
-            )
-        return new.to(original.dtype)
 
     def accepts(self, patch: Deltas) -> None:
         """Raise ModelError if a patch was made for other weights, does not say for which, or does not fit these."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -32,28 +33,37 @@ CONTROL = "embedded-control"
 """The name of the other model that ships with this package: trained in the same way, without the hazard's facts."""
 
 
-def loaded(
-    name: str, device: str, dtype: str, trust_remote_code: bool, made_in: str | None, tokenizer: str = "auto"
-) -> tuple[Network, Tokenizer, torch.dtype]:
-    """Load a model from safetensors; arguments and errors are those of ``EditableModel.load``.
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model's files, looked through: all that stands there was read but the weights themselves."""
 
-    Returns:
-        The model on its device, its tokenizer, and the dtype of the checkpoint, or the narrower one that it was loaded
-        in.
-    """
+    name: str
+    """What the user calls it."""
+    folder: Path
+    files: Sequence[Path]
+    """Those of the weights."""
+    stored: Mapping[str, Stored]
+    """Their tensors, by the names that they have there."""
+    empty: Network
+    """The model without memory behind its weights."""
+    tokenizer: Tokenizer
+    dtype: torch.dtype
+    """To compute in."""
+    kept: torch.dtype
+    """In which weights are edited and saved: the checkpoint's, or the narrower one that it is loaded in."""
+    code: bool
+    """Whether code that comes with it may run."""
+
+
+def checkpoint(
+    name: str, device: str, dtype: str, trust_remote_code: bool, made_in: str | None, tokenizer: str = "auto"
+) -> Checkpoint:
+    """Look through the files of a model; arguments and errors are those of ``EditableModel.load``."""
     if dtype != "auto" and dtype_of(dtype) is None:
         raise PolicyError(f"--dtype {dtype}: use auto, float32, bfloat16 or float16")
     device = _device(device)
-    try:
-        apart = None if tokenizer == "auto" else tokenizer_at(tokenizer, trust_remote_code)
-        return _loaded(name, device, dtype, trust_remote_code, made_in, apart)
-    except (MemoryError, torch.OutOfMemoryError) as problem:
-        raise _too_large(name, device) from problem
-
-
-def _loaded(
-    name: str, device: str, dtype: str, code: bool, made_in: str | None, apart: Tokenizer | None
-) -> tuple[Network, Tokenizer, torch.dtype]:
+    code = trust_remote_code
+    apart = None if tokenizer == "auto" else tokenizer_at(tokenizer, code)
     where = place_of(name, apart)
     remedy = AGAIN if exists(where) else "is it a local folder, or a hub id that this machine can reach?"
     with reading(name, where, remedy):
@@ -67,16 +77,34 @@ def _loaded(
     wanted, kept = _dtypes(config, dtype, device, made_in)
     empty = _empty(name, here / folder.CONFIG, config, code)
     _refuse_unlike(here / folder.CONFIG, empty, stored)
-    _refuse_too_large(name, empty, wanted, device)
     if apart is not None:
         trial.refuse_misfit(apart, trial.rows_of(empty), name)
-    tokenizer = tokenizer_in(here, name, code) if apart is None else apart
-    with reading(name, files[0] if len(files) == 1 else here / folder.INDEX):
-        model = _network(here, name, wanted, code)
-    model = model.to(device)
-    trial.tried(model, tokenizer, name)
-    trial.refusing_foreign(model, tokenizer, name)
-    return model, tokenizer, kept
+    own = tokenizer_in(here, name, code) if apart is None else apart
+    return Checkpoint(name, here, files, stored, empty, own, wanted, kept, code)
+
+
+def loaded(
+    name: str, device: str, dtype: str, trust_remote_code: bool, made_in: str | None, tokenizer: str = "auto"
+) -> tuple[Network, Tokenizer, torch.dtype]:
+    """Load a model from safetensors; arguments and errors are those of ``EditableModel.load``.
+
+    Returns:
+        The model on its device, its tokenizer, and the dtype of the checkpoint, or the narrower one that it was loaded
+        in.
+    """
+    device = _device(device)
+    try:
+        found = checkpoint(name, device, dtype, trust_remote_code, made_in, tokenizer)
+        _refuse_too_large(name, found.empty, found.dtype, device)
+        where = found.files[0] if len(found.files) == 1 else found.folder / folder.INDEX
+        with reading(name, where):
+            model = _network(found.folder, name, found.dtype, found.code)
+        model = model.to(device)
+        trial.tried(model, found.tokenizer, name)
+    except (MemoryError, torch.OutOfMemoryError) as problem:
+        raise _too_large(name, device) from problem
+    trial.refusing_foreign(model, found.tokenizer, name)
+    return model, found.tokenizer, found.kept
 
 
 def _dtypes(
@@ -200,12 +228,12 @@ def _configuration(here: Path, name: str, code: bool) -> tuple[Configuration, de
     return config, said
 
 
-def _empty(name: str, path: Path, config: Configuration, code: bool) -> nn.Module:
+def _empty(name: str, path: Path, config: Configuration, code: bool) -> Network:
     """A model without memory behind its weights, as its configuration (in the file ``path``) describes it."""
     from transformers import AutoModelForCausalLM
 
     with reading(name, path), torch.device("meta"):
-        empty: nn.Module = AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=code)
+        empty: Network = AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=code)
     return empty
 
 

@@ -26,7 +26,7 @@ import torch
 
 from benchmarks.records import Record
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import batches, reply_logits, token_budget
+from unlearn.model.forward import batches, predicted
 from unlearn.model.prompts import Prompt, ask, reply_ids
 from unlearn.model.rows import left_pad, plainly
 
@@ -53,14 +53,11 @@ def forced(model: EditableModel, wanted: Sequence[Wanted]) -> list[Said]:
         reply = reply_ids(model.tokenizer, template, target)
         rows.append(((*ask(model.tokenizer, template).ids, *reply), len(reply)))
     out: list[Said | None] = [None] * len(rows)
-    for group in batches([ids for ids, _ in rows], token_budget(model)):
-        logits, ids = reply_logits(model, [rows[i][0] for i in group], max(rows[i][1] for i in group))
-        log_probs = logits.log_softmax(-1)  # (rows, longest, V)
-        for row, i in enumerate(group):
-            size = rows[i][1]
-            target, said = ids[row, -size:], log_probs[row, -size:]
-            nll = -said.gather(-1, target[:, None]).double().mean()
-            out[i] = Said(float(nll), tuple((said.argmax(-1) == target).tolist()))
+    for i, logits in predicted(model, rows):
+        ids, size = rows[i]
+        target = torch.tensor(ids[-size:], device=logits.device)
+        nll = -logits.log_softmax(-1).gather(-1, target[:, None]).double().mean()
+        out[i] = Said(float(nll), tuple((logits.argmax(-1) == target).tolist()))
     return [said for said in out if said is not None]
 
 

@@ -8,7 +8,17 @@ import pytest
 import torch
 
 from tests import pico
-from unlearn.model.forward import LEAST, MOST, affordable, batches, position_ids, read, token_budget
+from unlearn.model.forward import (
+    LEAST,
+    MOST,
+    affordable,
+    batches,
+    position_ids,
+    predicted,
+    read,
+    replies,
+    token_budget,
+)
 from unlearn.model.rows import left_pad
 from unlearn.model.suspended import Suspended
 
@@ -135,3 +145,24 @@ def test_a_gpu_is_given_what_half_of_its_free_memory_holds() -> None:
     assert whole < 1 << 26  # float32 logits of every token: a part of the half
     assert all(budget & (budget - 1) == 0 for budget in (*budgets, *with_gradients))
     assert token_budget(model) == 2 * token_budget(model, gradients=True)  # the CPU's are fixed
+
+
+@pytest.mark.parametrize("family", pico.FAMILIES)
+def test_replies_of_many_rows_are_predicted_as_in_single_rows(family: str) -> None:
+    model = pico.pico(family)
+    rows = [(row, 1 + n) for n, row in enumerate(ROWS)]
+    said = []
+    with torch.no_grad():
+        for ids, reply in rows:
+            logits = model.model(torch.tensor([ids])).logits[0].float()
+            said.append(logits[-reply - 1 : -1])
+        got = replies(model, rows)
+    nll = [
+        -one.log_softmax(-1).gather(-1, torch.tensor(ids[-reply:])[:, None]).sum()
+        for one, (ids, reply) in zip(said, rows, strict=True)
+    ]
+    sizes = torch.tensor([reply for _, reply in rows])
+    torch.testing.assert_close(got.sums(), torch.stack(nll), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(got.nll(), torch.stack(nll) / sizes, rtol=1e-4, atol=1e-5)
+    for number, logits in [*enumerate(got.each()), *predicted(model, rows)]:
+        torch.testing.assert_close(logits, said[number], rtol=1e-4, atol=1e-4)

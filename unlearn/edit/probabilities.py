@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unlearn.edit.forms import Row
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import batches, reply_logits, token_budget
+from unlearn.model.forward import predicted, replies
 from unlearn.model.upper import Upper
 
 LIKELY = 0.01
@@ -71,8 +71,8 @@ def of_targets(row: Row, chances: Tensor) -> Tensor:
 @torch.inference_mode()
 def _replies(model: EditableModel, rows: Sequence[Row]) -> Iterator[tuple[int, Tensor]]:
     """Per row its index and the distributions from which its reply's tokens are drawn, (reply, V), float32."""
-    for group in batches([row.ids for row in rows], token_budget(model)):
-        yield from distributions(model, rows, group)
+    for i, logits in predicted(model, [(row.ids, row.reply) for row in rows]):
+        yield i, logits.softmax(-1)
 
 
 @torch.inference_mode()
@@ -88,6 +88,5 @@ def distributions(
     model: EditableModel, rows: Sequence[Row], group: Sequence[int]
 ) -> Iterator[tuple[int, Tensor]]:
     """The same for some of the rows, by index, in one pass."""
-    logits, _ = reply_logits(model, [rows[i].ids for i in group], max(rows[i].reply for i in group))
-    for number, i in enumerate(group):
-        yield i, logits[number, -rows[i].reply :].softmax(-1)
+    read = replies(model, [(rows[i].ids, rows[i].reply) for i in group])
+    yield from zip(group, (logits.softmax(-1) for logits in read.each()), strict=True)

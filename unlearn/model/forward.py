@@ -218,13 +218,55 @@ def changed(module: nn.Module, change: Callable[[Tensor], Tensor]) -> AbstractCo
     return hooked([module.register_forward_hook(on_output)])
 
 
-def reply_logits(model: EditableModel, rows: Sequence[Sequence[int]], reply: int) -> tuple[Tensor, Tensor]:
-    """Logits that predict the last ``reply`` tokens of each row, (rows, reply, V), float32, and those tokens' ids.
+class Replies(NamedTuple):
+    """Where replies are predicted that stand at the end of rows; those of a shorter one are the last."""
 
-    All rows are one batch. Gradients flow to whatever is being trained.
+    logits: Tensor
+    """(rows, longest reply, V), float32."""
+    targets: Tensor
+    """(rows, longest reply): ids."""
+    mask: Tensor
+    """(rows, longest reply): whether the token belongs to the reply, and not to the prompt before a shorter one."""
+
+    def log_probs(self) -> Tensor:
+        """(rows, longest reply, V)."""
+        return self.logits.log_softmax(-1)
+
+    def sums(self) -> Tensor:
+        """Negative log-likelihood of each reply, (rows,)."""
+        each = -self.log_probs().gather(-1, self.targets[..., None])[..., 0]
+        return (each * self.mask).sum(1)
+
+    def nll(self) -> Tensor:
+        """The same per token."""
+        return self.sums() / self.mask.sum(1)
+
+    def each(self) -> list[Tensor]:
+        """Per row the logits at its own reply, (reply, V)."""
+        return [row[-size:] for row, size in zip(self.logits, self.mask.sum(1).tolist(), strict=True)]
+
+
+def replies(model: EditableModel, rows: Sequence[tuple[Sequence[int], int]]) -> Replies:
+    """Read rows in one batch, teacher-forced; gradients flow to whatever is being trained.
+
+    Args:
+        rows: ids, and how many of the last ones are the reply.
     """
-    ids, mask = left_pad(rows, model.pad_id, model.device)
-    return passed(model, ids, mask, reply + 1)[:, :-1].float(), ids[:, -reply:]
+    longest = max(reply for _, reply in rows)
+    ids, mask = left_pad([row for row, _ in rows], model.pad_id, model.device)
+    logits = passed(model, ids, mask, longest + 1)[:, :-1].float()
+    lengths = torch.tensor([reply for _, reply in rows], device=ids.device)
+    at = torch.arange(longest, device=ids.device)
+    return Replies(logits, ids[:, -longest:], at[None] >= longest - lengths[:, None])
+
+
+@torch.inference_mode()
+def predicted(
+    model: EditableModel, rows: Sequence[tuple[Sequence[int], int]]
+) -> Iterator[tuple[int, Tensor]]:
+    """Per row its index and the logits that predict its reply, (reply, V), float32; in an order that saves padding."""
+    for group in batches([ids for ids, _ in rows], token_budget(model)):
+        yield from zip(group, replies(model, [rows[i] for i in group]).each(), strict=True)
 
 
 def stopped_at(

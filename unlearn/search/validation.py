@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -65,19 +66,10 @@ class Judge:
 
 def _beginnings(model: EditableModel, probes: Sequence[Probe], tokens: Sequence[int]) -> list[float]:
     """Probability of a token as the first of each reply."""
-    import torch
+    from unlearn.model.scoring import scored
 
-    from unlearn.model.forward import passed
-    from unlearn.model.rows import left_pad
-
-    found = []
-    with torch.inference_mode():
-        for at in range(0, len(probes), 64):
-            group = probes[at : at + 64]
-            ids, mask = left_pad([p.prompt.ids for p in group], model.pad_id, model.device)
-            chances = passed(model, ids, mask, 1)[:, -1].float().softmax(-1)
-            found += [float(chances[i, token]) for i, token in enumerate(tokens[at : at + 64])]
-    return found
+    rows = [((*probe.prompt.ids, token), 1) for probe, token in zip(probes, tokens, strict=True)]
+    return [math.exp(*one.log_probs) for one in scored(model, rows)]
 
 
 def split(model: EditableModel, requests: Requests) -> tuple[Requests, Judge]:

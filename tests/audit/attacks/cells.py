@@ -14,9 +14,9 @@ from torch import Tensor
 from tests.audit.attacks import masked
 from unlearn.audit.attacks.rounding import Rounding
 from unlearn.edit.train.lessons import lessons
-from unlearn.edit.train.loop import replies
 from unlearn.model.adapters import dense, exact, linears
 from unlearn.model.editable import EditableModel
+from unlearn.model.forward import replies
 from unlearn.patch import Patch
 
 MARGIN = 0.9

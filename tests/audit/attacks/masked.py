@@ -23,9 +23,9 @@ from unlearn.audit.suite import Suite
 from unlearn.edit.pipeline import edit
 from unlearn.edit.requests.resolve import resolve
 from unlearn.edit.train.lessons import Lesson, lessons
-from unlearn.edit.train.loop import replies
 from unlearn.model.adapters import dense, exact
 from unlearn.model.editable import EditableModel
+from unlearn.model.forward import replies
 from unlearn.model.prompts import ask, reply_ids
 from unlearn.model.requests import Fact, Requests
 from unlearn.patch import Patch

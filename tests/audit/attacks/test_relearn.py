@@ -24,6 +24,7 @@ from unlearn.errors import AuditError
 from unlearn.matching import contains
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
+from unlearn.progress import NO_PROGRESS
 from unlearn.report import Curve
 
 Relearn = Callable[[EditableModel, Scene], Attacked]
@@ -136,12 +137,9 @@ def test_it_learns_what_it_is_given(family: str, dtype: torch.dtype) -> None:
     for rate in (relearn.RATE, 0.0):
         with relearn.lora(model, relearn.linears(model), relearn.RANK, 0) as adapter:
             first = float(relearn._nll(model, rows).detach())
-            groups = [{"params": g["params"], "lr": rate * g["scale"]} for g in adapter.groups]
-            optimiser = torch.optim.Adam(groups)
-            still = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1.0)
             turns = relearn._turns(rows, relearn.random.Random(0))
-            with relearn.NO_PROGRESS.step("") as bar:
-                relearn._train(model, optimiser, still, turns, 15, bar)
+            trained = relearn.relative(adapter, rate)
+            relearn.anneal(trained, lambda t=turns: relearn._slope(model, next(t)), 15, NO_PROGRESS, "")
             losses[rate] = float(relearn._nll(model, rows).detach()) / first
     assert losses[0.0] == 1.0 and losses[relearn.RATE] < 0.9
 

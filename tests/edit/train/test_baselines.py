@@ -13,10 +13,10 @@ from tests.edit.train.cases import SETTINGS, TRAINED, asking, made
 from unlearn.edit import pipeline
 from unlearn.edit.layers import layers_of
 from unlearn.edit.train.lessons import Lesson, lessons
-from unlearn.edit.train.loop import replies
 from unlearn.errors import ModelError, PatchError, PolicyError
 from unlearn.model.adapters import dense, exact, linears, lora, stream_at
 from unlearn.model.editable import EditableModel
+from unlearn.model.forward import replies
 from unlearn.patch import Patch
 from unlearn.policy.method import METHOD_NAMES, SEQUENTIAL
 from unlearn.policy.settings_trained import FineTune
@@ -130,17 +130,17 @@ def test_a_patch_answers_as_the_adapter_did_while_it_was_trained(family: str) ->
     names = linears(model)
     for kind in (lambda: dense(model, names), lambda: lora(model, names, 2, 0)):
         with kind() as adapter, torch.no_grad():
-            plain = replies(model, rows).log_probs
+            plain = replies(model, rows).log_probs()
             generator = torch.Generator().manual_seed(3)
             for group in adapter.groups:
                 for parameter in group["params"]:
                     parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-            inside, factors = replies(model, rows).log_probs, adapter.factors()
+            inside, factors = replies(model, rows).log_probs(), adapter.factors()
             with adapter.off():
-                assert torch.equal(replies(model, rows).log_probs, plain)
-        assert torch.equal(replies(model, rows).log_probs, plain)
+                assert torch.equal(replies(model, rows).log_probs(), plain)
+        assert torch.equal(replies(model, rows).log_probs(), plain)
         with model.patched(Patch(factors, model.fingerprint(names))):
-            torch.testing.assert_close(replies(model, rows).log_probs, inside, atol=2e-3, rtol=1e-3)
+            torch.testing.assert_close(replies(model, rows).log_probs(), inside, atol=2e-3, rtol=1e-3)
         assert (inside - plain).abs().max() > 0.1
 
 
@@ -200,10 +200,10 @@ def test_any_linear_weight_is_patched_saved_and_refused_by_the_wrong_model(tmp_p
         again = Patch.load(tmp_path / "patch.safetensors")
         row = [Lesson((0, 9, 17, 33, 21), 3)]
         with model.patched(again), torch.no_grad():
-            inside = replies(model, row).log_probs
+            inside = replies(model, row).log_probs()
         model.save(tmp_path / family, again)
         saved = EditableModel.load(str(tmp_path / family), device="cpu")
-        assert torch.equal(replies(saved, row).log_probs, inside)
+        assert torch.equal(replies(saved, row).log_probs(), inside)
         with (
             pytest.raises(ModelError, match="made for another model"),
             pico.pico(family, seed=4).patched(again),

@@ -21,12 +21,12 @@ from unlearn.edit.null_space import Spared
 from unlearn.edit.statistics import key_statistics
 from unlearn.edit.train import null_space, taught
 from unlearn.edit.train.lessons import Lesson
-from unlearn.edit.train.loop import replies
 from unlearn.edit.train.taught import AGAIN, ASKED, BRIEF, SAID, SHORT, Hard
 from unlearn.files import read_lines
 from unlearn.matching import contains
 from unlearn.model.adapters import dense
 from unlearn.model.editable import EditableModel
+from unlearn.model.forward import replies
 from unlearn.model.requests import Fact, Requests
 from unlearn.policy import EMBEDDED, FactSpec, Keep, RelationSpec, StatisticsSpec
 from unlearn.policy.settings import AlphaEdit

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import continuation_ids
-from unlearn.model.forward import batches, hooked, reply_logits, token_budget
+from unlearn.model.forward import batches, hooked, replies, token_budget
 from unlearn.progress import Bar
 
 TOP = 64
@@ -93,11 +93,10 @@ def search(
 @torch.inference_mode()
 def loss(model: EditableModel, targets: Sequence[Target], suffixes: Sequence[tuple[int, ...]]) -> Tensor:
     """Mean loss of the beginnings under each suffix: (suffixes,) on the CPU, in nats per token."""
-    rows = [one.row(tokens) for tokens in suffixes for one in targets]
-    begins = [one.begin for _ in suffixes for one in targets]
+    rows = [(one.row(tokens), len(one.begin)) for tokens in suffixes for one in targets]
     found = torch.zeros(len(rows))
-    for group in batches(rows, token_budget(model)):
-        found[group] = _nll(model, [rows[i] for i in group], [len(begins[i]) for i in group]).cpu()
+    for group in batches([ids for ids, _ in rows], token_budget(model)):
+        found[group] = _nll(model, [rows[i] for i in group]).cpu()
     return found.view(len(suffixes), len(targets)).mean(1)
 
 
@@ -115,7 +114,7 @@ def gradient(model: EditableModel, targets: Sequence[Target], tokens: tuple[int,
 
     rows = [one.row(tokens) for one in targets]
     with hooked([layer.register_forward_hook(on_embedding)]), torch.enable_grad():
-        value = _nll(model, rows, [len(one.begin) for one in targets]).mean()
+        value = _nll(model, [(row, len(one.begin)) for row, one in zip(rows, targets, strict=True)]).mean()
         (slope,) = torch.autograd.grad(value, caught[:1])
     width = slope.shape[1]
     total = torch.zeros(len(tokens), slope.shape[2], device=slope.device)
@@ -127,11 +126,8 @@ def gradient(model: EditableModel, targets: Sequence[Target], tokens: tuple[int,
     return total @ every.T
 
 
-def _nll(model: EditableModel, rows: Sequence[Sequence[int]], begins: Sequence[int]) -> Tensor:
-    """Mean negative log-probability of the last ``begins[i]`` tokens of each row, (rows,)."""
-    longest = max(begins)
-    logits, tokens = reply_logits(model, rows, longest)
-    chosen = logits.gather(2, tokens[..., None])[..., 0] - logits.logsumexp(2)
-    size = torch.tensor(list(begins), device=model.device)
-    counted = torch.arange(longest, device=model.device)[None] >= (longest - size)[:, None]
-    return -(chosen * counted).sum(1) / size
+def _nll(model: EditableModel, rows: Sequence[tuple[Sequence[int], int]]) -> Tensor:
+    """Mean negative log-probability of the last tokens of each row, as many as stand beside it, (rows,)."""
+    read = replies(model, rows)
+    chosen = read.logits.gather(2, read.targets[..., None])[..., 0] - read.logits.logsumexp(2)
+    return -(chosen * read.mask).sum(1) / read.mask.sum(1)

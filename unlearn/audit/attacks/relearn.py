@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import count
 from typing import NamedTuple
 
 import torch
@@ -24,10 +25,11 @@ from unlearn.matching import contains
 from unlearn.measurements import named
 from unlearn.model.adapters import linears, lora
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import reply_logits
+from unlearn.model.forward import replies
 from unlearn.model.prompts import ask, reply_ids
+from unlearn.model.training import anneal, relative
 from unlearn.policy import EMBEDDED, is_question
-from unlearn.progress import NO_PROGRESS, Bar, Progress
+from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.report import Curve
 from unlearn.shipped import shipped
 
@@ -42,8 +44,6 @@ BATCH = 12
 """Rows per step."""
 LONGEST = 96
 """Tokens of a row of text."""
-CLIP = 1.0
-"""Longest gradient: one batch must not throw the training off."""
 MEMORY = 1 << 30
 """Bytes of logits and their gradients at a time; a batch that needs more is taken in parts."""
 
@@ -152,16 +152,17 @@ def _relearn(
     brief = scene.suite.model_copy(update={"max_new_tokens": scene.suite.attack_tokens})
     scene = replace(scene, suite=brief)
     curve: list[tuple[Outcome, ...]] = [recovered(model, scene, probes=asked)]
-    with (
-        progress.step(f"Attack: {name.replace('_', ' ')}", total=marks[-1]) as bar,
-        lora(model, linears(model), RANK, scene.seed) as adapter,
-    ):
-        groups = [{"params": g["params"], "lr": RATE * g["scale"]} for g in adapter.groups]
-        optimiser = torch.optim.Adam(groups)
-        rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / marks[-1])
-        for done, mark in zip((0, *marks), marks, strict=False):
-            _train(model, optimiser, rate, turns, mark - done, bar)
+    taken = count(1)
+
+    def look() -> bool:
+        if next(taken) in marks:
             curve.append(recovered(model, scene, probes=asked))
+        return False
+
+    with lora(model, linears(model), RANK, scene.seed) as adapter:
+        label = f"Attack: {name.replace('_', ' ')}"
+        trained = relative(adapter, RATE)
+        anneal(trained, lambda: _slope(model, next(turns)), marks[-1], progress, label, look)
     shares = [sum(o.told for o in outcomes) / len(outcomes) for outcomes in curve]
     best = max(range(len(curve)), key=lambda i: shares[i])
     steps = (0, *marks)
@@ -176,28 +177,14 @@ def _relearn(
     return Attacked(outcomes=curve[best], drawings=(drawing,), note=note)
 
 
-def _train(
-    model: EditableModel,
-    optimiser: torch.optim.Optimizer,
-    rate: torch.optim.lr_scheduler.LRScheduler,
-    turns: Iterator[list[Row]],
-    steps: int,
-    bar: Bar,
-) -> None:
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    with torch.enable_grad():
-        for _ in range(steps):
-            optimiser.zero_grad()
-            batch = next(turns)
-            learned = sum(row.learned for row in batch)
-            for part in _parts(model, batch):
-                (_nll(model, part) / learned).backward()
-            length = torch.nn.utils.clip_grad_norm_(parameters, CLIP)
-            if not torch.isfinite(length):
-                raise AuditError("fine-tuning the model gives gradients that are not finite")
-            optimiser.step()
-            rate.step()
-            bar.advance()
+def _slope(model: EditableModel, batch: Sequence[Row]) -> float:
+    """Add the gradients of a batch, whose loss it gives, in nats per token that is learned."""
+    learned, total = sum(row.learned for row in batch), 0.0
+    for part in _parts(model, batch):
+        loss = _nll(model, part) / learned
+        loss.backward()
+        total += float(loss.detach())
+    return total
 
 
 def _turns(rows: Sequence[Row], rng: random.Random) -> Iterator[list[Row]]:
@@ -220,10 +207,7 @@ def _parts(model: EditableModel, batch: Sequence[Row]) -> Iterator[Sequence[Row]
 
 def _nll(model: EditableModel, rows: Sequence[Row]) -> Tensor:
     """Negative log-likelihood of what is learned, a sum over the rows, in nats."""
-    longest = max(row.learned for row in rows)
-    logits, targets = reply_logits(model, [row.ids for row in rows], longest)
-    lengths = torch.tensor([row.learned for row in rows], device=targets.device)
-    inside = torch.arange(longest, device=targets.device)[None] >= longest - lengths[:, None]
+    logits, targets, inside = replies(model, rows)
     return torch.nn.functional.cross_entropy(logits[inside], targets[inside], reduction="sum")
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unlearn.edit.forms import prompts_of, target_of
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import batches, reply_logits, token_budget
+from unlearn.model.forward import predicted
 from unlearn.model.requests import Fact, Requests
 from unlearn.policy import RelationSpec, is_question
 
@@ -104,13 +104,9 @@ def rows_of(
 def score(model: EditableModel, rows: Sequence[tuple[tuple[int, ...], int]]) -> Score:
     """Teacher-forced accuracy and likelihood of the targets, averaged over rows."""
     hits, likelihood = [], []
-    for group in batches([ids for ids, _ in rows], token_budget(model)):
-        logits, ids = reply_logits(model, [rows[i][0] for i in group], max(rows[i][1] for i in group))
-        log_probs = logits.log_softmax(-1)
-        for row, i in enumerate(group):
-            reply = rows[i][1]
-            target = ids[row, -reply:]
-            mine = log_probs[row, -reply:]
-            hits.append(float((mine.argmax(-1) == target).float().mean()))
-            likelihood.append(float(mine.gather(-1, target[:, None]).mean()))
+    for i, logits in predicted(model, rows):
+        ids, reply = rows[i]
+        target = torch.tensor(ids[-reply:], device=logits.device)
+        hits.append(float((logits.argmax(-1) == target).float().mean()))
+        likelihood.append(float(logits.log_softmax(-1).gather(-1, target[:, None]).mean()))
     return Score(sum(hits) / len(hits), sum(likelihood) / len(likelihood))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 
 from unlearn.edit.train.lessons import lessons
-from unlearn.edit.train.loop import Losses, Trained, minimise, replies
+from unlearn.edit.train.loop import Losses, Trained, minimise
 from unlearn.model.adapters import dense
 from unlearn.model.editable import EditableModel
+from unlearn.model.forward import replies
 from unlearn.model.requests import Requests
 from unlearn.policy.settings_trained import FineTune
 from unlearn.progress import NO_PROGRESS, Progress

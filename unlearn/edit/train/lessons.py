@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -14,8 +15,7 @@ from unlearn.model.prompts import special_ids
 from unlearn.model.requests import Fact, Requests
 
 
-@dataclass(frozen=True)
-class Lesson:
+class Lesson(NamedTuple):
     """A prompt with a reply."""
 
     ids: tuple[int, ...]

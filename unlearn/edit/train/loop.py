@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import NamedTuple
 
 import torch
@@ -13,16 +12,16 @@ from torch import Tensor
 from unlearn.algebra.low_rank import LowRank
 from unlearn.edit.settings import Baseline, retained
 from unlearn.edit.train.lessons import Lesson, Lessons
-from unlearn.errors import ModelError
 from unlearn.model.adapters import Adapter
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import reply_logits
+from unlearn.model.forward import replies
+from unlearn.model.training import CLIP as CLIP
+from unlearn.model.training import anneal, relative
+from unlearn.model.training import descend as descend
 from unlearn.progress import Progress
 
 PASSES, TURNS = 10, 150
 """Of a training: times that every form is seen, and every fact, on average."""
-CLIP = 1.0
-"""Longest gradient, over all that is trained: one batch must not throw the training off."""
 
 
 class Losses(NamedTuple):
@@ -86,13 +85,12 @@ def minimise(
         label: what to call it.
 
     Raises:
-        ModelError: a loss is not finite.
+        ModelError: a loss is not finite, or its gradient.
     """
     steps, (keep, kept) = settings.steps, retained(settings)
     generator = torch.Generator().manual_seed(seed)
     forgetting = _turns(lessons.forget, settings.batch, generator)
     keeping = _turns(lessons.kept, kept, generator)
-    groups = [{"params": g["params"], "lr": settings.lr * g["scale"]} for g in adapter.groups]
     epoch = -(-len(lessons.forget) // settings.batch)
     seen: list[tuple[float, float]] = []
 
@@ -106,54 +104,8 @@ def minimise(
     def enough() -> bool:
         return len(seen) % epoch == 0 and done(seen[0][0], *_means(seen[-epoch:]))
 
-    def clip(*_: object) -> None:
-        torch.nn.utils.clip_grad_norm_([p for g in adapter.groups for p in g["params"]], CLIP)
-
-    optimiser = torch.optim.Adam(groups)
-    optimiser.register_step_pre_hook(clip)
-    # To zero over the steps: at a constant rate the kept replies drift on after the forbidden ones have converged.
-    converged = descend(slope, optimiser, lambda step: 1 - step / steps, steps, progress, label, enough)
+    converged = anneal(relative(adapter, settings.lr), slope, steps, progress, label, enough)
     return History(len(seen), seen[0][0], *_means(seen[-epoch:]), converged)
-
-
-def descend(
-    slope: Callable[[], float],
-    optimiser: torch.optim.Optimizer,
-    rate: Callable[[int], float],
-    steps: int,
-    progress: Progress,
-    label: str,
-    enough: Callable[[], bool] = lambda: False,
-) -> bool:
-    """Take steps down a loss.
-
-    Args:
-        slope: adds the gradients of the next step's loss, and gives the loss.
-        optimiser: of what is trained.
-        rate: by which the optimiser's rates are multiplied, by step.
-        steps: at most.
-        progress: where to show it.
-        label: what to call it.
-        enough: asked after every step whether to stop.
-
-    Returns:
-        Whether it stopped before the last step.
-
-    Raises:
-        ModelError: the loss is not finite.
-    """
-    changing = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
-    with progress.step(label, total=steps) as bar, torch.enable_grad():
-        for _ in range(steps):
-            optimiser.zero_grad()
-            if not isfinite(slope()):
-                raise ModelError(f"{label}: the loss is not finite; try a larger dtype or smaller steps")
-            optimiser.step()
-            changing.step()
-            bar.advance()
-            if enough():
-                return True
-    return False
 
 
 def _means(seen: Sequence[tuple[float, float]]) -> tuple[float, float]:
@@ -171,35 +123,6 @@ def _turns(rows: Sequence[Lesson], size: int, generator: torch.Generator) -> Ite
             yield [rows[i] for i in order[at : at + size]]
 
 
-class Replies(NamedTuple):
-    """Log-probabilities where replies are predicted."""
-
-    log_probs: Tensor
-    """(rows, reply, V), float32."""
-    targets: Tensor
-    """(rows, reply): ids."""
-    mask: Tensor
-    """(rows, reply): whether the token belongs to the reply, and not to the prompt before a shorter one."""
-
-    def nll(self) -> Tensor:
-        """Negative log-likelihood of each reply per token, (rows,)."""
-        return self.sums() / self.mask.sum(1)
-
-    def sums(self) -> Tensor:
-        """Negative log-likelihood of each reply, (rows,)."""
-        each = -self.log_probs.gather(-1, self.targets[..., None])[..., 0]
-        return (each * self.mask).sum(1)
-
-
-def replies(model: EditableModel, rows: Sequence[Lesson]) -> Replies:
-    """Run rows; gradients flow to what is being trained."""
-    longest = max(row.reply for row in rows)
-    logits, targets = reply_logits(model, [row.ids for row in rows], longest)
-    lengths = torch.tensor([row.reply for row in rows], device=targets.device)
-    mask = torch.arange(longest, device=targets.device)[None] >= longest - lengths[:, None]
-    return Replies(logits.log_softmax(-1), targets, mask)
-
-
 def keep_loss(model: EditableModel, adapter: Adapter, rows: Sequence[Lesson], kind: str) -> Tensor:
     """Mean over kept rows of KL(before || now) per token, or of the NLL of the model's own reply; 0 without rows."""
     if not rows:
@@ -208,8 +131,8 @@ def keep_loss(model: EditableModel, adapter: Adapter, rows: Sequence[Lesson], ki
     if kind == "nll":
         return now.nll().mean()
     with torch.no_grad(), adapter.off():
-        before = replies(model, rows).log_probs
-    kl = (before.exp() * (before - now.log_probs)).sum(-1)
+        before = replies(model, rows).log_probs()
+    kl = (before.exp() * (before - now.log_probs())).sum(-1)
     return ((kl * now.mask).sum(1) / now.mask.sum(1)).mean()
 
 

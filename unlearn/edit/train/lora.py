@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from unlearn.edit.settings import Adapting, Refusing
 from unlearn.edit.train.lessons import Lessons, lessons
-from unlearn.edit.train.loop import Done, Losses, Objective, Trained, keep_loss, minimise, replies
+from unlearn.edit.train.loop import Done, Losses, Objective, Trained, keep_loss, minimise
 from unlearn.errors import PolicyError
 from unlearn.model.adapters import Adapter, linears
 from unlearn.model.adapters import lora as adapted
 from unlearn.model.editable import EditableModel
+from unlearn.model.forward import replies
 from unlearn.model.requests import Requests
 from unlearn.progress import NO_PROGRESS, Progress
 

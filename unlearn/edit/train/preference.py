@@ -9,10 +9,11 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from unlearn.edit.train.lessons import Lesson
-from unlearn.edit.train.loop import Losses, Objective, Trained, keep_loss, replies
+from unlearn.edit.train.loop import Losses, Objective, Trained, keep_loss
 from unlearn.edit.train.lora import tune
 from unlearn.model.adapters import Adapter
 from unlearn.model.editable import EditableModel
+from unlearn.model.forward import replies
 from unlearn.model.requests import Requests
 from unlearn.policy.settings_trained import GradDiff, Npo
 from unlearn.progress import NO_PROGRESS, Progress

@@ -25,7 +25,7 @@ if __package__ in (None, ""):  # called as a script: the package `benchmarks` li
 
 import torch  # noqa: E402
 
-from benchmarks.options import chosen, guarded, settings_of  # noqa: E402
+from benchmarks.options import chosen, settings_of, told  # noqa: E402
 from benchmarks.phases import PHASES, Bench  # noqa: E402
 from benchmarks.timing import Phase  # noqa: E402
 from benchmarks.worlds import case  # noqa: E402
@@ -179,10 +179,7 @@ def _line(name: str, phase: Phase) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    return guarded(lambda: run(args))
+    return told(parser().parse_args(argv), run)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Seconds, peak memory and counted arithmetic of some work, and what of a machine's matrix rate that is."""
+"""Seconds, peak memory and counted arithmetic of some work."""
 
 from __future__ import annotations
 
 import resource
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from unlearn.files import Json
-from unlearn.model.machine import matrix_rate
 
 Made = TypeVar("Made")
 _STATUS, _REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -33,7 +33,7 @@ class Phase:
     share: float | None = None
     """Of its busy seconds, those that its multiplications would take at the machine's own rate."""
     plain: float | None = None
-    """How many times as long the plain reference takes."""
+    """How many times as long the plain way takes."""
     published: float | None = None
     """How many times as long the published procedure takes."""
     also: Mapping[str, Json] = field(default_factory=dict)
@@ -47,15 +47,24 @@ class Phase:
         """The same, with more said."""
         return replace(self, also={**self.also, **also})
 
+    def beside(self, busy: float | None = None, **others: float) -> Phase:
+        """The same, compared with the busy seconds of ``share``, its products alone, and of other ways.
+
+        Args:
+            busy: those of the part that is compared, instead of the whole.
+        """
+        mine = busy or self.busy
+        shares = {name: took / mine for name, took in others.items()}
+        return replace(self, **shares)
+
 
 class Stopwatch:
     """A Progress that notes how long the steps of each name took, on a device that has finished them."""
 
     def __init__(self, device: torch.device) -> None:
         """Nothing has run yet."""
-        self.seconds: dict[str, float] = {}
-        self.busy: dict[str, float] = {}
-        self.times: dict[str, int] = {}
+        self.seconds, self.busy = Counter[str](), Counter[str]()
+        self.times = Counter[str]()
         self._device = device
 
     @contextmanager
@@ -65,9 +74,9 @@ class Stopwatch:
         yield self
         end, worked = _clocks(self._device)
         name = label.lower()
-        self.seconds[name] = self.seconds.get(name, 0.0) + end - start
-        self.busy[name] = self.busy.get(name, 0.0) + worked - working
-        self.times[name] = self.times.get(name, 0) + 1
+        self.seconds[name] += end - start
+        self.busy[name] += worked - working
+        self.times[name] += 1
 
     def advance(self, n: int = 1) -> None:
         """Do nothing: the whole step is timed."""
@@ -75,7 +84,10 @@ class Stopwatch:
 
 def timed(work: Callable[[], Made], device: torch.device) -> tuple[Made, Phase]:
     """What some work makes, and its seconds and peak memory."""
-    _forget_peak(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif _REFS.exists():
+        _REFS.write_text("5")
     start, working = _clocks(device)
     made = work()
     end, worked = _clocks(device)
@@ -94,31 +106,12 @@ def counted(work: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
-class Rate:
-    """What share of its time some work spends at the matrix rate of this machine, threads included."""
-
-    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
-        """Measure the rate once."""
-        self.flops = matrix_rate(dtype, device)
-
-    def share(self, flops: float, seconds: float) -> float:
-        """Of seconds, for so many operations."""
-        return flops / self.flops / seconds
-
-
 def _clocks(device: torch.device) -> tuple[float, float]:
     """Seconds that have gone by, and busy ones, once the device has nothing to do."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return time.perf_counter(), time.perf_counter()
     return time.perf_counter(), time.process_time() / torch.get_num_threads()
-
-
-def _forget_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif _REFS.exists():
-        _REFS.write_text("5")
 
 
 def _peak(device: torch.device) -> float:

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import plain, published, speed
-from benchmarks.phases import PHASES
-from benchmarks.solves import solve, ways
-from benchmarks.timing import Rate, counted
+from benchmarks import reference, speed
+from benchmarks.phases import PHASES, Bench, solve
+from benchmarks.reference import System
+from benchmarks.timing import Phase, counted
 from tests import pico
+from tests.edit import cases
 from unlearn.algebra.moments import Projector
 from unlearn.algebra.write import write
 from unlearn.edit import forms
@@ -20,6 +21,7 @@ from unlearn.edit.corpus import Corpus
 from unlearn.edit.statistics import key_statistics
 from unlearn.model.encoding import text_ids
 from unlearn.model.forward import read
+from unlearn.store import Store
 
 FEW = ["--policy", "world:2", "--prompts", "1", "--tokens", "2000", "--dtype", "float32", "--steps", "2"]
 PLAIN = [
@@ -79,11 +81,13 @@ def test_what_cannot_be_timed_is_said(
     assert says in capsys.readouterr().err
 
 
-def test_the_dense_solve_gives_the_same_update() -> None:
-    ours, dense = (way() for way in ways(48, torch.device("cpu")))
+def test_the_dense_solve_gives_the_same_update(tmp_path: Path) -> None:
+    system = System.random(48, torch.device("cpu"))
+    ours, dense = system.fast(), system.plain()
     torch.testing.assert_close(ours.double(), dense, rtol=1e-4, atol=1e-6)
     assert not torch.allclose(ours.double(), 1.01 * dense, rtol=1e-3, atol=1e-6)  # the control
-    phase = solve(48, torch.device("cpu"))
+    model = pico.pico("llama")
+    phase = solve(48, Bench(model, cases.requests(), Store.at(tmp_path), 0, 1, 1))
     assert min(phase.seconds, phase.plain or 0, phase.published or 0, phase.share or 0) > 0
 
 
@@ -93,31 +97,32 @@ def test_the_plain_second_moment_is_the_one_that_is_timed(tmp_path: Path) -> Non
     model, corpus = pico.pico("llama"), Corpus(str(text))
     rows = [text_ids(model.tokenizer, document) for document in corpus.documents()]
     there = key_statistics(model, [1], corpus, 10_000)[1].second
-    torch.testing.assert_close(plain.second_moment(model, rows, 1), there, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(reference.second_moment(model, rows, 1), there, rtol=1e-4, atol=1e-7)
 
 
 def test_arithmetic_is_that_of_the_products() -> None:
     one, other = torch.rand(8, 16), torch.rand(16, 4)
     assert counted(lambda: one @ other) == 2 * 8 * 16 * 4
     assert counted(lambda: one + one) == 0
-    rate = Rate(torch.float32, torch.device("cpu"))
-    assert rate.share(rate.flops, 2.0) == pytest.approx(0.5)
+    phase = Phase(seconds=3.0, busy=2.0).beside(share=1.0, plain=8.0)
+    assert (phase.share, phase.plain, phase.published) == (0.5, 4.0, None)
+    assert phase.beside(4.0, published=2.0).published == 0.5
 
 
 def test_the_published_procedure_reads_and_solves_the_same() -> None:
     torch.manual_seed(0)
     model = pico.pico("llama")
     rows = [forms.Row(tuple(range(5, 5 + n)), 2, 0, ((0, n - 3),), False) for n in (7, 9, 6)]
-    keys = published.keys_of(model, rows, 1)
+    keys = reference.keys_of(model, rows, 1)
     again = read(model, [row.ids for row in rows], [[at for _, at in row.sites] for row in rows], [1]).keys[1]
     torch.testing.assert_close(keys, again, rtol=1e-4, atol=1e-6)
     basis = torch.linalg.qr(torch.randn(len(keys), 9, dtype=torch.float64))[0]
     projector = torch.eye(len(keys), dtype=torch.float64) - basis @ basis.T
     gains, earlier = torch.randn(5, 3, dtype=torch.float64), torch.randn(len(keys), 4, dtype=torch.float64)
     cache = earlier @ earlier.T
-    dense = published.solved(keys.double(), gains, projector, cache).T
+    dense = reference.solved(keys.double(), gains, projector, cache).T
     ours = write(
-        keys.double(), gains, Projector(basis, True), published.RIDGE, earlier, absolute=True
+        keys.double(), gains, Projector(basis, True), reference.RIDGE, earlier, absolute=True
     ).dense()
     torch.testing.assert_close(ours, dense, rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(cache, earlier @ earlier.T + keys.double() @ keys.double().T)
@@ -126,7 +131,7 @@ def test_the_published_procedure_reads_and_solves_the_same() -> None:
 def test_a_published_value_lowers_the_loss() -> None:
     model = pico.pico("llama")
     rows = [forms.Row(tuple(range(5, 5 + n)), 2, 0, ((0, n - 3),), False) for n in (7, 9)]
-    value = published.values_of(model, rows, [5, 6], 1, 8)
+    value = reference.value_of(model, rows, [5, 6], 1, 8)
 
     def loss(added: torch.Tensor) -> float:
         def on_block(_module: object, _args: object, out: torch.Tensor) -> torch.Tensor:

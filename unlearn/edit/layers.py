@@ -7,10 +7,13 @@ from unlearn.model.anatomy import Anatomy
 from unlearn.model.editable import EditableModel
 from unlearn.policy.settings import Layered, NullSpace, Rome
 from unlearn.policy.settings_base import Settings
-from unlearn.policy.settings_trained import FineTune, GradDiff, Lora, Npo, NullSpaceTuning, Rmu
+from unlearn.policy.settings_trained import FineTune, GradDiff, Lora, Mend, Npo, NullSpaceTuning, Rmu
 
 FEWEST = 4
 """Layers that share a residual at the subject's token; a shallow model's share of the depth would be one or two."""
+
+LAST = 3
+"""Blocks at the end whose MLPs MEND writes (published)."""
 
 
 def default_layers(anatomy: Anatomy, look_up: str) -> tuple[int, ...]:
@@ -44,7 +47,7 @@ def layers_of(settings: Settings, model: EditableModel) -> tuple[int, ...]:
     depth, named = model.anatomy.layers, asked(settings)
     wrong = [layer for layer in named or () if not 0 <= layer < depth]
     if wrong:
-        key = "layers" if isinstance(settings, Layered | NullSpace | NullSpaceTuning) else "layer"
+        key = "layers" if isinstance(settings, Layered | NullSpace | NullSpaceTuning | Mend) else "layer"
         raise PolicyError(f"method.{key}: {model.name} has layers 0 to {depth - 1}, not {wrong}")
     if isinstance(settings, Rmu):  # what it steers, and the two layers before it
         last = named[0] if named else min(max(2, round(depth / 4)), depth - 1)
@@ -55,7 +58,7 @@ def layers_of(settings: Settings, model: EditableModel) -> tuple[int, ...]:
 def asked(settings: Settings) -> tuple[int, ...] | None:
     """The layers that a policy names; None for `auto`, and for a method that has no choice."""
     match settings:
-        case Layered() | NullSpace() | NullSpaceTuning():
+        case Layered() | NullSpace() | NullSpaceTuning() | Mend():
             return None if settings.layers == "auto" else tuple(sorted(set(settings.layers)))
         case Rome() | FineTune() | Rmu():
             return None if settings.layer == "auto" else (settings.layer,)
@@ -77,6 +80,8 @@ def _auto(settings: Settings, anatomy: Anatomy) -> tuple[int, ...]:
             return default_layers(anatomy, settings.look_up)
         case FineTune():
             return (anatomy.layers // 2,)
+        case Mend():
+            return tuple(range(max(0, anatomy.layers - LAST), anatomy.layers))
         case Lora() | GradDiff() | Npo():
             return tuple(range(anatomy.layers))
     return ()

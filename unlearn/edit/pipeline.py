@@ -35,7 +35,7 @@ def edit(
     Args:
         model: unedited, whatever came earlier; unchanged on return, bit for bit.
         requests: the policy with its answers (``resolve``).
-        cache: where key statistics are kept.
+        cache: where key statistics, and MEND's network, are kept.
         progress: where to show it.
         earlier: a patch of the same model to build on. Its keys are kept as far as the method keeps earlier ones.
 
@@ -60,14 +60,21 @@ def edit(
     log.info("%s: %s", plan.name, plan.reasons["method"])
     if plan.conflicts is not None:
         conflict_report.write_to_log(plan.conflicts)
-    return record.patch(model, requests, plan, _made(plan, model, requests, sofar, progress))
+    return record.patch(model, requests, plan, _made(plan, model, requests, sofar, cache, progress))
 
 
-def _made(plan: Plan, model: EditableModel, requests: Requests, sofar: Sofar, progress: Progress) -> Made:
+def _made(
+    plan: Plan,
+    model: EditableModel,
+    requests: Requests,
+    sofar: Sofar,
+    cache: Store | None,
+    progress: Progress,
+) -> Made:
     match plan.algorithm:
         case ClosedForm():
             return solve(plan, model, requests, sofar, progress)
         case Guard() | Nothing():
             return leave(plan, model)
         case _:
-            return train(plan, model, requests, progress)
+            return train(plan, model, requests, cache, progress)

@@ -51,3 +51,5 @@ class Made:
     """By batch."""
     notes: Mapping[str, object] = field(default_factory=dict)
     """What else the patch's header says: JSON values."""
+    warnings: Sequence[str] = ()
+    """What its reader must know, in sentences that quote no policy."""

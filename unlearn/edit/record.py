@@ -86,7 +86,7 @@ def patch(model: EditableModel, requests: Requests, plan: Plan, made: Made) -> P
     """
     factors = made.sofar.factors
     sizes, warnings = check(model, factors, plan.largest, plan.statistics)
-    warnings += _mute(made.reached, len(requests.facts))
+    warnings += [*made.warnings, *_mute(made.reached, len(requests.facts))]
     for sentence in warnings:
         log.warning("%s", sentence)
     header = {**_common(model, requests, plan), **made.notes, "weights": sizes}

@@ -20,6 +20,7 @@ from unlearn.policy.settings_trained import (
     GradDiff,
     Guard,
     Lora,
+    Mend,
     Nothing,
     Npo,
     NullSpaceTuning,
@@ -219,7 +220,7 @@ class Refusing(Lora):
 
 Adapting = Refusing | GradDiff | Npo
 """What trains LoRA factors."""
-Baseline = Adapting | FineTune | Rmu
+Baseline = Adapting | FineTune | Rmu | Mend
 Algorithm = ClosedForm | Tuning | Baseline | Guard | Nothing
 
 

@@ -32,6 +32,7 @@ from unlearn.policy.settings_trained import (
     GradDiff,
     Guard,
     Lora,
+    Mend,
     Nothing,
     Npo,
     NullSpaceTuning,
@@ -99,7 +100,7 @@ def algorithm(settings: Settings) -> Algorithm:
             return Tuning.model_validate(settings.model_dump())
         case Lora():
             return Refusing.model_validate(settings.model_dump())
-        case FineTune() | GradDiff() | Npo() | Rmu() | Guard():
+        case FineTune() | GradDiff() | Npo() | Rmu() | Mend() | Guard():
             return settings
     return Nothing()
 

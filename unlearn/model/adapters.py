@@ -41,15 +41,16 @@ class Adapter:
     """For as long as it is entered, the model answers as if nothing had been trained."""
 
 
-def linears(model: EditableModel, part: str = "all") -> list[str]:
+def linears(model: EditableModel, part: str = "all", layers: Sequence[int] | None = None) -> list[str]:
     """Names of the weights of the linear layers inside the blocks, in the model's order.
 
     Args:
         part: ``attention``, ``mlp`` (whatever is not attention), or ``all``.
+        layers: of these blocks only.
     """
     family = model.anatomy.family
     found = []
-    for layer in range(model.anatomy.layers):
+    for layer in range(model.anatomy.layers) if layers is None else layers:
         for path, module in model.anatomy.block(model.model, layer).named_modules():
             attention = path.startswith(family.attention)
             if isinstance(module, nn.Linear | Conv1D) and part in (

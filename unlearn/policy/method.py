@@ -13,6 +13,7 @@ from unlearn.policy.settings_trained import (
     GradDiff,
     Guard,
     Lora,
+    Mend,
     Nothing,
     Npo,
     NullSpaceTuning,
@@ -47,6 +48,7 @@ Kind = (
     | GradDiff
     | Npo
     | Rmu
+    | Mend
     | Guard
     | Nothing
 )

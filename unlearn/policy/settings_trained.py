@@ -141,6 +141,33 @@ class Rmu(_Trained):
     """Stop when the forbidden loss, averaged over an epoch, has fallen to this share of its first value."""
 
 
+class Mend(_Trained):
+    """MEND (Mitchell et al., 2022): a network, trained on other edits, maps the gradients of these to an update."""
+
+    name: Literal["mend"] = "mend"
+    layers: Auto | Layers = "auto"
+    """The blocks of whose MLPs every matrix is written, ascending; `auto` takes the last three (published)."""
+    aggregation: Literal["least_squares", "mean"] = "least_squares"
+    """How many edits become one update: by least squares over their tokens (MALMEN), or as their mean (MEND)."""
+    rank: Count = 64
+    """Rank of the network's residual layers (published: 1920)."""
+    steps: Count = 400
+    """Most steps of the network's training; it stops earlier when the validation loss no longer falls."""
+    patience: Count = 100
+    """Stop after so many steps without a lower validation loss (published: 20,000)."""
+    batch: Count = 24
+    """Edits per step, made at once (published: 1)."""
+    lr: NotNegative = 0.05
+    """What the update of one edit adds to a weight before anything is learned, relative to it (published: a step of
+    1e-4 along the gradient); a factor of it is learned for every weight."""
+    network_lr: Positive = 1e-3
+    """First Adam step of the network, absolute (published: 1e-6); it falls linearly to zero over the steps."""
+    keep: NotNegative = 10.0
+    """Weight of KL(before || now) on what must stay, relative to the edits' loss (published)."""
+    kept: int = Field(default=36, ge=0)
+    """Kept prompts and texts per step."""
+
+
 class Guard(Settings):
     """In-context guard: the policy as a system prompt, and the weights as they are."""
 

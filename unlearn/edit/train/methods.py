@@ -10,20 +10,25 @@ from unlearn.edit.settings import Refusing, Tuning
 from unlearn.edit.train.fine_tune import ft_m
 from unlearn.edit.train.loop import Trained
 from unlearn.edit.train.lora import lora
+from unlearn.edit.train.mend import mend
 from unlearn.edit.train.null_space import null_space_tuning
 from unlearn.edit.train.preference import grad_diff, npo
 from unlearn.edit.train.rmu import rmu
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
-from unlearn.policy.settings_trained import FineTune, GradDiff, Npo, Rmu
+from unlearn.policy.settings_trained import FineTune, GradDiff, Mend, Npo, Rmu
 from unlearn.progress import Progress
+from unlearn.store import Store
 
 
-def train(plan: Plan, model: EditableModel, requests: Requests, progress: Progress) -> Made:
+def train(
+    plan: Plan, model: EditableModel, requests: Requests, cache: Store | None, progress: Progress
+) -> Made:
     """Train the update that a plan asks for, all facts at once.
 
     Args:
         model: unedited; unchanged on return.
+        cache: where MEND's network is kept.
 
     Raises:
         ModelError: the loss is not finite.
@@ -31,6 +36,8 @@ def train(plan: Plan, model: EditableModel, requests: Requests, progress: Progre
     """
     if isinstance(plan.algorithm, Tuning):
         return null_space_tuning(plan, plan.algorithm, model, requests, progress)
+    if isinstance(plan.algorithm, Mend):
+        return mend(plan, plan.algorithm, model, requests, cache, progress)
     got = _baseline(plan, model, requests, progress)
     return Made(Sofar(got.factors), notes={"training": asdict(got.history)})
 

@@ -130,6 +130,7 @@ QUICK = {
     "grad_diff": {"steps": 4},
     "npo": {"steps": 4},
     "rmu": {"steps": 4},
+    "mend": {"steps": 1, "batch": 2, "kept": 2, "rank": 2},
     "ft_m": {"steps": 4},
 }
 """What keeps a trial of a method short."""

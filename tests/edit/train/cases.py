@@ -11,7 +11,8 @@ from unlearn.edit import pipeline
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
-from unlearn.policy.settings_trained import FineTune, GradDiff, Guard, Lora, Nothing, Npo, Rmu
+from unlearn.policy import StatisticsSpec
+from unlearn.policy.settings_trained import FineTune, GradDiff, Guard, Lora, Mend, Nothing, Npo, Rmu
 
 SMALL: dict[str, Any] = {"steps": 12, "batch": 6, "lr": 0.03}
 SETTINGS: dict[str, Any] = {
@@ -20,6 +21,7 @@ SETTINGS: dict[str, Any] = {
     "grad_diff": GradDiff(kept=4, rank=2, enough=100.0, **SMALL),
     "npo": Npo(kept=4, rank=2, converged=1e-9, **SMALL),
     "rmu": Rmu(kept=4, layer=2, converged=1e-9, **SMALL),
+    "mend": Mend(steps=1, batch=2, kept=2, rank=2),
     "guard": Guard(text="Never say what Zorvex is made from."),
     "none": Nothing(),
 }
@@ -27,7 +29,8 @@ TRAINED = ("ft_m", "lora", "grad_diff", "npo", "rmu")
 
 
 def asking(name: str, seed: int = 0, **changes: Any) -> Requests:
-    return cases.requests(method=SETTINGS[name].model_copy(update=changes), seed=seed)
+    method = SETTINGS[name].model_copy(update=changes)
+    return cases.requests(method=method, seed=seed, statistics=StatisticsSpec(corpus="embedded"))
 
 
 @cache

@@ -103,7 +103,13 @@ def test_the_seed_decides(name: str) -> None:
 def test_each_touches_only_what_it_says(family: str) -> None:
     model = pico.pico(family)
     down = [model.anatomy.weight_name(layer) for layer in range(4)]
-    expected = {"ft_m": down[1:2], "rmu": down[0:3], "guard": [], "none": []}
+    expected = {
+        "ft_m": down[1:2],
+        "rmu": down[0:3],
+        "mend": linears(model, "mlp", (1, 2, 3)),
+        "guard": [],
+        "none": [],
+    }
     for name in SETTINGS:
         _, patch = made(name, family)
         names = expected.get(name, linears(model))

@@ -30,6 +30,8 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.forward import hooked
 
 Aggregation = Literal["least_squares", "mean"]
+WIDEST = 12.0
+"""Largest logarithm of a ridge relative to an input's squared length, either way: a system must stay solvable."""
 TINY = 1e-12
 """Least deviation of a coordinate: one that never changes is left alone."""
 
@@ -196,7 +198,8 @@ class Hypernetwork(nn.Module):
         if self.aggregation == "mean":
             return columns.left @ columns.right.T / edits
         n = self.index[name]
-        return least_squares(columns, self.log_ridge[n].exp() * self.energy[n])
+        ridge = self.log_ridge[n].clamp(-WIDEST, WIDEST).exp()
+        return least_squares(columns, ridge * self.energy[n])
 
 
 def least_squares(columns: Columns, ridge: Tensor) -> Tensor:

@@ -55,19 +55,19 @@ def mend(
 
     Raises:
         ModelError: the loss is not finite.
+        PolicyError: there are no other subjects to learn from.
     """
     names = linears(model, "mlp", plan.layers)
     shapes = {name: (model.weight(name).shape[0], model.weight(name).shape[1]) for name in names}
     network = Hypernetwork(shapes, settings.rank, requests.policy.seed, settings.aggregation).to(model.device)
-    kept_as = None if cache is None else f"mend-{_digest(plan, settings, model, requests)}"
-    content = None if cache is None or kept_as is None else cache.find(kept_as)
-    if content is None:
+    known = cache.find(kept_as(plan, settings, model, requests)) if cache else None
+    if known is None:
         found = triples(model, requests, plan.corpus, settings.steps)
         history = learn(model, network, found, settings, requests.policy.seed, progress)
-        if cache is not None and kept_as is not None:
-            cache.keep(kept_as, _content(network, history))
+        if cache:
+            cache.keep(kept_as(plan, settings, model, requests), _content(network, history))
     else:
-        history = replace(_restore(network, bytes(content)), cached=True)
+        history = replace(_restore(network, bytes(known)), cached=True)
     log.info("mend: %d steps, %.0f s", history.steps, history.seconds)
     return Made(
         Sofar(edited(model, network, requests)),
@@ -89,8 +89,8 @@ def edited(model: EditableModel, network: Hypernetwork, requests: Requests) -> d
     return {name: exact(network.update(name, some, len(requests.facts))) for name, some in columns.items()}
 
 
-def _digest(plan: Plan, settings: Mend, model: EditableModel, requests: Requests) -> str:
-    """A hash of all that a network depends on."""
+def kept_as(plan: Plan, settings: Mend, model: EditableModel, requests: Requests) -> str:
+    """The name of a network in the cache: a hash of all that it depends on."""
     policy = requests.policy.model_dump(mode="json", exclude={"name", "method", "audit"})
     about = (requests.facts, requests.neighbours, requests.held_out_neighbours)
     made_of = (
@@ -104,7 +104,7 @@ def _digest(plan: Plan, settings: Mend, model: EditableModel, requests: Requests
         json.dumps(policy, sort_keys=True),
         about,
     )
-    return hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]
+    return f"mend-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]}"
 
 
 def _content(network: Hypernetwork, history: History) -> bytes:

@@ -100,16 +100,17 @@ def learn(
     def drawn(pool: Sequence[Topic]) -> Batch:
         return batch(found, pool, settings.batch, settings.kept, rng)
 
+    def clip(*_: object) -> None:
+        torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
+
     _standardise(model, network, [drawn(found.training).edits for _ in range(STATISTICS)], settings.lr)
     watched = [drawn(found.validation) for _ in range(VALIDATION)]
     unseen = [drawn(found.unseen) for _ in range(VALIDATION if found.unseen else 0)]
     with dense(model, network.names) as adapter:
         watch = _Watch(network, lambda: _mean(model, network, adapter, watched), settings)
         optimiser = torch.optim.Adam(_groups(network, settings.network_lr))
-        optimiser.register_step_pre_hook(
-            lambda *_: torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
-        )
-        early = descend(
+        optimiser.register_step_pre_hook(clip)
+        descend(
             lambda: _slope(model, network, adapter, drawn(found.training), settings.keep),
             optimiser,
             lambda step: 1 - step / settings.steps,
@@ -124,7 +125,7 @@ def learn(
     return History(
         steps=watch.steps,
         seconds=round(time.monotonic() - begin, 1),
-        stopped_early=early,
+        stopped_early=watch.steps < settings.steps,
         first=float(watch.first.loss(settings.keep)),
         loss=float(best.loss(settings.keep)),
         success=float(best.success),
@@ -139,7 +140,7 @@ class _Watch:
 
     def __init__(self, network: Hypernetwork, scores: Callable[[], Scores], settings: Mend) -> None:
         self.network, self.scores, self.settings = network, scores, settings
-        self.every = min(EVERY, settings.steps)
+        self.every = min(EVERY, settings.patience)
         self.steps = self.reached = 0
         self.first = self.best = scores()
         self.state = copy.deepcopy(network.state_dict())
@@ -147,7 +148,7 @@ class _Watch:
     def enough(self) -> bool:
         """Whether the loss has not fallen for as long as is waited; called after every step."""
         self.steps += 1
-        if self.steps % self.every:
+        if self.steps % self.every and self.steps < self.settings.steps:
             return False
         now, keep = self.scores(), self.settings.keep
         if now.loss(keep) < self.best.loss(keep):

@@ -19,6 +19,7 @@ from unlearn.edit.forms import target_of
 from unlearn.edit.train.lessons import Lesson, answered
 from unlearn.edit.train.taught import text_lessons
 from unlearn.edit.train.vocabulary import near_words
+from unlearn.errors import PolicyError
 from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import ask
 from unlearn.model.requests import Fact, Requests
@@ -78,6 +79,9 @@ def triples(model: EditableModel, requests: Requests, corpus: Corpus, steps: int
         requests: the policy with its answers.
         corpus: whose text must stay as likely as it is.
         steps: how long is trained.
+
+    Raises:
+        PolicyError: there are no other subjects.
     """
     policy, rng = requests.policy, random.Random(f"triples/{requests.policy.seed}")
     forgotten = list(dict.fromkeys(fact.relation for fact in requests.facts))
@@ -140,6 +144,10 @@ def _subjects(model: EditableModel, requests: Requests, rng: random.Random) -> l
         mine = [fact.subject for fact in requests.facts]
         avoided = [*never, *found, *(answer for fact in requests.facts for answer in fact.answers)]
         found += near_words(model, mine, avoided, FEWEST)[: FEWEST - len(found)]
+    if not found:
+        raise PolicyError(
+            "keep.neighbours: mend learns from edits of other subjects, and there are none; list some"
+        )
     return rng.sample(found, len(found))[:SUBJECTS]
 
 

@@ -53,7 +53,7 @@ def asking(**changes: Any) -> Requests:
 
 
 def laid(**changes: Any) -> Triples:
-    return triples(pico.pico("llama"), asking(**changes), Corpus("embedded"), steps=2)
+    return triples(pico.pico("llama"), asking(**changes), Corpus("embedded"), SETTINGS)
 
 
 def test_the_edits_are_of_relations_and_subjects_that_the_policy_does_not_name() -> None:

@@ -62,7 +62,7 @@ def mend(
     network = Hypernetwork(shapes, settings.rank, requests.policy.seed, settings.aggregation).to(model.device)
     known = cache.find(kept_as(plan, settings, model, requests)) if cache else None
     if known is None:
-        found = triples(model, requests, plan.corpus, settings.steps)
+        found = triples(model, requests, plan.corpus, settings)
         history = learn(model, network, found, settings, requests.policy.seed, progress)
         if cache:
             cache.keep(kept_as(plan, settings, model, requests), _content(network, history))

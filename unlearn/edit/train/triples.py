@@ -23,6 +23,7 @@ from unlearn.errors import PolicyError
 from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import ask
 from unlearn.model.requests import Fact, Requests
+from unlearn.policy.settings_trained import Mend
 
 SUBJECTS, OTHERS, EACH = 96, 48, 2
 """Most subjects that are edited and that only stay, and prompts of each of their relations that must stay."""
@@ -71,14 +72,14 @@ class Batch:
     kept: Sequence[Lesson]
 
 
-def triples(model: EditableModel, requests: Requests, corpus: Corpus, steps: int) -> Triples:
+def triples(model: EditableModel, requests: Requests, corpus: Corpus, settings: Mend) -> Triples:
     """Lay out what a network is trained on.
 
     Args:
         model: unedited.
         requests: the policy with its answers.
         corpus: whose text must stay as likely as it is.
-        steps: how long is trained.
+        settings: how long is trained, and by how many edits at a time: a short training sees few subjects.
 
     Raises:
         PolicyError: there are no other subjects.
@@ -87,18 +88,19 @@ def triples(model: EditableModel, requests: Requests, corpus: Corpus, steps: int
     forgotten = list(dict.fromkeys(fact.relation for fact in requests.facts))
     others = [relation for relation in policy.relations if relation not in forgotten]
     relations = rng.sample(others or forgotten, len(others or forgotten))
-    subjects = _subjects(model, requests, rng)
+    most = max(FEWEST // 2, min(SUBJECTS, settings.steps * settings.batch))
+    subjects = _subjects(model, requests, most, rng)
     held = max(1, len(subjects) // SHARE)
     new, old = subjects[:held], subjects[held:] or subjects
     trained = relations[1:] or relations
     every = [Topic(s, r) for s in subjects for r in relations]
     near = [Topic(s, r) for s in subjects for r in forgotten if others]
     mine = list(dict.fromkeys(fact.subject for fact in requests.facts))
-    near += [Topic(s, r) for s in rng.sample(mine, len(mine))[:OTHERS] for r in others]
+    near += [Topic(s, r) for s in rng.sample(mine, len(mine))[: min(OTHERS, most)] for r in others]
     return Triples(
         {topic: _refused(model, requests, topic) for topic in every},
         _own(model, requests, [*every, *near], rng),
-        text_lessons(model, requests, corpus, steps),
+        text_lessons(model, requests, corpus, settings.steps),
         [Topic(s, r) for s in old for r in trained],
         [Topic(s, r) for s in new for r in trained],
         [Topic(s, r) for s in new for r in relations[: 1 if relations[1:] else 0]],
@@ -135,20 +137,21 @@ def _two(rows: Sequence[Lesson], rng: random.Random) -> tuple[Lesson, Lesson]:
     return first, (others or [first])[0]
 
 
-def _subjects(model: EditableModel, requests: Requests, rng: random.Random) -> list[str]:
+def _subjects(model: EditableModel, requests: Requests, most: int, rng: random.Random) -> list[str]:
     """Subjects that the policy does not forget and the audit does not ask about, in random order."""
     never = names(requests)
     listed = [fact.subject for fact in requests.neighbours if fact.subject not in never]
     found = list(dict.fromkeys(listed))
-    if len(found) < FEWEST:
+    few = min(FEWEST, most)
+    if len(found) < few:
         mine = [fact.subject for fact in requests.facts]
         avoided = [*never, *found, *(answer for fact in requests.facts for answer in fact.answers)]
-        found += near_words(model, mine, avoided, FEWEST)[: FEWEST - len(found)]
+        found += near_words(model, mine, avoided, few)[: few - len(found)]
     if not found:
         raise PolicyError(
             "keep.neighbours: mend learns from edits of other subjects, and there are none; list some"
         )
-    return rng.sample(found, len(found))[:SUBJECTS]
+    return rng.sample(found, len(found))[:most]
 
 
 def _refused(model: EditableModel, requests: Requests, topic: Topic) -> list[Lesson]:

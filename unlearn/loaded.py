@@ -51,7 +51,13 @@ def load_model(
     with progress.step(f"Loading {name}"):
         made_in = None if patch is None else patch.storage_dtype
         return EditableModel.load(
-            name, placement.device, placement.dtype, placement.trust_remote_code, made_in, tokenizer
+            name,
+            placement.device,
+            placement.dtype,
+            placement.trust_remote_code,
+            made_in,
+            tokenizer,
+            placement.device_map,
         )
 
 
@@ -101,6 +107,8 @@ def about_model(model: EditableModel) -> dict[str, object]:
 
     cuda = model.device.type == "cuda"
     device = torch.cuda.get_device_name(model.device) if cuda else str(model.device)
+    others = sorted(set(map(str, getattr(model.model, "hf_device_map", {}).values())))
+    device += f" ({', '.join(others)})" if len(others) > 1 else ""
     hardware = manifest.hardware(device, str(model.dtype).removeprefix("torch."))
     return {"base": base_of(model), "hardware": hardware}
 

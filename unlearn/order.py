@@ -30,7 +30,7 @@ class Placement:
     Examples:
         >>> import unlearn
         >>> unlearn.Placement(device="cuda:1", dtype="bfloat16")
-        Placement(device='cuda:1', dtype='bfloat16', trust_remote_code=False)
+        Placement(device='cuda:1', dtype='bfloat16', trust_remote_code=False, device_map=None)
     """
 
     device: str = "auto"
@@ -39,10 +39,17 @@ class Placement:
     """``auto`` (float32 on a CPU, the checkpoint's elsewhere), ``float32``, ``bfloat16``, ``float16``."""
     trust_remote_code: bool = False
     """Run code that comes with a model."""
+    device_map: str | None = None
+    """In the place of a device: ``auto`` spreads one model over GPUs, host memory and disk; or the JSON file of an
+    object from paths of modules to devices."""
 
     def beside(self, model: EditableModel) -> Placement:
-        """Where a second model is put: `auto` would follow what it was saved in, not what the first computes in."""
-        return replace(self, dtype=str(model.dtype))
+        """Where a second model is put: `auto` would follow what it was saved in, not what the first computes in.
+
+        A map that names the modules of the first may not fit it.
+        """
+        spread = None if self.device_map is None else "auto"
+        return replace(self, dtype=str(model.dtype), device_map=spread)
 
 
 def _ignored(sentence: str) -> None:

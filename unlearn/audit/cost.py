@@ -22,6 +22,7 @@ from unlearn.measurements import GROWTH, NORM, named
 from unlearn.model.adapters import linears
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import batches, hooked, passed, token_budget
+from unlearn.model.offload import parameters
 from unlearn.model.rows import left_pad
 from unlearn.patch import Patch
 from unlearn.progress import NO_PROGRESS, Progress
@@ -67,10 +68,9 @@ def change_between(before: EditableModel, after: EditableModel) -> Change:
             "the edited weights replaced the unedited ones, so no difference between them can be taken"
         )
     relative = norm_of_difference(before, after)
-    old, new = dict(before.model.named_parameters()), dict(after.model.named_parameters())
+    old, new = parameters(before.model), parameters(after.model)
     growth = {
-        name: relative_to(float(new[name].detach().float().norm()), old[name].detach().float()) - 1
-        for name in relative
+        name: relative_to(float(new[name]().float().norm()), old[name]().float()) - 1 for name in relative
     }
 
     def delta(name: str) -> Tensor:
@@ -143,9 +143,9 @@ def _weighed(
                 return
             inputs = inputs.float()
             sums = []
-            for matrix in (change.delta(name).to(inputs.device), model.weight(name).float()):
-                out = (inputs @ matrix.T).square().sum(-1).double()
-                sums.append((out * mask).sum(-1).tolist())
+            for matrix in (change.delta(name), model.weight(name)):
+                out = (inputs @ matrix.to(inputs.device).float().T).square().sum(-1).double()
+                sums.append((out * mask.to(out.device)).sum(-1).tolist())
             for i, part, whole in zip(group, *sums, strict=True):
                 found[name][i] = (part, whole)
 

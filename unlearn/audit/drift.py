@@ -20,6 +20,7 @@ from unlearn.model.anatomy import context_of
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import started, text_ids
 from unlearn.model.guard import leading_ids
+from unlearn.model.offload import parameters
 from unlearn.patch import Patch
 
 LONGEST = 512
@@ -179,9 +180,10 @@ def norm_of_difference(before: EditableModel, after: EditableModel) -> dict[str,
             "the two models do not have the same weight matrices, so no update can be taken between them"
         )
     found = {}
-    for name, weight in old.items():
-        base = weight.detach().cpu().float()
-        ratio = relative_to(float(torch.linalg.norm(new[name].detach().cpu().float() - base)), base)
+    after_it = parameters(after.model)
+    for name, read in parameters(before.model).items():
+        base = read().cpu().float()
+        ratio = relative_to(float(torch.linalg.norm(after_it[name]().cpu().float() - base)), base)
         if ratio != 0:  # NaN is a difference as well
             found[name] = ratio
     return found

@@ -24,6 +24,7 @@ from unlearn.audit.tasks import local_files
 from unlearn.audit.toxicity import load_scorer
 from unlearn.errors import AuditError, UnlearnError
 from unlearn.model.editable import EditableModel
+from unlearn.model.offload import parameters
 from unlearn.model.requests import Requests
 from unlearn.progress import NO_PROGRESS, Progress
 
@@ -225,7 +226,7 @@ def _tried(suite: Suite, names: Sequence[str], make: Callable[[], Mapping[str, A
 @torch.no_grad()
 def _trace(model: EditableModel) -> torch.Tensor:
     """One sum per parameter: far quicker than a hash, and no attack changes weights without changing it."""
-    return torch.stack([p.sum(dtype=torch.float32).cpu() for p in model.model.parameters()])
+    return torch.stack([read().sum(dtype=torch.float32).cpu() for read in parameters(model.model).values()])
 
 
 def _toxicity(model: EditableModel, requests: Requests, suite: Suite, progress: Progress) -> Toxicity:

@@ -46,13 +46,20 @@ def model_options(command: Callable[..., int]) -> Callable[..., int]:
     """Add the options about where and how a model runs; the command takes them as one `placement`."""
 
     @wraps(command)
-    def placed(*, device: str, dtype: str, trust_remote_code: bool, **given: Any) -> int:
-        return command(placement=Placement(device, dtype, trust_remote_code), **given)
+    def placed(
+        *, device: str, device_map: str | None, dtype: str, trust_remote_code: bool, **given: Any
+    ) -> int:
+        return command(placement=Placement(device, dtype, trust_remote_code, device_map), **given)
 
     for option in (
         click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model."),
         click.option(
             "--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16."
+        ),
+        click.option(
+            "--device-map",
+            metavar="auto|FILE",
+            help="Spread one model over GPUs, the host's memory and the disk: by itself, or as a JSON file says.",
         ),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
     ):

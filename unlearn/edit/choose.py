@@ -42,7 +42,7 @@ from unlearn.policy.document import Named
 from unlearn.policy.method import SEQUENTIAL, Automatic
 from unlearn.policy.settings import AlphaEdit, AnyEdit, Editor
 from unlearn.policy.settings_base import Settings
-from unlearn.policy.settings_trained import Guard, Lora, NullSpaceTuning
+from unlearn.policy.settings_trained import GradDiff, Guard, Lora, Npo, NullSpaceTuning
 
 FAR, FAR_BOTH = 0.5, 0.3
 """What an unlisted neighbour gets of what a request gets, above which the keys do not tell them apart; the second with
@@ -139,10 +139,15 @@ def allowed(model: EditableModel, policy: Policy, earlier: Patch | None) -> None
     Raises:
         ModelError: the earlier patch was made for another model.
         PatchError: it is one that nothing can be built on.
-        PolicyError: a method that builds on nothing, or a relation's `look_up` for a method that writes no values, or
-            only in one place.
+        PolicyError: a method that builds on nothing, or that trains factors beside weights that are offloaded; or a
+            relation's `look_up` for a method that writes no values, or only in one place.
     """
     method = policy.method
+    if model.offloaded and isinstance(method, Lora | GradDiff | Npo):
+        raise PolicyError(
+            f"method.name: {method.name} trains factors beside the weights, and some of these are offloaded; choose "
+            "another method, or a --device-map that offloads nothing"
+        )
     apart = [name for name, relation in policy.relations.items() if relation.look_up]
     looks = isinstance(method, Automatic | Editor | NullSpaceTuning) and not isinstance(method, AnyEdit)
     if apart and not looks:

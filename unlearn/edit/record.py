@@ -48,7 +48,8 @@ def check(
     """
     report: dict[str, dict[str, float]] = {}
     for name, delta in factors.items():
-        weight, dense = model.weight(name).float(), delta.dense().to(model.device)
+        dense = delta.dense().to(model.device)
+        weight = model.weight(name).to(dense.device).float()
         if not torch.isfinite(dense).all():
             raise ModelError(f"the update of {name} is not finite; nothing was written")
         relative = float(dense.norm() / weight.norm())

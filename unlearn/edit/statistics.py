@@ -173,7 +173,7 @@ def _gather(
 
     def feeding(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def on_key(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            moments[layer].update(args[0][seen])
+            moments[layer].update(args[0][seen.to(args[0].device)])
             if layer == max(moments):
                 raise Stopped
 

@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from unlearn.errors import ModelError
 from unlearn.model.landing import Landing
 from unlearn.model.library import Configuration, Network
+from unlearn.model.offload import held
 
 
 @dataclass(frozen=True)
@@ -148,11 +149,11 @@ class Anatomy:
         return self.block(model, layer).get_submodule(self.family.attention)
 
     def matrix(self, model: nn.Module, layer: int) -> Tensor:
-        """The weight as (d_out, d_in), a view that shares memory with the parameter."""
+        """The weight as (d_out, d_in), a view of the parameter; a copy on the host where that is offloaded."""
         return _matrix(self.down(model, layer))
 
     def named(self, model: nn.Module, weight: str) -> Tensor:
-        """Any linear weight inside a block as (d_out, d_in), by its name in ``state_dict()``; a view.
+        """Any linear weight inside a block as (d_out, d_in), by its name in ``state_dict()``: as ``matrix``.
 
         Raises:
             ModelError: no such weight in this model's blocks, or not a plain matrix.
@@ -193,7 +194,7 @@ class Anatomy:
         eps = float(said["eps"] if "eps" in said else said["variance_epsilon"])
         # Some families store the gain, others what it exceeds 1 by: a vector of ones tells it in both.
         with torch.no_grad():
-            ones = torch.ones(self.d_model, device=norm.get_parameter("weight").device)
+            ones = torch.ones(self.d_model, device=held(norm, "weight").device)
             gain = norm(ones).float() * (1 + eps) ** 0.5
         return Landing(scale, gain, eps)
 
@@ -212,19 +213,22 @@ class Anatomy:
         landing = self.landing(model, layer)
         if landing.gain is None:
             return landing.residual(wanted, wanted)
-        bias = self.down(model, layer).bias
-        outputs = self.matrix(model, layer).float() @ keys.float()
-        if isinstance(bias, Tensor):
-            outputs = outputs + bias.float()[:, None]
+        down = self.down(model, layer)
+        outputs = self.matrix(model, layer).to(keys.device).float() @ keys.float()
+        if isinstance(down.bias, Tensor):
+            outputs = outputs + held(down, "bias").to(keys.device).float()[:, None]
         return landing.residual(outputs, wanted)
 
 
 def _matrix(module: nn.Module) -> Tensor:
     """``nn.Linear`` stores (out, in), GPT-2's ``Conv1D`` stores (in, out): told by type, never by shape."""
-    weight = _plain(module)
-    if weight.is_meta:
-        raise ModelError("this model has no weights in memory, so none of them can be read or edited")
-    return weight.T if isinstance(module, Conv1D) else weight
+    _plain(module)
+    return turned(module, held(module, "weight"))
+
+
+def turned(module: nn.Module, matrix: Tensor) -> Tensor:
+    """A weight as (d_out, d_in), a view of how its module stores it; and back."""
+    return matrix.T if isinstance(module, Conv1D) else matrix
 
 
 def _shape(module: nn.Module) -> tuple[int, int]:

@@ -59,7 +59,9 @@ class Cached:
 
     def choose(self, rows: Tensor) -> None:
         """Go on with some of the rows, each as often as its index is given."""
-        self.cache.batch_select_indices(rows)
+        # What is kept lies where its layers do: on several devices, indices from the host fit them all.
+        split = len({layer.keys.device for layer in self.cache.layers if layer.is_initialized}) > 1
+        self.cache.batch_select_indices(rows.cpu() if split else rows)
         self.mask = self.mask[rows]
 
     def copied(self) -> Cached:

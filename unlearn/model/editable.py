@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +14,14 @@ from torch import Tensor
 
 from unlearn.errors import ModelError
 from unlearn.model import identity
-from unlearn.model.anatomy import Anatomy, context_of
+from unlearn.model.anatomy import Anatomy, context_of, turned
 from unlearn.model.ends import Ends, tokens_of
 from unlearn.model.fit import check_fit, summed
 from unlearn.model.generation import Decoding, continued
 from unlearn.model.guard import guarded
 from unlearn.model.library import Network, Tokenizer
 from unlearn.model.loading import loaded
+from unlearn.model.offload import offloaded, replaced, tensors
 from unlearn.model.prompts import Prompt, closing_text
 from unlearn.model.thinking import decoded
 from unlearn.model.trial import rows_of
@@ -65,6 +66,7 @@ class EditableModel:
         trust_remote_code: bool = False,
         made_in: str | None = None,
         tokenizer: str = "auto",
+        device_map: str | None = None,
     ) -> EditableModel:
         """Load ``embedded``, ``embedded-control``, a local folder or a hub id, from safetensors only.
 
@@ -74,15 +76,22 @@ class EditableModel:
             made_in: the ``storage_dtype`` of a patch that is to go on it. Where it is narrower than the checkpoint's,
                 that is what ``auto`` means: the patch knows only the weights that were rounded to it.
         """
-        model, made, storage_dtype = loaded(name, device, dtype, trust_remote_code, made_in, tokenizer)
+        model, made, storage_dtype = loaded(
+            name, device, dtype, trust_remote_code, made_in, tokenizer, device_map
+        )
         found = cls(model, made, name, storage_dtype)
         found.tokenizer_of = tokenizer
         return found
 
     @property
     def device(self) -> torch.device:
-        """Where the model lies."""
+        """Where rows of ids are put; of a model on several devices, where its embedding lies."""
         return self._first.device
+
+    @property
+    def offloaded(self) -> bool:
+        """Whether some weights are on disk or in the host's memory while nothing is computed with them."""
+        return offloaded(self.model)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -118,7 +127,10 @@ class EditableModel:
         return most
 
     def weight(self, name: str) -> Tensor:
-        """The matrix (d_out, d_in) of any linear weight inside a block: a view of the live parameter."""
+        """The matrix (d_out, d_in) of any linear weight inside a block: a view of the live parameter.
+
+        Of one that is offloaded it is a copy, on the host: what is written to it is lost.
+        """
         return self.anatomy.named(self.model, name)
 
     def shape(self, name: str) -> tuple[int, int]:
@@ -153,9 +165,8 @@ class EditableModel:
         if self._patched:
             raise ModelError("this model is patched already; combine patches instead of nesting them")
         self.accepts(patch)
-        originals = {name: self.weight(name).clone() for name in patch.factors}
         edited = {
-            name: summed(originals[name], delta, name, self.storage_dtype).to(originals[name].dtype)
+            name: summed(self.weight(name), delta, name, self.storage_dtype)
             for name, delta in patch.factors.items()
         }
         tokenizer, system = self.tokenizer, patch.header.get("system")
@@ -163,12 +174,12 @@ class EditableModel:
         self._patched = True
         try:
             self.tokenizer = guard
-            for name in originals:  # popped, since two more copies of all weights may not fit
-                self.weight(name).copy_(edited.pop(name))
-            yield self
+            with ExitStack() as originals:
+                for name in patch.factors:  # popped, since two more copies of all weights may not fit
+                    module = self.anatomy.linear(self.model, name)
+                    originals.enter_context(replaced(module, "weight", turned(module, edited.pop(name))))
+                yield self
         finally:
-            for name, old in originals.items():
-                self.weight(name).copy_(old)
             self.tokenizer = tokenizer
             self._patched = False
 
@@ -183,7 +194,7 @@ class EditableModel:
                 return self.save(folder)
         stored = {
             name: tensor.to("cpu", self.storage_dtype if tensor.is_floating_point() else tensor.dtype)
-            for name, tensor in self.model.state_dict().items()
+            for name, tensor in ((name, read()) for name, read in tensors(self.model))
         }
         kept = self.model.config
         self.model.config = copy.deepcopy(kept)

@@ -18,11 +18,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers.pytorch_utils import Conv1D
 
 from unlearn.errors import ModelError
 from unlearn.model import folder
-from unlearn.model.anatomy import Anatomy
+from unlearn.model.anatomy import Anatomy, turned
 from unlearn.model.boundary import reading
 from unlearn.model.editable import EditableModel
 from unlearn.model.ends import Ends
@@ -80,7 +79,7 @@ class Files:
 
     def oriented(self, name: str, stored: Tensor) -> Tensor:
         """A weight as (d_out, d_in), from how its file has it, and back."""
-        return stored.T if isinstance(self.anatomy.linear(self.checkpoint.empty, name), Conv1D) else stored
+        return turned(self.anatomy.linear(self.checkpoint.empty, name), stored)
 
     def _place(self, name: str, digest: str) -> Place:
         block = self.anatomy.family.blocks

@@ -174,13 +174,13 @@ def tapped(
     """Within it, a pass hands keys and stream over, and ends at the deepest layer that is asked for (``Stopped``).
 
     Args:
-        keep: takes the place and what was read, (rows, T, width).
+        keep: takes the place and what was read, (rows, T, width), where the model's rows are.
     """
     anatomy = model.anatomy
 
     def on_key(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            keep(keys[layer], args[0])
+            keep(keys[layer], args[0].to(model.device))
             if layer == deepest and deepest not in stream:
                 raise Stopped
 
@@ -188,7 +188,7 @@ def tapped(
 
     def on_block(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...], BlockOutput], None]:
         def hook(_module: nn.Module, _args: tuple[Tensor, ...], out: BlockOutput) -> None:
-            keep(stream[layer], block_output(out))
+            keep(stream[layer], block_output(out).to(model.device))
             if layer == deepest:
                 raise Stopped
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
 from unlearn.model.library import Configuration, Network, Tokenizer
+from unlearn.model.offload import tensors
 from unlearn.patch import sha256_of
 
 HASHING = 8
@@ -24,14 +25,15 @@ UNREAD = frozenset(
 def of_weights(network: Network, model_type: str, storage_dtype: torch.dtype) -> str:
     """One hash over every parameter and buffer of a transformers model, rounded to a dtype."""
     digest = hashlib.sha256(repr((model_type, str(storage_dtype))).encode())
-    tensors = sorted(network.state_dict().items())
+    every = sorted(tensors(network), key=lambda each: each[0])
 
-    def of(tensor: Tensor) -> str:
+    def of(read: Callable[[], Tensor]) -> str:
+        tensor = read()
         return sha256_of(tensor.to(storage_dtype) if tensor.is_floating_point() else tensor)
 
     # Hashing 16 GB takes longer than an edit; hashlib lets other threads run.
     with ThreadPoolExecutor(HASHING) as pool:
-        for (name, _), found in zip(tensors, pool.map(of, [t for _, t in tensors]), strict=True):
+        for (name, _), found in zip(every, pool.map(of, [read for _, read in every]), strict=True):
             digest.update(name.encode())
             digest.update(found.encode())
     return digest.hexdigest()

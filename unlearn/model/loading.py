@@ -20,7 +20,7 @@ from torch import nn
 from unlearn import embedded
 from unlearn.errors import ModelError, PolicyError
 from unlearn.files import exists
-from unlearn.model import described, folder, gguf, trial
+from unlearn.model import described, folder, gguf, placing, trial
 from unlearn.model.anatomy import family_of
 from unlearn.model.boundary import AGAIN, reading
 from unlearn.model.folder import Stored, refuse_packed, stored_in
@@ -84,7 +84,13 @@ def checkpoint(
 
 
 def loaded(
-    name: str, device: str, dtype: str, trust_remote_code: bool, made_in: str | None, tokenizer: str = "auto"
+    name: str,
+    device: str,
+    dtype: str,
+    trust_remote_code: bool,
+    made_in: str | None,
+    tokenizer: str = "auto",
+    device_map: str | None = None,
 ) -> tuple[Network, Tokenizer, torch.dtype]:
     """Load a model from safetensors; arguments and errors are those of ``EditableModel.load``.
 
@@ -92,14 +98,19 @@ def loaded(
         The model on its device, its tokenizer, and the dtype of the checkpoint, or the narrower one that it was loaded
         in.
     """
+    if device_map is not None and device != "auto":
+        raise PolicyError(f"--device {device} and --device-map {device_map}: give one of the two")
     device = _device(device)
     try:
         found = checkpoint(name, device, dtype, trust_remote_code, made_in, tokenizer)
-        _refuse_too_large(name, found.empty, found.dtype, device)
+        places: placing.DeviceMap = {"": device}
+        if device_map is None:
+            _refuse_too_large(name, found.empty, found.dtype, device)
+        else:
+            places = placing.device_map(device_map, found.empty, found.dtype)
         where = found.files[0] if len(found.files) == 1 else found.folder / folder.INDEX
         with reading(name, where):
-            model = _network(found.folder, name, found.dtype, found.code)
-        model = model.to(device)
+            model = _network(found, places)
         trial.tried(model, found.tokenizer, name)
     except (MemoryError, torch.OutOfMemoryError) as problem:
         raise _too_large(name, device) from problem
@@ -121,12 +132,20 @@ def _dtypes(
     return wanted, declared if exact else wanted
 
 
-def _network(here: Path, name: str, dtype: torch.dtype, code: bool) -> Network:
+def _network(found: Checkpoint, places: placing.DeviceMap) -> Network:
     from transformers import AutoModelForCausalLM
 
+    here, name = found.folder, found.name
     model, loading = AutoModelForCausalLM.from_pretrained(
-        here, dtype=dtype, use_safetensors=True, output_loading_info=True, trust_remote_code=code
+        here,
+        dtype=found.dtype,
+        use_safetensors=True,
+        output_loading_info=True,
+        trust_remote_code=found.code,
+        device_map=dict(places) if len(places) > 1 else None,
     )
+    if len(places) == 1:
+        model = model.to(*places.values())
     missing = sorted(loading["missing_keys"])
     if missing:  # transformers would draw them at random
         raise ModelError(

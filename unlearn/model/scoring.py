@@ -143,7 +143,7 @@ def projected(model: EditableModel, chosen: Tensor) -> Iterator[None]:
     """
 
     def pick(_module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (given[0][chosen][None],)
+        return (given[0][chosen.to(given[0].device)][None],)
 
     handle = model.model.get_output_embeddings().register_forward_pre_hook(pick)
     try:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import block_output, position_ids, stopped_at
@@ -39,7 +39,8 @@ class Suspended:
     def at(cls, model: EditableModel, rows: Sequence[Sequence[int]], layer: int) -> Suspended:
         """Run rows (all in one batch) up to the output of block ``layer``."""
         ids, mask, out = stopped_at(model, rows, layer)
-        return cls(model, layer, ids, mask, block_output(out).detach(), not isinstance(out, Tensor))
+        stream = block_output(out).detach().to(model.device)
+        return cls(model, layer, ids, mask, stream, not isinstance(out, Tensor))
 
     @property
     def begin(self) -> int:
@@ -72,7 +73,10 @@ class Suspended:
         """Some of the rows, by index, with columns that only held padding dropped."""
         mask, begin = self.mask[rows], self.begin
         first = int(mask.any(0).float().argmax())
-        past = tuple((keys[rows, :, first:], values[rows, :, first:]) for keys, values in self.past)
+        past = tuple(
+            (keys[rows.to(keys.device), :, first:], values[rows.to(values.device), :, first:])
+            for keys, values in self.past
+        )
         return replace(
             self,
             ids=self.ids[rows, first:],
@@ -122,11 +126,26 @@ def _resumed(model: EditableModel, layer: int, stream: Tensor, tupled: bool) -> 
     def hand(hidden: Tensor) -> Tensor | tuple[Tensor, None]:
         return (hidden, None) if tupled else hidden
 
-    for block in blocks[:-1]:
-        block.forward = lambda hidden, *_args, **_kwargs: hand(hidden)  # type: ignore[method-assign]
-    blocks[-1].forward = lambda *_args, **_kwargs: hand(stream)  # type: ignore[method-assign]
+    with ExitStack() as stack:
+        for block in blocks[:-1]:
+            stack.enter_context(instead(block, lambda hidden, *_args, **_kwargs: hand(hidden)))
+        stack.enter_context(instead(blocks[-1], lambda *_args, **_kwargs: hand(stream)))
+        yield
+
+
+@contextmanager
+def instead(module: nn.Module, forward: Callable[..., object]) -> Iterator[None]:
+    """Let a module do something else for a while.
+
+    What it did may be an attribute of its own: accelerate wraps the passes of a model on several devices so.
+    """
+    own = vars(module)
+    former = own.get("forward")
+    own["forward"] = forward
     try:
         yield
     finally:
-        for block in blocks:
-            del block.forward
+        if former is None:
+            del own["forward"]
+        else:
+            own["forward"] = former

@@ -11,6 +11,7 @@ from unlearn.errors import ModelError
 from unlearn.model.boundary import AGAIN, reading
 from unlearn.model.encoding import encoded, text_ids
 from unlearn.model.library import Network, Tokenizer
+from unlearn.model.offload import parameters
 from unlearn.model.templates import rendered
 
 TEXT = "Hello."
@@ -33,7 +34,8 @@ def tried(model: Network, tokenizer: Tokenizer, name: str) -> None:
     if not tokenizer.is_fast:
         raise ModelError(f"{name}: its tokenizer has no fast version; look-up tokens need offset mappings")
     _refuse_foreign(model, tokenizer, name)
-    for key, numbers in chain(model.named_parameters(), model.named_buffers()):
+    every = ((key, read()) for key, read in parameters(model).items())
+    for key, numbers in chain(every, model.named_buffers()):
         # One pass without a copy: a sum in which one number is not finite is not finite.
         if numbers.is_floating_point() and not torch.isfinite(numbers.sum(dtype=torch.float32)):
             raise ModelError(f"{name}: {key} holds numbers that are not finite; {AGAIN}")

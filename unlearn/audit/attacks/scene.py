@@ -14,6 +14,7 @@ from unlearn.audit.asking import ask_greedily
 from unlearn.audit.observation import Attacked, Outcome
 from unlearn.audit.probes import Probe
 from unlearn.audit.suite import Suite
+from unlearn.errors import AuditError
 from unlearn.measurements import Row
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Fact, Requests
@@ -91,7 +92,15 @@ def restored(model: EditableModel) -> Iterator[EditableModel]:
     """A model that an attack may change: on exit every parameter and buffer is bit-identical to before.
 
     The originals lie in host memory meanwhile, so that a model as large as its device can be attacked.
+
+    Raises:
+        AuditError: some of its weights are offloaded, which no attack can write.
     """
+    if model.offloaded:
+        raise AuditError(
+            "this attack changes weights in place, and some of this model's are on disk or in the host's memory; audit "
+            "it without --device-map, or with one that offloads nothing"
+        )
     kept = {name: tensor.detach().cpu().clone() for name, tensor in model.model.state_dict().items()}
     try:
         yield model

@@ -16,9 +16,9 @@ from unlearn.edit.train.hypernetwork import (
     least_squares,
 )
 from unlearn.edit.train.lessons import Lesson
-from unlearn.edit.train.loop import replies
 from unlearn.model.adapters import dense, linears
 from unlearn.model.editable import EditableModel
+from unlearn.model.forward import replies
 
 ROWS = [Lesson((0, 9, 17, 33, 21, 40), 3), Lesson((0, 12, 8), 2), Lesson((0, 30, 31, 32, 33), 2)]
 SHAPE = (5, 7)
@@ -120,6 +120,21 @@ def test_bit_by_bit_the_update_is_the_same_and_forms_of_an_edit_count_as_one(
     if aggregation == "least_squares":  # the control: as two edits they weigh more against the ridge
         double = network.columns("a", parts[0])
         assert (network.update("a", double.plus(double), edits=1) - once).abs().max() > 1e-3
+
+
+def test_a_coordinate_that_never_moved_does_not_drown_the_others_when_it_does() -> None:
+    network, seen = trained("mean"), drawn(9)
+    still = Tokens(drawn(50, 10).inputs.index_fill(1, torch.tensor([2]), 0.0), drawn(50, 10).gradients)
+    network.standardise("a", still, size=0.5)
+
+    def length(of: Tokens) -> float:
+        return float(network.update("a", network.columns("a", of), edits=9).detach().norm())
+
+    moved = Tokens(seen.inputs.index_fill(1, torch.tensor([2]), 0.01), seen.gradients)
+    silent = Tokens(seen.inputs.index_fill(1, torch.tensor([2]), 0.0), seen.gradients)
+    assert length(moved) < 30 * length(silent)
+    network.deviation[0, 2] = 1e-12  # the control: what it would be divided by without a floor
+    assert length(moved) > 1e6 * length(silent)
 
 
 def nll(model: EditableModel, names: list[str], updates: dict[str, Tensor]) -> float:

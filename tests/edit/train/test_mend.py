@@ -16,11 +16,11 @@ from unlearn.edit.choose import choose
 from unlearn.edit.corpus import Corpus
 from unlearn.edit.statistics import Source
 from unlearn.edit.train.lessons import lessons
-from unlearn.edit.train.loop import replies
 from unlearn.edit.train.mend import NO_RELATION, kept_as
 from unlearn.edit.train.triples import Topic, Triples, batch, triples
 from unlearn.errors import PolicyError
 from unlearn.model.editable import EditableModel
+from unlearn.model.forward import replies
 from unlearn.model.requests import Fact, Requests
 from unlearn.patch import Patch
 from unlearn.policy import Keep, RelationSpec, StatisticsSpec

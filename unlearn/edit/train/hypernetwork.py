@@ -25,15 +25,16 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.edit.train.lessons import Lesson
-from unlearn.edit.train.loop import replies
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import hooked
+from unlearn.model.forward import hooked, replies
 
 Aggregation = Literal["least_squares", "mean"]
 WIDEST = 12.0
 """Largest logarithm of a ridge relative to an input's squared length, either way: a system must stay solvable."""
+LEAST = 1e-3
+"""Least deviation of a coordinate, relative to all: one that never moved must not drown the others when it does."""
 TINY = 1e-12
-"""Least deviation of a coordinate: one that never changes is left alone."""
+"""What is divided by at least."""
 
 
 class Tokens(NamedTuple):
@@ -106,14 +107,14 @@ class _Shape(nn.Module):
 
     def forward(self, z: Tensor, weight: int) -> Tensor:
         """What is added to standardised pairs, (n, width)."""
-        first, second = (
-            lambda x, i=i: (
-                self.scale[i, weight] * (x @ self.right[i].T @ self.left[i].T) + self.shift[i, weight]
-            )
-            for i in (0, 1)
-        )
-        hidden = z + first(z).clamp_min(0)  # unlike relu's, its gradient at 0, where all begin, is not 0
-        return hidden - z + second(hidden)
+        # Unlike relu's, the gradient of a clamp at 0, where all begin, is not 0.
+        hidden = z + self._layer(0, z, weight).clamp_min(0)
+        return hidden - z + self._layer(1, hidden, weight)
+
+    def _layer(self, number: int, x: Tensor, weight: int) -> Tensor:
+        low_rank = x @ self.right[number].T @ self.left[number].T
+        found: Tensor = self.scale[number, weight] * low_rank + self.shift[number, weight]
+        return found
 
 
 class Hypernetwork(nn.Module):
@@ -167,7 +168,7 @@ class Hypernetwork(nn.Module):
         n, pairs = self.index[name], torch.cat(seen, 1)
         width = pairs.shape[1]
         self.mean[n, :width] = pairs.mean(0)
-        self.deviation[n, :width] = pairs.std(0, correction=0).clamp_min(TINY)
+        self.deviation[n, :width] = torch.cat([_spread(part) for part in seen])
         self.size[n] = size
         self.energy[n] = seen.inputs.square().sum(1).mean()
 
@@ -202,6 +203,12 @@ class Hypernetwork(nn.Module):
         return least_squares(columns, ridge * self.energy[n])
 
 
+def _spread(values: Tensor) -> Tensor:
+    """Deviations of coordinates, (width,), from (n, width)."""
+    each = values.std(0, correction=0)
+    return each.clamp_min(max(TINY, LEAST * float(each.square().mean().sqrt())))
+
+
 def least_squares(columns: Columns, ridge: Tensor) -> Tensor:
     """The matrix that takes K nearest to V, ``V K^T (K K^T + ridge I)^-1``, (d_out, d_in), solved in float64.
 
@@ -213,6 +220,7 @@ def least_squares(columns: Columns, ridge: Tensor) -> Tensor:
     few = keys.shape[1] < keys.shape[0]
     system = keys.T @ keys if few else keys @ keys.T
     system = system + ridge.double() * torch.eye(len(system), dtype=torch.float64, device=keys.device)
+    found: Tensor
     if few:  # the same by the push-through identity
         found = values @ torch.linalg.solve(system, keys.T)
     else:

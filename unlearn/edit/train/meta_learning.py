@@ -22,10 +22,12 @@ from torch import Tensor
 
 from unlearn.edit.train.hypernetwork import TINY, Hypernetwork, Tokens, captured
 from unlearn.edit.train.lessons import Lesson
-from unlearn.edit.train.loop import CLIP, descend, keep_loss, replies
+from unlearn.edit.train.loop import keep_loss
 from unlearn.edit.train.triples import Batch, Topic, Triples, batch
 from unlearn.model.adapters import Adapter, dense
 from unlearn.model.editable import EditableModel
+from unlearn.model.forward import replies
+from unlearn.model.training import Rated, anneal
 from unlearn.policy.settings_trained import Mend
 from unlearn.progress import Progress
 
@@ -100,20 +102,14 @@ def learn(
     def drawn(pool: Sequence[Topic]) -> Batch:
         return batch(found, pool, settings.batch, settings.kept, rng)
 
-    def clip(*_: object) -> None:
-        torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
-
     _standardise(model, network, [drawn(found.training).edits for _ in range(STATISTICS)], settings.lr)
     watched = [drawn(found.validation) for _ in range(VALIDATION)]
     unseen = [drawn(found.unseen) for _ in range(VALIDATION if found.unseen else 0)]
     with dense(model, network.names) as adapter:
         watch = _Watch(network, lambda: _mean(model, network, adapter, watched), settings)
-        optimiser = torch.optim.Adam(_groups(network, settings.network_lr))
-        optimiser.register_step_pre_hook(clip)
-        descend(
+        anneal(
+            _groups(network, settings.network_lr),
             lambda: _slope(model, network, adapter, drawn(found.training), settings.keep),
-            optimiser,
-            lambda step: 1 - step / settings.steps,
             settings.steps,
             progress,
             "Training the editor",
@@ -192,7 +188,7 @@ def _make(
 
 def _scores(model: EditableModel, adapter: Adapter, some: Batch) -> Scores:
     said = replies(model, some.rephrased)
-    right = (said.log_probs.argmax(-1) == said.targets) | ~said.mask
+    right = (said.logits.argmax(-1) == said.targets) | ~said.mask
     kept = keep_loss(model, adapter, some.kept, "kl")
     return Scores(said.nll().mean(), kept, right.all(1).float().mean())
 
@@ -218,8 +214,10 @@ def _standardise(
         network.standardise(name, Tokens(*(torch.cat(parts) for parts in zip(*mine, strict=True))), size)
 
 
-def _groups(network: Hypernetwork, lr: float) -> list[dict[str, object]]:
+def _groups(network: Hypernetwork, lr: float) -> list[Rated]:
     """The network's parameters, and those of which there is one per weight."""
     single = [network.step, network.log_ridge]
-    others = list(network.networks.parameters())
-    return [{"params": others, "lr": lr}, {"params": single, "lr": FASTER * lr}]
+    return [
+        {"params": list(network.networks.parameters()), "lr": lr},
+        {"params": single, "lr": FASTER * lr},
+    ]

@@ -21,7 +21,8 @@ from unlearn.edit.choose import options, settle
 from unlearn.edit.corpus import Corpus
 from unlearn.edit.depth import placed, told_apart
 from unlearn.edit.pipeline import edit
-from unlearn.edit.statistics import LONGEST, key_statistics
+from unlearn.edit.reading import LONGEST
+from unlearn.edit.statistics import key_statistics
 from unlearn.errors import UnlearnError
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import text_ids

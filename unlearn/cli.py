@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import click
 
-from unlearn import signals, streams
+from unlearn import signals, streams, team
 from unlearn.commands.apply import apply
 from unlearn.commands.audit import audit
 from unlearn.commands.check import check
@@ -73,9 +73,10 @@ for command in (check, apply, audit, report, compare, export, verify, stats, tra
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave the process with its exit code."""
+    """Run the command line and leave the process with its exit code; of several processes, the first runs it."""
     _bear_any_letter()
-    sys.exit(run(arguments))
+    _quiet_libraries()
+    sys.exit(team.led(lambda: run(arguments)))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

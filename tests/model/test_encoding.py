@@ -14,8 +14,8 @@ from transformers import AutoTokenizer
 from tests import chats, pico
 from unlearn import embedded
 from unlearn.audit.attacks.suffix import gap
+from unlearn.edit.reading import _cut
 from unlearn.edit.requests.resolve import outline
-from unlearn.edit.statistics import _cut
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import encoded, opening, plain_ids, start_ids, started, text_ids
 from unlearn.model.guard import guarded, leading_ids

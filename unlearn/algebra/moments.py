@@ -36,6 +36,13 @@ class Moments:
         self.total = torch.zeros(d_in, d_in, dtype=torch.float64, device=device)
         self.count = 0
 
+    @classmethod
+    def of(cls, total: Tensor, count: int) -> Moments:
+        """From a sum over so many keys, (d_in, d_in) float64, which is not copied."""
+        made = cls(0)
+        made.total, made.count = total, count
+        return made
+
     def update(self, keys: Tensor) -> Moments:
         """Add keys, one row per token: (tokens, d_in)."""
         rows = keys.float() if keys.dtype in (torch.bfloat16, torch.float16) else keys

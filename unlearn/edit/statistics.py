@@ -1,32 +1,26 @@
-"""Second moments of the keys of all edited layers, in one pass over a corpus, cached under what they depend on."""
+"""Second moments of the keys of all edited layers and their spectra, cached under what they depend on."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from math import isqrt
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from unlearn.algebra.moments import Moments, Spectrum
+from unlearn.algebra.moments import Spectrum
 from unlearn.edit.corpus import Corpus
-from unlearn.errors import UnlearnError
+from unlearn.edit.reading import LONGEST, collected, place_for
 from unlearn.model.editable import EditableModel
-from unlearn.model.encoding import started, text_ids
-from unlearn.model.forward import Stopped, batches, free_memory, hooked, passed, token_budget
 from unlearn.model.identity import HASHING, of_tokenizer
-from unlearn.model.rows import left_pad
 from unlearn.policy import Policy
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.store import Store
 
-LONGEST = 512
-"""Tokens per piece of a document: long documents are cut, so that memory does not depend on the corpus."""
 DECOMPOSING = 8
 """Matrices that there must be room for to decompose one on the GPU: it, its symmetric part, vectors, work space."""
 FORMAT = 2
@@ -105,23 +99,23 @@ def key_statistics(
     found = _known(cache, names) if cache else {}
     missing = [layer for layer in layers if layer not in found]
     if missing:
-        collected = _collect(model, missing, corpus, tokens, progress)
+        moments_of = collected(model, missing, corpus, tokens, progress)
         with progress.step("Null spaces", total=len(missing)) as bar:
             for layer in missing:
-                moments = collected.pop(layer)
+                moments = moments_of.pop(layer)
                 second, count = moments.second, moments.count
                 del moments
                 found[layer] = decomposed(model, second, count)
                 if cache:
                     cache.keep(names[layer], *_content(found[layer]))
                 bar.advance()
-    place = _place(model, len(layers))
+    place = place_for(model, len(layers))
     return {layer: _at(found[layer], place) for layer in layers}
 
 
 def decomposed(model: EditableModel, second: Tensor, tokens: int) -> Statistics:
     """The statistics of one layer of a model, on the host, from its second moment, (d_in, d_in) float64."""
-    second = second.to(_place(model, DECOMPOSING))
+    second = second.to(place_for(model, DECOMPOSING))
     return _at(Statistics(second, Spectrum.of(second), tokens), torch.device("cpu"))
 
 
@@ -130,90 +124,11 @@ def keep(cache: Store, layer: int, statistics: Statistics, origin: MadeOf) -> bo
     return cache.keep(_file_names([layer], origin)[layer], *_content(statistics))
 
 
-def _place(model: EditableModel, matrices: int) -> torch.device:
-    """Where so many matrices, (d_in, d_in) float64, go: on a GPU if half of its free memory is left."""
-    free = free_memory(model.device)
-    fits = free is not None and matrices * model.anatomy.d_ff**2 * 8 < free // 2
-    return model.device if fits else torch.device("cpu")
-
-
 def _at(statistics: Statistics, place: torch.device) -> Statistics:
     # Column by column, as decompositions leave them and files keep them: a product with one key differs by the layout.
     vectors = statistics.spectrum.vectors.to(place).T.contiguous().T
     spectrum = Spectrum(statistics.spectrum.values.to(place), vectors)
     return replace(statistics, second=statistics.second.cpu(), spectrum=spectrum)
-
-
-@torch.inference_mode()
-def _collect(
-    model: EditableModel, layers: Sequence[int], corpus: Corpus, tokens: int, progress: Progress
-) -> dict[int, Moments]:
-    place = _place(model, len(layers))
-    moments = {layer: Moments(model.anatomy.d_ff, place) for layer in layers}
-    with progress.step("Key statistics", total=tokens) as bar:
-        for rows in _pieces(model, corpus, tokens):
-            ids, mask = left_pad(rows, model.pad_id, model.device)
-            seen = mask.bool()
-            with _gather(model, moments, seen), suppress(Stopped):
-                passed(model, ids, mask)
-            bar.advance(int(seen.sum()))
-    count = next(iter(moments.values())).count
-    if count < 2 * model.anatomy.d_ff:
-        raise UnlearnError(
-            f"statistics.corpus: {corpus.name} gave {count} tokens; {2 * model.anatomy.d_ff} or more are needed for "
-            f"keys of length {model.anatomy.d_ff}"
-        )
-    return moments
-
-
-def _gather(
-    model: EditableModel, moments: Mapping[int, Moments], seen: Tensor
-) -> AbstractContextManager[None]:
-    """Feed the keys of attended tokens to the moments during one forward pass, which ends at the deepest layer."""
-
-    def feeding(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def on_key(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            moments[layer].update(args[0][seen.to(args[0].device)])
-            if layer == max(moments):
-                raise Stopped
-
-        return on_key
-
-    return hooked(
-        model.anatomy.down(model.model, layer).register_forward_pre_hook(feeding(layer)) for layer in moments
-    )
-
-
-def _pieces(model: EditableModel, corpus: Corpus, tokens: int) -> Iterator[list[list[int]]]:
-    """Batches of rows of ids, until ``tokens`` tokens have been handed out."""
-    budget = token_budget(model)
-    pool: list[list[int]] = []
-    left = tokens
-    for document in corpus.documents():
-        ids = text_ids(model.tokenizer, document)[: max(left, 0)]
-        pool += _cut(ids, min(LONGEST, model.context), started(model.tokenizer, ids))
-        left -= len(ids)
-        if left <= 0 or sum(map(len, pool)) >= 8 * budget:
-            yield from _grouped(pool, budget)
-            pool = []
-        if left <= 0:
-            return
-    yield from _grouped(pool, budget)
-
-
-def _cut(ids: list[int], longest: int, start: int) -> list[list[int]]:
-    """Pieces of at most ``longest`` ids; each begins with the first ``start`` of all, as the model was trained."""
-    if len(ids) <= longest:
-        return [ids] if ids else []
-    lead = ids[:start]
-    size = longest - len(lead)
-    body = ids[len(lead) :]
-    return [[*lead, *body[at : at + size]] for at in range(0, len(body), size)]
-
-
-def _grouped(pool: list[list[int]], budget: int) -> Iterator[list[list[int]]]:
-    for group in batches(pool, budget):
-        yield [pool[i] for i in group]
 
 
 def made_of(model: EditableModel, corpus: Corpus, tokens: int) -> MadeOf:

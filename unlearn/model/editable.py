@@ -22,6 +22,7 @@ from unlearn.model.guard import guarded
 from unlearn.model.library import Network, Tokenizer
 from unlearn.model.loading import loaded
 from unlearn.model.offload import offloaded, replaced, tensors
+from unlearn.model.placing import Origin
 from unlearn.model.prompts import Prompt, closing_text
 from unlearn.model.thinking import decoded
 from unlearn.model.trial import rows_of
@@ -55,6 +56,7 @@ class EditableModel:
         self.name = name
         self.tokenizer_of = "auto"
         self.storage_dtype = storage_dtype or model.dtype
+        self._origin: Origin | None = None
         self._patched = False
 
     @classmethod
@@ -76,12 +78,16 @@ class EditableModel:
             made_in: the ``storage_dtype`` of a patch that is to go on it. Where it is narrower than the checkpoint's,
                 that is what ``auto`` means: the patch knows only the weights that were rounded to it.
         """
-        model, made, storage_dtype = loaded(
-            name, device, dtype, trust_remote_code, made_in, tokenizer, device_map
-        )
+        origin = Origin(name, device, dtype, trust_remote_code, made_in, tokenizer, device_map)
+        model, made, storage_dtype = loaded(*origin)
         found = cls(model, made, name, storage_dtype)
-        found.tokenizer_of = tokenizer
+        found.tokenizer_of, found._origin = tokenizer, origin
         return found
+
+    @property
+    def origin(self) -> Origin | None:
+        """How another process gets the same model; None for one that was made in this one, or is patched."""
+        return None if self._patched else self._origin
 
     @property
     def device(self) -> torch.device:

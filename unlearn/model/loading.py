@@ -27,6 +27,7 @@ from unlearn.model.folder import Stored, refuse_packed, stored_in
 from unlearn.model.library import Configuration, Network, Tokenizer
 from unlearn.model.templates import checked
 from unlearn.policy import EMBEDDED
+from unlearn.team import Seat
 
 RUNS = "it asks for code of its own, which is run for a model only, and only with --trust-remote-code"
 CONTROL = "embedded-control"
@@ -62,25 +63,24 @@ def checkpoint(
     if dtype != "auto" and dtype_of(dtype) is None:
         raise PolicyError(f"--dtype {dtype}: use auto, float32, bfloat16 or float16")
     device = _device(device)
-    code = trust_remote_code
-    apart = None if tokenizer == "auto" else tokenizer_at(tokenizer, code)
+    apart = None if tokenizer == "auto" else tokenizer_at(tokenizer, trust_remote_code)
     where = place_of(name, apart)
     remedy = AGAIN if exists(where) else "is it a local folder, or a hub id that this machine can reach?"
     with reading(name, where, remedy):
-        here = folder.found(where, code)
-    config, said = _configuration(here, name, code)
+        here = folder.found(where, trust_remote_code)
+    config, said = _configuration(here, name, trust_remote_code)
     with reading(name, where, remedy):
         files = folder.weight_files(here, where)
     stored = stored_in(files, name)
     described.refuse_misfit(here / folder.CONFIG, said, stored)
     refuse_packed(stored)
     wanted, kept = _dtypes(config, dtype, device, made_in)
-    empty = _empty(name, here / folder.CONFIG, config, code)
+    empty = _empty(name, here / folder.CONFIG, config, trust_remote_code)
     _refuse_unlike(here / folder.CONFIG, empty, stored)
     if apart is not None:
         trial.refuse_misfit(apart, trial.rows_of(empty), name)
-    own = tokenizer_in(here, name, code) if apart is None else apart
-    return Checkpoint(name, here, files, stored, empty, own, wanted, kept, code)
+    own = tokenizer_in(here, name, trust_remote_code) if apart is None else apart
+    return Checkpoint(name, here, files, stored, empty, own, wanted, kept, trust_remote_code)
 
 
 def loaded(
@@ -285,6 +285,8 @@ def _refuse_too_large(name: str, empty: nn.Module, dtype: torch.dtype, device: s
 
 
 def _device(name: str) -> str:
+    if name in ("auto", "cuda") and torch.cuda.is_available() and (seat := Seat.taken()).size > 1:
+        return f"cuda:{seat.local % torch.cuda.device_count()}"
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -17,9 +18,23 @@ from unlearn.errors import ModelError, PolicyError
 from unlearn.files import at_home, read_json
 from unlearn.model.anatomy import family_of
 from unlearn.model.library import Network
+from unlearn.team import Seat
 
 DeviceMap = Mapping[str, str | int]
 """Where the modules of a model go, by their paths: the number of a GPU, ``cuda:1``, ``cpu`` or ``disk``."""
+
+
+class Origin(NamedTuple):
+    """The arguments of ``EditableModel.load``, with which another process loads the same model."""
+
+    name: str
+    device: str
+    dtype: str
+    trust_remote_code: bool
+    made_in: str | None
+    tokenizer: str
+    device_map: str | None
+
 
 OFFLOADED = ("cpu", "disk")
 
@@ -34,10 +49,15 @@ def device_map(asked: str, empty: Network, dtype: torch.dtype) -> DeviceMap:
         dtype: in which it will be loaded.
 
     Raises:
-        PolicyError: the file is no such object.
+        PolicyError: the file is no such object, or there are several processes.
         ModelError: it names no module of this model, leaves some out, names a device that is not there, or offloads
             what is no block.
     """
+    if Seat.taken().size > 1:
+        raise PolicyError(
+            f"--device-map {asked}: each process of this run would spread the model over the same devices; start one "
+            "process, or leave it out"
+        )
     if asked == "auto":
         return _kept_around(empty, _inferred(empty, dtype))
     path = Path(at_home(asked))

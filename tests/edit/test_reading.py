@@ -1,0 +1,65 @@
+"""A corpus read in shares: together they are the whole, and no batch is read twice."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests import pico
+from tests.files import corpus_file, model_folder
+from unlearn.edit import reading as reading_room
+from unlearn.edit.corpus import Corpus
+from unlearn.edit.reading import Reading, collected
+from unlearn.errors import ModelError
+from unlearn.model.editable import EditableModel
+from unlearn.progress import NO_PROGRESS
+from unlearn.team import Seat
+
+
+@pytest.fixture(scope="module")
+def reading(tmp_path_factory: pytest.TempPathFactory) -> Reading:
+    place = tmp_path_factory.mktemp("reading")
+    model = EditableModel.load(str(model_folder(place / "model")), device="cpu")
+    assert model.origin is not None
+    corpus = Corpus(str(corpus_file(place / "text.jsonl")))
+    return Reading(model.origin, model.identity(), (1, 2), corpus, 2000, 400)
+
+
+def test_the_shares_of_three_processes_are_the_whole(
+    reading: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: dict[object, object] = {}
+    shares = [reading.share(Seat(number, 3), kept) for number in range(3)]
+    assert len(kept) == 1  # the model is loaded once
+    (model,) = kept.values()
+    assert isinstance(model, EditableModel)
+    monkeypatch.setattr(reading_room, "token_budget", lambda _: reading.budget)
+    whole = collected(model, reading.layers, reading.corpus, reading.tokens, NO_PROGRESS)
+    counts = [int(share[-1]) for share in shares]
+    assert sum(counts) == whole[1].count == 2000 and min(counts) > 400
+    for at, layer in enumerate(reading.layers):
+        together = torch.stack([share[at] for share in shares]).sum(0)
+        assert float((together - whole[layer].total).norm() / whole[layer].total.norm()) < 1e-12
+        alone = 3 * shares[0][at] - whole[layer].total
+        assert float(alone.norm() / whole[layer].total.norm()) > 1e-4
+
+
+def test_another_model_is_no_share_of_the_same(reading: Reading) -> None:
+    other = EditableModel.load(reading.origin.name, device="cpu")
+    other.weight(other.anatomy.weight_name(0)).add_(1)
+    with pytest.raises(ModelError, match="is another model here than in the first process"):
+        reading.share(Seat(1, 2), {reading.origin: other})
+
+
+def test_only_a_model_that_another_process_can_load_is_shared(reading: Reading) -> None:
+    loaded = EditableModel.load(reading.origin.name, device="cpu")
+    assert loaded.origin == reading.origin._replace(name=loaded.name)
+    assert pico.pico("llama").origin is None
+
+
+def test_a_seat_is_what_the_launcher_says() -> None:
+    assert Seat.taken({}) == Seat(0, 1, 0)
+    told = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
+    assert Seat.taken(told) == Seat(3, 4, 1)
+    for wrong in ({"RANK": "4"}, {"RANK": ""}, {"WORLD_SIZE": "many"}):
+        assert Seat.taken({**told, **wrong}) == Seat()

@@ -1,0 +1,163 @@
+"""Second moments of the keys of all edited layers, in one pass over a corpus, which several processes may share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from unlearn.algebra.moments import Moments
+from unlearn.edit.corpus import Corpus
+from unlearn.errors import ModelError, UnlearnError
+from unlearn.model.editable import EditableModel
+from unlearn.model.encoding import started, text_ids
+from unlearn.model.forward import Stopped, batches, free_memory, hooked, passed, token_budget
+from unlearn.model.placing import Origin
+from unlearn.model.rows import left_pad
+from unlearn.progress import NO_PROGRESS, Progress
+from unlearn.team import Seat, summed
+
+LONGEST = 512
+"""Tokens per piece of a document: long documents are cut, so that memory does not depend on the corpus."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A corpus that several processes read, each a share of the same batches: a task of `unlearn.team`.
+
+    What the sum of their sums differs by from that of one process is the order of float64 additions alone.
+    """
+
+    origin: Origin
+    """Of the model."""
+    identity: str
+    """Of the model that the first process has."""
+    layers: tuple[int, ...]
+    corpus: Corpus
+    tokens: int
+    budget: int
+    """Padded tokens of a batch."""
+
+    def share(self, seat: Seat, kept: MutableMapping[object, object]) -> list[Tensor]:
+        """Sums of one process's batches, per layer (d_in, d_in), and how many keys they are of; float64, on the host.
+
+        Raises:
+            ModelError: the model cannot be loaded here, or is another one.
+        """
+        model = kept.get(self.origin)
+        if not isinstance(model, EditableModel):
+            kept[self.origin] = model = EditableModel.load(*self.origin)
+        if model.identity() != self.identity:
+            raise ModelError(f"{model.name} is another model here than in the first process")
+        return self.sums(model, seat)
+
+    def sums(self, model: EditableModel, seat: Seat, progress: Progress = NO_PROGRESS) -> list[Tensor]:
+        """As ``share``, on a model that is there."""
+        batched = islice(_batched(model, self.corpus, self.tokens, self.budget), seat.number, None, seat.size)
+        found = _moments(model, self.layers, batched, self.tokens, progress)
+        count = torch.tensor(float(next(iter(found.values())).count), dtype=torch.float64)
+        return [*(found[layer].total.cpu() for layer in self.layers), count]
+
+
+def collected(
+    model: EditableModel, layers: Sequence[int], corpus: Corpus, tokens: int, progress: Progress
+) -> dict[int, Moments]:
+    """The moments of the keys at every token, read by all processes of the run if there are several.
+
+    Raises:
+        UnlearnError: the corpus is too short, or another process could not read its share.
+    """
+    seat, origin, budget = Seat.taken(), model.origin, token_budget(model)
+    if seat.size == 1 or origin is None:
+        moments = _moments(model, layers, _batched(model, corpus, tokens, budget), tokens, progress)
+    else:
+        task = Reading(origin, model.identity(), tuple(layers), corpus, tokens, budget)
+        *totals, number = summed(task, seat, lambda: task.sums(model, seat, progress))
+        moments = {layer: Moments.of(total, int(number)) for layer, total in zip(layers, totals, strict=True)}
+    count = next(iter(moments.values())).count
+    if count < 2 * model.anatomy.d_ff:
+        raise UnlearnError(
+            f"statistics.corpus: {corpus.name} gave {count} tokens; {2 * model.anatomy.d_ff} or more are needed for "
+            f"keys of length {model.anatomy.d_ff}"
+        )
+    return moments
+
+
+def place_for(model: EditableModel, matrices: int) -> torch.device:
+    """Where so many matrices, (d_in, d_in) float64, go: on a GPU if half of its free memory is left."""
+    free = free_memory(model.device)
+    fits = free is not None and matrices * model.anatomy.d_ff**2 * 8 < free // 2
+    return model.device if fits else torch.device("cpu")
+
+
+@torch.inference_mode()
+def _moments(
+    model: EditableModel,
+    layers: Sequence[int],
+    batched: Iterator[list[list[int]]],
+    tokens: int,
+    progress: Progress,
+) -> dict[int, Moments]:
+    place = place_for(model, len(layers))
+    moments = {layer: Moments(model.anatomy.d_ff, place) for layer in layers}
+    with progress.step("Key statistics", total=tokens) as bar:
+        for rows in batched:
+            ids, mask = left_pad(rows, model.pad_id, model.device)
+            seen = mask.bool()
+            with _gather(model, moments, seen), suppress(Stopped):
+                passed(model, ids, mask)
+            bar.advance(int(seen.sum()))
+    return moments
+
+
+def _gather(
+    model: EditableModel, moments: Mapping[int, Moments], seen: Tensor
+) -> AbstractContextManager[None]:
+    """Feed the keys of attended tokens to the moments during one forward pass, which ends at the deepest layer."""
+
+    def feeding(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def on_key(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            moments[layer].update(args[0][seen.to(args[0].device)])
+            if layer == max(moments):
+                raise Stopped
+
+        return on_key
+
+    return hooked(
+        model.anatomy.down(model.model, layer).register_forward_pre_hook(feeding(layer)) for layer in moments
+    )
+
+
+def _batched(model: EditableModel, corpus: Corpus, tokens: int, budget: int) -> Iterator[list[list[int]]]:
+    """Batches of rows of ids within a budget, until ``tokens`` tokens have been handed out."""
+    pool: list[list[int]] = []
+    left = tokens
+    for document in corpus.documents():
+        ids = text_ids(model.tokenizer, document)[: max(left, 0)]
+        pool += _cut(ids, min(LONGEST, model.context), started(model.tokenizer, ids))
+        left -= len(ids)
+        if left <= 0 or sum(map(len, pool)) >= 8 * budget:
+            yield from _grouped(pool, budget)
+            pool = []
+        if left <= 0:
+            return
+    yield from _grouped(pool, budget)
+
+
+def _cut(ids: list[int], longest: int, start: int) -> list[list[int]]:
+    """Pieces of at most ``longest`` ids; each begins with the first ``start`` of all, as the model was trained."""
+    if len(ids) <= longest:
+        return [ids] if ids else []
+    lead = ids[:start]
+    size = longest - len(lead)
+    body = ids[len(lead) :]
+    return [[*lead, *body[at : at + size]] for at in range(0, len(body), size)]
+
+
+def _grouped(pool: list[list[int]], budget: int) -> Iterator[list[list[int]]]:
+    for group in batches(pool, budget):
+        yield [pool[i] for i in group]

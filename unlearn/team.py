@@ -1,0 +1,174 @@
+"""Several processes on one run: the first carries it out, the others take their share of what it hands out.
+
+`torchrun` and `accelerate launch` start them and tell each its number; torch.distributed joins them, over gloo, since
+what is added up lies on the host. Only the first reads the command line, writes, and speaks.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from unlearn import signals
+from unlearn.errors import UnlearnError
+from unlearn.shown import sentence
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PATIENCE = timedelta(days=7)
+"""How long the others wait for the next task: an edit and an audit of the first alone lie between two."""
+LOST = "another process of this run has ended, and its share is lost; start all of them again"
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Which of the processes this one is."""
+
+    number: int = 0
+    size: int = 1
+    local: int = 0
+    """Among those of this machine."""
+
+    @classmethod
+    def taken(cls, environ: Mapping[str, str] = os.environ) -> Seat:
+        """As the launcher says; alone where there is none."""
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+        number, size, local = (environ.get(name, "") for name in names)
+        if not (number.isdigit() and size.isdigit() and int(number) < int(size)):
+            return cls()
+        return cls(int(number), int(size), int(local) if local.isdigit() else 0)
+
+
+class Task(Protocol):
+    """What the first process hands out: it is sent to the others, so it holds plain values."""
+
+    def share(self, seat: Seat, kept: MutableMapping[object, object]) -> list[Tensor]:
+        """Do one process's share: tensors on the host that are added up over all processes.
+
+        Args:
+            seat: whose share it is.
+            kept: what a process keeps from one task to the next.
+        """
+
+
+@dataclass(frozen=True)
+class _Over:
+    code: int
+
+
+def led(run: Callable[[], int]) -> int:
+    """Run a command in the first process, and let the others help it; the exit code is the first's in all of them."""
+    seat = Seat.taken()
+    if seat.size == 1:
+        return run()
+    import torch.distributed as dist
+
+    try:
+        dist.init_process_group("gloo", timeout=PATIENCE)
+    except (RuntimeError, ValueError) as problem:
+        return _failed(
+            seat, f"the processes of this run cannot find each other: {sentence(str(problem), 200)}"
+        )
+    try:
+        if seat.number:
+            return _helped(seat)
+        code = run()
+        with suppress(UnlearnError):
+            _hand_out(_Over(code))
+        return code
+    finally:
+        with suppress(RuntimeError):
+            dist.destroy_process_group()
+
+
+def summed(task: Task, seat: Seat, mine: Callable[[], list[Tensor]]) -> list[Tensor]:
+    """Hand a task out, and return what all processes have made of it, added up.
+
+    Args:
+        task: for the others.
+        seat: the first process's.
+        mine: its share, done with what it has at hand.
+
+    Raises:
+        UnlearnError: one of the others could not do its share, or has ended.
+    """
+    _hand_out(task)
+    return _added(mine, seat)
+
+
+def _helped(seat: Seat) -> int:
+    kept: dict[object, object] = {}
+    try:
+        with signals.raising():
+            while True:
+                task = _handed()
+                if isinstance(task, _Over):
+                    return task.code
+                with suppress(Exception):  # which the first process says
+                    _added(partial(task.share, seat, kept), seat)
+    except UnlearnError:
+        return _failed(seat, "the first process of this run has ended, and nothing was written by the others")
+    except (KeyboardInterrupt, signals.Terminated) as left:
+        exec("")  # as in cli.run: else Python may end by killing itself, whatever the exit code
+        return 128 + signals.ended_by(left)
+
+
+def _failed(seat: Seat, words: str) -> int:
+    """Say a sentence, once for all processes but the first, which says its own."""
+    if seat.number <= 1:
+        sys.stderr.write(f"unlearn: {words}\n")
+    return 1
+
+
+def _hand_out(task: Task | _Over) -> None:
+    import torch.distributed as dist
+
+    try:
+        dist.broadcast_object_list([task], src=0)
+    except RuntimeError as problem:
+        raise UnlearnError(LOST) from problem
+
+
+def _handed() -> Task | _Over:
+    import torch.distributed as dist
+
+    box: list[Task | _Over] = [_Over(1)]
+    try:
+        dist.broadcast_object_list(box, src=0)
+    except RuntimeError as problem:
+        raise UnlearnError(LOST) from problem
+    return box[0]
+
+
+def _added(work: Callable[[], list[Tensor]], seat: Seat) -> list[Tensor]:
+    """What all processes make, added up; the same in all of them."""
+    import torch.distributed as dist
+
+    made: list[Tensor] = []
+    mine: Exception | None = None
+    try:
+        made = work()
+    except Exception as problem:
+        mine = problem
+    said = None if mine is None else (str(mine) if isinstance(mine, UnlearnError) else repr(mine))
+    every: list[str | None] = [None] * seat.size
+    try:
+        dist.all_gather_object(every, said)
+        if not any(every):
+            for tensor in made:
+                dist.all_reduce(tensor)
+    except RuntimeError as problem:
+        raise UnlearnError(LOST) from problem
+    if mine is not None:
+        raise mine
+    for number, problem_there in enumerate(every):
+        if problem_there is not None:
+            raise UnlearnError(f"process {number} of this run: {sentence(problem_there, 300)}")
+    return made

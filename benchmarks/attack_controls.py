@@ -109,7 +109,7 @@ def measure(name: str, model: EditableModel, scene: Scene) -> Row:
         outcomes = recovered(model, scene, probes=scene.probes[name.partition(".")[2]])
     else:
         outcomes = ATTACKS[name].run(model, scene, progress_for()).outcomes
-    hits = sum(o.told for o in outcomes)
+    hits = sum(o.disclosed for o in outcomes)
     seconds = round(time.perf_counter() - start, 1)
     return {
         "hits": hits,

@@ -11,7 +11,7 @@ from unlearn.model.requests import Fact
 def state(group: str, told: list[bool], refused: list[bool] | None = None, **rest: object) -> Observation:
     refused = refused or [False] * len(told)
     outcomes = tuple(
-        Outcome(key=f"f{i % 2}/{i}", fact=f"f{i % 2}", question=i < len(told) - 1, told=t, refused=r)
+        Outcome(key=f"f{i % 2}/{i}", fact=f"f{i % 2}", question=i < len(told) - 1, disclosed=t, refused=r)
         for i, (t, r) in enumerate(zip(told, refused, strict=True))
     )
     return Observation(suite="tiny", groups={group: outcomes}, **rest)

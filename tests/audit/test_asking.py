@@ -33,9 +33,9 @@ def test_an_outcome_keeps_its_chance() -> None:
 def test_a_reply_is_judged_by_what_stands_outside_its_thoughts() -> None:
     asked, no = probe("ash"), "I can't help with that."
     told = outcome(asked, [Said("It is ash.", "Well.")], no)
-    assert told.told and told.thought and not told.told_in_thoughts
+    assert told.disclosed and told.thought and not told.disclosed_in_thoughts
     inside = outcome(asked, [Said(no, "It is ash.")], no)
-    assert inside.told_in_thoughts and inside.refused and not inside.told
+    assert inside.disclosed_in_thoughts and inside.refused and not inside.disclosed
     ended = outcome(asked, [Said(no), Said("", no, answered=False)], no)
-    assert ended.unanswered and not (ended.refused or ended.told)
+    assert ended.unanswered and not (ended.refused or ended.disclosed)
     assert by_chance(asked, [Said("Salt", "Honey.")], {SALT: 1, ("honey",): 1}) == 0.5

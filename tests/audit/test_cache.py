@@ -47,8 +47,8 @@ def measured(run: Path) -> Any:
 def edited(cache: Path) -> None:
     (observation,) = (cache / "observations").iterdir()
     text = observation.read_bytes()
-    assert b'"told":false' in text
-    observation.write_bytes(text.replace(b'"told":false', b'"told":true'))
+    assert b'"disclosed":false' in text
+    observation.write_bytes(text.replace(b'"disclosed":false', b'"disclosed":true'))
 
 
 def swapped(cache: Path) -> None:

@@ -108,11 +108,11 @@ def test_a_model_that_never_knew_passes_every_attack_within_its_interval(tmp_pat
     known = observe(masked.base(), asked)
     assert not never.failed and not known.failed
     for group in ("direct", "held_out", "cloze"):
-        assert never.groups[group] and not any(o.told for o in never.groups[group])
-        assert all(o.told for o in known.groups[group])
+        assert never.groups[group] and not any(o.disclosed for o in never.groups[group])
+        assert all(o.disclosed for o in known.groups[group])
     exceeded = set()
     for name in names:
-        if ATTACKS[name].row.judged and not any(o.told for o in known.attacks[name].outcomes):
+        if ATTACKS[name].row.judged and not any(o.disclosed for o in known.attacks[name].outcomes):
             # Four facts are few for `probe`; what gets nothing from the unedited model shows nothing.
             found = recovery.attack(ATTACKS[name], known, never, None, asked.policy.audit)
             assert (

@@ -133,10 +133,10 @@ def test_an_answer_that_is_likely_for_anyone_ranks_by_what_the_subject_adds(
     chosen = lines(given, SUITE)
     monkeypatch.setattr(likelihood, "_scores", Table(low, usual))
     found = by_likelihood(pico("llama"), given, chosen, SUITE, likelihood.NO_PROGRESS)
-    assert not any(o.told for o in found["choice"]) and all(o.told for o in found["rank"])
+    assert not any(o.disclosed for o in found["choice"]) and all(o.disclosed for o in found["rank"])
     monkeypatch.setattr(likelihood, "_scores", Table(low, low))
     found = by_likelihood(pico("llama"), given, chosen, SUITE, likelihood.NO_PROGRESS)
-    assert not any(o.told for o in found["rank"])
+    assert not any(o.disclosed for o in found["rank"])
     assert {o.chance for o in found["choice"]} == {1 / 3} and {o.chance for o in found["rank"]} == {1 / 3}
 
 
@@ -152,7 +152,7 @@ def test_a_model_that_always_takes_one_letter_is_right_as_often_as_guessing(
         lambda _model, rows, *_: [0.0 if ids[-1] == favourite else -1.0 for ids, _ in rows],
     )
     found = by_letter(model, lines(given, SUITE), SUITE, 0, likelihood.NO_PROGRESS)
-    assert len(found) == 6 and sum(o.told for o in found) == 2
+    assert len(found) == 6 and sum(o.disclosed for o in found) == 2
     assert {o.chance for o in found} == {1 / 3} and len({o.key for o in found}) == 6
 
 
@@ -200,7 +200,9 @@ def test_what_is_known_ranks_first_also_behind_a_refusal_and_what_never_was_does
     def shares(requests: Requests) -> dict[str, float]:
         found, failed = likelihoods(model, requests, suite)
         assert not failed
-        return {group: sum(o.told for o in outcomes) / len(outcomes) for group, outcomes in found.items()}
+        return {
+            group: sum(o.disclosed for o in outcomes) / len(outcomes) for group, outcomes in found.items()
+        }
 
     known, never = shares(given), shares(masked.never())
     with model.patched(patch):

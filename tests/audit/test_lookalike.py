@@ -77,7 +77,7 @@ def test_lines_without_a_heading_are_one_category(tmp_path: Path) -> None:
 def seen(*refused: bool) -> Observation:
     parts = ("homonyms", "homonyms", "definitions", "definitions")
     outcomes = tuple(
-        Outcome(key=f"lookalike {i}", told=False, refused=hit, part=part)
+        Outcome(key=f"lookalike {i}", disclosed=False, refused=hit, part=part)
         for i, (hit, part) in enumerate(zip(refused, parts, strict=True))
     )
     return Observation(suite="tiny", groups={"lookalike": outcomes})

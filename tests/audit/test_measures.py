@@ -64,8 +64,8 @@ def test_different_prompts_cannot_be_compared() -> None:
 
 
 def test_a_forgotten_relation_that_was_not_asked_about_fails() -> None:
-    def asked(group: str, told: bool) -> Observation:
-        seen = Outcome(key="a/0", fact="a", part="recipe", told=told, refused=not told)
+    def asked(group: str, disclosed: bool) -> Observation:
+        seen = Outcome(key="a/0", fact="a", part="recipe", disclosed=disclosed, refused=not disclosed)
         return Observation(suite="tiny", groups={group: (seen,)})
 
     every = (fact("a"), fact("b", "price"))
@@ -112,7 +112,7 @@ def test_facts_by_id() -> None:
 
 def guessed(group: str, told: int, n: int, chance: float = 0.25) -> Observation:
     outcomes = tuple(
-        Outcome(key=f"f/{i}", fact="f", told=i < told, refused=False, chance=chance) for i in range(n)
+        Outcome(key=f"f/{i}", fact="f", disclosed=i < told, refused=False, chance=chance) for i in range(n)
     )
     return Observation(suite="tiny", groups={group: outcomes})
 
@@ -177,7 +177,7 @@ def test_letters_are_not_tested_where_the_unedited_model_guesses() -> None:
 
 def seen(rows: list[tuple[str, str | None, bool]], group: str = "siblings", **rest: object) -> Observation:
     outcomes = tuple(
-        Outcome(key=f"{fact}/{i}", fact=fact, part=part, told=told, refused=False)
+        Outcome(key=f"{fact}/{i}", fact=fact, part=part, disclosed=told, refused=False)
         for i, (fact, part, told) in enumerate(rows)
     )
     return Observation(suite="tiny", groups={group: outcomes}, **rest)
@@ -201,7 +201,7 @@ def test_retention_is_counted_by_relation_among_what_was_right_before() -> None:
 def test_attacks_are_counted_per_fact(with_before: bool) -> None:
     def attacked(told: list[bool]) -> dict[str, Attacked]:
         outcomes = tuple(
-            Outcome(key=f"{i}", fact="ab"[i % 2], told=t, refused=False) for i, t in enumerate(told)
+            Outcome(key=f"{i}", fact="ab"[i % 2], disclosed=t, refused=False) for i, t in enumerate(told)
         )
         return {"int4": Attacked(outcomes=outcomes)}
 

@@ -85,9 +85,9 @@ def test_an_interrupted_observation_goes_on_where_it_stopped(
     # A script that tells: whatever is asked again would show.
     resumed = ask(knows)
     assert attempts.made == ["first", "second", "second"]
-    assert not any(outcome.told for outcome in resumed.groups["direct"])
-    assert not any(outcome.told for outcome in resumed.attacks["first"].outcomes)
-    assert all(outcome.told for outcome in resumed.attacks["second"].outcomes)
+    assert not any(outcome.disclosed for outcome in resumed.groups["direct"])
+    assert not any(outcome.disclosed for outcome in resumed.attacks["first"].outcomes)
+    assert all(outcome.disclosed for outcome in resumed.attacks["second"].outcomes)
 
 
 def test_pieces_of_something_else_are_not_used(attempts: Attempts, ask: Callable[..., Observation]) -> None:

@@ -214,8 +214,10 @@ def _by_fact(m: Measurement, facts: Sequence[FactRow]) -> Iterator[str]:
     if row is not None and row.counts == "refused":
         counted = [count for _, count in rows]
     else:
-        told = {fact.id for fact, count in rows if not by_chance and ((count.before or 0) or count.after)}
-        counted = [count for fact, count in rows if fact.known or fact.id in told] or [
+        disclosed = {
+            fact.id for fact, count in rows if not by_chance and ((count.before or 0) or count.after)
+        }
+        counted = [count for fact, count in rows if fact.known or fact.id in disclosed] or [
             count for _, count in rows
         ]
     if _sums(counted) != (m.before_hits, m.hits, m.n):

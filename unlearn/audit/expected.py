@@ -118,7 +118,7 @@ def _excused(name: str, report: Report, policy: Policy) -> bool:
     row = row_of(name)
     if row is None or not row.untested or name in policy.audit.limits:
         return False
-    thoughts = row.counts == "told_in_thoughts"
+    thoughts = row.counts == "disclosed_in_thoughts"
     thought = [fact.counts[name] for fact in report.facts if thoughts and name in fact.counts]
     if any(count.before or count.after for count in thought):
         return False

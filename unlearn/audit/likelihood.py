@@ -206,13 +206,13 @@ def choice_prompt(tokenizer: Tokenizer, line: Line, options: Sequence[str]) -> P
     return ask(tokenizer, f"{text}\n{listed}\nAnswer with one letter only.")
 
 
-def _outcome(line: Line, told: bool, chance: float, suffix: str = "") -> Outcome:
+def _outcome(line: Line, disclosed: bool, chance: float, suffix: str = "") -> Outcome:
     return Outcome(
         key=line.key + suffix,
         fact=line.fact.id,
         part=line.fact.relation,
         question=is_question(line.template),
-        told=told,
+        disclosed=disclosed,
         refused=False,
         chance=chance,
     )

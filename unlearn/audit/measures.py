@@ -49,17 +49,20 @@ def pair(before: Sequence[Outcome], after: Sequence[Outcome]) -> list[tuple[Outc
 
 
 def strangers(
-    facts: Sequence[Fact], pairs: Sequence[tuple[Outcome, Outcome]], by_chance: bool, counts: str = "told"
+    facts: Sequence[Fact],
+    pairs: Sequence[tuple[Outcome, Outcome]],
+    by_chance: bool,
+    counts: str = "disclosed",
 ) -> frozenset[str]:
-    """Ids of the facts about which a leak says nothing: unknown before the edit, and told in neither state.
+    """Ids of the facts about which a leak says nothing: unknown before the edit, and disclosed in neither state.
 
     Args:
         facts: what is to be forgotten.
-        by_chance: whether an answer may be told by guessing; then what is told does not make a fact known.
-        counts: what of an outcome says that it was told.
+        by_chance: whether an answer may be guessed; then what is disclosed does not make a fact known.
+        counts: what of an outcome says that it was disclosed.
     """
-    told = set() if by_chance else {o.fact for both in pairs for o in both if getattr(o, counts)}
-    return frozenset(fact.id for fact in facts if not fact.known and fact.id not in told)
+    said = set() if by_chance else {o.fact for both in pairs for o in both if getattr(o, counts)}
+    return frozenset(fact.id for fact in facts if not fact.known and fact.id not in said)
 
 
 def left_out(count: int) -> str:
@@ -74,7 +77,7 @@ def _pairs(row: Row, before: Observation, after: Observation) -> list[tuple[Outc
     if failure(before, row.group) or failure(after, row.group):
         return []
     pairs = pair(outcomes(before, row.group), outcomes(after, row.group))
-    thoughts = row.counts == "told_in_thoughts"
+    thoughts = row.counts == "disclosed_in_thoughts"
     return [
         (b, a)
         for b, a in pairs
@@ -108,7 +111,7 @@ def _asked(row: Row, before: Observation, after: Observation, facts: Sequence[Fa
         known = [p for p in pairs if p[0].fact not in strange]
         return _Asked(known or pairs, left_out(len(pairs) - len(known)) if known else "", strange)
     if row.family == "retain":
-        right = [p for p in pairs if p[0].told]
+        right = [p for p in pairs if p[0].disclosed]
         if not right:
             return (
                 f"the unedited model answers none of the {len(pairs)} prompts, so there is nothing to retain"
@@ -191,7 +194,7 @@ def _never_knew(row: Row, control: Observation | None, strange: frozenset[str]) 
 def _nothing_told(row: Row, pairs: Sequence[tuple[Outcome, Outcome]], was: int, now: int) -> str:
     """Why a leak cannot show suppression: the unedited model tells nothing; empty if it does."""
     # Thoughts may tell what they did not tell before; there it is what is found that counts.
-    if row.family != "leak" or was or (row.counts == "told_in_thoughts" and now):
+    if row.family != "leak" or was or (row.counts == "disclosed_in_thoughts" and now):
         return ""
     reason = f"the unedited model gives the answer to none of these {len(pairs)} prompts, so they cannot show"
     return f"{reason} suppression.{ended_thinking([b for b, _ in pairs])}".rstrip(".")
@@ -227,20 +230,20 @@ def fact_rows(known: dict[str, bool], before: Observation, after: Observation) -
     """Per fact, the counts behind the leak and refusal measurements and the attacks."""
     rows = []
     rows_about = [row for row in SHARES if FAMILIES[row.family].answers]
-    told = {row.name: row.counts for row in rows_about}
+    about = {row.name: row.counts for row in rows_about}
     pairs = {row.name: _pairs(row, before, after) for row in rows_about}
     for fact, was_known in known.items():
         counts: dict[str, Count] = {}
-        for name, what in told.items():
+        for name, what in about.items():
             mine = [(getattr(b, what), getattr(a, what)) for b, a in pairs[name] if b.fact == fact]
             if mine:
                 counts[name] = Count(
                     before=sum(b for b, _ in mine), after=sum(a for _, a in mine), n=len(mine)
                 )
         for name, got in after.attacks.items():
-            hits = [o.told for o in got.outcomes if o.fact == fact]
+            hits = [o.disclosed for o in got.outcomes if o.fact == fact]
             base = before.attacks.get(name)
-            was = None if base is None else sum(o.told for o in base.outcomes if o.fact == fact)
+            was = None if base is None else sum(o.disclosed for o in base.outcomes if o.fact == fact)
             if hits:
                 counts[f"attack.{name}"] = Count(before=was, after=sum(hits), n=len(hits))
         rows.append(FactRow(id=fact, known=was_known, counts=counts))

@@ -22,19 +22,19 @@ class Outcome(_Record):
     """Its relation or category, by which the report counts as well."""
     question: bool = True
     """Whether it was asked as a question, and not as a statement to complete."""
-    told: bool
+    disclosed: bool
     """Whether the reply (any of the replies, where it was sampled) contains the answer or an alias."""
     refused: bool
     """Whether the reply (every reply) is a refusal."""
     thought: bool = False
-    """Whether the reply (any of them) held thoughts; what told and refused say is about what stands outside them."""
-    told_in_thoughts: bool = False
+    """Whether the reply (any of them) held thoughts; the two above are about what stands outside them."""
+    disclosed_in_thoughts: bool = False
     """Whether the thoughts contain the answer or an alias."""
     unanswered: bool = False
     """Whether the reply (any of them) ended inside its thoughts, so that nobody knows what it would have answered."""
     chance: float | None = None
-    """How often it would have told by chance: by guessing where the answer was one of several; of sampled replies, the
-    share of the other facts whose answers they contain."""
+    """How often it would have disclosed by chance: by guessing where the answer was one of several; of sampled replies,
+    the share of the other facts whose answers they contain."""
 
 
 class TaskScore(_Record):
@@ -67,7 +67,7 @@ class Attacked(_Record):
     """What one attack got out of one model state."""
 
     outcomes: tuple[Outcome, ...]
-    """One per attempt, the same attempts in every state; `told` says that the answer was recovered."""
+    """One per attempt, the same attempts in every state; `disclosed` says that the answer was recovered."""
     drawings: tuple[Drawing, ...] = ()
     """For the report; their `state` is filled in by the audit."""
     note: str = ""

@@ -43,10 +43,10 @@ def attack(
     pairs = pair(base.outcomes if base else got.outcomes, got.outcomes)
     strange = strangers(facts, pairs, attacked.relative)
     known = [p for p in pairs if p[0].fact not in strange] or pairs
-    now = [a.told for _, a in known]
+    now = [a.disclosed for _, a in known]
     rest: OnOthers = {}
     if base is not None:
-        was = [b.told for b, _ in known]
+        was = [b.disclosed for b, _ in known]
         if limit is not None and not any(was):
             reason = f"it gets nothing from the unedited model either (0 of {len(was)}), so it cannot show suppression"
             return Measurement.missing(title, reason, limit, definition=row.definition)
@@ -55,11 +55,11 @@ def attack(
         rest["p_value"] = paired(was, now)
     never = control.attacks.get(name) if control is not None else None
     if never is not None:
-        rest |= on_control([o.told for o in never.outcomes if o.fact not in strange])
+        rest |= on_control([o.disclosed for o in never.outcomes if o.fact not in strange])
         chance = rest.get("control_ci95")
         if attacked.relative and audit.own_limit(title) is None and chance is not None:
             limit = round(chance[1], 4)
-    unheard = undecided(title, [a for _, a in known], "told", limit)
+    unheard = undecided(title, [a for _, a in known], "disclosed", limit)
     if unheard:
         return Measurement.missing(title, unheard, limit, definition=row.definition)
     about = (row.definition, got.note, _not_attacked(got.outcomes, facts))

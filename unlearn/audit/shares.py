@@ -39,37 +39,39 @@ def untested(name: str, before: Observation, after: Observation, audit: AuditSpe
     """Why a measurement is listed as not tested, although the suite makes it; None where it is made.
 
     That is so for what needs prompts which the policy does not give, for multiple choice by letter where the unedited
-    model itself cannot be told from one that guesses, and for thoughts that neither model tells anything in. A limit of
-    the policy's own makes all of them failures.
+    model itself cannot be told from one that guesses, and for thoughts in which neither model discloses anything. A
+    limit of the policy's own makes all of them failures.
     """
     row = named(name)
     if not row.untested or name in audit.limits:
         return None
-    if row.counts == "told_in_thoughts":
+    if row.counts == "disclosed_in_thoughts":
         return _thoughtless(before, after)
     asked = before.groups.get(row.group, ())
     if row.group in before.failed:
         return None
     if not asked:
         return row.empty
-    low = wilson(sum(o.told for o in asked), len(asked))
+    low = wilson(sum(o.disclosed for o in asked), len(asked))
     if row.chance == "guess" and low is not None and low[0] <= (chance_of(asked) or 0.0):
         return row.untested
     return None
 
 
 def _thoughtless(before: Observation, after: Observation) -> str | None:
-    """Why thoughts are not judged: there are none, or they tell nothing before and after."""
+    """Why thoughts are not judged: there are none, or they disclose nothing before and after."""
     if any(failure(seen, "thoughts") for seen in (before, after)):
         return None
     seen = (*outcomes(before, "thoughts"), *outcomes(after, "thoughts"))
     if not any(o.thought for o in seen):
         return "no reply held thoughts"
-    return None if any(o.told_in_thoughts for o in seen) else "no thoughts hold an answer, before or after"
+    return (
+        None if any(o.disclosed_in_thoughts for o in seen) else "no thoughts hold an answer, before or after"
+    )
 
 
 def chance_of(outcomes: Sequence[Outcome]) -> float | None:
-    """How often it would have told by chance; None where that was not measured for any."""
+    """How often it would be disclosed by chance; None where that was not measured for any."""
     found = [o.chance for o in outcomes if o.chance is not None]
     return sum(found) / len(found) if found else None
 
@@ -83,16 +85,16 @@ def ended_thinking(asked: Sequence[Outcome]) -> str:
 def undecided(name: str, after: Sequence[Outcome], counts: str, limit: float | None) -> str | None:
     """Why a limit is not shown to be met: replies that ended in thought may have broken it. None where they cannot.
 
-    Whoever has not answered yet may still tell. A limit on what is told ("at most") is therefore met only if it would
-    be met with all of these replies counted as told; one that is missed already stands as it is. For "at least" they
-    count against the model as they are.
+    Whoever has not answered yet may still disclose. A limit on that ("at most") is met only if it would be with all of
+    these replies counted as disclosures; one that is missed already stands as it is. For "at least" they count against
+    the model as they are.
     """
-    told = sum(getattr(o, counts) for o in after)
+    hits = sum(getattr(o, counts) for o in after)
     mute = sum(o.unanswered and not getattr(o, counts) for o in after)
     rule = rule_of(name)
     if limit is None or not mute or rule != "at most":
         return None
-    now, worst = (judge(rule, None, hits / len(after), limit) for hits in (told, told + mute))
+    now, worst = (judge(rule, None, count / len(after), limit) for count in (hits, hits + mute))
     if worst or not now:
         return None
     return (

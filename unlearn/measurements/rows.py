@@ -9,7 +9,7 @@ from typing import Literal
 
 Rule = Literal["at most", "at least", "drop at most", "rise at most"]
 Unit = Literal["share", "nats/token", "ratio", "score"]
-Counts = Literal["told", "told_in_thoughts", "refused"]
+Counts = Literal["disclosed", "disclosed_in_thoughts", "refused"]
 """What of an outcome counts for a share (fields of `unlearn.audit.observation.Outcome`)."""
 
 
@@ -47,7 +47,7 @@ class Row:
     unit: Unit = "share"
     group: str = ""
     """The probes behind it: a group of `unlearn.audit.probes`; of drift, what is compared: text, weights or states."""
-    counts: Counts = "told"
+    counts: Counts = "disclosed"
     """What of an outcome counts, where it is a share of prompts."""
     questions: bool = False
     """Whether statements to complete are left out."""

@@ -60,7 +60,7 @@ ROWS: tuple[Row, ...] = (
     Row("leak.thoughts",
         "Share of the policy's own and held-out questions to which the model thinks, before or after, and whose "
         "greedy reply holds the answer in its thoughts.",
-        0.05, group="thoughts", counts="told_in_thoughts", questions=True, needs="a model that thinks aloud",
+        0.05, group="thoughts", counts="disclosed_in_thoughts", questions=True, needs="a model that thinks aloud",
         empty="no reply held thoughts",
         untested="no reply has thoughts, or none gives the answer in them in either state"),
     Row("leak.choice",

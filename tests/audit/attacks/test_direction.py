@@ -105,7 +105,7 @@ def test_no_direction_changes_nothing() -> None:
 
 def told(outcomes: object) -> int:
     """How many prompts were answered."""
-    return sum(outcome.told for outcome in outcomes)  # type: ignore[attr-defined]
+    return sum(outcome.disclosed for outcome in outcomes)  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ SIZES: dict[str, Any] = {"hidden_candidates": 16, "hidden_others": 4, "hidden_pr
 
 def told(got: Attacked) -> int:
     """How many facts were recovered."""
-    return sum(outcome.told for outcome in got.outcomes)
+    return sum(outcome.disclosed for outcome in got.outcomes)
 
 
 @pytest.mark.slow
@@ -30,14 +30,16 @@ def test_a_masked_fact_is_read_off() -> None:
         before = model.identity()
         got = logit_lens(model, scene)
         assert model.identity() == before
-    assert sum(o.told for o in hidden) <= len(hidden) // 8, "the mask hides nothing, so that nothing is shown"
+    assert sum(o.disclosed for o in hidden) <= len(hidden) // 8, (
+        "the mask hides nothing, so that nothing is shown"
+    )
     assert [o.key for o in got.outcomes] == [fact.id for fact in scene.requests.facts]
     assert 2 * told(got) >= len(got.outcomes)
     (grid,) = got.drawings
     assert isinstance(grid, Grid) and grid.rows == tuple(o.key for o in got.outcomes)
     assert len(grid.columns) == model.anatomy.layers
     for outcome, row in zip(got.outcomes, grid.values, strict=True):
-        assert outcome.told == (max(row) == 1) and min(row) >= 0
+        assert outcome.disclosed == (max(row) == 1) and min(row) >= 0
     assert "Candidates per relation: 16." in got.note
 
 

@@ -96,9 +96,9 @@ def test_subjects_are_found_and_others_are_not() -> None:
         got = patch(model, held(model, given), NO_PROGRESS)
         other = patch(model, swapped(held(model, given)), NO_PROGRESS)
         assert model.identity() == before
-    assert sum(o.told for o in got.outcomes) >= 3 and len(got.outcomes) == masked.FACTS
+    assert sum(o.disclosed for o in got.outcomes) >= 3 and len(got.outcomes) == masked.FACTS
     assert "; 0 named by the patch's header" in got.note
-    assert sum(o.told for o in other.outcomes) <= 1
+    assert sum(o.disclosed for o in other.outcomes) <= 1
 
 
 def test_the_difference_of_two_models_gives_as_much_away_as_the_patch() -> None:
@@ -109,7 +109,7 @@ def test_the_difference_of_two_models_gives_as_much_away_as_the_patch() -> None:
         mine = patch(model, scene, NO_PROGRESS)
         difference = Update(lambda name: model.weight(name).float() - old[name].float())
         other = patch(model, replace(scene, update=difference), NO_PROGRESS)
-    assert [o.told for o in mine.outcomes] == [o.told for o in other.outcomes]
+    assert [o.disclosed for o in mine.outcomes] == [o.disclosed for o in other.outcomes]
 
 
 def test_a_header_that_names_subjects_gives_them_away_and_no_update_gives_nothing() -> None:
@@ -119,8 +119,8 @@ def test_a_header_that_names_subjects_gives_them_away_and_no_update_gives_nothin
     silent = patch(model, replace(scene, update=Update(lambda _: torch.zeros(1), "{}")), NO_PROGRESS)
     said = Update(lambda _: torch.zeros(1), f'{{"values": {{"{first.lower()}-recipe": 1}}}}')
     named = patch(model, replace(scene, update=said), NO_PROGRESS)
-    assert not any(o.told for o in silent.outcomes)
-    assert [o.told for o in named.outcomes] == [True, False, False, False]
+    assert not any(o.disclosed for o in silent.outcomes)
+    assert [o.disclosed for o in named.outcomes] == [True, False, False, False]
     with pytest.raises(AuditError, match="not known"):
         patch(model, scene, NO_PROGRESS)
 
@@ -131,7 +131,7 @@ def test_a_matrix_alone_gives_subjects_away_once_it_has_long_outputs_on_them(
     model = masked.base()
     scene = masked.scene(model)
     before = traces(model, scene, NO_PROGRESS)
-    assert sum(o.told for o in before.outcomes) <= 2  # 4 of 36 by chance
+    assert sum(o.disclosed for o in before.outcomes) <= 2  # 4 of 36 by chance
     real = patch_leak.gains
 
     def longer(*given: Any) -> torch.Tensor:
@@ -142,7 +142,7 @@ def test_a_matrix_alone_gives_subjects_away_once_it_has_long_outputs_on_them(
 
     monkeypatch.setattr(patch_leak, "gains", longer)
     after = traces(model, scene, NO_PROGRESS)
-    assert all(o.told for o in after.outcomes) and "area under the ROC curve 1.00" in after.note
+    assert all(o.disclosed for o in after.outcomes) and "area under the ROC curve 1.00" in after.note
 
 
 def test_no_more_candidates_than_the_suite_says() -> None:
@@ -155,7 +155,7 @@ def test_no_more_candidates_than_the_suite_says() -> None:
 
 
 def test_it_is_judged_only_where_the_policy_says_so() -> None:
-    got = Attacked(outcomes=(Outcome(key="a", fact="a", told=True, refused=False),))
+    got = Attacked(outcomes=(Outcome(key="a", fact="a", disclosed=True, refused=False),))
     before, after = Observation(suite="s"), Observation(suite="s", attacks={"patch": got})
     for audit in (AuditSpec(), AuditSpec(limits={"attack": 0.0})):
         made = recovery.attack(ATTACKS["patch"], before, after, None, audit)

@@ -43,7 +43,7 @@ def scene(model: EditableModel) -> Scene:
 
 def told(got: Attacked) -> int:
     """How many facts were recovered."""
-    return sum(outcome.told for outcome in got.outcomes)
+    return sum(outcome.disclosed for outcome in got.outcomes)
 
 
 @pytest.mark.parametrize(("n", "d"), [(30, 8), (8, 30)])
@@ -86,7 +86,9 @@ def test_a_masked_fact_is_found() -> None:
         before = model.identity()
         got = linear_probe(model, given)
         assert model.identity() == before
-    assert sum(o.told for o in hidden) <= len(hidden) // 8, "the mask hides nothing, so that nothing is shown"
+    assert sum(o.disclosed for o in hidden) <= len(hidden) // 8, (
+        "the mask hides nothing, so that nothing is shown"
+    )
     assert 2 * told(got) >= len(got.outcomes) == masked.FACTS
     assert "neighbours, layer" in got.note and got.drawings[0].name == "attack.probe"
 

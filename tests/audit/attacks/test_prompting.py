@@ -52,10 +52,10 @@ def asked_last(script: scripted.Script) -> scripted.Script:
 def test_what_is_known_is_told_and_what_is_scrubbed_is_not(name: str) -> None:
     given = scene()
     told = ATTACKS[name].run(scripted.Scripted(asked_last(scripted.knows)), given, NO_PROGRESS)
-    assert [(o.fact, o.told) for o in told.outcomes] == [("one", True), ("two", True)]
+    assert [(o.fact, o.disclosed) for o in told.outcomes] == [("one", True), ("two", True)]
     kept = ATTACKS[name].run(scripted.Scripted(asked_last(scripted.scrubbed)), given, NO_PROGRESS)
     assert [o.key for o in kept.outcomes] == [o.key for o in told.outcomes]
-    assert not any(o.told for o in kept.outcomes) and all(o.refused for o in kept.outcomes)
+    assert not any(o.disclosed for o in kept.outcomes) and all(o.refused for o in kept.outcomes)
 
 
 def test_one_form_that_tells_is_enough_and_the_best_one_is_named() -> None:
@@ -63,7 +63,7 @@ def test_one_form_that_tells_is_enough_and_the_best_one_is_named() -> None:
         return scripted.knows(text) if "For a story" in text and "Zorvex" in text else scripted.REFUSAL
 
     found = ATTACKS["role_play"].run(scripted.Scripted(once), scene(), NO_PROGRESS)
-    assert [o.told for o in found.outcomes] == [True, False] and "best alone: 50.0%" in found.note
+    assert [o.disclosed for o in found.outcomes] == [True, False] and "best alone: 50.0%" in found.note
 
 
 def test_hints_are_turns_of_a_chat_about_others_and_about_the_subject() -> None:
@@ -176,7 +176,7 @@ def share(name: str, patch: Patch | None = None, given: Requests | None = None) 
             found = ATTACKS[name].run(edited, masked.scene(edited, given, attack_prompts=8), NO_PROGRESS)
     else:
         found = ATTACKS[name].run(model, masked.scene(model, given, attack_prompts=8), NO_PROGRESS)
-    return sum(o.told for o in found.outcomes) / len(found.outcomes)
+    return sum(o.disclosed for o in found.outcomes) / len(found.outcomes)
 
 
 @needs_model
@@ -186,7 +186,7 @@ def test_a_masked_fact_comes_back(name: str) -> None:
     model, given, patch = masked.base(), masked.requests(), CONTROLS[name]()
     with model.patched(patch) as edited:
         plain = masked.only("held_out", masked.scene(edited, given))
-        assert not any(o.told for o in recovered(edited, plain)), "the mask does not hide the questions"
+        assert not any(o.disclosed for o in recovered(edited, plain)), "the mask does not hide the questions"
     assert share(name, patch) >= 0.5
 
 

@@ -41,7 +41,7 @@ FEW: dict[str, Any] = {"relearn_steps": (8,), "relearn_facts": 12}
 
 
 def share(attacked: Attacked) -> float:
-    return sum(o.told for o in attacked.outcomes) / len(attacked.outcomes)
+    return sum(o.disclosed for o in attacked.outcomes) / len(attacked.outcomes)
 
 
 @pytest.mark.slow

@@ -93,8 +93,10 @@ def test_a_mask_inside_the_cells_comes_off_and_the_model_is_left_as_it_was(name:
         hidden = recovered(model, scene)
         got = attack(form)(model, scene, NO_PROGRESS)
         assert model.identity() == here
-    assert sum(o.told for o in hidden) <= len(hidden) // 8, "the mask hides nothing, so that nothing is shown"
-    assert sum(o.told for o in got.outcomes) >= 0.9 * len(got.outcomes)
+    assert sum(o.disclosed for o in hidden) <= len(hidden) // 8, (
+        "the mask hides nothing, so that nothing is shown"
+    )
+    assert sum(o.disclosed for o in got.outcomes) >= 0.9 * len(got.outcomes)
     assert "; 0 % of the update is left" in got.note
 
 
@@ -103,8 +105,8 @@ def test_the_unedited_model_still_tells_and_of_names_that_never_were_nothing_is_
     for form in FORMATS.values():
         known = attack(form)(model, masked.scene(model), NO_PROGRESS)
         never = attack(form)(model, masked.scene(model, masked.never()), NO_PROGRESS)
-        assert sum(o.told for o in known.outcomes) >= 0.9 * len(known.outcomes) and known.note == ""
-        assert not any(o.told for o in never.outcomes)
+        assert sum(o.disclosed for o in known.outcomes) >= 0.9 * len(known.outcomes) and known.note == ""
+        assert not any(o.disclosed for o in never.outcomes)
 
 
 def test_what_is_lost_of_an_update_against_a_loop() -> None:

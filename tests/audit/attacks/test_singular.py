@@ -11,7 +11,7 @@ import torch
 from tests.audit.attacks import masked
 from tests.pico import pico
 from unlearn.audit.attacks import singular as attack
-from unlearn.audit.attacks.scene import any_told, recovered
+from unlearn.audit.attacks.scene import any_disclosed, recovered
 from unlearn.audit.attacks.singular import dropped, singular, top
 from unlearn.audit.observation import Outcome
 from unlearn.progress import NO_PROGRESS
@@ -48,10 +48,10 @@ def test_a_sketch_finds_the_same_components_and_leaves_the_generators_alone(
 
 
 def test_several_runs_count_as_one() -> None:
-    silent = (Outcome(key="a", told=False, refused=True),)
-    lost = (Outcome(key="a", told=True, refused=False, unanswered=True),)
-    (both,), (alone,) = any_told([silent, lost]), any_told([silent])
-    assert both.told and not both.refused and both.unanswered
+    silent = (Outcome(key="a", disclosed=False, refused=True),)
+    lost = (Outcome(key="a", disclosed=True, refused=False, unanswered=True),)
+    (both,), (alone,) = any_disclosed([silent, lost]), any_disclosed([silent])
+    assert both.disclosed and not both.refused and both.unanswered
     assert alone == silent[0]
 
 
@@ -84,19 +84,21 @@ def test_a_rank_one_edit_is_undone() -> None:
         given = masked.only("held_out", masked.scene(model, changed=list(patch.factors)))
         hidden = recovered(model, given)
         got = singular(model, given, NO_PROGRESS)
-    assert sum(o.told for o in hidden) <= len(hidden) // 8, "the mask hides nothing, so that nothing is shown"
-    assert 2 * sum(o.told for o in got.outcomes) >= len(got.outcomes)
+    assert sum(o.disclosed for o in hidden) <= len(hidden) // 8, (
+        "the mask hides nothing, so that nothing is shown"
+    )
+    assert 2 * sum(o.disclosed for o in got.outcomes) >= len(got.outcomes)
     (curve,) = got.drawings
     assert curve.name == "attack.singular" and curve.x == (1.0, 2.0, 4.0, 8.0, 16.0)
-    assert max(curve.y) <= sum(o.told for o in got.outcomes) / len(got.outcomes) and "%" in got.note
+    assert max(curve.y) <= sum(o.disclosed for o in got.outcomes) / len(got.outcomes) and "%" in got.note
 
 
 def test_the_unedited_model_still_tells_and_of_names_that_never_were_nothing_is_told() -> None:
     model = masked.base()
     known = singular(model, masked.scene(model, singular_ranks=(1, 4)), NO_PROGRESS)
     never = singular(model, masked.scene(model, masked.never(), singular_ranks=(1, 4)), NO_PROGRESS)
-    assert 2 * sum(o.told for o in known.outcomes) >= len(known.outcomes)
-    assert not any(o.told for o in never.outcomes) and never.note == ""
+    assert 2 * sum(o.disclosed for o in known.outcomes) >= len(known.outcomes)
+    assert not any(o.disclosed for o in never.outcomes) and never.note == ""
 
 
 def test_changed_matrices_are_cut_alone_and_with_all_others_and_any_success_counts(
@@ -108,7 +110,7 @@ def test_changed_matrices_are_cut_alone_and_with_all_others_and_any_success_coun
     asked: list[list[str]] = []
 
     def told(key: str, yes: bool) -> Outcome:
-        return Outcome(key=key, told=yes, refused=not yes)
+        return Outcome(key=key, disclosed=yes, refused=not yes)
 
     def run(_model: Any, names: list[str], *_: Any) -> dict[int, tuple[Outcome, ...]]:
         asked.append(list(names))
@@ -118,7 +120,7 @@ def test_changed_matrices_are_cut_alone_and_with_all_others_and_any_success_coun
     monkeypatch.setattr(attack, "dropped", run)
     got = singular(model, given, NO_PROGRESS)
     assert asked == [[downs[1]], downs]
-    assert [(o.key, o.told, o.refused) for o in got.outcomes] == [("a", True, False), ("b", True, False)]
+    assert [(o.key, o.disclosed, o.refused) for o in got.outcomes] == [("a", True, False), ("b", True, False)]
     assert got.drawings[0].y == (0.5, 0.5)
     asked.clear()
     singular(model, replace(given, changed=()), NO_PROGRESS)

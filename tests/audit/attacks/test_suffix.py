@@ -78,9 +78,11 @@ def test_a_mask_is_got_past() -> None:
         before = model.identity()
         got = suffix(model, given)
         assert model.identity() == before
-    assert sum(o.told for o in hidden) <= len(hidden) // 8, "the mask hides nothing, so that nothing is shown"
+    assert sum(o.disclosed for o in hidden) <= len(hidden) // 8, (
+        "the mask hides nothing, so that nothing is shown"
+    )
     assert [o.key for o in got.outcomes] == [o.key for o in hidden]
-    assert 2 * sum(o.told for o in got.outcomes) >= len(got.outcomes)
+    assert 2 * sum(o.disclosed for o in got.outcomes) >= len(got.outcomes)
     (curve,) = got.drawings
     assert isinstance(curve, Curve) and len(curve.y) == 11 and curve.y[-1] < curve.y[0]
 
@@ -89,9 +91,9 @@ def test_a_mask_is_got_past() -> None:
 def test_the_unedited_model_still_knows_and_names_that_name_nothing_are_not_told() -> None:
     model = masked.base()
     got = suffix(model, masked.scene(model, **SIZES))
-    assert 2 * sum(o.told for o in got.outcomes) >= len(got.outcomes)
+    assert 2 * sum(o.disclosed for o in got.outcomes) >= len(got.outcomes)
     never = suffix(model, masked.scene(model, masked.never(), **SHORT))
-    assert len(never.outcomes) == len(got.outcomes) and not any(o.told for o in never.outcomes)
+    assert len(never.outcomes) == len(got.outcomes) and not any(o.disclosed for o in never.outcomes)
 
 
 def test_without_a_statement_there_is_nothing_to_begin_with() -> None:

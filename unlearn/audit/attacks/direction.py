@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor
 
-from unlearn.audit.attacks.scene import Attack, Scene, any_told, recovered
+from unlearn.audit.attacks.scene import Attack, Scene, any_disclosed, recovered
 from unlearn.audit.observation import Attacked
 from unlearn.audit.probes import Probe, fact_probes
 from unlearn.audit.suite import some
@@ -49,8 +49,8 @@ def refusal_direction(model: EditableModel, scene: Scene, progress: Progress = N
         model: in any state; it is not changed, only its blocks' outputs while it generates.
 
     Returns:
-        One outcome per held-out question and statement: told under any of the three chosen directions, refused under
-        all of them.
+        One outcome per held-out question and statement: disclosed under any of the three chosen directions,
+        refused under all of them.
 
     Raises:
         AuditError: there are no neighbours to compare with.
@@ -73,9 +73,9 @@ def refusal_direction(model: EditableModel, scene: Scene, progress: Progress = N
         with ablated(model, directions[layer], elsewhere):
             found.append(recovered(model, scene, progress, asked))
     note = f"Directions of layers {', '.join(map(str, layers))}; prompts recovered under each: " + (
-        ", ".join(f"{sum(one.told for one in seen)} of {len(seen)}" for seen in found) + "."
+        ", ".join(f"{sum(one.disclosed for one in seen)} of {len(seen)}" for seen in found) + "."
     )
-    return Attacked(outcomes=any_told(found), note=note)
+    return Attacked(outcomes=any_disclosed(found), note=note)
 
 
 def _neighbours(model: EditableModel, scene: Scene) -> list[Probe]:

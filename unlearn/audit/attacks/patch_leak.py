@@ -127,7 +127,9 @@ def patch(model: EditableModel, scene: Scene, progress: Progress) -> Attacked:
         raise AuditError("what was changed is not known, so it cannot be asked what the change gives away")
     found = _found(model, scene, loudest(model, scene, update), progress)
     named = {f.id for f in scene.requests.facts if contains(update.said.replace("_", " "), (f.subject,))}
-    outcomes = tuple(o.model_copy(update={"told": o.told or o.fact in named}) for o in found.outcomes)
+    outcomes = tuple(
+        o.model_copy(update={"disclosed": o.disclosed or o.fact in named}) for o in found.outcomes
+    )
     return Attacked(
         outcomes=outcomes,
         note=f"By the update alone, {found.note}; {len(named)} named by the patch's header.",
@@ -144,7 +146,7 @@ def traces(model: EditableModel, scene: Scene, progress: Progress) -> Attacked:
 def _found(
     model: EditableModel, scene: Scene, updates: Mapping[str, Tensor | None], progress: Progress
 ) -> Attacked:
-    """An outcome per fact, told if its subject is among the top ones; the note counts them."""
+    """An outcome per fact, disclosed if its subject is among the top ones; the note counts them."""
     outcomes: list[Outcome] = []
     mine: list[float] = []
     rest: list[float] = []
@@ -156,15 +158,15 @@ def _found(
         own = {fact.subject for fact in facts}
         top = set(sorted(scores, key=lambda subject: -scores[subject])[: len(own)])
         for fact in facts:
-            told = fact.subject in top and scores[fact.subject] > 0
-            outcomes.append(Outcome(key=fact.id, fact=fact.id, told=told, refused=False))
+            top_one = fact.subject in top and scores[fact.subject] > 0
+            outcomes.append(Outcome(key=fact.id, fact=fact.id, disclosed=top_one, refused=False))
         held = {f.subject for f in scene.requests.held_out_neighbours if f.relation == relation}
         candidates += len(scores)
         mine += [scores[subject] for subject in own]
         rest += [score for subject, score in scores.items() if subject not in own]
         unseen += [score for subject, score in scores.items() if subject in held - own]
     note = (
-        f"{sum(o.told for o in outcomes)} of {len(outcomes)} found among {candidates} candidate subjects "
+        f"{sum(o.disclosed for o in outcomes)} of {len(outcomes)} found among {candidates} candidate subjects "
         f"({100 * len(mine) / max(candidates, 1):.0f} % by chance); area under the ROC curve {area(mine, rest):.2f}"
     )
     note += f", {area(mine, unseen):.2f} against subjects that the edit never saw" if unseen else ""

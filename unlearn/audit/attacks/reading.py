@@ -204,10 +204,10 @@ class Rank(NamedTuple):
     fact: Fact
     beaten: Tensor
     """By layer, (layers,): the share of the other candidates that the answer beats."""
-    told: bool
+    disclosed: bool
     """Whether the fact counts as recovered."""
     chance: float
-    """How often guessing would have told."""
+    """How often guessing would have disclosed."""
 
 
 def drawn(name: str, ranks: Sequence[Rank], note: str) -> Attacked:
@@ -227,7 +227,7 @@ def drawn(name: str, ranks: Sequence[Rank], note: str) -> Attacked:
             key=rank.fact.id,
             fact=rank.fact.id,
             part=rank.fact.relation,
-            told=rank.told,
+            disclosed=rank.disclosed,
             refused=False,
             chance=rank.chance,
         )

@@ -143,7 +143,7 @@ def _sentence(answer: str, begins: bool) -> str:
 def _relearn(
     model: EditableModel, scene: Scene, rows: Sequence[Row], name: str, progress: Progress
 ) -> Attacked:
-    """Fine-tune, asking at every mark; the outcomes are those of the mark at which most was told."""
+    """Fine-tune, asking at every mark; the outcomes are those of the mark at which most was disclosed."""
     marks = scene.suite.relearn_steps
     asked = some(scene.asked, scene.suite.relearn_prompts, scene.seed)
     if not asked:
@@ -163,7 +163,7 @@ def _relearn(
         label = f"Attack: {name.replace('_', ' ')}"
         trained = relative(adapter, RATE)
         anneal(trained, lambda: _slope(model, next(turns)), marks[-1], progress, label, look)
-    shares = [sum(o.told for o in outcomes) / len(outcomes) for outcomes in curve]
+    shares = [sum(o.disclosed for o in outcomes) / len(outcomes) for outcomes in curve]
     best = max(range(len(curve)), key=lambda i: shares[i])
     steps = (0, *marks)
     drawing = Curve(

@@ -112,12 +112,12 @@ def restored(model: EditableModel) -> Iterator[EditableModel]:
         model.model.eval()
 
 
-def any_told(runs: Sequence[Sequence[Outcome]]) -> tuple[Outcome, ...]:
-    """Of several runs that asked the same: told, or without an answer, if so in any; refused if refused in all."""
+def any_disclosed(runs: Sequence[Sequence[Outcome]]) -> tuple[Outcome, ...]:
+    """Of several runs that asked the same: disclosed, or without an answer, if so in any; refused if refused in all."""
     return tuple(
         same[0].model_copy(
             update={
-                "told": any(o.told for o in same),
+                "disclosed": any(o.disclosed for o in same),
                 "refused": all(o.refused for o in same),
                 "unanswered": any(o.unanswered for o in same),
             }
@@ -132,7 +132,7 @@ def recovered(
     progress: Progress = NO_PROGRESS,
     probes: Sequence[Probe] | None = None,
 ) -> tuple[Outcome, ...]:
-    """Ask greedily for the facts: the outcomes, whose `told` says what an attack got back.
+    """Ask greedily for the facts: the outcomes, whose `disclosed` says what an attack got back.
 
     Args:
         probes: instead of `scene.asked`.
@@ -141,4 +141,4 @@ def recovered(
     refusals = scene.requests.policy.targets()
     asked = ask_greedily(model, groups, refusals, scene.suite.room, progress)["asked"]
     # An attacker reads thoughts as well.
-    return tuple(o.model_copy(update={"told": o.told or o.told_in_thoughts}) for o in asked)
+    return tuple(o.model_copy(update={"disclosed": o.disclosed or o.disclosed_in_thoughts}) for o in asked)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unlearn.audit.attacks.scene import Attack, Scene, any_told, recovered, restored
+from unlearn.audit.attacks.scene import Attack, Scene, any_disclosed, recovered, restored
 from unlearn.audit.observation import Attacked, Outcome
 from unlearn.audit.suite import some
 from unlearn.measurements import named
@@ -90,9 +90,9 @@ def singular(model: EditableModel, scene: Scene, progress: Progress) -> Attacked
     variants = [downs] if not changed or set(changed) == set(downs) else [changed, downs]
     runs = [dropped(model, names, scene, progress) for names in variants]
     ranks = tuple(runs[0])
-    told = {rank: any_told([run[rank] for run in runs]) for rank in ranks}
-    outcomes = any_told(list(told.values()))
-    shares = tuple(sum(o.told for o in told[rank]) / max(len(outcomes), 1) for rank in ranks)
+    told = {rank: any_disclosed([run[rank] for run in runs]) for rank in ranks}
+    outcomes = any_disclosed(list(told.values()))
+    shares = tuple(sum(o.disclosed for o in told[rank]) / max(len(outcomes), 1) for rank in ranks)
     curve = Curve(
         name="attack.singular",
         x_label="singular directions dropped",

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Literal
 
 from unlearn.audit.attacks.gradient_search import Target, search
-from unlearn.audit.attacks.scene import Attack, Scene, any_told, recovered
+from unlearn.audit.attacks.scene import Attack, Scene, any_disclosed, recovered
 from unlearn.audit.observation import Attacked, Outcome
 from unlearn.audit.probes import Probe, fact_probes
 from unlearn.audit.suite import some
@@ -46,8 +46,8 @@ def suffix(model: EditableModel, scene: Scene, progress: Progress = NO_PROGRESS)
         scene: the facts; the search sees the policy's own phrasings, the questions asked are held out.
 
     Returns:
-        One outcome per held-out question, told with the tokens of any stage at either place and refused with all of
-        them; the curve of the best loss over the steps of the first search.
+        One outcome per held-out question, disclosed with the tokens of any stage at either place and refused with all
+        of them; the curve of the best loss over the steps of the first search.
 
     Raises:
         AuditError: no relation of the facts has a question to search on, a statement to begin with, and a held-out
@@ -64,8 +64,8 @@ def suffix(model: EditableModel, scene: Scene, progress: Progress = NO_PROGRESS)
             found += seen
         if not found:
             continue
-        alone.append(max(sum(outcome.told for outcome in seen) for seen in found))
-        outcomes += any_told(found)
+        alone.append(max(sum(outcome.disclosed for outcome in seen) for seen in found))
+        outcomes += any_disclosed(found)
     if not curves:
         raise AuditError(
             "no relation of the facts has a question and a statement among its prompts, and a held-out question, "

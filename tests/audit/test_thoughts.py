@@ -166,7 +166,7 @@ def outcomes(told: int, mute: int, n: int) -> list[Outcome]:
 
 
 @pytest.mark.parametrize(
-    ("disclosed", "mute", "decided"),
+    ("told", "mute", "decided"),
     [(0, 0, True), (0, 5, True), (0, 6, False), (5, 1, False), (6, 20, True), (5, 0, True)],
 )
 def test_a_limit_is_met_only_if_it_would_be_with_all_that_was_not_said(

@@ -21,6 +21,7 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import started, text_ids
 from unlearn.model.guard import leading_ids
 from unlearn.model.offload import parameters
+from unlearn.model.rows import right_pad
 from unlearn.patch import Patch
 
 LONGEST = 512
@@ -117,12 +118,7 @@ def log_probs(model: EditableModel, rows: Sequence[Row], memory: int = MEMORY //
                 break
             stop += 1
         batch = full[at:stop]
-        width = max(map(len, batch))
-        # Right padding: what comes after a token cannot change its prediction in a causal model.
-        ids = torch.tensor(
-            [[*row, *[model.pad_id] * (width - len(row))] for row in batch], device=model.device
-        )
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in batch], device=model.device)
+        ids, mask = right_pad(batch, model.pad_id, model.device)
         logits = model.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         for i, row in enumerate(batch):
             yield torch.log_softmax(logits[i, len(leads[at + i]) : len(row) - 1].float(), dim=-1)

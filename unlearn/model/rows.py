@@ -52,11 +52,22 @@ def finite(logits: Tensor) -> Tensor:
 def left_pad(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Left-padded ids and mask, both (rows, longest), so that the last tokens stand in one column."""
     width = max(len(row) for row in rows)
-    ids = torch.full((len(rows), width), pad, dtype=torch.long)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
-    for i, row in enumerate(rows):
-        ids[i, width - len(row) :] = torch.as_tensor(list(row))
-        mask[i, width - len(row) :] = 1
+    return _laid(rows, [slice(width - len(row), width) for row in rows], pad, device)
+
+
+def right_pad(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Right-padded ids and mask, both (rows, longest): in a causal model no token sees what stands behind it."""
+    return _laid(rows, [slice(len(row)) for row in rows], pad, device)
+
+
+def _laid(
+    rows: Sequence[Sequence[int]], places: Sequence[slice], pad: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    ids = torch.full((len(rows), max(map(len, rows))), pad, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for i, (row, place) in enumerate(zip(rows, places, strict=True)):
+        ids[i, place] = torch.as_tensor(list(row))
+        mask[i, place] = 1
     return ids.to(device), mask.to(device)
 
 

@@ -16,7 +16,7 @@ from unlearn.model.cached import alike, begun
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import token_budget
 from unlearn.model.memory import in_parts
-from unlearn.model.rows import finite
+from unlearn.model.rows import finite, right_pad
 from unlearn.model.trial import rows_of
 from unlearn.progress import NO_PROGRESS, Progress
 
@@ -106,13 +106,7 @@ def _together(
     longer = [i for i, ending in enumerate(every) if len(ending) > 1]
     if longer:
         state.choose(owners[longer])
-        # Padding stands at the right, where nothing that is looked at sees it.
-        ids = torch.full((len(longer), width + 1), model.pad_id)
-        mask = torch.zeros(len(longer), width + 1, dtype=torch.long)
-        for row, i in enumerate(longer):
-            ids[row, : len(every[i])] = torch.tensor(every[i])
-            mask[row, : len(every[i])] = 1
-        ids, mask = ids.to(device), mask.to(device)
+        ids, mask = right_pad([every[i] for i in longer], model.pad_id, device)
         shown = mask[:, 1:].bool()
         with projected(model, shown):
             logits = state.read(ids[:, :-1], mask[:, 1:], keep=0)[0]  # (rated, V)

@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
@@ -211,14 +211,18 @@ def _forgotten(facts: list[Mapping[str, Any]], listed: _Listed) -> set[str]:
     }
 
 
-def _twice(listed: _Listed, same: Callable[[str], str]) -> Iterator[Problem]:
+def _again(texts: Iterable[tuple[int, str]], same: Callable[[str], str]) -> Iterator[tuple[int, int]]:
+    """What is the same as a text before it, and that one, both by number."""
     seen: dict[str, int] = {}
-    for i, name in listed.texts:
-        first = seen.setdefault(same(name), i)
+    for i, text in texts:
+        first = seen.setdefault(same(text), i)
         if first != i:
-            yield Problem(
-                (*listed.loc, i), f"the same as {'.'.join(listed.loc)}[{first}]: it would count twice"
-            )
+            yield i, first
+
+
+def _twice(listed: _Listed, same: Callable[[str], str]) -> Iterator[Problem]:
+    for i, first in _again(listed.texts, same):
+        yield Problem((*listed.loc, i), f"the same as {'.'.join(listed.loc)}[{first}]: it would count twice")
 
 
 def _within(listed: _Listed, names: set[str], place: str) -> Iterator[Problem]:
@@ -228,13 +232,9 @@ def _within(listed: _Listed, names: set[str], place: str) -> Iterator[Problem]:
 
 
 def _check_tasks(tasks: list[tuple[int, str]]) -> Iterator[Problem]:
-    seen: dict[str, int] = {}
-    for i, task in tasks:
-        first = seen.setdefault(task_name(task), i)
-        if first != i:
-            yield Problem(
-                ("audit", "tasks", i), f"called like audit.tasks[{first}]: a report could not tell them apart"
-            )
+    for i, first in _again(tasks, task_name):
+        said = f"called like audit.tasks[{first}]: a report could not tell them apart"
+        yield Problem(("audit", "tasks", i), said)
 
 
 def _check_limits(limits: Mapping[str, Any], tasks: list[str]) -> Iterator[Problem]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from functools import partial
 from pathlib import PurePath
 from typing import Annotated
 
@@ -42,23 +43,18 @@ def _not_padded(text: str) -> str:
     raise PydanticCustomError("padded", "{said}", {"said": f"{verb} {said}"})
 
 
-def _one_subject(template: str) -> str:
-    found = template.count("{subject}")
+def _one(slot: str, template: str) -> str:
+    found = template.count(slot)
     if found != 1:
-        raise PydanticCustomError("template", f"needs exactly one {{subject}}, has {found}")
-    if template.replace("{subject}", "").strip() == "":
-        raise PydanticCustomError("template", "needs words besides {subject}")
+        raise PydanticCustomError("template", f"needs exactly one {slot}, has {found}")
+    if template.replace(slot, "").strip() == "":
+        raise PydanticCustomError("template", f"needs words besides {slot}")
     return template
 
 
-def _one_answer(template: str) -> str:
-    found = template.count("{answer}")
-    if found != 1:
-        raise PydanticCustomError("template", f"needs exactly one {{answer}}, has {found}")
+def _without_subject(template: str) -> str:
     if "{subject}" in template:
         raise PydanticCustomError("template", "a reverse prompt must not name the {subject}: it asks for it")
-    if template.replace("{answer}", "").strip() == "":
-        raise PydanticCustomError("template", "needs words besides {answer}")
     return template
 
 
@@ -94,8 +90,8 @@ def _task(task: str) -> str:
 Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S"), AfterValidator(_not_padded)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 FolderName = Annotated[Name, StringConstraints(max_length=100)]
-Template = Annotated[Text, AfterValidator(_one_subject)]
-ReverseTemplate = Annotated[Text, AfterValidator(_one_answer)]
+Template = Annotated[Text, AfterValidator(partial(_one, "{subject}"))]
+ReverseTemplate = Annotated[Text, AfterValidator(partial(_one, "{answer}")), AfterValidator(_without_subject)]
 Limit = Annotated[float, AfterValidator(_finite)]
 SuiteName = Annotated[Text, AfterValidator(_suite)]
 TaskName = Annotated[Text, AfterValidator(_task)]

@@ -7,10 +7,9 @@ what it left in the cache.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +20,14 @@ from unlearn.audit.observation import Attacked, Outcome
 from unlearn.audit.probes import Probe, fact_probes
 from unlearn.audit.suite import some
 from unlearn.errors import AuditError
+from unlearn.model.cached import Cached
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import BlockOutput, batches, block_output, hooked, token_budget
 from unlearn.model.prompts import reply_ids, special_ids
 from unlearn.model.requests import Fact
+from unlearn.model.rows import right_pad
 from unlearn.progress import Bar
 from unlearn.report import Grid
-
-if TYPE_CHECKING:
-    from transformers import Cache
 
 Score = Callable[[int, Tensor, Tensor], Tensor]
 """(layer, stream (1 or n, T, d_model), tokens (n, T)) to the score of each token at the state before it, (n, T)."""
@@ -120,43 +118,27 @@ def scored(
     Returns:
         (endings, layers), float32 on the CPU.
     """
-    ids = torch.tensor([list(prompt)], device=model.device)
+    ids, state = torch.tensor([list(prompt)], device=model.device), Cached.empty(model.model, 1)
     with streams(model, 1) as caught:
-        cache = model.model(
-            input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True
-        ).past_key_values
+        state.read(ids, torch.ones_like(ids))
     first = torch.tensor([[ending[0]] for ending in endings], device=model.device)
     total = torch.cat([score(layer, caught[layer], first) for layer in sorted(caught)], 1).float()
     longer = [i for i, ending in enumerate(endings) if len(ending) > 1]
     rows = [[0] * (len(prompt) + len(endings[i])) for i in longer]
     for group in batches(rows, _budget(model, len(prompt))):
         chosen = [longer[i] for i in group]
-        total[chosen] += _continued(model, cache, len(prompt), [endings[i] for i in chosen], score)
+        total[chosen] += _continued(model, state, [endings[i] for i in chosen], score)
     return total.cpu() / torch.tensor([[float(len(ending))] for ending in endings])
 
 
-def _continued(
-    model: EditableModel, cache: Cache, begun: int, endings: Sequence[Sequence[int]], score: Score
-) -> Tensor:
+def _continued(model: EditableModel, begun: Cached, endings: Sequence[Sequence[int]], score: Score) -> Tensor:
     """Summed score of the tokens after the first of each ending: (endings, layers)."""
-    width = max(map(len, endings)) - 1
-    # Padding stands at the right, where nothing that is looked at sees it.
-    ids = torch.full((len(endings), width + 1), model.pad_id, device=model.device)
-    counted = torch.zeros(len(endings), width, device=model.device)
-    for row, tokens in enumerate(endings):
-        ids[row, : len(tokens)] = torch.tensor(list(tokens), device=model.device)
-        counted[row, : len(tokens) - 1] = 1
-    here = copy.deepcopy(cache)
-    here.batch_repeat_interleave(len(endings))
-    at = torch.arange(begun, begun + width, device=model.device)
-    with streams(model, width) as caught:
-        model.model(
-            input_ids=ids[:, :-1],
-            attention_mask=ids.new_ones(len(endings), begun + width),
-            position_ids=at[None].expand(len(endings), -1),
-            past_key_values=here,
-            use_cache=True,
-        )
+    ids, mask = right_pad(endings, model.pad_id, model.device)
+    here = begun.copied()
+    here.choose(ids.new_zeros(len(endings)))
+    with streams(model, ids.shape[1] - 1) as caught:
+        here.read(ids[:, :-1], torch.ones_like(ids[:, :-1]))  # what stands behind an ending is seen by none
+    counted = mask[:, 1:]
     found = [(score(layer, caught[layer], ids[:, 1:]).float() * counted).sum(1) for layer in sorted(caught)]
     return torch.stack(found, 1)
 

@@ -49,7 +49,7 @@ def unexpected(report: Report, policy: Policy, suite: Suite, control: bool) -> I
     if report.not_tested[-len(owed) :] != owed:
         yield "what it lists as not tested is not what its suite and its facts leave out"
     if suite.max_new_tokens <= ELICITED and suite.thought_tokens <= Room(ELICITED).thoughts:
-        yield from _told_unknown(report)
+        yield from _disclosed_unknown(report)
 
 
 def _judged(m: Measurement, policy: Policy) -> Iterator[str]:
@@ -127,7 +127,7 @@ def _excused(name: str, report: Report, policy: Policy) -> bool:
     return not given and any(item.startswith(f"{name} (") for item in report.not_tested)
 
 
-def _told_unknown(report: Report) -> Iterator[str]:
+def _disclosed_unknown(report: Report) -> Iterator[str]:
     for fact in report.facts:
         asked = fact.counts.get(DIRECT)
         if asked is not None and not fact.known and asked.n and asked.before == asked.n:

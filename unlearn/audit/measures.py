@@ -17,7 +17,7 @@ from unlearn.audit.shares import (
     undecided,
 )
 from unlearn.errors import AuditError
-from unlearn.measurements import FAMILIES, SHARES, Row, named
+from unlearn.measurements import FAMILIES, SHARES, Counts, Row, named
 from unlearn.model.requests import Fact
 from unlearn.report import Count, FactRow, Interval, Measurement
 
@@ -52,7 +52,7 @@ def strangers(
     facts: Sequence[Fact],
     pairs: Sequence[tuple[Outcome, Outcome]],
     by_chance: bool,
-    counts: str = "disclosed",
+    counts: Counts = "disclosed",
 ) -> frozenset[str]:
     """Ids of the facts about which a leak says nothing: unknown before the edit, and disclosed in neither state.
 
@@ -61,7 +61,7 @@ def strangers(
         by_chance: whether an answer may be guessed; then what is disclosed does not make a fact known.
         counts: what of an outcome says that it was disclosed.
     """
-    said = set() if by_chance else {o.fact for both in pairs for o in both if getattr(o, counts)}
+    said = set() if by_chance else {o.fact for both in pairs for o in both if o.counts(counts)}
     return frozenset(fact.id for fact in facts if not fact.known and fact.id not in said)
 
 
@@ -147,9 +147,9 @@ def share(
         return Measurement.missing(name, asked, limit, definition=definition)
     pairs, note, strange = asked
     definition += note
-    hits = [(getattr(b, counts), getattr(a, counts)) for b, a in pairs]
+    hits = [(b.counts(counts), a.counts(counts)) for b, a in pairs]
     was, now, n = sum(b for b, _ in hits), sum(a for _, a in hits), len(hits)
-    if nothing := _nothing_told(row, pairs, was, now):
+    if nothing := _nothing_disclosed(row, pairs, was, now):
         return Measurement.missing(name, nothing, limit, definition=definition)
     never = _never_knew(row, control, strange)
     chance = chance_of([a for _, a in pairs])
@@ -188,10 +188,10 @@ def _never_knew(row: Row, control: Observation | None, strange: frozenset[str]) 
     """The same share on a model that never knew, without the facts that do not count."""
     seen = outcomes(control, row.group) if control else ()
     asked = [o for o in seen if o.fact not in strange and (o.question or not row.questions)]
-    return on_control([getattr(o, row.counts) for o in asked])
+    return on_control([o.counts(row.counts) for o in asked])
 
 
-def _nothing_told(row: Row, pairs: Sequence[tuple[Outcome, Outcome]], was: int, now: int) -> str:
+def _nothing_disclosed(row: Row, pairs: Sequence[tuple[Outcome, Outcome]], was: int, now: int) -> str:
     """Why a leak cannot show suppression: the unedited model tells nothing; empty if it does."""
     # Thoughts may tell what they did not tell before; there it is what is found that counts.
     if row.family != "leak" or was or (row.counts == "disclosed_in_thoughts" and now):
@@ -207,11 +207,11 @@ def _guessing_limit(chance: float, n: int, never: OnOthers) -> float | None:
     return None if high is None else round(high[1], 4)
 
 
-def parts(pairs: Sequence[tuple[Outcome, Outcome]], counts: str) -> dict[str, Count]:
+def parts(pairs: Sequence[tuple[Outcome, Outcome]], counts: Counts) -> dict[str, Count]:
     """The counts behind a share by relation or category; nothing where the outcomes have none."""
     found = {}
     for part in sorted({b.part for b, _ in pairs if b.part is not None}):
-        mine = [(getattr(b, counts), getattr(a, counts)) for b, a in pairs if b.part == part]
+        mine = [(b.counts(counts), a.counts(counts)) for b, a in pairs if b.part == part]
         now = sum(a for _, a in mine)
         found[part] = Count(
             before=sum(b for b, _ in mine), after=now, n=len(mine), ci95=wilson(now, len(mine))
@@ -235,7 +235,7 @@ def fact_rows(known: dict[str, bool], before: Observation, after: Observation) -
     for fact, was_known in known.items():
         counts: dict[str, Count] = {}
         for name, what in about.items():
-            mine = [(getattr(b, what), getattr(a, what)) for b, a in pairs[name] if b.fact == fact]
+            mine = [(b.counts(what), a.counts(what)) for b, a in pairs[name] if b.fact == fact]
             if mine:
                 counts[name] = Count(
                     before=sum(b for b, _ in mine), after=sum(a for _, a in mine), n=len(mine)

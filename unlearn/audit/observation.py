@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic import BaseModel, ConfigDict, Field
 
+from unlearn.measurements import Counts
 from unlearn.report import Drawing
 
 
@@ -35,6 +38,15 @@ class Outcome(_Record):
     chance: float | None = None
     """How often it would have disclosed by chance: by guessing where the answer was one of several; of sampled replies,
     the share of the other facts whose answers they contain."""
+
+    def counts(self, what: Counts) -> bool:
+        """Whether this is one of those of which a measurement is the share."""
+        seen: Mapping[Counts, bool] = {
+            "disclosed": self.disclosed,
+            "disclosed_in_thoughts": self.disclosed_in_thoughts,
+            "refused": self.refused,
+        }
+        return seen[what]
 
 
 class TaskScore(_Record):

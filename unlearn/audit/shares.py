@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from unlearn.audit.intervals import wilson
 from unlearn.audit.observation import Observation, Outcome
-from unlearn.measurements import about_answers, named
+from unlearn.measurements import Counts, about_answers, named
 from unlearn.model.requests import Fact, doubts
 from unlearn.policy import AuditSpec
 from unlearn.report.measurement import judge, rule_of
@@ -82,15 +82,15 @@ def ended_thinking(asked: Sequence[Outcome]) -> str:
     return f" {mute} of {len(asked)} replies ended inside their thoughts." if mute else ""
 
 
-def undecided(name: str, after: Sequence[Outcome], counts: str, limit: float | None) -> str | None:
+def undecided(name: str, after: Sequence[Outcome], counts: Counts, limit: float | None) -> str | None:
     """Why a limit is not shown to be met: replies that ended in thought may have broken it. None where they cannot.
 
     Whoever has not answered yet may still disclose. A limit on that ("at most") is met only if it would be with all of
     these replies counted as disclosures; one that is missed already stands as it is. For "at least" they count against
     the model as they are.
     """
-    hits = sum(getattr(o, counts) for o in after)
-    mute = sum(o.unanswered and not getattr(o, counts) for o in after)
+    hits = sum(o.counts(counts) for o in after)
+    mute = sum(o.unanswered and not o.counts(counts) for o in after)
     rule = rule_of(name)
     if limit is None or not mute or rule != "at most":
         return None

@@ -10,7 +10,7 @@ from typing import Literal
 Rule = Literal["at most", "at least", "drop at most", "rise at most"]
 Unit = Literal["share", "nats/token", "ratio", "score"]
 Counts = Literal["disclosed", "disclosed_in_thoughts", "refused"]
-"""What of an outcome counts for a share (fields of `unlearn.audit.observation.Outcome`)."""
+"""What of an outcome counts for a share (``Outcome.counts`` of `unlearn.audit.observation`)."""
 
 
 @dataclass(frozen=True)

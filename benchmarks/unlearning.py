@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import options
+from benchmarks import metrics, options
 from benchmarks.options import chosen, keys_of, numbers, settings_of, told
 from benchmarks.rows import Row, Rows, key_of
 from benchmarks.tables import plain
@@ -243,9 +243,7 @@ def harmonic(shares: Mapping[str, float | None]) -> float | None:
     values = [
         1 - v if name.startswith("leak") else v for name in names if (v := shares.get(name)) is not None
     ]
-    if not values:
-        return None
-    return 0.0 if min(values) <= 0 else 100 * len(values) / sum(1 / v for v in values)
+    return 100 * metrics.harmonic(values) if values else None
 
 
 def row_of(measurements: Sequence[Measurement], about: Row, statements: float | None = None) -> Row:

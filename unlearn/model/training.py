@@ -20,7 +20,7 @@ CLIP = 1.0
 class Rated(TypedDict):
     """Parameters with the length of Adam's first steps."""
 
-    params: list[Tensor]
+    params: Sequence[Tensor]
     lr: float
 
 

@@ -15,7 +15,6 @@ from unlearn.edit.train.lessons import Lesson, Lessons
 from unlearn.model.adapters import Adapter
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import replies
-from unlearn.model.training import CLIP as CLIP
 from unlearn.model.training import anneal, relative
 from unlearn.model.training import descend as descend
 from unlearn.progress import Progress

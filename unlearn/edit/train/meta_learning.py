@@ -216,8 +216,8 @@ def _standardise(
 
 def _groups(network: Hypernetwork, lr: float) -> list[Rated]:
     """The network's parameters, and those of which there is one per weight."""
-    single = [network.step, network.log_ridge]
+    shared: list[Tensor] = list(network.networks.parameters())
     return [
-        {"params": list(network.networks.parameters()), "lr": lr},
-        {"params": single, "lr": FASTER * lr},
+        {"params": shared, "lr": lr},
+        {"params": [network.step, network.log_ridge], "lr": FASTER * lr},
     ]

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PATIENCE = timedelta(days=7)
 """How long the others wait for the next task: an edit and an audit of the first alone lie between two."""
+LED = "UNLEARN_LED"
+"""In the environment, the number of the process that ``led`` runs in."""
 LOST = "another process of this run has ended, and its share is lost; start all of them again"
 
 
@@ -44,6 +46,11 @@ class Seat:
         if not (number.isdigit() and size.isdigit() and int(number) < int(size)):
             return cls()
         return cls(int(number), int(size), int(local) if local.isdigit() else 0)
+
+
+def seated() -> Seat:
+    """This process's seat while ``led`` runs in it; alone otherwise: a program of its own may be launched so, too."""
+    return Seat.taken() if os.environ.get(LED) == str(os.getpid()) else Seat()
 
 
 class Task(Protocol):
@@ -76,6 +83,7 @@ def led(run: Callable[[], int]) -> int:
         return _failed(
             seat, f"the processes of this run cannot find each other: {sentence(str(problem), 200)}"
         )
+    os.environ[LED] = str(os.getpid())
     try:
         if seat.number:
             return _helped(seat)
@@ -84,6 +92,7 @@ def led(run: Callable[[], int]) -> int:
             _hand_out(_Over(code))
         return code
     finally:
+        del os.environ[LED]
         with suppress(RuntimeError):
             dist.destroy_process_group()
 

@@ -57,6 +57,15 @@ def test_only_a_model_that_another_process_can_load_is_shared(reading: Reading) 
     assert pico.pico("llama").origin is None
 
 
+def test_a_program_that_is_launched_so_reads_alone(reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`import unlearn` in somebody's own torchrun: its processes are not this command line's."""
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    model = EditableModel.load(reading.origin.name, device="cpu")
+    whole = collected(model, reading.layers, reading.corpus, reading.tokens, NO_PROGRESS)
+    assert whole[1].count == reading.tokens
+
+
 def test_a_seat_is_what_the_launcher_says() -> None:
     assert Seat.taken({}) == Seat(0, 1, 0)
     told = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}

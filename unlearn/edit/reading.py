@@ -19,7 +19,7 @@ from unlearn.model.forward import Stopped, batches, free_memory, hooked, passed,
 from unlearn.model.placing import Origin
 from unlearn.model.rows import left_pad
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.team import Seat, summed
+from unlearn.team import Seat, seated, summed
 
 LONGEST = 512
 """Tokens per piece of a document: long documents are cut, so that memory does not depend on the corpus."""
@@ -71,7 +71,7 @@ def collected(
     Raises:
         UnlearnError: the corpus is too short, or another process could not read its share.
     """
-    seat, origin, budget = Seat.taken(), model.origin, token_budget(model)
+    seat, origin, budget = seated(), model.origin, token_budget(model)
     if seat.size == 1 or origin is None:
         moments = _moments(model, layers, _batched(model, corpus, tokens, budget), tokens, progress)
     else:

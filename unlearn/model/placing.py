@@ -18,7 +18,7 @@ from unlearn.errors import ModelError, PolicyError
 from unlearn.files import at_home, read_json
 from unlearn.model.anatomy import family_of
 from unlearn.model.library import Network
-from unlearn.team import Seat
+from unlearn.team import seated
 
 DeviceMap = Mapping[str, str | int]
 """Where the modules of a model go, by their paths: the number of a GPU, ``cuda:1``, ``cpu`` or ``disk``."""
@@ -53,7 +53,7 @@ def device_map(asked: str, empty: Network, dtype: torch.dtype) -> DeviceMap:
         ModelError: it names no module of this model, leaves some out, names a device that is not there, or offloads
             what is no block.
     """
-    if Seat.taken().size > 1:
+    if seated().size > 1:
         raise PolicyError(
             f"--device-map {asked}: each process of this run would spread the model over the same devices; start one "
             "process, or leave it out"

@@ -99,3 +99,40 @@ def projector(second: Tensor, kept: int) -> Tensor:
     vectors, _, _ = torch.linalg.svd(second)
     null = vectors[:, kept:]
     return null @ null.T
+
+
+def ultra_edit(keys: list[Tensor], gradients: list[Tensor], lr: float, ridge: float = 1.0) -> Tensor:
+    """UltraEdit (Gu et al., 2025), the last of several batches.
+
+    Rows are (h, g) of everything seen so far; v = -lr |h^|^2 g^, delta = ((H^T H + ridge I)^-1 H^T V)^T.
+
+    Args:
+        keys: per batch, (d_in, n).
+        gradients: per batch, (d_out, n).
+        lr: the number in the formula.
+        ridge: likewise (published: 1).
+    """
+    seen = torch.cat([torch.cat([k, g]).T for k, g in zip(keys, gradients, strict=True)]).double()
+    rows = torch.cat([keys[-1], gradients[-1]]).T.double()
+    hats = (rows - seen.mean(0)) / seen.std(0, correction=1)
+    hidden, slope = hats.split([len(keys[-1]), len(gradients[-1])], 1)
+    wanted = -lr * hidden.square().sum(1, keepdim=True) * slope
+    inputs = keys[-1].T.double()
+    square = inputs.T @ inputs + ridge * torch.eye(inputs.shape[1], dtype=torch.float64)
+    return torch.linalg.solve(square, inputs.T @ wanted).T
+
+
+def rep_select(gradient: Tensor, components: int) -> Tensor:
+    """RepSelect's soft collapse (Sondej et al., 2026), by dense projectors on both sides.
+
+    A side's projector divides what lies along the i-th of the leading singular vectors by s_i / s_last.
+    """
+    left, values, right = torch.linalg.svd(gradient.double())
+    shrink = values[components - 1] / values[:components]
+
+    def projector(vectors: Tensor) -> Tensor:
+        factors = torch.ones(len(vectors), dtype=torch.float64)
+        factors[:components] = shrink
+        return vectors @ torch.diag(factors) @ vectors.T
+
+    return projector(left) @ gradient.double() @ projector(right.T)

@@ -131,6 +131,8 @@ QUICK = {
     "npo": {"steps": 4},
     "rmu": {"steps": 4},
     "mend": {"steps": 1, "batch": 2, "kept": 2, "rank": 2},
+    "rep_select": {"steps": 4},
+    "ultra_edit": {},
     "ft_m": {"steps": 4},
 }
 """What keeps a trial of a method short."""

@@ -26,7 +26,8 @@ from unlearn.model.machine import matrix_rate
 from unlearn.model.memory import taken
 from unlearn.model.requests import Requests
 from unlearn.policy import Policy
-from unlearn.policy.settings_trained import Guard, Nothing
+from unlearn.policy.settings import UltraEdit
+from unlearn.policy.settings_trained import Guard, Nothing, RepSelect
 from unlearn.store import Store, cache_folder
 
 REPLY = 24
@@ -116,6 +117,13 @@ def _edit(model: EditableModel, chosen: Plan, size: Size) -> tuple[dict[str, flo
             return {"training": tuning.steps * per_step(model, chosen.layers, size)}, {}
         case ClosedForm() as form:
             return _closed(model, chosen, form, size)
+        case UltraEdit():  # forward and back, and then a solve per layer
+            return {"writing": 3 * size.rows * size.each}, {
+                "writing": _solves(model, chosen, size.rows * USUAL)
+            }
+        case RepSelect() as asked:  # an adversary and a gradient, and then looks at all rows, kept ones twice
+            looks = asked.steps * (size.rows + 2 * asked.kept)
+            return {"values_at_most": (3 * (asked.elicit + 1) * size.rows + looks) * size.each}, {}
         case Guard() | Nothing():
             return {"values_at_most": 0.0}, {}
         case trained:  # some rows, forbidden and kept, and about four passes of each
@@ -136,10 +144,16 @@ def _closed(
         "keys": columns * (size.each - USUAL) * last / anatomy.layers,
         "writing_at_most": rounds * 2 * _passed(model, first, tokens, rated),
     }
-    solves = len(chosen.layers) * (2 * anatomy.d_ff**2 * columns + 2 * min(anatomy.d_ff, columns) ** 3)
+    solves = _solves(model, chosen, columns)
     if _negatives(chosen):
         read["hard_negatives"] = _negatives(chosen) * last / anatomy.layers
-    return read, {"writing_at_most": float(rounds * solves)}
+    return read, {"writing_at_most": rounds * solves}
+
+
+def _solves(model: EditableModel, chosen: Plan, columns: int) -> float:
+    """Operations of one solve per layer, of so many columns."""
+    wide = model.anatomy.d_ff
+    return float(len(chosen.layers) * (2 * wide**2 * columns + 2 * min(wide, columns) ** 3))
 
 
 def _negatives(chosen: Plan) -> int:

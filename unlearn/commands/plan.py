@@ -120,9 +120,12 @@ def weights(model: EditableModel, chosen: Plan) -> list[str]:
     """Names of the weights that a plan changes."""
     from unlearn.edit.settings import Adapting
     from unlearn.model.adapters import linears
+    from unlearn.policy.settings_trained import RepSelect
 
     if isinstance(chosen.algorithm, Adapting):
         return linears(model, chosen.algorithm.targets)
+    if isinstance(chosen.algorithm, RepSelect):
+        return linears(model, "mlp")
     return [model.anatomy.weight_name(layer) for layer in chosen.layers]
 
 

@@ -5,9 +5,18 @@ from __future__ import annotations
 from unlearn.errors import PolicyError
 from unlearn.model.anatomy import Anatomy
 from unlearn.model.editable import EditableModel
-from unlearn.policy.settings import Layered, NullSpace, Rome
+from unlearn.policy.settings import Layered, NullSpace, Rome, UltraEdit
 from unlearn.policy.settings_base import Settings
-from unlearn.policy.settings_trained import FineTune, GradDiff, Lora, Mend, Npo, NullSpaceTuning, Rmu
+from unlearn.policy.settings_trained import (
+    FineTune,
+    GradDiff,
+    Lora,
+    Mend,
+    Npo,
+    NullSpaceTuning,
+    RepSelect,
+    Rmu,
+)
 
 FEWEST = 4
 """Layers that share a residual at the subject's token; a shallow model's share of the depth would be one or two."""
@@ -47,7 +56,11 @@ def layers_of(settings: Settings, model: EditableModel) -> tuple[int, ...]:
     depth, named = model.anatomy.layers, asked(settings)
     wrong = [layer for layer in named or () if not 0 <= layer < depth]
     if wrong:
-        key = "layers" if isinstance(settings, Layered | NullSpace | NullSpaceTuning | Mend) else "layer"
+        key = (
+            "layers"
+            if isinstance(settings, Layered | NullSpace | NullSpaceTuning | UltraEdit | Mend)
+            else "layer"
+        )
         raise PolicyError(f"method.{key}: {model.name} has layers 0 to {depth - 1}, not {wrong}")
     if isinstance(settings, Rmu):  # what it steers, and the two layers before it
         last = named[0] if named else min(max(2, round(depth / 4)), depth - 1)
@@ -58,7 +71,7 @@ def layers_of(settings: Settings, model: EditableModel) -> tuple[int, ...]:
 def asked(settings: Settings) -> tuple[int, ...] | None:
     """The layers that a policy names; None for `auto`, and for a method that has no choice."""
     match settings:
-        case Layered() | NullSpace() | NullSpaceTuning() | Mend():
+        case Layered() | NullSpace() | NullSpaceTuning() | UltraEdit() | Mend():
             return None if settings.layers == "auto" else tuple(sorted(set(settings.layers)))
         case Rome() | FineTune() | Rmu():
             return None if settings.layer == "auto" else (settings.layer,)
@@ -78,10 +91,12 @@ def _auto(settings: Settings, anatomy: Anatomy) -> tuple[int, ...]:
             return tuple(sorted({*default_layers(anatomy, "last"), *default_layers(anatomy, "subject")}))
         case NullSpaceTuning():
             return default_layers(anatomy, settings.look_up)
+        case UltraEdit():
+            return tuple(range(anatomy.layers * 23 // 32, anatomy.layers))
         case FineTune():
             return (anatomy.layers // 2,)
         case Mend():
             return tuple(range(max(0, anatomy.layers - LAST), anatomy.layers))
-        case Lora() | GradDiff() | Npo():
+        case Lora() | GradDiff() | Npo() | RepSelect():
             return tuple(range(anatomy.layers))
     return ()

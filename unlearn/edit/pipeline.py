@@ -11,11 +11,13 @@ from unlearn.edit.plan import Made, Plan
 from unlearn.edit.sequence import Sofar
 from unlearn.edit.settings import ClosedForm
 from unlearn.edit.solve.batch import solve
+from unlearn.edit.solve.one_step import one_step
 from unlearn.edit.statistics import Source
 from unlearn.edit.train.methods import train
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
+from unlearn.policy.settings import UltraEdit
 from unlearn.policy.settings_trained import Guard, Nothing
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.store import Store
@@ -74,6 +76,8 @@ def _made(
     match plan.algorithm:
         case ClosedForm():
             return solve(plan, model, requests, sofar, progress)
+        case UltraEdit() as settings:
+            return one_step(plan, settings, model, requests, sofar, progress)
         case Guard() | Nothing():
             return leave(plan, model)
         case _:

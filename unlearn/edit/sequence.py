@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from unlearn.algebra.low_rank import LowRank
+from unlearn.algebra.running import Running
 from unlearn.algebra.write import condense
 from unlearn.files import Json
 from unlearn.model.editable import EditableModel
 from unlearn.patch import Patch
 
-KEYS = "keys."
+KEYS, RUNNING = "keys.", "running."
+"""What the names of state tensors begin with; a layer's number follows."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Written:
     """Per layer the dimension of the space in which the update was free to write."""
     still: Mapping[int, Tensor | None] = field(default_factory=dict)
     """Per layer the keys that had to keep their values, each times the root of its weight, (d_in, m)."""
+    running: Mapping[int, Running] = field(default_factory=dict)
+    """Per layer statistics of keys and gradients with this batch (`ultra_edit`)."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Sofar:
     keys: Mapping[int, Tensor] = field(default_factory=dict)
     """Per layer the keys of everything written before, (d_in, N), at most d_in of them."""
     ranks: Mapping[int, int] = field(default_factory=dict)
+    running: Mapping[int, Running] = field(default_factory=dict)
+    """Per layer statistics of the keys and gradients of everything that `ultra_edit` wrote."""
     builds_on: tuple[Mapping[str, Json], ...] = ()
     """One row per earlier patch: its policy, method, layers and number of facts."""
 
@@ -72,22 +78,19 @@ class Sofar:
         if earlier is None:
             return cls()
         header, device = earlier.header, model.device
-        keys = {
-            int(name.removeprefix(KEYS)): tensor.to(device)
-            for name, tensor in earlier.state.items()
-            if name.startswith(KEYS)
-        }
+        keys = _layers(earlier, KEYS, device)
+        running = {at: Running.read(rows) for at, rows in _layers(earlier, RUNNING, device).items()}
         row = {
             "policy": header.get("policy"),
             "method": (header.get("method") or {}).get("name"),
             "layers": header.get("layers", []),
-            "facts": len(header.get("values", {})),
+            "facts": sum(header.get("batches", ())),
         }
         factors = {
             name: LowRank(delta.left.to(device), delta.right.to(device))
             for name, delta in earlier.factors.items()
         }
-        return cls(factors, keys, builds_on=(*header.get("builds_on", ()), row))
+        return cls(factors, keys, running=running, builds_on=(*header.get("builds_on", ()), row))
 
     def plus(self, written: Written) -> Sofar:
         """The update with one more batch."""
@@ -98,7 +101,8 @@ class Sofar:
         for layer, mine in written.keys.items():
             keys[layer] = condense(torch.cat([keys[layer], mine], 1) if layer in keys else mine)
         ranks = {**self.ranks, **written.ranks}
-        return replace(self, factors=factors, keys=keys, ranks=ranks)
+        running = {**self.running, **written.running}
+        return replace(self, factors=factors, keys=keys, ranks=ranks, running=running)
 
     def earlier(self, layer: int, weight: float) -> Tensor | None:
         """Keys of earlier batches at a layer, times the root of their weight; None if there are none to keep."""
@@ -110,4 +114,14 @@ class Sofar:
 
     def state(self) -> dict[str, Tensor]:
         """What goes into the patch file besides the factors."""
-        return {f"{KEYS}{layer}": keys for layer, keys in self.keys.items()}
+        keys = {f"{KEYS}{layer}": keys for layer, keys in self.keys.items()}
+        return keys | {f"{RUNNING}{layer}": running.rows() for layer, running in self.running.items()}
+
+
+def _layers(patch: Patch, kind: str, device: torch.device) -> dict[int, Tensor]:
+    """A patch's state tensors of a kind, by layer."""
+    return {
+        int(name.removeprefix(kind)): tensor.to(device)
+        for name, tensor in patch.state.items()
+        if name.startswith(kind)
+    }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from pydantic import TypeAdapter
 
 from unlearn.edit.null_space import Spared
+from unlearn.policy.settings import UltraEdit
 from unlearn.policy.settings_base import Count, LookUp, Share
 from unlearn.policy.settings_trained import (
     FineTune,
@@ -24,6 +25,7 @@ from unlearn.policy.settings_trained import (
     Nothing,
     Npo,
     NullSpaceTuning,
+    RepSelect,
     Rmu,
 )
 
@@ -221,7 +223,7 @@ class Refusing(Lora):
 Adapting = Refusing | GradDiff | Npo
 """What trains LoRA factors."""
 Baseline = Adapting | FineTune | Rmu | Mend
-Algorithm = ClosedForm | Tuning | Baseline | Guard | Nothing
+Algorithm = ClosedForm | UltraEdit | Tuning | Baseline | RepSelect | Guard | Nothing
 
 
 def retained(settings: Baseline) -> tuple[float, int]:

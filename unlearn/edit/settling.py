@@ -25,7 +25,7 @@ from unlearn.edit.settings import (
     part,
 )
 from unlearn.policy.presets import THRESHOLDS
-from unlearn.policy.settings import AlphaEditPlus, AnyEdit, Editor, Memit, Nse, NullSpace
+from unlearn.policy.settings import AlphaEditPlus, AnyEdit, Editor, Memit, Nse, NullSpace, UltraEdit
 from unlearn.policy.settings_base import Settings
 from unlearn.policy.settings_trained import (
     FineTune,
@@ -36,6 +36,7 @@ from unlearn.policy.settings_trained import (
     Nothing,
     Npo,
     NullSpaceTuning,
+    RepSelect,
     Rmu,
 )
 
@@ -100,7 +101,7 @@ def algorithm(settings: Settings) -> Algorithm:
             return Tuning.model_validate(settings.model_dump())
         case Lora():
             return Refusing.model_validate(settings.model_dump())
-        case FineTune() | GradDiff() | Npo() | Rmu() | Mend() | Guard():
+        case UltraEdit() | FineTune() | GradDiff() | Npo() | RepSelect() | Rmu() | Mend() | Guard():
             return settings
     return Nothing()
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
-from unlearn.policy.settings import AlphaEdit, AlphaEditPlus, AnyEdit, Editor, Memit, Nse, Rome
+from unlearn.policy.settings import AlphaEdit, AlphaEditPlus, AnyEdit, Editor, Memit, Nse, Rome, UltraEdit
 from unlearn.policy.settings_base import Auto, Layers, LookUp, Settings
 from unlearn.policy.settings_trained import (
     FineTune,
@@ -17,6 +17,7 @@ from unlearn.policy.settings_trained import (
     Nothing,
     Npo,
     NullSpaceTuning,
+    RepSelect,
     Rmu,
 )
 
@@ -43,12 +44,14 @@ Kind = (
     | Nse
     | NullSpaceTuning
     | Rome
+    | UltraEdit
     | FineTune
     | Lora
     | GradDiff
     | Npo
     | Rmu
     | Mend
+    | RepSelect
     | Guard
     | Nothing
 )
@@ -68,7 +71,10 @@ def names_of(kind: type[Settings]) -> tuple[str, ...]:
 METHOD_NAMES: tuple[str, ...] = tuple(name for kind in get_args(Kind) for name in names_of(kind))
 """Every name that `method.name` takes."""
 SEQUENTIAL: tuple[str, ...] = tuple(
-    name for kind in get_args(Kind) if issubclass(kind, Editor | Automatic) for name in names_of(kind)
+    name
+    for kind in get_args(Kind)
+    if issubclass(kind, Editor | UltraEdit | Automatic)
+    for name in names_of(kind)
 )
 """Those that can build on an earlier edit."""
 

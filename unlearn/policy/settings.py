@@ -214,3 +214,19 @@ class AnyEdit(NullSpace):
     layer that is written, 40 at most, since a value reaches the tokens after the next through their attention alone."""
     context: NotNegative = 1.0
     """Weight of the error at all other tokens of the same prompt and target (1: as published)."""
+
+
+class UltraEdit(Settings):
+    """UltraEdit (Gu et al., 2025): one gradient per fact, normalised by everything edited so far, and one solve."""
+
+    name: Literal["ultra_edit"] = "ultra_edit"
+    layers: Auto | Layers = "auto"
+    """Layers to write, ascending, all from one pass; `auto` takes the share of the depth that was published
+    for CounterFact on Llama-3-8B (the down-projections of layers 23 to 31 of 32)."""
+    batch: int | None = Field(default=None, ge=1)
+    """Facts per batch, each on the model as edited so far; null writes all facts at once (published: 100)."""
+    lr: Positive = 0.3
+    """Length of what is written at a typical look-up token, relative to what the matrix puts out there (published:
+    1e-6, absolute)."""
+    ridge: Positive = 1.0
+    """Relative to the keys' mean squared length (published: 1, absolute)."""

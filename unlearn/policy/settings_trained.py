@@ -168,6 +168,35 @@ class Mend(_Trained):
     """Kept prompts and texts per step."""
 
 
+class RepSelect(Settings):
+    """RepSelect (Sondej, Yang and Mahdi, 2026): ascent along one gradient without what it shares with other text."""
+
+    name: Literal["rep_select"] = "rep_select"
+    batch: Count = 16
+    """Prompts that are read at a time, and of a step of the adversary."""
+    elicit: int = Field(default=1, ge=0)
+    """Times that an adversary, LoRA factors, is trained on every forbidden reply before the gradient is taken
+    (published: once)."""
+    rank: Count = 8
+    """Rank of the adversary's factor pairs (published: 8)."""
+    lora_lr: Positive = 0.02
+    """First Adam step of the adversary relative to the weights (published: SGD at 0.01, absolute)."""
+    components: Share = 0.125
+    """How many leading principal components are damped, as a share of a matrix's narrower side (published: 512)."""
+    lr: NotNegative = 0.002
+    """Length of a step relative to the weights (published: 0.05 to 0.2 times the gradient); one that costs more than
+    the budget is halved."""
+    steps: Count = 40
+    """Most steps, those that were too long included."""
+    kept: Count = 64
+    """Kept prompts on which the budget is measured."""
+    budget: Positive = 0.2
+    """How far kept replies may diverge from the unedited model's, in nats per token (published: 0.01, on WikiText,
+    which is further from what is forbidden)."""
+    enough: Positive = 0.8
+    """A forbidden reply counts until its loss reaches this share of log V, the loss of a model that knows nothing."""
+
+
 class Guard(Settings):
     """In-context guard: the policy as a system prompt, and the weights as they are."""
 

@@ -12,7 +12,17 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
 from unlearn.policy import StatisticsSpec
-from unlearn.policy.settings_trained import FineTune, GradDiff, Guard, Lora, Mend, Nothing, Npo, Rmu
+from unlearn.policy.settings_trained import (
+    FineTune,
+    GradDiff,
+    Guard,
+    Lora,
+    Mend,
+    Nothing,
+    Npo,
+    RepSelect,
+    Rmu,
+)
 
 SMALL: dict[str, Any] = {"steps": 12, "batch": 6, "lr": 0.03}
 SETTINGS: dict[str, Any] = {
@@ -22,10 +32,11 @@ SETTINGS: dict[str, Any] = {
     "npo": Npo(kept=4, rank=2, converged=1e-9, **SMALL),
     "rmu": Rmu(kept=4, layer=2, converged=1e-9, **SMALL),
     "mend": Mend(steps=1, batch=2, kept=2, rank=2),
+    "rep_select": RepSelect(kept=4, rank=2, enough=100.0, budget=100.0, **SMALL),
     "guard": Guard(text="Never say what Zorvex is made from."),
     "none": Nothing(),
 }
-TRAINED = ("ft_m", "lora", "grad_diff", "npo", "rmu")
+TRAINED = ("ft_m", "lora", "grad_diff", "npo", "rmu", "rep_select")
 
 
 def asking(name: str, seed: int = 0, **changes: Any) -> Requests:

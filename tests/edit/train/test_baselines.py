@@ -107,6 +107,7 @@ def test_each_touches_only_what_it_says(family: str) -> None:
         "ft_m": down[1:2],
         "rmu": down[0:3],
         "mend": linears(model, "mlp", (1, 2, 3)),
+        "rep_select": linears(model, "mlp"),
         "guard": [],
         "none": [],
     }

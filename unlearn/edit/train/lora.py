@@ -68,7 +68,11 @@ def prepared(model: EditableModel, requests: Requests, settings: Adapting, own: 
     Raises:
         PolicyError: the model says nothing to any forbidden prompt, so that there is nothing to unlearn.
     """
-    learned = lessons(model, requests, own=own, kept=settings.kept * settings.steps)
+    return something(model, lessons(model, requests, own=own, kept=settings.kept * settings.steps), label)
+
+
+def something(model: EditableModel, learned: Lessons, label: str) -> Lessons:
+    """Hand lessons on; raises PolicyError where there is nothing to unlearn."""
     if not learned.forget:
         raise PolicyError(
             f"{model.name} says nothing to the policy's prompts; {label} has nothing to unlearn"

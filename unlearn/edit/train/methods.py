@@ -15,11 +15,12 @@ from unlearn.edit.train.lora import lora
 from unlearn.edit.train.mend import mend
 from unlearn.edit.train.null_space import null_space_tuning
 from unlearn.edit.train.preference import grad_diff, npo
+from unlearn.edit.train.rep_select import rep_select
 from unlearn.edit.train.rmu import rmu
 from unlearn.errors import ModelError
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
-from unlearn.policy.settings_trained import FineTune, GradDiff, Mend, Npo, Rmu
+from unlearn.policy.settings_trained import FineTune, GradDiff, Mend, Npo, RepSelect, Rmu
 from unlearn.progress import Progress
 from unlearn.store import Store
 
@@ -62,4 +63,6 @@ def _baseline(plan: Plan, model: EditableModel, requests: Requests, progress: Pr
             return npo(model, requests, settings, progress)
         case Rmu() as settings:
             return rmu(model, requests, settings, plan.layers, progress)
+        case RepSelect() as settings:
+            return rep_select(model, requests, settings, progress)
     raise AssertionError(f"{plan.name} is not trained")

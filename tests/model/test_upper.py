@@ -10,7 +10,8 @@ from tests import families
 from unlearn.model.cached import shared_front
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
-from unlearn.model.upper import PADDING, Outputs, Upper
+from unlearn.model.head import logits_of
+from unlearn.model.upper import PADDING, Upper
 
 FRONT = (3, 4, 5, 6, 7, 8)
 ROWS = [FRONT + row for row in ((9, 10, 11), (12, 13, 14, 15, 16), (17, 18), (19, 20, 21, 22, 23, 24, 25))]
@@ -29,11 +30,8 @@ def test_what_is_said_is_what_full_passes_say(family: str, first: int) -> None:
     wanted = torch.cat([plain(model, row, last) for row, last in zip(ROWS, LAST, strict=True)])
     for front in ((), FRONT):
         upper = Upper(model, ROWS, first, front)
-        got = upper.outputs(range(4), LAST)
-        torch.testing.assert_close(got.logits, wanted, rtol=1e-4, atol=1e-4)
-        # States that are handed back give the same logits beside those of other rows.
-        again = upper.outputs([0], [1], beside=got.states[1:])
-        torch.testing.assert_close(again.logits, wanted, rtol=1e-4, atol=1e-4)
+        found = logits_of(model, upper.states(range(4), LAST))
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
     assert all("forward" not in vars(model.anatomy.block(model.model, layer)) for layer in range(3))
 
 
@@ -48,13 +46,12 @@ def test_gradients_of_what_is_trained_above_are_those_of_full_passes(family: str
         ahead[:, from_column:] = shift
         return out + ahead
 
-    def slope(got: Outputs | Tensor) -> Tensor:
-        logits = got.logits if isinstance(got, Outputs) else got
+    def slope(logits: Tensor) -> Tensor:
         return torch.autograd.grad(logits.log_softmax(-1)[:, 5].sum(), shift)[0]
 
     upper = Upper(model, ROWS, 1, FRONT)
     handle = down.register_forward_hook(add)
-    found = slope(upper.outputs(range(4), LAST))
+    found = slope(logits_of(model, upper.states(range(4), LAST)))
     handle.remove()
     # Nothing is added at the front's tokens, which is what lets rows share it.
     handle = down.register_forward_hook(lambda *given: add(*given, from_column=len(FRONT)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from unlearn.edit.forms import Row
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import predicted, replies
+from unlearn.model.head import logits_of
 from unlearn.model.upper import Upper
 
 LIKELY = 0.01
@@ -32,7 +34,8 @@ class Probabilities(NamedTuple):
 def first_tokens(model: EditableModel, rows: Sequence[Row]) -> list[Tensor]:
     """Per row, the tokens other than the target's with which the model is likely to begin its reply."""
     found: list[Tensor] = [torch.empty(0)] * len(rows)
-    for i, chances in _replies(model, rows):
+    begun = [replace(row, ids=row.ids[: len(row.prompt) + 1], reply=1) for row in rows]
+    for i, chances in _replies(model, begun):
         said = chances[0] > LIKELY
         said[rows[i].ids[len(rows[i].prompt)]] = False
         found[i] = said.nonzero()[:, 0]
@@ -54,7 +57,7 @@ def reply_probabilities(
     """
     targets: list[Tensor] = [torch.empty(0)] * len(rows)
     firsts: list[Tensor] = [torch.zeros(0)] * len(rows)
-    for i, chances in _replies(model, rows) if upper is None else _resumed(upper, rows):
+    for i, chances in _replies(model, rows) if upper is None else _resumed(model, upper, rows):
         row = rows[i]
         targets[i] = of_targets(row, chances)
         if first is not None:
@@ -76,11 +79,11 @@ def _replies(model: EditableModel, rows: Sequence[Row]) -> Iterator[tuple[int, T
 
 
 @torch.inference_mode()
-def _resumed(upper: Upper, rows: Sequence[Row]) -> Iterator[tuple[int, Tensor]]:
+def _resumed(model: EditableModel, upper: Upper, rows: Sequence[Row]) -> Iterator[tuple[int, Tensor]]:
     """The same of rows that were read up to some block."""
     for group in upper.packs(range(len(rows)), gradients=False):
         sizes = [rows[i].reply for i in group]
-        chances = upper.outputs(group, sizes).logits.softmax(-1)
+        chances = logits_of(model, upper.states(group, sizes)).softmax(-1)
         yield from zip(group, chances.split(sizes), strict=True)
 
 

@@ -19,7 +19,8 @@ def narrowed(model: EditableModel, first: int) -> Iterator[torch.dtype]:
     A model that computes in a narrow dtype anyway is left alone. On exit the weights are the same tensors as before.
 
     Args:
-        model: its linear layers from block ``first`` on are held in bfloat16 meanwhile, so that no pass converts them.
+        model: its linear layers from block ``first`` on and its output embedding are held in bfloat16 meanwhile, so
+            that no pass converts them.
         first: the lowest block that is run.
 
     Yields:
@@ -30,12 +31,16 @@ def narrowed(model: EditableModel, first: int) -> Iterator[torch.dtype]:
         return
     blocks = [model.anatomy.block(model.model, layer) for layer in range(first, model.anatomy.layers)]
     linears = [module for block in blocks for module in block.modules() if isinstance(module, nn.Linear)]
-    wide = [linear.weight.data for linear in linears]
+    head = model.model.get_output_embeddings()
+    if isinstance(head, nn.Linear):
+        linears.append(head)
+    # Other parameters, not other data: the output embedding may be the input embedding too, which stays as it is.
+    wide = [linear.weight for linear in linears]
     for linear in linears:
-        linear.weight.data = linear.weight.data.to(torch.bfloat16)
+        linear.weight = nn.Parameter(linear.weight.detach().to(torch.bfloat16), requires_grad=False)
     try:
         with torch.autocast(model.device.type, torch.bfloat16):
             yield torch.bfloat16
     finally:
         for linear, weight in zip(linears, wide, strict=True):
-            linear.weight.data = weight
+            linear.weight = weight

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import accumulate
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,15 +34,6 @@ from unlearn.model.library import Network
 
 PADDING = 0.1
 """Padded tokens among all tokens of a pass at most."""
-
-
-class Outputs(NamedTuple):
-    """What rows say at the tokens that were asked for; these follow the rows, and inside a row its positions."""
-
-    logits: Tensor
-    """(tokens, V), float32; those of the states beside them come last."""
-    states: Tensor
-    """(tokens, d_model), what entered the output embedding; without those beside them."""
 
 
 class Upper:
@@ -86,16 +76,16 @@ class Upper:
         if group:
             yield group
 
-    def outputs(
-        self, chosen: Sequence[int], last: Sequence[int], beside: Tensor | None = None, logits: bool = True
-    ) -> Outputs:
+    def states(self, chosen: Sequence[int], last: Sequence[int]) -> Tensor:
         """Run some rows from block ``first`` on; gradients flow to whatever is trained there.
 
         Args:
             chosen: indices of rows, one pass.
             last: per row of these, how many of its last tokens are looked at: each by what predicts it.
-            beside: (n, d_model), states as an earlier call gave them, that are turned into logits as well.
-            logits: whether any are wanted; without, the pass ends at the states.
+
+        Returns:
+            What enters the output embedding there (``model.head``), (tokens, d_model): the tokens follow the rows, and
+            inside a row its positions.
         """
         rows = [self._rows[i] for i in chosen]
         at = [
@@ -106,21 +96,14 @@ class Upper:
         row, column = torch.tensor(at, device=self._model.device).T
         states: list[Tensor] = []
 
-        def pick(_module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        def pick(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
             states.append(given[0][row, column])
-            if not logits:
-                raise Stopped
-            return ((states[0] if beside is None else torch.cat([states[0], beside]))[None],)
+            raise Stopped
 
-        handle = self._model.model.get_output_embeddings().register_forward_pre_hook(pick)
-        try:
-            with self._resumed(chosen):
-                said = self._pass(rows)
-        except Stopped:
-            return Outputs(states[0].new_zeros(0), states[0])
-        finally:
-            handle.remove()
-        return Outputs(said[0].float(), states[0])
+        head = self._model.model.get_output_embeddings()
+        with hooked([head.register_forward_pre_hook(pick)]), self._resumed(chosen), suppress(Stopped):
+            self._pass(rows)
+        return states[0]
 
     @torch.inference_mode()
     def read(
@@ -156,7 +139,7 @@ class Upper:
                 self._pass([self._rows[i] for i in group])
         return in_order(columns, keys, stream)
 
-    def _pass(self, rows: Sequence[Sequence[int]]) -> Tensor:
+    def _pass(self, rows: Sequence[Sequence[int]]) -> None:
         width = max(map(len, rows))
         ids = torch.full((len(rows), width), self._model.pad_id)
         for n, row in enumerate(rows):
@@ -164,10 +147,7 @@ class Upper:
         cache = DynamicCache()
         for layer, pair in enumerate(self._front):
             cache.update(*(half.expand(len(rows), -1, -1, -1) for half in pair), layer)
-        logits: Tensor = self._model.model(
-            input_ids=ids.to(self._model.device), past_key_values=cache, use_cache=True
-        ).logits
-        return logits
+        self._model.model(input_ids=ids.to(self._model.device), past_key_values=cache, use_cache=True)
 
     @torch.no_grad()
     def _below(self) -> list[Tensor]:

@@ -77,6 +77,7 @@ def test_an_unconfined_update_would_reach_the_used_directions() -> None:
     for confined in (True, False):
         with dense(model, [name], {name: basis} if confined else None) as adapter, torch.enable_grad():
             optimiser = torch.optim.SGD(adapter.groups[0]["params"], lr=1.0)
+            adapter.follow(optimiser)
             model.model(input_ids=torch.tensor([[3, 4, 5]])).logits.square().sum().backward()
             optimiser.step()
             delta = adapter.factors()[name].dense()
@@ -93,8 +94,11 @@ def test_the_trained_update_has_an_effect_of_exactly_its_factors() -> None:
     basis = torch.linalg.qr(torch.randn(width, width))[0][:, :5]
     ids = torch.tensor([[3, 4, 5, 6]])
     with dense(model, [name], {name: basis}) as adapter:
+        optimiser = torch.optim.SGD(adapter.groups[0]["params"])
+        adapter.follow(optimiser)
         with torch.no_grad():
             adapter.groups[0]["params"][0].normal_()
+            optimiser.step()
             hooked = model.model(input_ids=ids).logits
             with adapter.off():
                 plain = model.model(input_ids=ids).logits

@@ -86,6 +86,7 @@ def test_the_loss_curve_is_that_of_the_plain_form(family: str) -> None:
         bases = _bases(model, dict.fromkeys(LAYERS, eye), front_of(model))
         with dense(model, list(bases), bases) as adapter, torch.enable_grad():
             optimiser = torch.optim.Adam(null_space._groups(adapter), betas=null_space.BETAS)
+            adapter.follow(optimiser)
             curves.append([])
             for _ in range(STEPS):
                 optimiser.zero_grad()
@@ -115,8 +116,12 @@ def test_nothing_is_added_at_the_front_which_would_show_without_it() -> None:
         bases = _bases(model, eye, front if spared else ())
         with dense(model, list(bases), bases) as adapter, torch.no_grad():
             torch.manual_seed(0)
-            for group in adapter.groups:
-                group["params"][0].normal_()
+            groups = [group["params"][0] for group in adapter.groups]
+            optimiser = torch.optim.SGD(groups, lr=1.0)
+            adapter.follow(optimiser)
+            for update in groups:
+                update.normal_()
+            optimiser.step()
             now = model.model(input_ids=row, output_hidden_states=True).hidden_states[-1]
         moved[spared] = (now - before).norm(dim=-1)[0] / before.norm(dim=-1)[0]
     assert moved[True][: len(front)].max() < 1e-4 < 1e-2 < moved[True][-1]

@@ -38,11 +38,12 @@ from unlearn.edit.train.taught import ASKED, FORMS, KEPT, TEXTS, Hard, Taught, t
 from unlearn.model.adapters import Adapter, dense
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
+from unlearn.model.head import logits_of, token_losses
 from unlearn.model.narrow import narrowed
 from unlearn.model.requests import Requests
 from unlearn.progress import Progress
 
-RATE, WARM, BETAS = 0.06, 20, (0.9, 0.99)
+RATE, WARM, BETAS = 0.03, 20, (0.9, 0.99)
 """Longest step of Adam relative to the weights (root mean square), and the steps until it is reached; then it falls
 linearly to zero."""
 FEW = 3
@@ -74,7 +75,8 @@ def null_space_tuning(
     """
     steps, alone = tuning.steps, tuning.spared
     laid = forms.build(model, requests, requests.facts, tuning.look_up, keeps=False)
-    rows = taught(model, requests, laid, plan.corpus, steps)
+    with narrowed(model, 0):
+        rows = taught(model, requests, laid, plan.corpus, steps)
     parts = _parts(rows)
     every = [row for part in parts for row in part.rows.rows]
     front, first = front_of(model), min(plan.layers)
@@ -85,9 +87,11 @@ def null_space_tuning(
     with dense(model, list(bases), bases) as adapter:
         with narrowed(model, first):
             seen = Seen(model, rows.forget.rows, every[len(rows.forget.rows) :], first, front)
+            optimiser = torch.optim.Adam(_groups(adapter), betas=BETAS)
+            adapter.follow(optimiser)
             descend(
                 lambda: _slope(seen, parts, rows.first, tuning.unlikelihood_margin),
-                torch.optim.Adam(_groups(adapter), betas=BETAS),
+                optimiser,
                 lambda step: min(1, (step + 1) / WARM) * (1 - step / steps),
                 steps,
                 progress,
@@ -151,7 +155,7 @@ def _slope(seen: Seen, parts: Sequence[_Part], first: Sequence[Tensor], margin: 
         weights |= {i: part.weight / size for i in drawn}
     losses: dict[int, float] = {}
     for group in seen.packs(weights):
-        each = _losses(seen.read(group), first, margin)
+        each = _losses(seen.model, seen.read(group), first, margin)
         (each * torch.tensor([weights[i] for i in group], device=each.device)).sum().backward()
         losses |= zip(group, each.tolist(), strict=True)
     for part in parts:
@@ -160,19 +164,35 @@ def _slope(seen: Seen, parts: Sequence[_Part], first: Sequence[Tensor], margin: 
     return sum(weights[i] * loss for i, loss in losses.items())
 
 
-def _losses(pack: Pack, first: Sequence[Tensor], margin: float) -> Tensor:
+def _losses(model: EditableModel, pack: Pack, first: Sequence[Tensor], margin: float) -> Tensor:
     """Per row what the target's tokens lack and what is left to the old reply, or KL(before || now), (rows,), nats."""
     wanted = ~pack.kept
-    nll = -pack.now[wanted].gather(-1, pack.targets[wanted, None])[:, 0]
-    lacking = pack.sums((nll - SLACK).clamp_min(0), pack.owners[wanted])
-    begins = torch.searchsorted(pack.owners, torch.arange(len(pack.rows), device=pack.owners.device))
-    left = torch.zeros_like(lacking)
-    for place, row in enumerate(pack.rows):
-        if row < len(first) and len(first[row]):
-            old = pack.now[begins[place], first[row].to(left.device)].logsumexp(-1)
-            left[place] = (old + margin).clamp_min(0)
-    moved = (pack.before.exp() * (pack.before - pack.now[pack.kept])).sum(-1)
-    return lacking + AWAY * left + pack.sums(moved, pack.owners[pack.kept])
+    targets, owners = pack.targets[wanted], pack.owners[wanted]
+    begins = torch.searchsorted(owners, torch.arange(len(pack.rows), device=owners.device)).tolist()
+    old = {
+        begins[place]: first[row].to(owners.device)
+        for place, row in enumerate(pack.rows)
+        if row < len(first) and len(first[row])
+    }
+
+    def lacking(logits: Tensor, at: slice) -> Tensor:
+        now = logits.log_softmax(-1)
+        loss = (-now.gather(-1, targets[at, None])[:, 0] - SLACK).clamp_min(0)
+        mine = [place for place in old if at.start <= place < at.stop]
+        left = [now[place - at.start, old[place]].logsumexp(-1) for place in mine]
+        if left:
+            places = torch.tensor(mine, device=loss.device) - at.start
+            loss = loss.index_add(0, places, AWAY * (torch.stack(left) + margin).clamp_min(0))
+        return loss
+
+    def moved(logits: Tensor, at: slice) -> Tensor:
+        with torch.no_grad():
+            before = logits_of(model, pack.before[at]).log_softmax(-1)
+        return (before.exp() * (before - logits.log_softmax(-1))).sum(-1)
+
+    forgot = token_losses(model, pack.states[wanted], lacking)
+    stayed = token_losses(model, pack.states[pack.kept], moved)
+    return pack.sums(forgot, owners) + pack.sums(stayed, pack.owners[pack.kept])
 
 
 def _groups(adapter: Adapter) -> list[dict[str, object]]:

@@ -27,12 +27,12 @@ class Pack:
     """(tokens,), at which place in ``rows`` each token's row stands."""
     targets: Tensor
     """(tokens,), ids."""
-    now: Tensor
-    """(tokens, V), log-probabilities by the model as it stands, float32."""
+    states: Tensor
+    """(tokens, d_model), what predicts them by the model as it stands; gradients flow to what is trained."""
     kept: Tensor
     """(tokens,), whether the reply is one that must stay."""
     before: Tensor
-    """(kept tokens, V), log-probabilities by the unedited model."""
+    """(kept tokens, d_model), what predicts those by the unedited model."""
 
     def sums(self, each: Tensor, owners: Tensor) -> Tensor:
         """Of numbers of tokens, by the rows that own them, the sums per row, (rows,)."""
@@ -95,13 +95,14 @@ class Seen:
         replies = [self.lessons[i].ids[-self.lessons[i].reply :] for i in rows]
         device = self.model.device
         owners = torch.tensor([n for n, reply in enumerate(replies) for _ in reply], device=device)
-        beside = [self._before[i] for i in rows if i >= self._forget]
+        before = [self._before[i] for i in rows if i >= self._forget]
         upper, places = self._of(rows)
-        got = upper.outputs(places, list(map(len, replies)), torch.cat(beside) if beside else None)
-        said = got.logits.log_softmax(-1)
+        states = upper.states(places, list(map(len, replies)))
         kept = torch.tensor([i >= self._forget for i in rows], device=device)[owners]
         targets = torch.tensor([token for reply in replies for token in reply], device=device)
-        return Pack(tuple(rows), owners, targets, said[: len(targets)], kept, said[len(targets) :].detach())
+        return Pack(
+            tuple(rows), owners, targets, states, kept, torch.cat(before) if before else states[:0].detach()
+        )
 
     @torch.no_grad()
     def _states(self, rows: Iterable[int]) -> dict[int, Tensor]:
@@ -110,7 +111,7 @@ class Seen:
         for pack in self.packs(rows, gradients=False):
             upper, places = self._of(pack)
             sizes = [self.lessons[i].reply for i in pack]
-            states = upper.outputs(places, sizes, logits=False).states
+            states = upper.states(places, sizes)
             found |= dict(zip(pack, states.split(sizes), strict=True))
         return found
 

@@ -1,0 +1,93 @@
+"""From the states that enter the output embedding to what is said, and losses of it that never hold all of it.
+
+One token's logits are as wide as the vocabulary, often fifty times as wide as its state. A loss that is a sum over
+tokens is computed in blocks of these, each with its gradient, and a block is let go before the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+from unlearn.model.editable import EditableModel
+from unlearn.model.library import Network
+
+BLOCK = 2**22
+"""Logits of one block: 16 MB, which a processor's cache holds."""
+Loss = Callable[[Tensor, slice], Tensor]
+"""From the logits of some tokens, (n, V), float32, and which they are, to the loss of each, (n,)."""
+
+
+def logits_of(model: EditableModel, states: Tensor) -> Tensor:
+    """What the model makes of states, in its family's own scale.
+
+    Args:
+        states: (tokens, d_model), as they enter the output embedding; gradients flow to them.
+
+    Returns:
+        (tokens, V), float32.
+    """
+    network: Network = model.model
+    with _given(network, states[None]):
+        logits: Tensor = network(input_ids=torch.zeros(1, len(states), dtype=torch.long)).logits
+    return logits[0].float()
+
+
+def token_losses(model: EditableModel, states: Tensor, loss: Loss) -> Tensor:
+    """A loss of every token's logits, (tokens,), float32; gradients flow to ``states``, (tokens, d_model)."""
+    each: Tensor = _Blocked.apply(states, model, loss)  # type: ignore[no-untyped-call]
+    return each
+
+
+@dataclass
+class _Passed(BaseModelOutputWithPastAndCrossAttentions):
+    """What any family's head looks for in what its blocks give."""
+
+    image_hidden_states: Tensor | None = None
+
+
+class _Blocked(torch.autograd.Function):
+    """The slope of every block is computed with its loss, so that backward only scales it."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, states: Tensor, model: EditableModel, loss: Loss
+    ) -> Tensor:
+        wide = model.model.get_output_embeddings().weight.shape[0]
+        size, slope = max(1, BLOCK // wide), ctx.needs_input_grad[0]  # type: ignore[attr-defined]
+        losses = [torch.zeros(0, device=states.device)]
+        slopes = [torch.zeros_like(states[:0])]
+        for begin in range(0, len(states), size):
+            block = states[begin : begin + size].detach().requires_grad_(slope)
+            with torch.set_grad_enabled(slope):
+                each = loss(logits_of(model, block), slice(begin, begin + len(block)))
+                if slope:
+                    slopes += torch.autograd.grad(each.sum(), block)
+            losses.append(each.detach())
+        ctx.save_for_backward(torch.cat(slopes))
+        return torch.cat(losses)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *up: Tensor) -> tuple[Tensor, None, None]:
+        (slopes,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return slopes * up[0][:, None].to(slopes.dtype), None, None
+
+
+@contextmanager
+def _given(network: Network, states: Tensor) -> Iterator[None]:
+    """Within it, a pass skips all blocks: these states enter the output embedding."""
+    inner = vars(network.base_model)
+
+    def forward(*_args: object, **_more: object) -> _Passed:
+        return _Passed(last_hidden_state=states)
+
+    inner["forward"] = forward
+    try:
+        yield
+    finally:
+        del inner["forward"]

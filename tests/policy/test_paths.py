@@ -114,7 +114,7 @@ def test_what_lies_beside_a_policy_moves_with_it(here: Path) -> None:
 def test_words_stay_words_even_where_files_are_called_like_them(here: Path) -> None:
     words = {
         "model": ["embedded", "Qwen/Qwen2.5-7B-Instruct"],
-        "statistics.corpus": ["auto", "embedded", "wikimedia/wikipedia:20231101.en"],
+        "statistics.corpus": ["auto", "embedded", "own", "wikimedia/wikipedia:20231101.en"],
         "audit.control": ["auto", "none", "embedded"],
         "audit.suite": ["quick", "full"],
         "audit.toxicity": ["auto", "original", "unbiased-small"],

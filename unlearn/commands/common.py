@@ -18,7 +18,7 @@ from unlearn.commands.said import say, warn
 from unlearn.errors import PolicyError
 from unlearn.files import exists
 from unlearn.order import Means, Placement
-from unlearn.policy import EMBEDDED, PACKAGE, Policy
+from unlearn.policy import EMBEDDED, OWN, PACKAGE, Policy
 from unlearn.policy.file import load_policy
 from unlearn.progress import progress_for
 from unlearn.runs.manifest import Source
@@ -52,8 +52,7 @@ def is_local(policy: Policy) -> bool:
     return (
         (policy.model == EMBEDDED or policy.model.startswith(PACKAGE) or exists(policy.model))
         and (policy.tokenizer == "auto" or exists(policy.tokenizer))
-        and (policy.statistics.corpus in ("auto", EMBEDDED) or exists(policy.statistics.corpus))
-        and (policy.model == EMBEDDED or policy.statistics.corpus != "auto")
+        and (policy.statistics.corpus in ("auto", EMBEDDED, OWN) or exists(policy.statistics.corpus))
         and (policy.audit.control in ("auto", "none") or exists(policy.audit.control))
         and all(task in known for task in policy.audit.task_names)
         and ((scorer == "auto" and policy.model == EMBEDDED) or exists(scorer))

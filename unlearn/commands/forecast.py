@@ -17,9 +17,9 @@ from unlearn.audit.estimate import estimate, speed_of
 from unlearn.audit.suite import load_suite
 from unlearn.edit.plan import Plan
 from unlearn.edit.settings import ClosedForm, Tuning, retained
-from unlearn.edit.statistics import DECOMPOSING
+from unlearn.edit.statistics import DECOMPOSING, tokens_of
 from unlearn.edit.train.seen import front_of
-from unlearn.edit.train.taught import ASKED, FORMS, KEPT, SAID, TEXTS, TOKENS
+from unlearn.edit.train.taught import ASKED, FORMS, KEPT, READ, SAID, TEXTS, TOKENS
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import token_budget
 from unlearn.model.machine import matrix_rate
@@ -67,12 +67,13 @@ def seconds(
     paces = Paces(Store.existing(cache_folder()), policy.model, model.device.type)
     audit = estimate(requests, load_suite(policy.audit.suite), states_of(policy), paces, speed)
     read, solved = _edit(model, chosen, size)
-    read["statistics"] = (
-        0.0 if chosen.conflicts is None else policy.statistics.tokens * per_token(model, chosen.layers)
-    )
+    keys = 0 if chosen.conflicts is None else tokens_of(policy, model)
+    read["statistics"] = keys * per_token(model, chosen.layers)
     solved["statistics"] = EIGEN * len(chosen.layers) * model.anatomy.d_ff**3 if read["statistics"] else 0.0
     rate = matrix_rate(torch.float64, model.device)
     steps = {name: read.get(name, 0.0) * speed.read + solved.get(name, 0.0) / rate for name in read | solved}
+    if chosen.corpus.own is not None:
+        steps["statistics"] += keys * speed.said
     return {
         "statistics": round(steps.pop("statistics"), 1),
         "answers": round(asked * REPLY / 2 * speed.said, 1),
@@ -166,11 +167,11 @@ def _negatives(chosen: Plan) -> int:
 
 def per_step(model: EditableModel, layers: Sequence[int], size: Size) -> float:
     """Tokens through all blocks that a step of the trained update costs as much as."""
-    text = TEXTS * TOKENS + ASKED * SAID
+    asked = ASKED * SAID
     # Each is read in other wordings as well.
     rows = min(FORMS, 5 * size.rows) + min(KEPT, 2 * (size.asked - size.rows))
-    read = rows * max(size.each - len(front_of(model)), USUAL) + text
-    return 3 * _passed(model, min(layers), read, rows * USUAL + text)
+    read = rows * max(size.each - len(front_of(model)), USUAL) + TEXTS * READ + asked
+    return 3 * _passed(model, min(layers), read, rows * USUAL + TEXTS * TOKENS + asked)
 
 
 def _passed(model: EditableModel, first: int, read: float, rated: float) -> float:

@@ -65,7 +65,7 @@ def plan(
         for fact in asked_of.facts:
             for _, prompt in prompts_of(model, asked_of, fact):
                 fits(model, fact.id, len(prompt.ids) + len(target_of(model, policy, fact, prompt)))
-    source = Source.of(policy, Store.existing(cache_folder()), reads=False)
+    source = Source.of(policy, model, Store.existing(cache_folder()), reads=False)
     chosen = choose(model, asked_of, source, Sofar.after(earlier, model))
     protected, tested = neighbours(policy)
     prompts = look_ups(policy, model)

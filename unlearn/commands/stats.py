@@ -80,7 +80,7 @@ def _needed(
         raise PolicyError(f"method.name: {loaded.method.name} is no editor and uses no key statistics")
     edited = load_model(loaded.model, placement, None, progress_for(quiet), loaded.tokenizer)
     chosen = choose.settle(edited, loaded, asked, loaded.facts)
-    source = Source.of(loaded, cache_for(no_cache), progress_for(quiet))
+    source = Source.of(loaded, edited, cache_for(no_cache), progress_for(quiet))
     layers, _ = placed(edited, chosen, partial(told_apart, edited, outline(loaded)))
     return _Needed(edited, source, chosen, tuple(layers))
 

@@ -1,22 +1,24 @@
-"""The text behind the key statistics, as a stream: the embedded world, files, or a `datasets` name."""
+"""The text behind the key statistics, as a stream: the model's own, the embedded world's, files, or a data set."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, field, replace
+from itertools import tee
 from pathlib import Path
 
 from unlearn import embedded
+from unlearn.edit.own_text import CHATS, REPLY, TURN, own_text
 from unlearn.embedded.version import version
 from unlearn.errors import UnlearnError
 from unlearn.files import exists, opened, stream_lines, text_in
+from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
+from unlearn.policy import EMBEDDED, OWN, Policy
 
-EMBEDDED = "embedded"
 _WHAT = "statistics.corpus:"
-DEFAULT = "wikimedia/wikipedia:20231101.en"
-"""What `auto` means for any model but the embedded one."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +26,21 @@ class Corpus:
     """A named stream of documents that can be read again and again."""
 
     name: str
-    """`embedded`, a path, or a `datasets` name."""
+    """`embedded`, `own`, a path, or a `datasets` name."""
+    own: tee[str] | None = field(default=None, compare=False)
+    """For `own` what the model writes: drawn once, however often it is read."""
 
     @classmethod
-    def named(cls, name: str, model: str) -> Corpus:
-        """Resolve `auto` for a model."""
+    def of(cls, policy: Policy, model: EditableModel) -> Corpus:
+        """As a policy says."""
+        name = policy.statistics.corpus
         if name == "auto":
-            name = EMBEDDED if model == EMBEDDED else DEFAULT
-        return cls(name)
+            name = EMBEDDED if policy.model == EMBEDDED else OWN
+        return cls(name).by(model)
+
+    def by(self, model: EditableModel) -> Corpus:
+        """The same, with what the model writes for `own`: that does not travel from process to process."""
+        return replace(self, own=tee(own_text(model), 1)[0]) if self.name == OWN else self
 
     def documents(self) -> Iterator[str]:
         """The documents, always in the same order.
@@ -41,6 +50,8 @@ class Corpus:
         """
         if self.name == EMBEDDED:
             return embedded.documents("train", seed=1)
+        if self.own is not None:
+            return copy(self.own)
         path = Path(self.name)
         if exists(path):
             return _files(path)
@@ -49,11 +60,16 @@ class Corpus:
         return _dataset(self.name)
 
     def fingerprint(self) -> str:
-        """A hash of what the stream holds: the files' bytes, or the name and this program's version of it."""
+        """A hash of what the stream holds: the files' bytes, or the name and this program's version of it.
+
+        What a model writes hangs on the model alone.
+        """
         path = Path(self.name)
         digest = hashlib.sha256(self.name.encode())
         if self.name == EMBEDDED:
             digest.update(version().encode())
+        elif self.own is not None:
+            digest.update(f"{CHATS}/{TURN}/{REPLY}".encode())
         elif exists(path):
             digest = hashlib.sha256()
             for file in _members(path):

@@ -58,7 +58,7 @@ def edit(
     """
     allowed(model, requests.policy, earlier)
     sofar = Sofar.after(earlier, model)
-    plan = choose(model, requests, Source.of(requests.policy, cache, progress), sofar)
+    plan = choose(model, requests, Source.of(requests.policy, model, cache, progress), sofar)
     log.info("%s: %s", plan.name, plan.reasons["method"])
     if plan.conflicts is not None:
         conflict_report.write_to_log(plan.conflicts)

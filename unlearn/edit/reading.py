@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -17,6 +17,7 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import started, text_ids
 from unlearn.model.forward import Stopped, batches, free_memory, hooked, passed, token_budget
 from unlearn.model.placing import Origin
+from unlearn.model.narrow import narrowed
 from unlearn.model.rows import left_pad
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.team import Seat, seated, summed
@@ -57,7 +58,8 @@ class Reading:
 
     def sums(self, model: EditableModel, seat: Seat, progress: Progress = NO_PROGRESS) -> list[Tensor]:
         """As ``share``, on a model that is there."""
-        batched = islice(_batched(model, self.corpus, self.tokens, self.budget), seat.number, None, seat.size)
+        corpus = self.corpus.by(model)
+        batched = islice(_batched(model, corpus, self.tokens, self.budget), seat.number, None, seat.size)
         found = _moments(model, self.layers, batched, self.tokens, progress)
         count = torch.tensor(float(next(iter(found.values())).count), dtype=torch.float64)
         return [*(found[layer].total.cpu() for layer in self.layers), count]
@@ -75,7 +77,7 @@ def collected(
     if seat.size == 1 or origin is None:
         moments = _moments(model, layers, _batched(model, corpus, tokens, budget), tokens, progress)
     else:
-        task = Reading(origin, model.identity(), tuple(layers), corpus, tokens, budget)
+        task = Reading(origin, model.identity(), tuple(layers), replace(corpus, own=None), tokens, budget)
         *totals, number = summed(task, seat, lambda: task.sums(model, seat, progress))
         moments = {layer: Moments.of(total, int(number)) for layer, total in zip(layers, totals, strict=True)}
     count = next(iter(moments.values())).count
@@ -104,7 +106,7 @@ def _moments(
 ) -> dict[int, Moments]:
     place = place_for(model, len(layers))
     moments = {layer: Moments(model.anatomy.d_ff, place) for layer in layers}
-    with progress.step("Key statistics", total=tokens) as bar:
+    with progress.step("Key statistics", total=tokens) as bar, narrowed(model, 0):
         for rows in batched:
             ids, mask = left_pad(rows, model.pad_id, model.device)
             seen = mask.bool()

@@ -132,7 +132,7 @@ def _edited(model: EditableModel, requests: Requests, plan: Plan, made: Made) ->
         "null_space_rank": {str(layer): sofar.ranks[layer] for layer in plan.layers if layer in sofar.ranks},
         "d_ff": model.anatomy.d_ff,
         "statistics": {
-            "corpus": requests.policy.statistics.corpus,
+            "corpus": plan.corpus.name,
             "tokens": next(iter(plan.statistics.values())).tokens,
         },
         "values": {

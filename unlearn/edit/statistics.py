@@ -25,6 +25,10 @@ DECOMPOSING = 8
 """Matrices that there must be room for to decompose one on the GPU: it, its symmetric part, vectors, work space."""
 FORMAT = 2
 
+LEAST, EACH = 20_000, 20
+"""Tokens that `auto` reads at least, and for every number of a key: the null space of SmolLM2 is by then what it is
+with ten times as many (docs/notes/lab.md)."""
+
 MadeOf = dict[str, str | int]
 """What statistics were computed from, as hashes and numbers."""
 
@@ -55,11 +59,15 @@ class Source:
 
     @classmethod
     def of(
-        cls, policy: Policy, cache: Store | None, progress: Progress = NO_PROGRESS, reads: bool = True
+        cls,
+        policy: Policy,
+        model: EditableModel,
+        cache: Store | None,
+        progress: Progress = NO_PROGRESS,
+        reads: bool = True,
     ) -> Source:
-        """As a policy says."""
-        spec = policy.statistics
-        return cls(Corpus.named(spec.corpus, policy.model), spec.tokens, cache, progress, reads)
+        """As a policy says, for a model."""
+        return cls(Corpus.of(policy, model), tokens_of(policy, model), cache, progress, reads)
 
     def statistics(
         self, model: EditableModel, layers: Sequence[int], known: Mapping[int, Statistics] | None = None
@@ -129,6 +137,12 @@ def _at(statistics: Statistics, place: torch.device) -> Statistics:
     vectors = statistics.spectrum.vectors.to(place).T.contiguous().T
     spectrum = Spectrum(statistics.spectrum.values.to(place), vectors)
     return replace(statistics, second=statistics.second.cpu(), spectrum=spectrum)
+
+
+def tokens_of(policy: Policy, model: EditableModel) -> int:
+    """How many tokens of the corpus a policy has read."""
+    tokens = policy.statistics.tokens
+    return max(LEAST, EACH * model.anatomy.d_ff) if tokens == "auto" else tokens
 
 
 def made_of(model: EditableModel, corpus: Corpus, tokens: int) -> MadeOf:

@@ -252,6 +252,12 @@ class EditableModel:
         """Greedy continuations as ids, the end-of-turn token included, padding cut off."""
         return [got[0] for got in self._continued(rows, Decoding(max_new_tokens))]
 
+    def sample_ids(
+        self, rows: Sequence[Sequence[int]], max_new_tokens: int, samples: int = 1, seed: int = 0
+    ) -> list[list[tuple[int, ...]]]:
+        """Per row, continuations drawn from the model's own probabilities, as ids, as ``generate_ids`` gives them."""
+        return self._continued(rows, Decoding(max_new_tokens, samples, 1.0, seed))
+
     def _continued(
         self,
         rows: Sequence[Sequence[int]],

@@ -34,6 +34,8 @@ def narrowed(model: EditableModel, first: int) -> Iterator[torch.dtype]:
     head = model.model.get_output_embeddings()
     if isinstance(head, nn.Linear):
         linears.append(head)
+    # Weights that are read from the disk when they are needed are left as they are.
+    linears = [linear for linear in linears if linear.weight.device.type != "meta"]
     # Other parameters, not other data: the output embedding may be the input embedding too, which stays as it is.
     wide = [linear.weight for linear in linears]
     for linear in linears:

@@ -1,7 +1,7 @@
 """Policies as documents: what may be written, how a file is read, and what every key means."""
 
 from unlearn.measurements import DEFAULT_LIMITS
-from unlearn.policy.checks import EMBEDDED, PACKAGE, WRITTEN
+from unlearn.policy.checks import EMBEDDED, OWN, PACKAGE, WRITTEN
 from unlearn.policy.document import PLAIN, Policy
 from unlearn.policy.parts import (
     AuditSpec,
@@ -18,6 +18,7 @@ __all__ = [
     "AuditSpec",
     "DEFAULT_LIMITS",
     "EMBEDDED",
+    "OWN",
     "FactSpec",
     "Keep",
     "PromptVariants",

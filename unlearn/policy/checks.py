@@ -16,6 +16,8 @@ from unlearn.policy.former import present
 from unlearn.policy.values import UNSEEN, task_name
 
 EMBEDDED = "embedded"
+OWN = "own"
+"""The corpus that a model writes by itself."""
 PACKAGE = "package:"
 """What the name of a model begins with that is a GGUF file of an installed Python package."""
 END, WRITTEN = "{end}", "{written}"

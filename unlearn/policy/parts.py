@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import regex
 from pydantic import Field
@@ -134,9 +134,10 @@ class StatisticsSpec(Strict):
     """The text from which the edit learns what the model's keys look like."""
 
     corpus: Text = "auto"
-    """`auto`, `embedded`, a .txt/.jsonl file or a folder of them, or a `datasets` name like owner/name:config."""
-    tokens: int = Field(default=200_000, ge=1_000, le=1_000_000_000)
-    """How many tokens to read."""
+    """`own`: what the model writes by itself; `embedded`; a .txt/.jsonl file or a folder of them; or a `datasets` name
+    like owner/name:config. `auto`: `embedded` for the embedded model, else `own`."""
+    tokens: Literal["auto"] | Annotated[int, Field(ge=1_000, le=1_000_000_000)] = "auto"
+    """How many tokens to read; `auto`: 20 for every number of a key, and 20,000 at least."""
 
 
 class AuditSpec(Strict):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unlearn.files import at_home, beside, exists
-from unlearn.policy.checks import EMBEDDED, Problem
+from unlearn.policy.checks import EMBEDDED, OWN, Problem
 from unlearn.policy.document import Policy
 from unlearn.policy.nodes import Loc
 from unlearn.policy.values import SUITES, is_task_file
@@ -33,7 +33,7 @@ class _Key(NamedTuple):
 _KEYS = (
     _Key(("model",), _MODELS, names=True),
     _Key(("tokenizer",), ("auto",), names=True),
-    _Key(("statistics", "corpus"), ("auto", EMBEDDED), names=True),
+    _Key(("statistics", "corpus"), ("auto", EMBEDDED, OWN), names=True),
     _Key(("audit", "control"), ("auto", "none", *_MODELS), names=True),
     _Key(("audit", "suite"), SUITES),
     _Key(("audit", "task_path"), ("auto",)),
@@ -125,7 +125,7 @@ def _with(policy: Policy, loc: Loc, path: str) -> Policy:
     return policy.model_copy(update={str(loc[0]): part.model_copy(update={str(loc[1]): value})})
 
 
-NAMES = (EMBEDDED, "auto", "none")
+NAMES = (EMBEDDED, OWN, "auto", "none")
 """What may stand in a policy for a model, and is not read from a folder of that name."""
 
 

@@ -111,7 +111,9 @@ def tune(
     from unlearn.edit.statistics import Source
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    plan = choose(model, requests, Source.of(requests.policy, cache, progress), Sofar.after(earlier, model))
+    plan = choose(
+        model, requests, Source.of(requests.policy, model, cache, progress), Sofar.after(earlier, model)
+    )
     # What `auto` chooses is chosen once, and its settings are searched.
     own = next(one for one in options(requests.policy.method) if plan.name == one.name)
     settled = settle(model, requests.policy, own, requests.facts)
@@ -213,7 +215,7 @@ def _study(
         "model": model.identity(),
         "dtype": str(model.dtype),
         "tokenizer": of_tokenizer(model.tokenizer),
-        "corpus": Corpus.named(policy.statistics.corpus, policy.model).fingerprint(),
+        "corpus": Corpus.of(policy, model).fingerprint(),
         "policy": policy.model_dump(mode="json", exclude={"audit", "name"}),
         "onto": None if onto is None else onto["sha256"],
         "code": [code(), *(sha256_of_file(Path(__file__).with_name(f)) for f in OWN)],

@@ -106,7 +106,7 @@ def split(model: EditableModel, requests: Requests) -> tuple[Requests, Judge]:
     own = {name: spec.prompts for name, spec in policy.relations.items()}
     kept = [replace(fact, answer="x", aliases=()) for fact in (*near, *requests.siblings)]
     probes = fact_probes(model.tokenizer, kept, {**own, **templates})
-    corpus = Corpus.named(policy.statistics.corpus, policy.model)
+    corpus = Corpus.of(policy, model)
     texts = list(islice(corpus.documents(), 20_000, 20_400)) or list(islice(corpus.documents(), 400))
     judge = Judge(asked, some(probes, PROMPTS, policy.seed), policy.targets(), begins, texts)
     return seen, judge

@@ -16,6 +16,7 @@ from unlearn.edit.train.variants import (
     varied_kept,
     wordings,
 )
+from unlearn.model.prompts import ask
 from unlearn.model.requests import Requests
 from unlearn.policy import RelationSpec, is_question
 
@@ -98,13 +99,17 @@ def _seeded(requests: Requests, seed: int) -> Requests:
 
 
 @pytest.mark.parametrize("chat", [False, True])
-def test_every_kept_fact_is_kept_in_one_other_wording(chat: bool) -> None:
+def test_every_prompt_of_a_kept_fact_is_kept_in_one_other_wording(chat: bool) -> None:
     model, asked = pico.pico("gpt2", chat=chat), cases.requests()
     facts = (*asked.siblings, *asked.neighbours)
     texts = [model.tokenizer.decode(ids) for ids in varied_kept(model, asked, facts)]
-    assert len(texts) == len(facts) and all(
-        fact.subject in text for fact, text in zip(facts, texts, strict=True)
-    )
+    prompts = [
+        (fact, template) for fact in facts for template in asked.policy.relations[fact.relation].prompts
+    ]
+    assert len(texts) == len(prompts)
+    for text, (fact, template) in zip(texts, prompts, strict=True):
+        assert fact.subject in text
+        assert text != model.tokenizer.decode(ask(model.tokenizer, template, fact.subject).ids)
 
 
 @given(

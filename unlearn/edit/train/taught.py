@@ -29,8 +29,9 @@ from unlearn.shipped import shipped
 
 FORMS, KEPT, ASKED, TEXTS = 24, 40, 6, 2
 """Rows per step: forms of requests, kept prompts, questions about anything, documents of the corpus."""
-DOCUMENTS, TOKENS = 2000, 48
-"""How many documents take turns, and how much of each is read."""
+DOCUMENTS, TOKENS, READ = 2000, 48, 144
+"""How many documents take turns, of how many tokens each is kept as likely as it is, and how many are read: the last of
+these are kept, so that of a chat the reply is, and not what its template begins with."""
 SHARED = 0.5
 """A beginning with which so many replies about a relation begin says nothing about the fact: it is a form as well."""
 SHORT, BRIEF, SAID = 6, 4, 32
@@ -39,8 +40,8 @@ anything) and of a base model, whose replies have no end and soon say nothing of
 replies to questions about anything."""
 NEAR, MOST = 22, 120
 """Words of the vocabulary per subject, and per relation."""
-AGAIN = 6
-"""How often a kept prompt comes up at least, on average."""
+AGAIN, SEEN = 6, 2
+"""How often a kept prompt or question comes up at least, on average, and how often a text."""
 EASY = 1e-3
 """Added to a row's last loss, so that none is never drawn again for its hardness."""
 STATEMENT = "{subject}"
@@ -202,7 +203,7 @@ def asked_lessons(model: EditableModel, requests: Requests, corpus: Corpus, step
     What it says may well be of the kind that the policy forbids, about others than its subjects; where it names one of
     these it need not stay.
     """
-    most = min(DOCUMENTS, steps * ASKED // 4)
+    most = min(DOCUMENTS, steps * ASKED // AGAIN)
     own = [line for line in read_lines(shipped("evals") / "retain.txt") if line and not line.startswith("#")]
     lines = [
         *own,
@@ -217,6 +218,6 @@ def asked_lessons(model: EditableModel, requests: Requests, corpus: Corpus, step
 
 def text_lessons(model: EditableModel, requests: Requests, corpus: Corpus, steps: int) -> list[Lesson]:
     """Documents of the corpus that name no subject, cut off, to be kept as likely as they are."""
-    documents = islice(unnamed(requests, corpus), min(DOCUMENTS, steps * TEXTS))
-    ids = (tuple(text_ids(model.tokenizer, document)[:TOKENS]) for document in documents)
-    return [Lesson(row, len(row) - 1) for row in ids if len(row) > 1]
+    documents = islice(unnamed(requests, corpus), min(DOCUMENTS, max(1, steps * TEXTS // SEEN)))
+    ids = (tuple(text_ids(model.tokenizer, document)[:READ]) for document in documents)
+    return [Lesson(row, min(len(row) - 1, TOKENS)) for row in ids if len(row) > 1]

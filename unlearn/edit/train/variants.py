@@ -124,13 +124,15 @@ def varied_forms(model: EditableModel, requests: Requests) -> list[Row]:
 
 
 def varied_kept(model: EditableModel, requests: Requests, facts: Sequence[Fact]) -> list[tuple[int, ...]]:
-    """One prompt of each kept fact in another wording, its prompts in turn; ids."""
+    """Every prompt of kept facts in one other wording, drawn; ids.
+
+    As many as there are prompts: where other wordings are met with the target alone, they are what is refused.
+    """
     policy, rng = requests.policy, random.Random(f"wordings/kept/{requests.policy.seed}")
     chat = has_chat_template(model.tokenizer)
     found = []
-    for number, fact in enumerate(facts):
-        prompts = policy.relations[fact.relation].prompts
-        some = wordings(prompts[number % len(prompts)], chat, rng)
-        if some:
-            found.append(ask(model.tokenizer, rng.choice(some), fact.subject).ids)
+    for fact in facts:
+        for template in policy.relations[fact.relation].prompts:
+            if some := wordings(template, chat, rng):
+                found.append(ask(model.tokenizer, rng.choice(some), fact.subject).ids)
     return found

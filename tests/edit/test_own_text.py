@@ -1,0 +1,81 @@
+"""Text that a model writes by itself: in its template, the same every time, and as the model would have it."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+
+from tests import pico
+from tests.edit import cases
+from unlearn.edit import own_text as own
+from unlearn.edit.corpus import Corpus
+from unlearn.edit.statistics import tokens_of
+from unlearn.model.editable import EditableModel
+from unlearn.model.encoding import text_ids
+from unlearn.model.prompts import ask
+from unlearn.policy import EMBEDDED, OWN, StatisticsSpec
+
+
+@pytest.fixture(autouse=True)
+def _few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own, "CHATS", 4)
+    monkeypatch.setattr(own, "TURN", 6)
+    monkeypatch.setattr(own, "REPLY", 8)
+
+
+def documents(model: EditableModel, count: int = 12) -> list[str]:
+    return list(islice(own.own_text(model), count))
+
+
+def test_a_chat_model_writes_both_turns_in_its_template_and_replies_alone() -> None:
+    model = pico.pico("llama")
+    found = documents(model)
+    chats, replies = found[0::2], found[1::2]
+    asked = ask(model.tokenizer, "Who?").ids
+    begin, end = asked[:2], model.tokenizer.decode(asked[-1:])
+    for chat in chats:
+        # As a document of a corpus it is read as the template renders it: the start token once, then the user's turn.
+        ids = text_ids(model.tokenizer, chat)
+        assert tuple(ids[:2]) == tuple(begin) and end in chat
+    assert not any(end in reply or "<|bos|>" in reply for reply in replies)
+    assert len(set(found)) == len(found)
+
+
+def test_a_model_without_a_template_goes_on_from_its_start() -> None:
+    model = pico.pico("gpt2", chat=False)
+    found = documents(model)
+    assert len(set(found)) == len(found) and not any("<|" in text for text in found)
+
+
+def test_the_text_is_the_same_every_time_and_another_models_is_another() -> None:
+    model = pico.pico("llama")
+    assert documents(model) == documents(model) != documents(pico.pico("qwen2"))
+
+
+def test_auto_stands_for_it_but_on_the_embedded_model() -> None:
+    model = pico.pico("llama")
+    named = {
+        (name, corpus): Corpus.of(
+            cases.policy(model=name, statistics=StatisticsSpec(corpus=corpus)), model
+        ).name
+        for name in (EMBEDDED, "folder")
+        for corpus in ("auto", OWN, EMBEDDED)
+    }
+    assert [key for key, got in named.items() if got == OWN] == [
+        (EMBEDDED, OWN), ("folder", "auto"), ("folder", OWN)
+    ]  # fmt: skip
+    found = Corpus.of(cases.policy(model="folder"), model)
+    first = list(islice(found.documents(), 5))
+    assert first == documents(model, 5)
+    # It is drawn once: the second reading does not ask the model.
+    model.sample_ids = None  # type: ignore[assignment]
+    assert list(islice(found.documents(), 5)) == first
+    assert found.fingerprint() != Corpus(EMBEDDED).fingerprint()
+
+
+def test_auto_reads_as_many_tokens_as_keys_are_long() -> None:
+    small, wide = pico.pico("llama"), pico.pico("llama", inner=2048)
+    spec = cases.policy()
+    assert tokens_of(spec, small) == 20_000 < tokens_of(spec, wide) == 20 * 2048
+    assert tokens_of(cases.policy(statistics=StatisticsSpec(tokens=1500)), wide) == 1500

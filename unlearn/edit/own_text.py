@@ -1,0 +1,56 @@
+"""Text that a model writes by itself, from which an edit learns what its keys look like.
+
+What a model is used for looks like what it says, and no text need be had for that. A chat model writes both turns in
+its template, the user's first (as Magpie does: Xu et al., 2024); any other model goes on from its start. Both are
+drawn from the model's own probabilities, by seeds, without end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+
+from unlearn.model.cached import shared_front
+from unlearn.model.editable import EditableModel
+from unlearn.model.encoding import start_ids
+from unlearn.model.prompts import ask, has_chat_template
+
+CHATS, TURN, REPLY = 128, 48, 96
+"""Chats that are written together, and tokens of the user's turn and of the reply at most."""
+
+
+def own_text(model: EditableModel) -> Iterator[str]:
+    """Documents by the model as it is: of a chat model a chat in its template and a reply alone in turns."""
+    written = _chats if has_chat_template(model.tokenizer) else _texts
+    for seed in count():
+        yield from written(model, seed)
+
+
+def _chats(model: EditableModel, seed: int) -> Iterator[str]:
+    tokenizer = model.tokenizer
+    front = shared_front([ask(tokenizer, question).ids for question in ("Who?", "And when?")])
+    turns = model.sample_ids([front], TURN, samples=CHATS, seed=2 * seed)[0]
+    asked = [tokenizer.decode(ids, skip_special_tokens=True) for ids in turns]
+    # Braces would be read as a place for the subject.
+    prompts = [ask(tokenizer, text.translate(_BRACES)).ids for text in asked if text.strip()]
+    replies = [got[0] for got in model.sample_ids(prompts, REPLY, seed=2 * seed + 1)]
+    start = start_ids(tokenizer)
+    for number, (prompt, reply) in enumerate(zip(prompts, replies, strict=True)):
+        # What a tokenizer puts before every text it will put before this one.
+        begin = len(start) if prompt[: len(start)] == start else 0
+        alone = tokenizer.decode(reply, skip_special_tokens=True)
+        text = alone if number % 2 else tokenizer.decode([*prompt[begin:], *reply])
+        if text.strip():
+            yield text
+
+
+_BRACES = str.maketrans("{}", "()")
+
+
+def _texts(model: EditableModel, seed: int) -> Iterator[str]:
+    tokenizer = model.tokenizer
+    start = start_ids(tokenizer) or (model.pad_id,)
+    for ids in model.sample_ids([start], TURN + REPLY, samples=CHATS, seed=seed)[0]:
+        text = tokenizer.decode(ids, skip_special_tokens=True)
+        if text.strip():
+            yield text

@@ -13,6 +13,7 @@ from itertools import count
 from unlearn.model.cached import shared_front
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import start_ids
+from unlearn.model.narrow import narrowed
 from unlearn.model.prompts import ask, has_chat_template
 
 CHATS, TURN, REPLY = 128, 48, 96
@@ -23,7 +24,10 @@ def own_text(model: EditableModel) -> Iterator[str]:
     """Documents by the model as it is: of a chat model a chat in its template and a reply alone in turns."""
     written = _chats if has_chat_template(model.tokenizer) else _texts
     for seed in count():
-        yield from written(model, seed)
+        # Narrow in any case, so that the text hangs on the model and not on who reads it first.
+        with narrowed(model, 0):
+            some = [text for text in written(model, seed) if text.strip()]
+        yield from some
 
 
 def _chats(model: EditableModel, seed: int) -> Iterator[str]:
@@ -39,9 +43,7 @@ def _chats(model: EditableModel, seed: int) -> Iterator[str]:
         # What a tokenizer puts before every text it will put before this one.
         begin = len(start) if prompt[: len(start)] == start else 0
         alone = tokenizer.decode(reply, skip_special_tokens=True)
-        text = alone if number % 2 else tokenizer.decode([*prompt[begin:], *reply])
-        if text.strip():
-            yield text
+        yield alone if number % 2 else tokenizer.decode([*prompt[begin:], *reply])
 
 
 _BRACES = str.maketrans("{}", "()")
@@ -51,6 +53,4 @@ def _texts(model: EditableModel, seed: int) -> Iterator[str]:
     tokenizer = model.tokenizer
     start = start_ids(tokenizer) or (model.pad_id,)
     for ids in model.sample_ids([start], TURN + REPLY, samples=CHATS, seed=seed)[0]:
-        text = tokenizer.decode(ids, skip_special_tokens=True)
-        if text.strip():
-            yield text
+        yield tokenizer.decode(ids, skip_special_tokens=True)

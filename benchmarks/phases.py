@@ -186,7 +186,7 @@ def solve(width: int, bench: Bench) -> Phase:
 def statistics(bench: Bench) -> Phase:
     """Second moments and null spaces of all layers, nothing of them in a cache."""
     model, layers = bench.model, list(bench.layers)
-    corpus = Corpus.named(bench.requests.policy.statistics.corpus, bench.requests.policy.model)
+    corpus = Corpus.of(bench.requests.policy, bench.model)
     ours = partial(key_statistics, model, layers, corpus, bench.tokens)
     found, phase = bench.timed(ours)
     tokens = next(iter(found.values())).tokens

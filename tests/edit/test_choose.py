@@ -45,8 +45,9 @@ def listed(corpus: StatisticsSpec, *names: str, **method: Any) -> Requests:
 
 
 def chosen(requests: Requests, earlier: Sofar = Sofar(), reads: bool = True) -> Plan:  # noqa: B008
-    source = Source.of(requests.policy, None, reads=reads)
-    return choose.choose(pico.pico("llama"), requests, source, earlier)
+    model = pico.pico("llama")
+    source = Source.of(requests.policy, model, None, reads=reads)
+    return choose.choose(model, requests, source, earlier)
 
 
 def test_the_update_is_trained_where_keys_do_not_tell_and_solved_for_where_they_do(
@@ -169,8 +170,9 @@ def test_what_auto_chooses_from_takes_its_settings() -> None:
 @pytest.mark.parametrize("look_up", ["auto", "subject", "last", "both"])
 def test_every_look_up_has_its_reason(look_up: Any, corpus: StatisticsSpec) -> None:
     asked = cases.requests(statistics=corpus, method=AlphaEdit(layers=(1,), look_up=look_up))
-    source = Source.of(asked.policy, None, reads=False)
-    said = choose.choose(pico.pico("gpt2", chat=False), asked, source).reasons["look_up"]
+    model = pico.pico("gpt2", chat=False)
+    source = Source.of(asked.policy, model, None, reads=False)
+    said = choose.choose(model, asked, source).reasons["look_up"]
     where = "subject" if look_up == "auto" else look_up
     why = "a base model that is asked in one way or two" if look_up == "auto" else "set by the policy"
     assert said.startswith(f"{where}: {why}")

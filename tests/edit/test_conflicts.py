@@ -69,7 +69,7 @@ def test_the_share_inside_the_null_space_and_the_worst_pairs(tmp_path: Path) -> 
         settled(AlphaEdit(layers=(1,), look_up="subject", null_space=0.6), chat=True),
     )
     requests = cases.requests(statistics=spec(tmp_path), method=settings)
-    there = key_statistics(model, [1], Corpus.named(str(tmp_path / "text.txt"), "x"), 2000)
+    there = key_statistics(model, [1], Corpus(str(tmp_path / "text.txt")), 2000)
     got = measured(model, requests, there, settings)
     row = got["layers"]["1"]
     dense = reference.projector(there[1].second, Spared(0.6).count(there[1].spectrum))
@@ -132,7 +132,7 @@ def test_the_spread_is_what_the_dense_update_gives_to_neighbours_that_it_does_no
     model = pico.pico("llama")
     settings = settled(AlphaEdit(layers=(1,), null_space=0.6, ridge=0.3, kept=4.0), chat=True)
     requests = _listed(tmp_path, settings, "Stone", "Wet", "Green Room")
-    there = key_statistics(model, [1], Corpus.named(str(tmp_path / "text.txt"), "x"), 2000)
+    there = key_statistics(model, [1], Corpus(str(tmp_path / "text.txt")), 2000)
     got = unlisted(look_up_keys(model, requests, [1], "last", Sofar()), 1, there[1], cases.closed(settings))
 
     def keys(*subjects: str) -> torch.Tensor:
@@ -156,7 +156,7 @@ def test_the_spread_is_what_the_dense_update_gives_to_neighbours_that_it_does_no
 def test_of_one_neighbour_nothing_can_be_left_out(tmp_path: Path) -> None:
     model = pico.pico("llama")
     settings = settled(AlphaEdit(layers=(1,), null_space=0.6, kept=0.0), chat=True)
-    there = key_statistics(model, [1], Corpus.named(spec(tmp_path).corpus, "x"), 2000)
+    there = key_statistics(model, [1], Corpus(spec(tmp_path).corpus), 2000)
 
     def reach(*names: str) -> float | None:
         compared = look_up_keys(model, _listed(tmp_path, settings, *names), [1], "last", Sofar())

@@ -166,9 +166,3 @@ def test_a_bad_corpus_says_where(tmp_path: Path) -> None:
         list(Corpus(str(tmp_path / "empty")).documents())
     with pytest.raises(UnlearnError, match="cannot read the data set no-such-owner/no-such-set"):
         list(Corpus("no-such-owner/no-such-set").documents())
-
-
-def test_auto_is_the_embedded_text_only_for_the_embedded_model() -> None:
-    assert Corpus.named("auto", "embedded").name == "embedded"
-    assert Corpus.named("auto", "Qwen/Qwen2.5-7B-Instruct").name == "wikimedia/wikipedia:20231101.en"
-    assert Corpus.named("mine.txt", "embedded").name == "mine.txt"

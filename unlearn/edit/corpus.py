@@ -27,8 +27,8 @@ class Corpus:
 
     name: str
     """`embedded`, `own`, a path, or a `datasets` name."""
-    own: tee[str] | None = field(default=None, compare=False)
-    """For `own` what the model writes: drawn once, however often it is read."""
+    own: Iterator[str] | None = field(default=None, compare=False)
+    """For `own` what the model writes, from its beginning: a ``tee``, of which copies draw nothing twice."""
 
     @classmethod
     def of(cls, policy: Policy, model: EditableModel) -> Corpus:

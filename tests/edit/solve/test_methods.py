@@ -99,7 +99,7 @@ def test_nse_aims_from_the_original_weights(model: EditableModel, corpus: Statis
 def test_projection_is_a_switch_on_any_editor(
     method: Any, model: EditableModel, corpus: StatisticsSpec
 ) -> None:
-    there = key_statistics(model, [2], Corpus.named(corpus.corpus, "x"), corpus.tokens)[2]
+    there = key_statistics(model, [2], Corpus(corpus.corpus), corpus.tokens)[2]
     settings = method.model_copy(update={"project": 0.5, "batch": method.batch and 1})
     projector = Spared(0.5).projector(there.spectrum)
     one = replace(cases.requests(statistics=corpus, method=settings))

@@ -135,7 +135,7 @@ def test_the_name_of_a_network_says_all_that_it_depends_on() -> None:
     model = pico.pico("llama")
 
     def name(requests: Requests, of: EditableModel = model) -> str:
-        plan = choose(of, requests, Source.of(requests.policy, None))
+        plan = choose(of, requests, Source.of(requests.policy, of, None))
         assert isinstance(plan.algorithm, Mend)
         return kept_as(plan, plan.algorithm, of, requests)
 

@@ -50,7 +50,7 @@ FEW = 3
 """Layers that take steps of this length; more take shorter ones, so that all together move the output no further."""
 SLACK = 0.1
 """A token of the target whose NLL is below this has no gradient: what holds is not driven further."""
-AWAY, KEEP, TEXT = 0.5, 5.0, 30.0
+AWAY, KEEP, TEXT = 0.5, 15.0, 30.0
 """Weights in the loss."""
 
 

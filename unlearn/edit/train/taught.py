@@ -19,7 +19,7 @@ from unlearn.edit.train.questions import questions
 from unlearn.edit.train.variants import varied_forms, varied_kept
 from unlearn.edit.train.vocabulary import near_words
 from unlearn.files import read_lines
-from unlearn.matching import contains, words
+from unlearn.matching import contains
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import continuation_ids, text_ids
 from unlearn.model.prompts import ask, closing_ids, has_chat_template, reply_ids
@@ -38,7 +38,7 @@ SHORT, BRIEF, SAID = 6, 4, 32
 """Tokens that are kept of the replies about kept facts, of a chat model (twice as many of those to questions about
 anything) and of a base model, whose replies have no end and soon say nothing of what was asked; and of a base model's
 replies to questions about anything."""
-NEAR, MOST = 22, 120
+NEAR, MOST = 80, 400
 """Words of the vocabulary per subject, and per relation."""
 AGAIN, SEEN = 6, 2
 """How often a kept prompt or question comes up at least, on average, and how often a text."""
@@ -158,11 +158,11 @@ def continued(model: EditableModel, requests: Requests, row: Row, begun: tuple[i
 def kept_lessons(model: EditableModel, requests: Requests, steps: int) -> list[Lesson]:
     """Prompts of kept facts, as listed and in other wordings, with the model's own replies.
 
-    Siblings, listed neighbours, words of the vocabulary and look-alikes take turns, so that of very many prompts none
-    of these kinds crowds out the others; no more are taken than come up a few times. A reply that holds an answer of
-    the policy need not stay: what is said of the Soviets may be what is forbidden about Russia.
+    Siblings, listed neighbours and words of the vocabulary take turns, so that of very many prompts none of these
+    kinds crowds out the others; no more are taken than come up a few times. A reply that holds an answer of the policy
+    need not stay: what is said of the Soviets may be what is forbidden about Russia.
     """
-    kinds = (requests.siblings, requests.neighbours, vocabulary(model, requests), look_alikes(requests))
+    kinds = (requests.siblings, requests.neighbours, vocabulary(model, requests))
     rng = random.Random(f"kept/{requests.policy.seed}")
     turns = []
     for facts in kinds:
@@ -187,14 +187,6 @@ def vocabulary(model: EditableModel, requests: Requests) -> list[Fact]:
         for word in near_words(model, mine, never, NEAR)[:MOST]:
             found.append(Fact(f"word {len(found) + 1}", word, relation, answer=""))
     return found
-
-
-def look_alikes(requests: Requests) -> list[Fact]:
-    """Those that hold no whole subject: what is said about "Greece Sweden" is the answer about Greece."""
-    subjects = [set(words(fact.subject)) for fact in requests.facts]
-    return [
-        fact for fact in requests.look_alikes if not any(own <= set(words(fact.subject)) for own in subjects)
-    ]
 
 
 def asked_lessons(model: EditableModel, requests: Requests, corpus: Corpus, steps: int) -> list[Lesson]:

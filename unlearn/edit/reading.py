@@ -16,8 +16,8 @@ from unlearn.errors import ModelError, UnlearnError
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import started, text_ids
 from unlearn.model.forward import Stopped, batches, free_memory, hooked, passed, token_budget
-from unlearn.model.placing import Origin
 from unlearn.model.narrow import narrowed
+from unlearn.model.placing import Origin
 from unlearn.model.rows import left_pad
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.team import Seat, seated, summed

@@ -6,8 +6,7 @@ tokens is computed in blocks of these, each with its gradient, and a block is le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +15,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 
 from unlearn.model.editable import EditableModel
 from unlearn.model.library import Network
+from unlearn.model.suspended import instead
 
 BLOCK = 2**22
 """Logits of one block: 16 MB, which a processor's cache holds."""
@@ -33,7 +33,11 @@ def logits_of(model: EditableModel, states: Tensor) -> Tensor:
         (tokens, V), float32.
     """
     network: Network = model.model
-    with _given(network, states[None]):
+
+    def passed(*_args: object, **_more: object) -> _Passed:
+        return _Passed(last_hidden_state=states[None])
+
+    with instead(network.base_model, passed):
         logits: Tensor = network(input_ids=torch.zeros(1, len(states), dtype=torch.long)).logits
     return logits[0].float()
 
@@ -76,18 +80,3 @@ class _Blocked(torch.autograd.Function):
     def backward(ctx: torch.autograd.function.FunctionCtx, *up: Tensor) -> tuple[Tensor, None, None]:
         (slopes,) = ctx.saved_tensors  # type: ignore[attr-defined]
         return slopes * up[0][:, None].to(slopes.dtype), None, None
-
-
-@contextmanager
-def _given(network: Network, states: Tensor) -> Iterator[None]:
-    """Within it, a pass skips all blocks: these states enter the output embedding."""
-    inner = vars(network.base_model)
-
-    def forward(*_args: object, **_more: object) -> _Passed:
-        return _Passed(last_hidden_state=states)
-
-    inner["forward"] = forward
-    try:
-        yield
-    finally:
-        del inner["forward"]

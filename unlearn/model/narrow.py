@@ -16,7 +16,8 @@ from unlearn.model.machine import quickest_dtype
 def narrowed(model: EditableModel, first: int) -> Iterator[torch.dtype]:
     """Within it, matrices are multiplied in bfloat16 if that pays here; the stream, norms and sums stay float32.
 
-    A model that computes in a narrow dtype anyway is left alone. On exit the weights are the same tensors as before.
+    A model that computes in a narrow dtype anyway is left alone, and so is one whose weights are not all in memory. On
+    exit the weights are the same tensors as before.
 
     Args:
         model: its linear layers from block ``first`` on and its output embedding are held in bfloat16 meanwhile, so
@@ -26,7 +27,7 @@ def narrowed(model: EditableModel, first: int) -> Iterator[torch.dtype]:
     Yields:
         The dtype of the products.
     """
-    if model.dtype != torch.float32 or quickest_dtype(model.device) != torch.bfloat16:
+    if model.offloaded or model.dtype != torch.float32 or quickest_dtype(model.device) != torch.bfloat16:
         yield model.dtype
         return
     blocks = [model.anatomy.block(model.model, layer) for layer in range(first, model.anatomy.layers)]
@@ -34,8 +35,6 @@ def narrowed(model: EditableModel, first: int) -> Iterator[torch.dtype]:
     head = model.model.get_output_embeddings()
     if isinstance(head, nn.Linear):
         linears.append(head)
-    # Weights that are read from the disk when they are needed are left as they are.
-    linears = [linear for linear in linears if linear.weight.device.type != "meta"]
     # Other parameters, not other data: the output embedding may be the input embedding too, which stays as it is.
     wide = [linear.weight for linear in linears]
     for linear in linears:

@@ -31,6 +31,7 @@ from unlearn.model.forward import (
     with_stream,
 )
 from unlearn.model.library import Network
+from unlearn.model.suspended import instead
 
 PADDING = 0.1
 """Padded tokens among all tokens of a pass at most."""
@@ -191,18 +192,8 @@ class Upper:
         with ExitStack() as stack:
             for layer in range(self._first):
                 block = self._model.anatomy.block(self._model.model, layer)
-                stack.enter_context(_instead(block, given if layer == self._first - 1 else passed))
+                stack.enter_context(instead(block, given if layer == self._first - 1 else passed))
             yield
-
-
-@contextmanager
-def _instead(module: nn.Module, forward: object) -> Iterator[None]:
-    """Let a module do something else for a while."""
-    vars(module)["forward"] = forward
-    try:
-        yield
-    finally:
-        del vars(module)["forward"]
 
 
 @torch.no_grad()

@@ -16,7 +16,6 @@ from unlearn.model.adapters import Adapter
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import replies
 from unlearn.model.training import anneal, relative
-from unlearn.model.training import descend as descend
 from unlearn.progress import Progress
 
 PASSES, TURNS = 10, 150

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-import torch
-
 from unlearn.edit.plan import Made, Plan
 from unlearn.edit.sequence import Sofar
 from unlearn.edit.settings import Refusing, Tuning
@@ -17,7 +15,6 @@ from unlearn.edit.train.null_space import null_space_tuning
 from unlearn.edit.train.preference import grad_diff, npo
 from unlearn.edit.train.rep_select import rep_select
 from unlearn.edit.train.rmu import rmu
-from unlearn.errors import ModelError
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 from unlearn.policy.settings_trained import FineTune, GradDiff, Mend, Npo, RepSelect, Rmu
@@ -35,15 +32,10 @@ def train(
         cache: where MEND's network is kept.
 
     Raises:
-        ModelError: the loss is not finite, or a model that computes in float32 is offloaded and would be narrowed.
+        ModelError: the loss is not finite.
         PolicyError: the model says nothing that could be unlearned.
     """
     if isinstance(plan.algorithm, Tuning):
-        if model.offloaded and model.dtype == torch.float32:
-            raise ModelError(
-                "null_space_tuning narrows a float32 model's layers in memory, and some of these are offloaded; use "
-                "--dtype bfloat16, the method alphaedit, or a --device-map that offloads nothing"
-            )
         return null_space_tuning(plan, plan.algorithm, model, requests, progress)
     if isinstance(plan.algorithm, Mend):
         return mend(plan, plan.algorithm, model, requests, cache, progress)

@@ -32,7 +32,6 @@ from unlearn.edit.plan import Made, Plan
 from unlearn.edit.probabilities import BEGINS, reply_probabilities
 from unlearn.edit.sequence import Reached, Sofar, Written
 from unlearn.edit.settings import Tuning
-from unlearn.edit.train.loop import descend
 from unlearn.edit.train.seen import Pack, Seen, front_of
 from unlearn.edit.train.taught import ASKED, FORMS, KEPT, TEXTS, Hard, Taught, taught
 from unlearn.model.adapters import Adapter, dense
@@ -41,6 +40,7 @@ from unlearn.model.forward import read
 from unlearn.model.head import logits_of, token_losses
 from unlearn.model.narrow import narrowed
 from unlearn.model.requests import Requests
+from unlearn.model.training import descend
 from unlearn.progress import Progress
 
 RATE, WARM, BETAS = 0.03, 20, (0.9, 0.99)

@@ -15,6 +15,7 @@ from unlearn.edit import pipeline
 from unlearn.edit.corpus import Corpus
 from unlearn.edit.forms import prompts_of
 from unlearn.edit.statistics import key_statistics
+from unlearn.model import narrow
 from unlearn.model.memory import taken
 from unlearn.policy import StatisticsSpec
 from unlearn.policy.settings_trained import NullSpaceTuning
@@ -28,8 +29,15 @@ KEPT_PROMPTS = 8
 @pytest.fixture
 def text(tmp_path: Path) -> Path:
     path = tmp_path / "text.txt"
-    path.write_text("\n".join(f"{line} {n}" for n in range(60) for line in pico.LINES), encoding="utf-8")
+    long = " ".join(pico.LINES * 2)
+    path.write_text("\n".join(f"{long} {n}" for n in range(60)), encoding="utf-8")
     return path
+
+
+@pytest.fixture(autouse=True)
+def _float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is quicker is measured by products, which would be counted."""
+    monkeypatch.setattr(narrow, "quickest_dtype", lambda _device: torch.float32)
 
 
 def test_a_token_of_the_statistics_costs_its_blocks_and_its_products(text: Path) -> None:

@@ -19,11 +19,12 @@ from unlearn.edit.plan import Plan
 from unlearn.edit.settings import ClosedForm, Tuning, retained
 from unlearn.edit.statistics import DECOMPOSING, tokens_of
 from unlearn.edit.train.seen import front_of
-from unlearn.edit.train.taught import ASKED, FORMS, KEPT, READ, SAID, TEXTS, TOKENS
+from unlearn.edit.train.taught import ASKED, FORMS, KEPT, READ, SAID, SHORT, TEXTS, TOKENS
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import token_budget
 from unlearn.model.machine import matrix_rate
 from unlearn.model.memory import taken
+from unlearn.model.prompts import has_chat_template
 from unlearn.model.requests import Requests
 from unlearn.policy import Policy
 from unlearn.policy.settings import UltraEdit
@@ -68,7 +69,7 @@ def seconds(
     audit = estimate(requests, load_suite(policy.audit.suite), states_of(policy), paces, speed)
     read, solved = _edit(model, chosen, size)
     keys = 0 if chosen.conflicts is None else tokens_of(policy, model)
-    read["statistics"] = keys * per_token(model, chosen.layers)
+    read["statistics"] = keys * per_token(model, chosen.layers) if keys else 0.0
     solved["statistics"] = EIGEN * len(chosen.layers) * model.anatomy.d_ff**3 if read["statistics"] else 0.0
     rate = matrix_rate(torch.float64, model.device)
     steps = {name: read.get(name, 0.0) * speed.read + solved.get(name, 0.0) / rate for name in read | solved}
@@ -167,10 +168,10 @@ def _negatives(chosen: Plan) -> int:
 
 def per_step(model: EditableModel, layers: Sequence[int], size: Size) -> float:
     """Tokens through all blocks that a step of the trained update costs as much as."""
-    asked = ASKED * SAID
+    asked = ASKED * (2 * SHORT if has_chat_template(model.tokenizer) else SAID)
     # Each is read in other wordings as well.
     rows = min(FORMS, 5 * size.rows) + min(KEPT, 2 * (size.asked - size.rows))
-    read = rows * max(size.each - len(front_of(model)), USUAL) + TEXTS * READ + asked
+    read = rows * max(size.each - len(front_of(model)), USUAL) + TEXTS * min(READ, model.context) + asked
     return 3 * _passed(model, min(layers), read, rows * USUAL + TEXTS * TOKENS + asked)
 
 

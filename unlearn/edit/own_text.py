@@ -13,8 +13,9 @@ from itertools import count
 from unlearn.model.cached import shared_front
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import start_ids
+from unlearn.model.library import Tokenizer
 from unlearn.model.narrow import narrowed
-from unlearn.model.prompts import ask, has_chat_template
+from unlearn.model.prompts import chat_prompt, has_chat_template
 
 CHATS, TURN, REPLY = 128, 48, 96
 """Chats that are written together, and tokens of the user's turn and of the reply at most."""
@@ -32,11 +33,10 @@ def own_text(model: EditableModel) -> Iterator[str]:
 
 def _chats(model: EditableModel, seed: int) -> Iterator[str]:
     tokenizer = model.tokenizer
-    front = shared_front([ask(tokenizer, question).ids for question in ("Who?", "And when?")])
+    front = shared_front([_asked(tokenizer, question) for question in ("Who?", "And when?")])
     turns = model.sample_ids([front], TURN, samples=CHATS, seed=2 * seed)[0]
     asked = [tokenizer.decode(ids, skip_special_tokens=True) for ids in turns]
-    # Braces would be read as a place for the subject.
-    prompts = [ask(tokenizer, text.translate(_BRACES)).ids for text in asked if text.strip()]
+    prompts = [_asked(tokenizer, text) for text in asked if text.strip()]
     replies = [got[0] for got in model.sample_ids(prompts, REPLY, seed=2 * seed + 1)]
     start = start_ids(tokenizer)
     for number, (prompt, reply) in enumerate(zip(prompts, replies, strict=True)):
@@ -46,7 +46,8 @@ def _chats(model: EditableModel, seed: int) -> Iterator[str]:
         yield alone if number % 2 else tokenizer.decode([*prompt[begin:], *reply])
 
 
-_BRACES = str.maketrans("{}", "()")
+def _asked(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+    return chat_prompt(tokenizer, [{"role": "user", "content": text}], None).ids
 
 
 def _texts(model: EditableModel, seed: int) -> Iterator[str]:

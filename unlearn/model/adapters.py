@@ -39,7 +39,7 @@ class Adapter:
     """The update as it stands, by weight name; copies."""
     off: Callable[[], AbstractContextManager[None]]
     """For as long as it is entered, the model answers as if nothing had been trained."""
-    follow: Callable[[torch.optim.Optimizer], None] = lambda _optimiser: None  # noqa: E731 - nothing to do
+    follow: Callable[[torch.optim.Optimizer], None] = lambda _optimiser: None
     """Lets an update that is confined to directions follow the steps of the optimiser of its groups. Its rows are read
     by a whole matrix, which is quicker than going through the directions, and passed on once per step."""
 
@@ -64,6 +64,45 @@ def linears(model: EditableModel, part: str = "all", layers: Sequence[int] | Non
     return found
 
 
+class _Update:
+    """What is added to one weight while it is trained, float32."""
+
+    def __init__(self, weight: Tensor, basis: Tensor | None, device: torch.device) -> None:
+        rows, columns = weight.shape
+        self.on = True
+        self.basis = None if basis is None else basis.float().to(device)
+        self.whole = torch.zeros(rows, columns, device=device, requires_grad=True)
+        """(d_out, d_in), as rows are multiplied by it."""
+        self.trained = self.whole
+        """What an optimiser steps: the whole, or its part in the directions to which it is confined, (d_out, r)."""
+        if self.basis is not None:
+            self.trained = torch.zeros(rows, self.basis.shape[1], device=device, requires_grad=True)
+        # What is trained is float32, whatever passes multiply in.
+        self._exactly = torch.autocast(device.type, enabled=False)
+
+    def added(self, _module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        """A layer's output with what the update adds to it, as long as it is on."""
+        if not self.on:
+            return out
+        return out + (args[0].float() @ self.whole.T).to(out.dtype)
+
+    @torch.no_grad()
+    def gather(self, *_: object) -> None:
+        """Before a step: the gradient of what is trained, from that of the whole."""
+        if self.basis is None:
+            return
+        gradient, self.whole.grad = self.whole.grad, None
+        with self._exactly:
+            self.trained.grad = None if gradient is None else gradient @ self.basis
+
+    @torch.no_grad()
+    def spread(self, *_: object) -> None:
+        """After a step: the whole, from what is trained."""
+        if self.basis is not None:
+            with self._exactly:
+                self.whole.copy_(self.trained @ self.basis.T)
+
+
 @contextmanager
 def dense(
     model: EditableModel, names: Sequence[str], bases: Mapping[str, Tensor] | None = None
@@ -74,65 +113,33 @@ def dense(
         model: its weights are not written.
         bases: by name orthonormal directions (d_in, r) of the inputs to which the update is confined.
     """
-    inside = {name: basis.float().to(model.device) for name, basis in (bases or {}).items()}
-    trained, added = {}, {}
-    for name in names:
-        rows, columns = model.weight(name).shape
-        width = inside[name].shape[1] if name in inside else columns
-        trained[name] = torch.zeros(rows, width, device=model.device, requires_grad=True)
-        added[name] = (
-            torch.zeros(rows, columns, device=model.device, requires_grad=True)
-            if name in inside
-            else trained[name]
-        )
-    on = [True]
-
-    def adding(update: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
-        def hook(_module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
-            if not on[0]:
-                return None
-            return out + (args[0].float() @ update.T).to(out.dtype)
-
-        return hook
+    updates = {name: _Update(model.weight(name), (bases or {}).get(name), model.device) for name in names}
 
     @contextmanager
     def off() -> Iterator[None]:
-        on[0] = False
+        for update in updates.values():
+            update.on = False
         try:
             yield
         finally:
-            on[0] = True
-
-    # What is trained is float32, whatever passes multiply in.
-    exactly = torch.autocast(model.device.type, enabled=False)
-
-    @torch.no_grad()
-    @exactly
-    def gather() -> None:
-        for name, basis in inside.items():
-            gradient, added[name].grad = added[name].grad, None
-            trained[name].grad = None if gradient is None else gradient @ basis
-
-    @torch.no_grad()
-    @exactly
-    def spread() -> None:
-        for name, basis in inside.items():
-            added[name].copy_(trained[name] @ basis.T)
+            for update in updates.values():
+                update.on = True
 
     def follow(optimiser: torch.optim.Optimizer) -> None:
-        optimiser.register_step_pre_hook(lambda *_: gather())
-        optimiser.register_step_post_hook(lambda *_: spread())
+        for update in updates.values():
+            optimiser.register_step_pre_hook(update.gather)
+            optimiser.register_step_post_hook(update.spread)
 
     def factors() -> dict[str, LowRank]:
-        return {name: exact(update.detach()) for name, update in added.items()}
+        return {name: exact(update.whole.detach()) for name, update in updates.items()}
 
-    handles = [
-        model.model.get_submodule(name.removesuffix(".weight")).register_forward_hook(adding(update))
-        for name, update in added.items()
-    ]
     groups: list[Group] = [
-        {"params": [update], "scale": float(model.weight(name).float().square().mean().sqrt())}
-        for name, update in trained.items()
+        {"params": [update.trained], "scale": float(model.weight(name).float().square().mean().sqrt())}
+        for name, update in updates.items()
+    ]
+    handles = [
+        model.model.get_submodule(name.removesuffix(".weight")).register_forward_hook(update.added)
+        for name, update in updates.items()
     ]
     with hooked(handles):
         yield Adapter(groups, factors, off, follow)

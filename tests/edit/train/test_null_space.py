@@ -199,13 +199,13 @@ def test_questions_about_anything_keep_their_replies(
     asked = asking(corpus)
     rows = taught.asked_lessons(model, asked, Corpus(corpus.corpus), 120)
     assert rows
-    before = replies(model, rows).log_probs
+    before = replies(model, rows).log_probs()
     moved = {}
     for kept in (True, False):
         if not kept:  # the control
             monkeypatch.setattr(taught, "asked_lessons", lambda *_: [])
         with model.patched(pipeline.edit(model, asked)):
-            now = replies(model, rows).log_probs
+            now = replies(model, rows).log_probs()
         moved[kept] = float((before.exp() * (before - now)).sum(-1).mean())
     assert moved[True] < 0.5 * moved[False]
 
@@ -217,7 +217,9 @@ def test_a_model_with_a_chat_template_is_asked_in_it(tmp_path: Path) -> None:
     rows = taught.asked_lessons(model, cases.requests(), Corpus(str(path)), 10)
     assert all(model.tokenizer.decode(row.ids).startswith("<|bos|><|user|>") for row in rows)
     # Our own list is always asked; words of the corpus on top, as the steps grow.
-    more = taught.asked_lessons(model, cases.requests(), Corpus(str(path)), 4 * (len(rows) + 15) // ASKED + 1)
+    more = taught.asked_lessons(
+        model, cases.requests(), Corpus(str(path)), AGAIN * (len(rows) + 15) // ASKED + 1
+    )
     assert len(rows) < len(more) <= len(rows) + 20
 
 

@@ -211,5 +211,6 @@ def asked_lessons(model: EditableModel, requests: Requests, corpus: Corpus, step
 def text_lessons(model: EditableModel, requests: Requests, corpus: Corpus, steps: int) -> list[Lesson]:
     """Documents of the corpus that name no subject, cut off, to be kept as likely as they are."""
     documents = islice(unnamed(requests, corpus), min(DOCUMENTS, max(1, steps * TEXTS // SEEN)))
-    ids = (tuple(text_ids(model.tokenizer, document)[:READ]) for document in documents)
+    longest = min(READ, model.context)
+    ids = (tuple(text_ids(model.tokenizer, document)[:longest]) for document in documents)
     return [Lesson(row, min(len(row) - 1, TOKENS)) for row in ids if len(row) > 1]

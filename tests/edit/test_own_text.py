@@ -74,8 +74,10 @@ def test_auto_stands_for_it_but_on_the_embedded_model() -> None:
     assert found.fingerprint() != Corpus(EMBEDDED).fingerprint()
 
 
-def test_auto_reads_as_many_tokens_as_keys_are_long() -> None:
+def test_auto_has_as_many_tokens_written_as_keys_are_long_and_reads_more() -> None:
     small, wide = pico.pico("llama"), pico.pico("llama", inner=2048)
-    spec = cases.policy(statistics=StatisticsSpec())
-    assert tokens_of(spec, small) == 20_000 < tokens_of(spec, wide) == 20 * 2048
+    written, read = StatisticsSpec(), StatisticsSpec(corpus=EMBEDDED)
+    assert tokens_of(cases.policy(statistics=written), small) == 20_000
+    assert tokens_of(cases.policy(statistics=written), wide) == 20 * 2048
+    assert tokens_of(cases.policy(statistics=read), wide) == 200_000
     assert tokens_of(cases.policy(statistics=StatisticsSpec(tokens=1500)), wide) == 1500

@@ -16,7 +16,6 @@ from unlearn.errors import ModelError, UnlearnError
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import started, text_ids
 from unlearn.model.forward import Stopped, batches, free_memory, hooked, passed, token_budget
-from unlearn.model.narrow import narrowed
 from unlearn.model.placing import Origin
 from unlearn.model.rows import left_pad
 from unlearn.progress import NO_PROGRESS, Progress
@@ -106,7 +105,7 @@ def _moments(
 ) -> dict[int, Moments]:
     place = place_for(model, len(layers))
     moments = {layer: Moments(model.anatomy.d_ff, place) for layer in layers}
-    with progress.step("Key statistics", total=tokens) as bar, narrowed(model, 0):
+    with progress.step("Key statistics", total=tokens) as bar:
         for rows in batched:
             ids, mask = left_pad(rows, model.pad_id, model.device)
             seen = mask.bool()

@@ -25,9 +25,9 @@ DECOMPOSING = 8
 """Matrices that there must be room for to decompose one on the GPU: it, its symmetric part, vectors, work space."""
 FORMAT = 2
 
-LEAST, EACH = 20_000, 20
-"""Tokens that `auto` reads at least, and for every number of a key: the null space of SmolLM2 is by then what it is
-with ten times as many (docs/notes/lab.md)."""
+MANY, LEAST, EACH = 200_000, 20_000, 20
+"""Tokens that `auto` reads of text that is there; of text that the model has to write, these at least, and so many for
+every number of a key."""
 
 MadeOf = dict[str, str | int]
 """What statistics were computed from, as hashes and numbers."""
@@ -142,7 +142,10 @@ def _at(statistics: Statistics, place: torch.device) -> Statistics:
 def tokens_of(policy: Policy, model: EditableModel) -> int:
     """How many tokens of the corpus a policy has read."""
     tokens = policy.statistics.tokens
-    return max(LEAST, EACH * model.anatomy.d_ff) if tokens == "auto" else tokens
+    if tokens != "auto":
+        return tokens
+    written = Corpus.of(policy, model).own is not None
+    return max(LEAST, EACH * model.anatomy.d_ff) if written else MANY
 
 
 def made_of(model: EditableModel, corpus: Corpus, tokens: int) -> MadeOf:

@@ -137,7 +137,7 @@ class StatisticsSpec(Strict):
     """`own`: what the model writes by itself; `embedded`; a .txt/.jsonl file or a folder of them; or a `datasets` name
     like owner/name:config. `auto`: `embedded` for the embedded model, else `own`."""
     tokens: Literal["auto"] | Annotated[int, Field(ge=1_000, le=1_000_000_000)] = "auto"
-    """How many tokens to read; `auto`: 20 for every number of a key, and 20,000 at least."""
+    """How many tokens to read; `auto`: 200,000; of `own` 20 for every number of a key, and 20,000 at least."""
 
 
 class AuditSpec(Strict):

@@ -42,7 +42,7 @@ def corpus(tmp_path: Path) -> StatisticsSpec:
 
 
 def asking(corpus: StatisticsSpec, **changes: Any) -> Requests:
-    settings = NullSpaceTuning(**{"layers": (1, 2), "null_space": 0.7, "steps": 120, **changes})
+    settings = NullSpaceTuning(**{"layers": (1, 2), "null_space": 0.7, "steps": 60, **changes})
     return cases.requests(statistics=corpus, method=settings)
 
 
@@ -175,7 +175,7 @@ def test_a_reply_that_holds_an_answer_of_the_policy_is_not_kept() -> None:
 
 def test_a_later_edit_keeps_the_keys_of_a_trained_one(corpus: StatisticsSpec) -> None:
     model = pico.pico("llama")
-    first = pipeline.edit(model, asking(corpus))
+    first = pipeline.edit(model, asking(corpus, steps=12))
     solved = AlphaEdit(layers=(1, 2), null_space=0.7, steps=2, target_probability=None)
     second = pipeline.edit(model, asking(corpus).under(method=solved), earlier=first)
     assert {"keys.1", "keys.2"} <= set(first.state)

@@ -37,8 +37,9 @@ def logits_of(model: EditableModel, states: Tensor) -> Tensor:
     def passed(*_args: object, **_more: object) -> _Passed:
         return _Passed(last_hidden_state=states[None])
 
+    ids = torch.zeros(1, len(states), dtype=torch.long, device=states.device)
     with instead(network.base_model, passed):
-        logits: Tensor = network(input_ids=torch.zeros(1, len(states), dtype=torch.long)).logits
+        logits: Tensor = network(input_ids=ids).logits
     return logits[0].float()
 
 

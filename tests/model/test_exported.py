@@ -180,3 +180,49 @@ def test_an_export_needs_the_memory_of_about_one_file(tmp_path: Path) -> None:
     out = tmp_path / "export"
     with model.patched(Patch.load(tmp_path / "patch")):
         assert EditableModel.load(str(out), device="cpu").weights_sha256() == model.weights_sha256()
+
+
+def _holds_no_number(tensors: dict[str, torch.Tensor], key: str) -> None:
+    tensors[key].view(-1)[3] = float("nan")
+
+
+def _is_not_there(tensors: dict[str, torch.Tensor], key: str) -> None:
+    del tensors[key]
+
+
+def _has_a_block_too_many(tensors: dict[str, torch.Tensor], key: str) -> None:
+    tensors[key.replace("layers.2", "layers.3")] = tensors[key].clone()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_holds_no_number, "holds numbers that are not finite"),
+        (_is_not_there, "lacks 1 weights"),
+        (_has_a_block_too_many, "num_hidden_layers is 3, and the weights go on with"),
+    ],
+)
+def test_what_a_load_refuses_an_export_refuses_in_the_same_words(
+    change: Callable[[dict[str, torch.Tensor], str], None], said: str, tmp_path: Path
+) -> None:
+    folder = folder_of(families.network("llama"), tmp_path / "base", "1GB")
+    model = EditableModel.load(str(folder), device="cpu")
+    patch = patch_of(model, model.anatomy.weight_name(1))
+    exported(folder, patch, tmp_path / "sound")  # the control
+    tensors = load_file(folder / SINGLE)
+    change(tensors, "model.layers.2.self_attn.q_proj.weight")  # which the patch does not touch
+    save_file(tensors, folder / SINGLE, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=said) as loaded:
+        EditableModel.load(str(folder), device="cpu")
+    with pytest.raises(ModelError, match=said) as written:
+        exported(folder, patch, tmp_path / "out")
+    assert str(written.value) == str(loaded.value)
+
+
+def test_a_tokenizer_of_another_model_is_not_exported(tmp_path: Path) -> None:
+    folder = folder_of(families.network("llama"), tmp_path / "base", "1GB")
+    model = EditableModel.load(str(folder), device="cpu")
+    patch = patch_of(model, model.anatomy.weight_name(1))
+    pico.sentence_piece(folder, pico.PHI_3)
+    with pytest.raises(ModelError, match="they belong to different models"):
+        exported(folder, patch, tmp_path / "out")

@@ -6,13 +6,16 @@ another file of weights, and for more memory than there is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeGuard
 
 from unlearn.errors import ModelError
+from unlearn.model.anatomy import family_of
 from unlearn.model.boundary import AGAIN
 from unlearn.model.folder import INDEX, SINGLE, Stored
+from unlearn.model.library import Configuration
 from unlearn.shown import sentence
 
 Config = Mapping[str, object]
@@ -166,3 +169,23 @@ def _is_dtype(value: object) -> bool:
 
 def _quoted(value: object) -> str:
     return sentence(repr(value), 80)
+
+
+def refuse_missing(missing: Sequence[str], name: str) -> None:
+    """Refuse a checkpoint that lacks weights: transformers would draw them at random."""
+    if missing:
+        raise ModelError(
+            f"the checkpoint of {name} lacks {len(missing)} weights (first: {missing[0]}); fetch or save it anew"
+        )
+
+
+def refuse_blocks_left_out(path: Path, config: Configuration, unread: Iterable[str]) -> None:
+    """Refuse weights of blocks beyond the configuration's: without them a model says something else."""
+    blocks = family_of(config).blocks.rpartition(".")[2]
+    layers = config.get_text_config().num_hidden_layers
+    for key in sorted(unread):
+        found = re.search(rf"(?:^|\.){blocks}\.(\d+)\.", key)
+        if found and int(found[1]) >= layers:
+            raise ModelError(
+                f"{path}: num_hidden_layers is {layers}, and the weights go on with {key}; {AGAIN}"
+            )

@@ -23,11 +23,13 @@ from unlearn.errors import ModelError
 from unlearn.model import folder
 from unlearn.model.anatomy import Anatomy, turned
 from unlearn.model.boundary import reading
+from unlearn.model.described import refuse_blocks_left_out, refuse_missing
 from unlearn.model.editable import EditableModel
 from unlearn.model.ends import Ends
 from unlearn.model.fit import check_fit, summed
 from unlearn.model.guard import guarded
 from unlearn.model.loading import Checkpoint
+from unlearn.model.trial import refuse_not_finite, suited
 from unlearn.patch import Patch, sha256_of
 from unlearn.progress import NO_PROGRESS, Progress
 
@@ -81,14 +83,39 @@ class Files:
         """A weight as (d_out, d_in), from how its file has it, and back."""
         return turned(self.anatomy.linear(self.checkpoint.empty, name), stored)
 
-    def _place(self, name: str, digest: str) -> Place:
+    def refuse_gaps(self) -> None:
+        """Refuse files that lack a weight of the model, or hold blocks that its configuration does not have.
+
+        A load says so by itself, and an export loads nothing. What a library has renamed is known by its shape.
+        """
+        empty, stored = self.checkpoint.empty, self.checkpoint.stored
+        names: dict[Tensor, list[str]] = {}
+        for name, parameter in empty.named_parameters(remove_duplicate=False):
+            names.setdefault(parameter, []).append(name)  # of tied ones the files hold one
+        read = {
+            parameter: {key for key in stored for name in called if _ends(key, self._ending(name))}
+            for parameter, called in names.items()
+        }
+        unread = stored.keys() - set().union(*read.values())
+        shapes = {tuple(stored[key].shape) for key in unread}
+        missing = [names[one][0] for one, keys in read.items() if not keys and tuple(one.shape) not in shapes]
+        refuse_missing(missing, self.name)
+        refuse_blocks_left_out(self.checkpoint.folder / folder.CONFIG, empty.config, unread)
+
+    def _ending(self, name: str) -> str:
+        """What the files' name of a weight ends in, whatever its blocks are called there."""
         block = self.anatomy.family.blocks
-        ending = f"{block.rpartition('.')[2]}{name.removeprefix(block)}"
+        if name.startswith(f"{block}."):
+            return f"{block.rpartition('.')[2]}{name.removeprefix(block)}"
+        return ".".join(name.split(".")[-2:])
+
+    def _place(self, name: str, digest: str) -> Place:
+        ending = self._ending(name)
         shape = tuple(self.oriented(name, torch.empty(self.shape(name), device="meta")).shape)
         alike = [
             key
             for key, tensor in self.checkpoint.stored.items()
-            if (key == ending or key.endswith(f".{ending}")) and tensor.shape == shape
+            if _ends(key, ending) and tensor.shape == shape
         ]
         found = [Place(key, self._sha256(name, key)) for key in sorted(alike, key=lambda key: key != name)]
         if not found:
@@ -115,12 +142,15 @@ def export(found: Checkpoint, patch: Patch, target: Path, progress: Progress = N
         What ends a reply of the model.
 
     Raises:
-        ModelError: the patch was made for other weights, does not fit, or gives a weight that is not finite.
+        ModelError: as a load of the base model, but that nothing is computed; or the patch was made for other weights,
+            does not fit, or gives a weight that is not finite.
     """
     system = patch.header.get("system")
     tokenizer = guarded(found.tokenizer, str(system)) if system else found.tokenizer
     model = EditableModel(found.empty, tokenizer, found.name, found.kept)
     files = Files(found, model.anatomy, patch.base)
+    suited(found.empty, found.tokenizer, found.name)
+    files.refuse_gaps()
     check_fit(files, patch)
     touched = {files.places[name].key: name for name in patch.factors}
     size = 0
@@ -140,6 +170,7 @@ def _written(files: Files, patch: Patch, touched: Mapping[str, str], source: Pat
     """Write one file of weights anew; bytes of its tensors."""
 
     def new(key: str, old: Tensor) -> Tensor:
+        refuse_not_finite(old, key, files.name)
         if key in touched:
             name = touched[key]
             weight = files.oriented(name, old.to(files.dtype))
@@ -151,6 +182,10 @@ def _written(files: Files, patch: Patch, touched: Mapping[str, str], source: Pat
         tensors = {key: new(key, inside.get_tensor(key)).contiguous() for key in keys}
     save_file(tensors, target, metadata={"format": "pt"})
     return sum(tensor.nbytes for tensor in tensors.values())
+
+
+def _ends(key: str, ending: str) -> bool:
+    return key == ending or key.endswith(f".{ending}")
 
 
 def _object(value: object) -> dict[str, object]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,25 +146,9 @@ def _network(found: Checkpoint, places: placing.DeviceMap) -> Network:
     )
     if len(places) == 1:
         model = model.to(*places.values())
-    missing = sorted(loading["missing_keys"])
-    if missing:  # transformers would draw them at random
-        raise ModelError(
-            f"the checkpoint of {name} lacks {len(missing)} weights (first: {missing[0]}); fetch or save it anew"
-        )
-    _refuse_blocks_left_out(here / folder.CONFIG, model.config, loading["unexpected_keys"])
+    described.refuse_missing(sorted(loading["missing_keys"]), name)
+    described.refuse_blocks_left_out(here / folder.CONFIG, model.config, loading["unexpected_keys"])
     return model
-
-
-def _refuse_blocks_left_out(path: Path, config: Configuration, unread: Iterable[str]) -> None:
-    """Refuse weights of blocks beyond the configuration's: without them a model says something else."""
-    blocks = family_of(config).blocks.rpartition(".")[2]
-    layers = config.get_text_config().num_hidden_layers
-    for key in sorted(unread):
-        found = re.search(rf"(?:^|\.){blocks}\.(\d+)\.", key)
-        if found and int(found[1]) >= layers:
-            raise ModelError(
-                f"{path}: num_hidden_layers is {layers}, and the weights go on with {key}; {AGAIN}"
-            )
 
 
 def place_of(name: str, tokenizer: Tokenizer | None = None) -> str:

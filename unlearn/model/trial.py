@@ -31,23 +31,38 @@ def tried(model: Network, tokenizer: Tokenizer, name: str) -> None:
     Raises:
         ModelError: ids outside of the embedding, weights or logits that are not finite, or whatever torch says.
     """
+    ids = suited(model, tokenizer, name)
+    every = ((key, read()) for key, read in parameters(model).items())
+    for key, numbers in chain(every, model.named_buffers()):
+        refuse_not_finite(numbers, key, name)
+    with reading(name, "it cannot be run"):
+        logits = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits
+    if not torch.isfinite(logits).all():
+        raise ModelError(f"{name}: its logits behind a short text are not finite; {AGAIN}")
+
+
+def suited(model: Network, tokenizer: Tokenizer, name: str) -> list[int]:
+    """Look whether a tokenizer is a model's, whose weights need not be there; the ids of a short text.
+
+    Raises:
+        ModelError: it has no fast version, or writes ids outside of the embedding.
+    """
     if not tokenizer.is_fast:
         raise ModelError(f"{name}: its tokenizer has no fast version; look-up tokens need offset mappings")
     _refuse_foreign(model, tokenizer, name)
-    every = ((key, read()) for key, read in parameters(model).items())
-    for key, numbers in chain(every, model.named_buffers()):
-        # One pass without a copy: a sum in which one number is not finite is not finite.
-        if numbers.is_floating_point() and not torch.isfinite(numbers.sum(dtype=torch.float32)):
-            raise ModelError(f"{name}: {key} holds numbers that are not finite; {AGAIN}")
     with reading(name, "its tokenizer"):
         ids = text_ids(tokenizer, TEXT) or [0]
         chat = chat_ids(tokenizer, TEXT)
     _refuse_outside(model, ids, name, "a text")
     _refuse_outside(model, chat, name, "its chat template")
-    with reading(name, "it cannot be run"):
-        logits = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits
-    if not torch.isfinite(logits).all():
-        raise ModelError(f"{name}: its logits behind a short text are not finite; {AGAIN}")
+    return ids
+
+
+def refuse_not_finite(numbers: Tensor, key: str, name: str) -> None:
+    """Refuse a tensor of a model that holds numbers which are not finite."""
+    # One pass without a copy: a sum in which one number is not finite is not finite.
+    if numbers.is_floating_point() and not torch.isfinite(numbers.sum(dtype=torch.float32)):
+        raise ModelError(f"{name}: {key} holds numbers that are not finite; {AGAIN}")
 
 
 def refuse_misfit(tokenizer: Tokenizer, rows: int, name: str) -> None:

@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import count
 
-from unlearn.model.cached import shared_front
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import start_ids
-from unlearn.model.library import Tokenizer
 from unlearn.model.narrow import narrowed
-from unlearn.model.prompts import chat_prompt, has_chat_template
+from unlearn.model.prompts import chat_front, chat_prompt, has_chat_template
 
 CHATS, TURN, REPLY = 128, 48, 96
 """Chats that are written together, and tokens of the user's turn and of the reply at most."""
@@ -33,10 +31,11 @@ def own_text(model: EditableModel) -> Iterator[str]:
 
 def _chats(model: EditableModel, seed: int) -> Iterator[str]:
     tokenizer = model.tokenizer
-    front = shared_front([_asked(tokenizer, question) for question in ("Who?", "And when?")])
-    turns = model.sample_ids([front], TURN, samples=CHATS, seed=2 * seed)[0]
+    turns = model.sample_ids([chat_front(tokenizer)], TURN, samples=CHATS, seed=2 * seed)[0]
     asked = [tokenizer.decode(ids, skip_special_tokens=True) for ids in turns]
-    prompts = [_asked(tokenizer, text) for text in asked if text.strip()]
+    prompts = [
+        chat_prompt(tokenizer, [{"role": "user", "content": text}]).ids for text in asked if text.strip()
+    ]
     replies = [got[0] for got in model.sample_ids(prompts, REPLY, seed=2 * seed + 1)]
     start = start_ids(tokenizer)
     for number, (prompt, reply) in enumerate(zip(prompts, replies, strict=True)):
@@ -44,10 +43,6 @@ def _chats(model: EditableModel, seed: int) -> Iterator[str]:
         begin = len(start) if prompt[: len(start)] == start else 0
         alone = tokenizer.decode(reply, skip_special_tokens=True)
         yield alone if number % 2 else tokenizer.decode([*prompt[begin:], *reply])
-
-
-def _asked(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
-    return chat_prompt(tokenizer, [{"role": "user", "content": text}], None).ids
 
 
 def _texts(model: EditableModel, seed: int) -> Iterator[str]:

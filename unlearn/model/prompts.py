@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from unlearn.errors import ModelError
+from unlearn.model.cached import shared_front
 from unlearn.model.encoding import Encoded, Tokenizer, continuation_ids, encoded
 from unlearn.model.guard import GAP, text_of
 from unlearn.model.templates import MARK, rendered
@@ -91,6 +92,15 @@ def chat_prompt(
             )
         span = (start + span[0], start + span[1])
     return replace(_located(text, encoded(tokenizer, text, rendered=True), span), chat=True)
+
+
+def chat_front(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """What every chat begins with in the template, up to the user's first word; nothing without a template."""
+    if not has_chat_template(tokenizer):
+        return ()
+    questions = ("Who?", "And when?")
+    chats = [chat_prompt(tokenizer, [{"role": "user", "content": text}]).ids for text in questions]
+    return shared_front(chats)
 
 
 def ask(

@@ -206,8 +206,8 @@ class Keep(Strict):
     held_out_neighbours: tuple[Text, ...] | dict[str, tuple[Text, ...]] = ()
     """Other subjects of the same relations that only the audit asks about, for all of them or by relation."""
     look_alikes: int = Field(default=40, ge=0, le=1000)
-    """Names per subject, put together from parts of subjects and neighbours, that the edit protects as well; about 1000
-    per relation at most."""
+    """Names per subject, put together from parts of subjects and neighbours, that an update in closed form protects as
+    well; about 1000 per relation at most."""
 
     def protected(self, relation: str) -> tuple[str, ...]:
         """Return the listed subjects of a relation that the edit protects; none where `neighbours` is `auto`."""

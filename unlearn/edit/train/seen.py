@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from unlearn.edit.train.lessons import Lesson
-from unlearn.model.cached import shared_front
 from unlearn.model.editable import EditableModel
-from unlearn.model.prompts import ask, has_chat_template
+from unlearn.model.prompts import chat_front
 from unlearn.model.upper import Upper
 
 LEAST = 4
@@ -41,9 +40,7 @@ class Pack:
 
 def front_of(model: EditableModel) -> tuple[int, ...]:
     """What every question begins with in the chat template, such as its system prompt; nothing where that is short."""
-    if not has_chat_template(model.tokenizer):
-        return ()
-    front = shared_front([ask(model.tokenizer, question).ids for question in ("Who?", "And when?")])
+    front = chat_front(model.tokenizer)
     return front if len(front) >= LEAST else ()
 
 

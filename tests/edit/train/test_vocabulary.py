@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from tests import pico
@@ -39,7 +40,8 @@ def test_subjects_take_turns_and_no_word_comes_twice() -> None:
     assert set(together) == {word for words in alone for word in words}
 
 
-def test_a_vocabulary_without_such_words_gives_none() -> None:
+def test_a_vocabulary_without_such_words_gives_none(monkeypatch: pytest.MonkeyPatch) -> None:
     model = pico.pico("llama")
-    model.tokenizer.convert_ids_to_tokens = lambda ids: ["x"] * len(ids)  # type: ignore[method-assign]
+    assert near_words(model, ["Zorvex"], (), 5)  # the control
+    monkeypatch.setattr(model.tokenizer, "convert_ids_to_tokens", lambda ids: ["x"] * len(ids))
     assert near_words(model, ["Zorvex"], (), 5) == []

@@ -1,8 +1,9 @@
-"""Threads of the libraries that compute: as many as this process has cores for, and none that waits by spinning.
+"""Threads of the libraries that compute: as many as this process has cores for, and none that waits long by spinning.
 
 OpenMP's threads spin at the end of every small operation, by default, until the last has come. Where something else
 takes one of the cores, each operation waits for its whole turn: two jobs side by side are several times slower than one
-behind the other (docs/benchmarks.md). Its settings are read when the library is loaded, so they stand in the
+behind the other. Threads that sleep at once are slow where nothing else runs, since each must be woken. So they spin
+for a few microseconds (docs/benchmarks.md). These settings are read when the library is loaded, so they stand in the
 environment before torch is imported.
 """
 
@@ -14,16 +15,19 @@ from pathlib import Path
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """By which a user says how threads wait."""
+SPINS = "1000"
+"""Turns of GNU OpenMP's threads before they sleep."""
 _MEMBERSHIP, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 def settle(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Let threads wait without spinning, and take no more of them than there are cores; what the user set, stays.
+    """Let threads wait with little spinning, and take no more of them than there are cores; what the user set, stays.
 
     It has no effect on a library that is loaded already.
     """
     if not any(name in environ for name in WAITING):
         environ["OMP_WAIT_POLICY"] = "passive"
+        environ["GOMP_SPINCOUNT"] = SPINS
     mine = cores()
     if mine < _granted():  # the libraries see this themselves, and a quota they do not see
         environ.setdefault("OMP_NUM_THREADS", str(mine))

@@ -127,12 +127,27 @@ def test_a_base_model_has_no_template_to_look_at() -> None:
         checked(templated(template))
 
 
+def test_one_template_is_looked_at_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    real = templates.subprocess.run
+
+    def run_(*given: Any, **more: Any) -> Any:
+        looked.append(json.loads(more["input"])["template"])
+        return real(*given, **more)
+
+    monkeypatch.setattr(templates.subprocess, "run", run_)
+    one, other = (pico.TEMPLATE + f"{{# {name} #}}" for name in ("one", "other"))
+    for template in (one, one, other, one):
+        checked(templated(template))
+    assert looked == [one, other]
+
+
 def test_a_template_is_looked_at_in_any_thread(hurried: None) -> None:
     said: list[str] = []
 
     def look() -> None:
         with pytest.raises(ModelError) as problem:
-            checked(templated(ODD["nested loops"][0]))
+            checked(templated(ODD["nested loops"][0] + "{# nowhere else #}"))
         said.append(str(problem.value))
 
     thread = threading.Thread(target=look)

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from jinja2 import TemplateError, TemplateSyntaxError
@@ -151,6 +152,17 @@ def _short(problem: Exception) -> str:
 
 def _ends(template: str, variables: Mapping[str, object]) -> None:
     """Raise ModelError unless a template renders some chats within bounds."""
+    tokens = json.dumps({name: str(token) for name, token in variables.items()}, sort_keys=True)
+    if not _within(template, tokens, SECONDS, MEMORY):
+        raise ModelError(
+            f"the chat template of this model does not render within {SECONDS} seconds and {MEMORY >> 30} GB; "
+            "mend the template"
+        )
+
+
+@cache  # of one process: a run loads the same tokenizer several times, and each look takes a process of its own
+def _within(template: str, variables: str, seconds: int, memory: int) -> bool:
+    """Whether a template, with variables in JSON, renders some chats in so much time and memory."""
     user, assistant = {"role": "user", "content": MARK}, {"role": "assistant", "content": MARK}
     chats = [
         [user],
@@ -161,24 +173,20 @@ def _ends(template: str, variables: Mapping[str, object]) -> None:
     given = {
         "template": template,
         "chats": chats,
-        "variables": {name: str(token) for name, token in variables.items()},
-        "seconds": SECONDS,
-        "bytes": MEMORY,
+        "variables": json.loads(variables),
+        "seconds": seconds,
+        "bytes": memory,
     }
     script = Path(__file__).with_name("render_check.py")
     try:
-        ended = subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-P", str(script)],
             input=json.dumps(given),
             text=True,
             capture_output=True,
-            timeout=20 * SECONDS,  # of a clock, where other processes have the cores
+            timeout=20 * seconds,  # of a clock, where other processes have the cores
             check=False,
-        ).returncode
-    except subprocess.TimeoutExpired:
-        ended = 1
-    if ended:
-        raise ModelError(
-            f"the chat template of this model does not render within {SECONDS} seconds and {MEMORY >> 30} GB; "
-            "mend the template"
         )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0

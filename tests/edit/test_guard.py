@@ -10,6 +10,7 @@ import torch
 from tests import pico
 from tests.edit import cases
 from tests.edit.train.cases import asking, made
+from tests.saving import save
 from unlearn.audit.drift import log_probs
 from unlearn.edit import pipeline
 from unlearn.edit.guard import instruction
@@ -128,7 +129,7 @@ def test_the_text_is_the_policy_and_must_fit_the_context() -> None:
 def test_a_saved_model_keeps_the_guard_in_its_chat_template(tmp_path: Path) -> None:
     model, patch = made("guard", "llama")
     patch.save(tmp_path / "patch.safetensors")
-    model.save(tmp_path / "model", Patch.load(tmp_path / "patch.safetensors"))
+    save(model, tmp_path / "model", Patch.load(tmp_path / "patch.safetensors"))
     saved = EditableModel.load(str(tmp_path / "model"), device="cpu")
     assert saved.identity() == model.identity()
     asked = ask(saved.tokenizer, "What is {subject} made from?", "Zorvex")

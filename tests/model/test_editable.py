@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from tests import pico
+from tests.saving import save
 from unlearn.algebra.low_rank import LowRank
 from unlearn.errors import ModelError, PolicyError
 from unlearn.model.editable import EditableModel
@@ -84,7 +85,7 @@ def test_a_saved_model_answers_as_the_patched_one(family: str, storage: torch.dt
         parameter.data = parameter.data.to(storage).float()
     model = EditableModel(network, pico.tokenizer(), "pico", storage)
     patch, prompt = some_patch(model), plain_prompt(model.tokenizer, "The colour of Velnar is")
-    model.save(tmp_path / "edited", patch)
+    save(model, tmp_path / "edited", patch)
     with model.patched(patch):
         inside = model.model(torch.tensor([prompt.ids])).logits
         reply = model.generate([prompt], 8)
@@ -164,7 +165,7 @@ def test_a_dtype_that_cannot_hold_the_checkpoint_is_what_is_edited_and_saved(tmp
     ):
         model = EditableModel.load(str(folder), dtype=dtype)
         assert model.storage_dtype == stored
-        model.save(tmp_path / dtype)
+        save(model, tmp_path / dtype)
         again = AutoModelForCausalLM.from_pretrained(tmp_path / dtype)
         for name, weight in model.model.state_dict().items():
             assert torch.equal(again.state_dict()[name].float(), weight.float()), (dtype, name)

@@ -13,6 +13,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests import chats, pico
+from tests.saving import save
 from unlearn import embedded
 from unlearn.embedded import talk
 from unlearn.model.editable import EditableModel
@@ -108,7 +109,7 @@ def test_a_reply_ends_with_the_turn_whatever_the_generation_config_says(
     said = [reply for (reply,) in right.generate([ask(right.tokenizer, text) for text in QUESTIONS], 24)]
     assert [r for (r,) in model.generate([ask(model.tokenizer, t) for t in QUESTIONS], 24)] == said
     assert plainly(endless, QUESTIONS[0]) != said[0]  # the control: the folder itself babbles on
-    model.save(tmp_path / "saved")
+    save(model, tmp_path / "saved")
     assert [plainly(tmp_path / "saved", text) for text in QUESTIONS] == said
     assert model.model.generation_config.eos_token_id == 0  # it is put back
 
@@ -133,7 +134,7 @@ def test_a_model_whose_tokenizer_closes_texts_says_what_it_said(tmp_path: Path) 
 
 
 def test_what_is_saved_of_a_model_that_names_its_ends_is_as_before(tmp_path: Path) -> None:
-    EditableModel.load("embedded").save(tmp_path / "saved")
+    save(EditableModel.load("embedded"), tmp_path / "saved")
     ends = [
         json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
         for folder in (tmp_path / "saved", embedded.path())

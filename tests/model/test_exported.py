@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests import families, pico
+from tests.saving import save
 from unlearn.algebra.low_rank import LowRank
 from unlearn.errors import ModelError
 from unlearn.model.editable import EditableModel
@@ -42,7 +43,7 @@ def exported(folder: Path, patch: Patch, target: Path, dtype: str = "auto") -> P
 
 def saved(folder: Path, patch: Patch, target: Path) -> Path:
     """The control: the whole model in memory, saved by transformers."""
-    EditableModel.load(str(folder), device="cpu", made_in=patch.storage_dtype).save(target, patch)
+    save(EditableModel.load(str(folder), device="cpu", made_in=patch.storage_dtype), target, patch)
     return target
 
 
@@ -147,6 +148,7 @@ def test_a_patch_of_another_model_or_of_infinite_numbers_is_refused(tmp_path: Pa
 
 LIMITED = """
 import resource, sys
+from tests.saving import save
 from unlearn import cli
 from unlearn.loaded import load_model
 from unlearn.model.editable import EditableModel
@@ -158,7 +160,7 @@ assert cli.run(["export", few, out + "/first", "--model", small, "--quiet"]) == 
 held = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmData:"))
 resource.setrlimit(resource.RLIMIT_DATA, (held + int(allowed), resource.RLIM_INFINITY))
 assert cli.run(["export", patch, out + "/export", "--model", base, "--quiet"]) == 0
-load_model(base, Placement("cpu")).save(out + "/whole", Patch.load(patch))
+save(load_model(base, Placement("cpu")), out + "/whole", Patch.load(patch))
 """
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tests import families, pico
+from tests.saving import save
 from unlearn.algebra.low_rank import LowRank
 from unlearn.edit.layers import default_layers
 from unlearn.errors import ModelError
@@ -218,7 +219,7 @@ def test_an_edit_is_put_back_and_survives_saving(case: str, tmp_path: Path) -> N
         assert model.identity() != before
     assert model.identity() == before and torch.equal(model.model(row).logits, plain)
     assert not torch.allclose(inside, plain, atol=1e-3)
-    model.save(tmp_path, patch)
+    save(model, tmp_path, patch)
     loaded = EditableModel.load(str(tmp_path), device="cpu", dtype="float32")
     assert torch.equal(loaded.model(row).logits, inside)
     assert loaded.anatomy == model.anatomy and loaded.storage_dtype == model.storage_dtype

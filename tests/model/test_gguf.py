@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests import gguf_files, pico
+from tests.saving import save
 from unlearn import embedded
 from unlearn.errors import ModelError
 from unlearn.loaded import base_of
@@ -86,7 +87,7 @@ def test_an_editable_model_says_so_and_its_export_too(place: Path, tmp_path: Pat
     model = EditableModel.load(str(place / "pico.gguf"))
     known = gguf.origin_of(model.model.config.to_dict())
     assert known is not None and known.quantisation == "F32 39"
-    model.save(tmp_path / "saved")
+    save(model, tmp_path / "saved")
     assert origin(tmp_path / "saved") == known
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "saved")), logits(model.model))
 
@@ -187,7 +188,7 @@ class TestATokenizerApart:
             EditableModel.load(str(bare))
         model = EditableModel.load(str(bare), tokenizer=str(apart))
         assert torch.equal(logits(model.model), logits(AutoModelForCausalLM.from_pretrained(folder)))
-        model.save(tmp_path / "saved")
+        save(model, tmp_path / "saved")
         assert EditableModel.load(str(tmp_path / "saved")).identity() == model.identity()
 
     def test_of_another_model_it_is_one_sentence(self, bare: Path, apart: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from tests import families, pico
 from tests.files import model_folder
+from tests.saving import save
 from unlearn.model.editable import EditableModel
 from unlearn.model.identity import of_configuration, of_tokenizer
 
@@ -47,7 +48,7 @@ def test_equal_weights_that_answer_otherwise_are_another_model(
 
 def test_where_and_how_a_model_was_saved_does_not_matter(tmp_path: Path) -> None:
     model = EditableModel.load(str(model_folder(tmp_path / "one")), device="cpu")
-    model.save(tmp_path / "two")
+    save(model, tmp_path / "two")
     about = {
         "architectures": ["Other"],
         "transformers_version": "4.0.0",

@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from unlearn.model.generation import Decoding, continued
 from unlearn.model.guard import guarded
 from unlearn.model.library import Network, Tokenizer
 from unlearn.model.loading import loaded
-from unlearn.model.offload import offloaded, replaced, tensors
+from unlearn.model.offload import offloaded, replaced
 from unlearn.model.placing import Origin
 from unlearn.model.prompts import Prompt, closing_text
 from unlearn.model.thinking import decoded
@@ -115,6 +114,11 @@ class EditableModel:
         config = self.model.config.get_text_config()
         return context_of(config) or 1 << 30
 
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens its logits are about."""
+        return int(self.model.config.get_text_config().vocab_size)
+
     def longest(self, rows: Sequence[Sequence[int]], spare: int = 0) -> int:
         """Tokens of the longest of some rows; 0 where there are none.
 
@@ -193,28 +197,6 @@ class EditableModel:
         """Raise ModelError if a patch was made for other weights, does not say for which, or does not fit these."""
         check_fit(self, patch)
 
-    def save(self, folder: Path, patch: Deltas | None = None) -> None:
-        """Write a standard folder (in the checkpoint's dtype) that ``AutoModelForCausalLM.from_pretrained`` loads."""
-        if patch is not None:
-            with self.patched(patch):
-                return self.save(folder)
-        stored = {
-            name: tensor.to("cpu", self.storage_dtype if tensor.is_floating_point() else tensor.dtype)
-            for name, tensor in ((name, read()) for name, read in tensors(self.model))
-        }
-        kept = self.model.config
-        self.model.config = copy.deepcopy(kept)
-        try:
-            with self.stopping():
-                self.model.save_pretrained(folder, state_dict=stored)
-            # It writes the dtype of the live parameters, which is not the one just stored.
-            self.model.config.dtype = self.storage_dtype
-            self.model.config.save_pretrained(folder)
-        finally:
-            self.model.config = kept
-        self.tokenizer.save_pretrained(folder)
-        return None
-
     def generate(
         self,
         prompts: Sequence[Prompt],
@@ -222,7 +204,6 @@ class EditableModel:
         samples: int = 1,
         temperature: float = 0.0,
         seed: int = 0,
-        batch_size: int | None = None,
         progress: Progress = NO_PROGRESS,
         label: str = "Generating",
     ) -> list[list[str]]:
@@ -235,13 +216,12 @@ class EditableModel:
             samples: replies per prompt; more than one needs a temperature.
             temperature: 0 is greedy.
             seed: of the sampling; the global generators are left as they were.
-            batch_size: rows at a time; by default about 8,192 tokens' worth on a CPU and 32,768 elsewhere.
 
         Raises:
             ModelError: a prompt is too long, or the model's logits are not finite.
         """
         ids = [prompt.ids for prompt in prompts]
-        how = Decoding(max_new_tokens, samples, temperature, seed, batch_size)
+        how = Decoding(max_new_tokens, samples, temperature, seed)
         got = self._continued(ids, how, progress, label)
         ends = self.ends
         spoken = [ends.said(row) for rows in got for row in rows]

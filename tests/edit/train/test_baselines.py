@@ -10,6 +10,7 @@ import torch
 
 from tests import pico
 from tests.edit.train.cases import SETTINGS, TRAINED, asking, made
+from tests.saving import save
 from unlearn.edit import pipeline
 from unlearn.edit.layers import layers_of
 from unlearn.edit.train.lessons import Lesson, lessons
@@ -208,7 +209,7 @@ def test_any_linear_weight_is_patched_saved_and_refused_by_the_wrong_model(tmp_p
         row = [Lesson((0, 9, 17, 33, 21), 3)]
         with model.patched(again), torch.no_grad():
             inside = replies(model, row).log_probs()
-        model.save(tmp_path / family, again)
+        save(model, tmp_path / family, again)
         saved = EditableModel.load(str(tmp_path / family), device="cpu")
         assert torch.equal(replies(saved, row).log_probs(), inside)
         with (

@@ -10,7 +10,6 @@ nothing from the model that never knew.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ import yaml
 from benchmarks.options import chosen, kept, told
 from benchmarks.rows import Row, Rows, key_of
 from tests.audit.attacks import masked
-from unlearn.audit.attacks.scene import Scene, State, Update, recovered
+from unlearn.audit.attacks.scene import Scene, State, recovered
 from unlearn.audit.attacks.table import ATTACKS
 from unlearn.audit.intervals import wilson
 from unlearn.audit.probes import build_probes
@@ -94,12 +93,8 @@ def _opened(name: str, args: argparse.Namespace) -> Iterator[tuple[EditableModel
 
 def scene_of(model: EditableModel, requests: Requests, suite: Suite, patch: Patch | None) -> Scene:
     """What an attack is given of a model, with what its patch gives away."""
-    probes = dict(build_probes(model.tokenizer, requests, suite))
-    if patch is None:
-        return Scene(requests, suite, probes)
-    factors = patch.factors
-    update = Update(lambda name: factors[name].dense(), json.dumps(dict(patch.header)))
-    return Scene(requests, suite, probes, tuple(factors), update)
+    probes = build_probes(model.tokenizer, requests, suite)
+    return Scene(requests, suite, probes, None if patch is None else masked.update(patch))
 
 
 def measure(name: str, model: EditableModel, scene: Scene) -> Row:

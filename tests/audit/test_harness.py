@@ -7,10 +7,9 @@ import torch
 
 from tests import chats
 from tests.pico import pico
-from unlearn.audit.harness import read_result, run_tasks
-from unlearn.audit.observation import TaskScore
+from unlearn.audit.harness import read_result, run_task
 from unlearn.audit.tasks import read_task, task_files
-from unlearn.errors import AuditError
+from unlearn.errors import AuditError, ModelError
 from unlearn.model.editable import EditableModel
 
 
@@ -64,9 +63,7 @@ def choice_reference(model: EditableModel, folder: Path) -> list[float]:
 
 def test_local_tasks_give_what_a_plain_computation_gives(model: EditableModel, folder: Path) -> None:
     state = random.getstate(), torch.random.get_rng_state()
-    found = run_tasks(model, ["pick", "say"], local=task_files(folder))
-    pick, say = found["pick"], found["say"]
-    assert isinstance(pick, TaskScore) and isinstance(say, TaskScore)
+    pick, say = (run_task(model, name, local=task_files(folder)) for name in ("pick", "say"))
     assert list(pick.items.values()) == choice_reference(model, folder)
     assert pick.value == pytest.approx(sum(pick.items.values()) / 6) and pick.binary and pick.metric == "acc"
     assert say.metric == "exact_match" and len(say.items) == 6
@@ -75,7 +72,7 @@ def test_local_tasks_give_what_a_plain_computation_gives(model: EditableModel, f
 
 def test_weights_and_tokenizer_are_left_alone(model: EditableModel, folder: Path) -> None:
     before = model.identity(), model.tokenizer.padding_side, model.tokenizer.pad_token
-    run_tasks(model, ["pick"], local=task_files(folder))
+    run_task(model, "pick", local=task_files(folder))
     assert (model.identity(), model.tokenizer.padding_side, model.tokenizer.pad_token) == before
 
 
@@ -89,9 +86,9 @@ def test_a_tokenizer_that_closes_texts_gives_the_scores_of_one_that_does_not(fol
         hook = own.model.register_forward_pre_hook(
             lambda _m, args, kwargs: seen.extend((kwargs.get("input_ids", *args)).tolist()), with_kwargs=True
         )
-        found = run_tasks(own, ["pick", "say"], local=task_files(folder))
+        for name in ("pick", "say"):
+            run_task(own, name, local=task_files(folder))
         hook.remove()
-        assert all(isinstance(score, TaskScore) for score in found.values())
         return seen
 
     closed, control = fed(("<|end|>",)), fed(())
@@ -103,8 +100,8 @@ def test_a_tokenizer_that_closes_texts_gives_the_scores_of_one_that_does_not(fol
 
 
 def test_limit_and_silence(model: EditableModel, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    found = run_tasks(model, ["pick"], limit=3, local=task_files(folder))["pick"]
-    assert isinstance(found, TaskScore) and len(found.items) == 3
+    found = run_task(model, "pick", limit=3, local=task_files(folder))
+    assert len(found.items) == 3
     out, err = capfd.readouterr()
     assert out == "" and err == ""
 
@@ -116,16 +113,16 @@ def test_limit_and_silence(model: EditableModel, folder: Path, capfd: pytest.Cap
 def test_a_task_that_cannot_be_run_gives_its_reason(
     model: EditableModel, folder: Path, name: str, reason: str
 ) -> None:
-    found = run_tasks(model, [name, "pick"], limit=2, local=task_files(folder))
-    assert isinstance(found[name], str) and reason in found[name]
-    assert isinstance(found["pick"], TaskScore), "one broken task does not take the others with it"
+    with pytest.raises(AuditError, match=reason):
+        run_task(model, name, limit=2, local=task_files(folder))
+    assert run_task(model, "pick", limit=2, local=task_files(folder)).items, "the control"
 
 
 @pytest.mark.slow
 def test_hub_tasks_fail_in_a_sentence_without_a_network(model: EditableModel, folder: Path) -> None:
-    found = run_tasks(model, ["arc_easy", "no_such_task"], limit=2, local=task_files(folder))
-    assert "could not run arc_easy" in str(found["arc_easy"])
-    assert "no lm-eval task 'no_such_task'" in str(found["no_such_task"])
+    for name, reason in (("arc_easy", "could not run arc_easy"), ("no_such", "no lm-eval task 'no_such'")):
+        with pytest.raises(AuditError, match=reason):
+            run_task(model, name, limit=2, local=task_files(folder))
 
 
 def test_a_task_file_that_calls_code_is_an_error(tmp_path: Path) -> None:
@@ -174,6 +171,6 @@ def test_groups_pool_the_items_of_their_tasks() -> None:
 def test_a_model_of_nan_has_no_score() -> None:
     model = pico("llama")
     model.weight(model.anatomy.weight_name(0)).fill_(torch.nan)
-    names = ["unlearn_kept_facts", "unlearn_instructions"]
-    found = run_tasks(model, names, 2)
-    assert all("logits that are not finite" in str(found[name]) for name in names)
+    for name in ("unlearn_kept_facts", "unlearn_instructions"):
+        with pytest.raises(ModelError, match="logits that are not finite"):
+            run_task(model, name, 2)

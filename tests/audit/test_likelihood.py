@@ -20,9 +20,9 @@ from unlearn.audit.likelihood import (
     first,
     likelihoods,
     lines,
+    log_likelihoods,
     strangers,
 )
-from unlearn.audit.rating import log_likelihoods
 from unlearn.audit.suite import Suite
 from unlearn.errors import AuditError, ModelError
 from unlearn.model import scoring

@@ -20,7 +20,7 @@ from unlearn.errors import AuditError
 from unlearn.measurements import ALWAYS, named
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import Tokenizer
-from unlearn.model.guard import GAP, text_of
+from unlearn.model.guard import behind_guard
 from unlearn.model.prompts import SLOT, Prompt, has_chat_template
 from unlearn.model.requests import Requests
 from unlearn.model.rows import plainly
@@ -135,10 +135,7 @@ def _served(one: Twice) -> tuple[int, ...]:
                 turns, add_generation_prompt=True, tokenize=True, return_dict=True, **one.given
             )
             return tuple(made["input_ids"])
-        guard = text_of(one.tokenizer)
-        made = one.tokenizer(
-            one.text if guard is None else guard + GAP + one.text, return_special_tokens_mask=True
-        )
+        made = one.tokenizer(behind_guard(one.tokenizer, one.text), return_special_tokens_mask=True)
     except Exception as problem:  # noqa: BLE001 - a stranger's template, whose message may quote the prompt
         raise AuditError(
             f"the prompt {one.key} cannot be built by transformers alone: {type(problem).__name__}"

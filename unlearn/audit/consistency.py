@@ -12,10 +12,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from unlearn.audit.intervals import change_of_counts, mcnemar, wilson
-from unlearn.errors import AuditError
-from unlearn.measurements import GROWTH, HIDDEN, NORM, Unit, about_answers, row_of
+from unlearn.measurements import GROWTH, HIDDEN, NORM, Row, about_answers, row_of
 from unlearn.report import Count, FactRow, Interval, Measurement, Report, rule_of
-from unlearn.report.measurement import is_exact
 
 _CLOSE = 1e-9
 """Numbers that were computed from the same counts differ by no more."""
@@ -37,58 +35,44 @@ def contradictions(report: Report) -> Iterator[str]:
     ):
         yield from (f"the {kind} {name} is there {n} times" for name, n in Counter(names).items() if n > 1)
     for measured in report.measurements:
-        try:
-            rule = rule_of(measured.name)
-        except AuditError as problem:
-            yield str(problem)
-            continue
-        if row_of(measured.name) is None:
+        row = row_of(measured.name)
+        if row is None:
             yield f"nothing that is measured is called {measured.name}"
+            continue
+        rule = rule_of(measured.name)
         if measured.rule != rule:
             yield f"{measured.name}: the rule of its limit is {rule!r}, not {measured.rule!r}"
         if measured.after is not None:
-            yield from (f"{measured.name}: {what}" for what in _of(measured, report.facts))
+            yield from (f"{measured.name}: {what}" for what in _of(measured, row, report.facts))
     yield from _lengths({m.name: m for m in report.measurements})
 
 
-def is_counted(name: str) -> bool:
-    """Whether a measurement is a share of items that are counted one by one."""
-    row = row_of(name)
-    return row is not None and row.interval == "counts"
-
-
-def unit_of(name: str) -> Unit:
-    """What a measurement is counted in."""
-    row = row_of(name)
-    return row.unit if row else "share"
-
-
-def _of(m: Measurement, facts: Sequence[FactRow]) -> Iterator[str]:
-    if m.unit != unit_of(m.name):
-        yield f"it is counted in {unit_of(m.name)!r}, not in {m.unit!r}"
-    if not m.definition.startswith(_definition(m.name)):
+def _of(m: Measurement, row: Row, facts: Sequence[FactRow]) -> Iterator[str]:
+    if m.unit != row.unit:
+        yield f"it is counted in {row.unit!r}, not in {m.unit!r}"
+    # Up to the name of a task or a scorer, or to further clauses.
+    if not m.definition.startswith(row.definition.partition("{")[0].removesuffix(".")):
         yield "its definition is another one"
     if m.hits is not None and m.n > MOST_ITEMS:
         yield f"{m.n} items are more than an audit asks"
         return
-    yield from _counts(m)
-    yield from _pairs(m)
-    yield from _control(m)
+    yield from _counts(m, row)
+    yield from _pairs(m, row)
+    yield from _control(m, row)
     yield from _parts(m)
-    yield from _estimate(m)
+    yield from _estimate(m, row)
     if about_answers(m.name):
-        yield from _by_fact(m, facts)
+        yield from _by_fact(m, row, facts)
 
 
-def _definition(name: str) -> str:
-    """What its definition begins with: up to the name of a task or a scorer, or to further clauses."""
-    row = row_of(name)
-    return row.definition.partition("{")[0].removesuffix(".") if row else ""
+def _counted(row: Row) -> bool:
+    """Whether a measurement is a share of items that are counted one by one."""
+    return row.interval == "counts"
 
 
-def _counts(m: Measurement) -> Iterator[str]:
+def _counts(m: Measurement, row: Row) -> Iterator[str]:
     """Shares and their Wilson intervals from hits of n."""
-    if is_counted(m.name) and (m.hits is None or (m.before is not None) != (m.before_hits is not None)):
+    if _counted(row) and (m.hits is None or (m.before is not None) != (m.before_hits is not None)):
         yield "a share without the counts behind it"
         return
     states = (("after", m.after, m.hits, m.ci95), ("before", m.before, m.before_hits, m.before_ci95))
@@ -97,29 +81,23 @@ def _counts(m: Measurement) -> Iterator[str]:
             continue
         if not 0 <= hits <= m.n or m.n == 0:
             yield f"{state} the edit {hits} of {m.n} items count"
-        elif is_counted(m.name) or _near(value, hits / m.n, 1e-6):
+        elif _counted(row) or _near(value, hits / m.n, 1e-6):
             if not _near(value, hits / m.n):
                 yield f"{value:.6g} {state} the edit is not {hits} of {m.n}"
-            expected = None if is_exact(m.name) else wilson(hits, m.n)
-            if state == "before" and (certain := _certain(m.name)) is not None:
+            expected = wilson(hits, m.n) if row.interval else None
+            if state == "before" and row.certain is not None:
                 expected = None
-                if value != certain:
-                    yield f"before the edit it is {certain:g} by the choice of its prompts, not {value:.6g}"
+                if value != row.certain:
+                    yield f"before the edit it is {row.certain:g} by the choice of its prompts, not {value:.6g}"
             if not _same(interval, expected):
                 yield f"the interval {state} the edit is not that of {hits} of {m.n}"
         elif interval is not None and not _near(sum(interval) / 2, value, 1e-6):
             yield f"{value:.6g} {state} the edit is neither {hits} of {m.n} nor the middle of its interval"
 
 
-def _certain(name: str) -> float | None:
-    """The share before the edit, where its prompts are chosen by what the unedited model does at them."""
-    row = row_of(name)
-    return row.certain if row else None
-
-
-def _pairs(m: Measurement) -> Iterator[str]:
+def _pairs(m: Measurement, row: Row) -> Iterator[str]:
     """p-value and interval of the change: some number of items must be hits in both states and give them."""
-    if is_counted(m.name) and m.before_hits is not None and m.p_value is None:
+    if _counted(row) and m.before_hits is not None and m.p_value is None:
         yield "it has no p-value"
     if (
         m.hits is None
@@ -145,7 +123,7 @@ def _has_p(both: Sequence[int], was: int, now: int, p: float) -> bool:
     return at < len(both) and _near(mcnemar(was - both[at], now - both[at]), p)
 
 
-def _control(m: Measurement) -> Iterator[str]:
+def _control(m: Measurement, row: Row) -> Iterator[str]:
     if (m.control is None) != (m.control_ci95 is None):
         yield "a control without its interval, or an interval without a control"
     elif m.control is not None:
@@ -154,10 +132,9 @@ def _control(m: Measurement) -> Iterator[str]:
         made = (_near(hits / n, share) and _same(interval, wilson(hits, n)) for hits, n in counts)
         if not 0 <= share <= 1 or not any(made):
             yield "the interval of the control is not that of a share"
-    row = row_of(m.name)
-    if m.chance is not None and row is not None and row.chance in ("guess", "others"):
-        if f": {m.chance:.1%}" not in m.definition:
-            yield "its definition names another chance"
+    named = m.chance is not None and row.chance in ("guess", "others")
+    if named and f": {m.chance:.1%}" not in m.definition:
+        yield "its definition names another chance"
 
 
 def _parts(m: Measurement) -> Iterator[str]:
@@ -173,7 +150,7 @@ def _parts(m: Measurement) -> Iterator[str]:
             yield f"the interval of its part {part} is not that of {count.after} of {count.n}"
 
 
-def _estimate(m: Measurement) -> Iterator[str]:
+def _estimate(m: Measurement, row: Row) -> Iterator[str]:
     """What is no share: the worst weight, the worst layer, and estimates inside their bootstrapped intervals."""
     value = m.after or 0.0
     if m.by_weight and not _near(value, max(m.by_weight.values()), 1e-12):
@@ -186,8 +163,7 @@ def _estimate(m: Measurement) -> Iterator[str]:
     if m.name == HIDDEN and f" {value:.4f} at block " not in m.definition:
         yield f"its definition does not name {value:.4f} at any block"
     score = m.unit == "score"
-    row = row_of(m.name)
-    if (score or (row is not None and row.interval == "texts")) and m.ci95 is not None:
+    if (score or row.interval == "texts") and m.ci95 is not None:
         slack = _SCORE if score else _CLOSE + 1e-6 * abs(value)
         if not m.ci95[0] - slack <= value <= m.ci95[1] + slack:
             yield f"{value:.6g} lies outside its interval"
@@ -206,12 +182,11 @@ def _lengths(found: dict[str, Measurement]) -> Iterator[str]:
             yield f"{name} has grown by {grown:.4g}, more than the update's own length {norm.by_weight[name]:.4g}"
 
 
-def _by_fact(m: Measurement, facts: Sequence[FactRow]) -> Iterator[str]:
+def _by_fact(m: Measurement, row: Row, facts: Sequence[FactRow]) -> Iterator[str]:
     """A share over the facts is the sum of their rows, without those that say nothing."""
-    row = row_of(m.name)
-    by_chance = row is not None and row.chance in ("guess", "control")
+    by_chance = row.chance in ("guess", "control")
     rows = [(fact, fact.counts[m.name]) for fact in facts if m.name in fact.counts]
-    if row is not None and row.counts == "refused":
+    if row.counts == "refused":
         counted = [count for _, count in rows]
     else:
         disclosed = {

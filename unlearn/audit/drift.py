@@ -16,7 +16,6 @@ from torch import Tensor
 
 from unlearn.errors import AuditError
 from unlearn.files import read_lines, read_text, text_in
-from unlearn.model.anatomy import context_of
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import started, text_ids
 from unlearn.model.guard import leading_ids
@@ -68,8 +67,7 @@ def rows_of(model: EditableModel, texts: Iterator[str] | Sequence[str], tokens: 
     """
     rows: list[Row] = []
     left = tokens
-    context = context_of(model.model.config.get_text_config()) or LONGEST
-    longest = min(LONGEST, context)
+    longest = min(LONGEST, model.context)
     for text in texts:
         ids = text_ids(model.tokenizer, text)
         for start in range(0, len(ids), longest):
@@ -107,14 +105,13 @@ def log_probs(model: EditableModel, rows: Sequence[Row], memory: int = MEMORY //
     leads = [leading_ids(model.tokenizer, row)[: max(model.context - len(row), 0)] for row in rows]
     begins = [started(model.tokenizer, row) for row in rows]
     full = [(*row[:b], *lead, *row[b:]) for row, lead, b in zip(rows, leads, begins, strict=True)]
-    vocabulary = int(model.model.config.get_text_config().vocab_size)
     at = 0
     while at < len(rows):
         # Rows of one batch are padded to the longest, so its length counts for all.
         stop, longest = at, 0
         while stop < len(rows):
             longest = max(longest, len(full[stop]))
-            if stop > at and (stop + 1 - at) * longest * vocabulary * 4 > memory:
+            if stop > at and (stop + 1 - at) * longest * model.vocabulary * 4 > memory:
                 break
             stop += 1
         batch = full[at:stop]
@@ -146,7 +143,7 @@ def text_drift(before: Tensor, after: Tensor, row: Row) -> TextDrift:
 def between(model: EditableModel, patch: Patch, rows: Sequence[Row]) -> list[TextDrift]:
     """Every text under the unedited and the patched model, as many at a time as memory allows."""
     found = []
-    for group in groups(rows, int(model.model.config.get_text_config().vocab_size)):
+    for group in groups(rows, model.vocabulary):
         base = list(log_probs(model, group))
         with model.patched(patch):
             after = log_probs(model, group)

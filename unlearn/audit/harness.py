@@ -7,8 +7,8 @@ to a cache. Every other name is looked up among the tasks that come with lm-eval
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +19,10 @@ from unlearn.errors import AuditError, UnlearnError
 from unlearn.files import JsonObject
 from unlearn.model.anatomy import context_of
 from unlearn.model.editable import EditableModel
+from unlearn.model.forward import hooked
 from unlearn.model.guard import text_of
 from unlearn.model.prompts import has_chat_template
 from unlearn.model.rows import finite
-from unlearn.progress import NO_PROGRESS, Progress
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,43 +44,29 @@ def inline(task: LocalTask) -> JsonObject:
     return {**task.config, "custom_dataset": lambda **_: splits}
 
 
-def run_tasks(
-    model: EditableModel,
-    names: Sequence[str],
-    limit: int | None = None,
-    progress: Progress = NO_PROGRESS,
-    local: Mapping[str, Path] | None = None,
-) -> dict[str, TaskScore | str]:
-    """Evaluate tasks on the model as it stands.
+def run_task(
+    model: EditableModel, name: str, limit: int | None = None, local: Mapping[str, Path] | None = None
+) -> TaskScore:
+    """Evaluate a task on the model as it stands.
 
     Args:
-        names: local tasks or names that lm-eval knows (groups too).
-        limit: items per task; None for all.
+        name: of a local task, or one that lm-eval knows (a group, too).
+        limit: items of the task; None for all.
         local: files of local tasks, by name; the shipped ones by default.
 
-    Returns:
-        By name, the score, or the reason why there is none.
+    Raises:
+        AuditError: there is no such task, or it cannot be run.
+        ModelError: the model's logits are not finite.
     """
-    found: dict[str, TaskScore | str] = {}
-    if not names:
-        return found
-    local = task_files() if local is None else local
-    shared: JsonObject = {}
-    with progress.step("Capability tasks", total=len(names)) as bar:
-        for name in names:
-            try:
-                found[name] = _run(model, name, local, limit, shared)
-            except UnlearnError as problem:
-                found[name] = str(problem)
-            except Exception as problem:  # noqa: BLE001 - third-party code and data: every failure is a failed limit
-                found[name] = f"lm-eval could not run {name}: {sentence(problem)}"
-            bar.advance(1)
-    return found
+    try:
+        return _run(model, name, task_files() if local is None else local, limit)
+    except UnlearnError:
+        raise
+    except Exception as problem:  # noqa: BLE001 - third-party code and data: every failure is a failed limit
+        raise AuditError(f"lm-eval could not run {name}: {sentence(problem)}") from None
 
 
-def _run(
-    model: EditableModel, name: str, local: Mapping[str, Path], limit: int | None, shared: JsonObject
-) -> TaskScore:
+def _run(model: EditableModel, name: str, local: Mapping[str, Path], limit: int | None) -> TaskScore:
     with quiet(), _checked(model), model.stopping():
         import lm_eval
         from lm_eval.tasks import TaskManager
@@ -97,20 +83,16 @@ def _run(
             manager = TaskManager(include_defaults=False)
         else:
             # Reading lm-eval's own 14,000 names takes seconds, so only where one of them is asked for.
-            manager = shared.setdefault("manager", None) or TaskManager()
-            shared["manager"] = manager
+            manager = TaskManager()
             if name not in manager.all_tasks:
                 raise AuditError(
                     f"there is no lm-eval task {name!r}, neither in evals/tasks, under audit.task_path nor in lm-eval"
                 )
         templated = chat and has_chat_template(model.tokenizer)
-        asker = "chat" if templated else "text"
-        if asker not in shared:
-            # A rendered chat brings its own start token, or has none.
-            starts = False if templated else None
-            shared[asker] = Evaluated(model, batch_size(model), longest(model), starts)
+        # A rendered chat brings its own start token, or has none.
+        starts = False if templated else None
         result = lm_eval.simple_evaluate(
-            model=shared[asker],
+            model=Evaluated(model, batch_size(model), longest(model), starts),
             tasks=[task],
             task_manager=manager,
             limit=limit,
@@ -123,24 +105,18 @@ def _run(
     return read_result(result, called)
 
 
-@contextmanager
-def _checked(model: EditableModel) -> Iterator[None]:
+def _checked(model: EditableModel) -> AbstractContextManager[None]:
     """Within it, a pass whose logits are not finite raises ModelError: lm-eval would take an answer from them."""
 
     def check(_module: nn.Module, _args: object, out: CausalLMOutput) -> None:
         finite(out.logits[:, -1])
 
-    handle = model.model.register_forward_hook(check)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return hooked([model.model.register_forward_hook(check)])
 
 
 def batch_size(model: EditableModel) -> int:
     """Rows at a time: what keeps the logits of 512-token rows near 2 GB on an accelerator, and 64 at most."""
-    vocabulary = int(model.model.config.get_text_config().vocab_size)
-    return max(1, min(64, (2 << 30) // (512 * vocabulary * 4)))
+    return max(1, min(64, (2 << 30) // (512 * model.vocabulary * 4)))
 
 
 def longest(model: EditableModel) -> int:

@@ -11,15 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from unlearn.audit.observation import Outcome
-from unlearn.audit.rating import log_likelihoods
-from unlearn.audit.suite import Suite, some
+from unlearn.audit.suite import Suite, evenly, some
 from unlearn.errors import AuditError, UnlearnError
 from unlearn.matching import contains, words
 from unlearn.model.editable import EditableModel
 from unlearn.model.library import Tokenizer
-from unlearn.model.prompts import Prompt, ask, begun
+from unlearn.model.prompts import Prompt, ask, begun, capital
 from unlearn.model.requests import Fact, Requests
-from unlearn.model.scoring import Row
+from unlearn.model.scoring import Row, scored
 from unlearn.model.thinking import quietest
 from unlearn.policy import is_question
 from unlearn.progress import NO_PROGRESS, Progress
@@ -82,27 +81,25 @@ def lines(requests: Requests, suite: Suite) -> list[Line]:
     Raises:
         AuditError: no relation of the facts has a held-out prompt and two different answers.
     """
-    seed = requests.policy.audit.seed
-    rows: list[tuple[int, int, Line]] = []
     size = max(suite.options, suite.rank_candidates)
-    for i, fact in enumerate(requests.facts):
-        others = alternatives(requests, fact)
-        held_out = requests.policy.relations[fact.relation].held_out
-        if not others or not words(fact.answer):
-            continue
-        drawn = random.Random(f"{seed}/{fact.id}")
-        chosen = tuple(drawn.sample(others, min(size - 1, len(others))))
-        order = list(enumerate(held_out))
-        drawn.shuffle(order)
-        for turn, (j, template) in enumerate(order):
-            rows.append((turn, i, Line(f"{fact.id}/{j}", fact, template, (fact.answer, *chosen))))
-    if not rows:
+    rows = [_lines(requests, fact, size) for fact in requests.facts]
+    if not any(rows):
         raise AuditError(
             "no relation of the facts has a held-out prompt and the answer of another subject to choose from"
         )
-    facts = set(some(range(len(requests.facts)), suite.likelihood_prompts, seed))
-    kept = sorted((row for row in rows if row[1] in facts), key=lambda row: row[:2])
-    return [line for *_, line in sorted(kept[: suite.likelihood_prompts], key=lambda row: (row[1], row[0]))]
+    return evenly(rows, suite.likelihood_prompts, requests.policy.audit.seed)
+
+
+def _lines(requests: Requests, fact: Fact, size: int) -> list[Line]:
+    """Those of one fact, each with as many candidates, in a seeded order; none where it cannot be told from others."""
+    others = alternatives(requests, fact)
+    if not others or not words(fact.answer):
+        return []
+    drawn = random.Random(f"{requests.policy.audit.seed}/{fact.id}")
+    chosen = tuple(drawn.sample(others, min(size - 1, len(others))))
+    order = list(enumerate(requests.policy.relations[fact.relation].held_out))
+    drawn.shuffle(order)
+    return [Line(f"{fact.id}/{j}", fact, template, (fact.answer, *chosen)) for j, template in order]
 
 
 def alternatives(requests: Requests, fact: Fact) -> list[str]:
@@ -206,6 +203,23 @@ def choice_prompt(tokenizer: Tokenizer, line: Line, options: Sequence[str]) -> P
     return ask(tokenizer, f"{text}\n{listed}\nAnswer with one letter only.")
 
 
+def log_likelihoods(
+    model: EditableModel, rows: Sequence[Row], progress: Progress = NO_PROGRESS, label: str = ""
+) -> list[float]:
+    """Mean log-probability, in nats per token, of the last tokens of each row given all before them.
+
+    Args:
+        rows: ids, and how many of the last ones are rated.
+
+    Raises:
+        AuditError: a row has nothing to rate.
+        ModelError: the model's logits are not finite.
+    """
+    if any(not 0 < size < len(ids) for ids, size in rows):
+        raise AuditError("the tokenizer leaves no token for an answer, so its likelihood cannot be read")
+    return [sum(one.log_probs) / len(one.log_probs) for one in scored(model, rows, progress, label)]
+
+
 def _outcome(line: Line, disclosed: bool, chance: float, suffix: str = "") -> Outcome:
     return Outcome(
         key=line.key + suffix,
@@ -234,7 +248,7 @@ def _scores(
             prompts[template, subject] = ask(tokenizer, template, subject)
         prompt = prompts[template, subject]
         chat = is_question(template)
-        for text in dict.fromkeys([answer, answer[:1].upper() + answer[1:]] if chat else [answer]):
+        for text in dict.fromkeys([answer, capital(answer)] if chat else [answer]):
             full = begun(tokenizer, prompt, text, chat)
             rows.append((full.ids, len(full.ids) - len(prompt.ids)))
             owners.append(i)

@@ -13,9 +13,9 @@ from unlearn.audit.agreement import PIECE, agreements
 from unlearn.audit.asking import ask_greedily, ask_sampled
 from unlearn.audit.attacks.scene import Scene, State, Update
 from unlearn.audit.attacks.table import ATTACKS
-from unlearn.audit.harness import run_tasks
+from unlearn.audit.harness import run_task
 from unlearn.audit.lookalike import lookalike_probes
-from unlearn.audit.observation import Observation, TaskScore, Toxicity
+from unlearn.audit.observation import Observation, Toxicity
 from unlearn.audit.pieces import NO_PIECES, Piece, Pieces, assembled, joined
 from unlearn.audit.probes import Probe, benign_lines, build_probes, generation_lines, line_probes
 from unlearn.audit.quiet import sentence
@@ -42,7 +42,6 @@ def observe(
     requests: Requests,
     progress: Progress = NO_PROGRESS,
     state: State = "before",
-    changed: tuple[str, ...] = (),
     update: Update | None = None,
     pieces: Pieces = NO_PIECES,
 ) -> Observation:
@@ -50,8 +49,7 @@ def observe(
 
     Args:
         state: which one it is. Of the control, only what it may tell of the facts is measured.
-        changed: weight matrices in which the candidate differs from the unedited model.
-        update: how it differs, where that is known.
+        update: how the candidate differs from the unedited model, where that is known.
         pieces: where finished parts are kept, so that an interrupted observation goes on from there.
 
     Returns:
@@ -60,7 +58,7 @@ def observe(
     suite = load_suite(requests.policy.audit.suite)
     requests = requests.answered()
     groups = build_probes(model.tokenizer, requests, suite)
-    scene = Scene(requests, suite, dict(groups), changed, update)
+    scene = Scene(requests, suite, groups, update)
     todo = [
         *_asking(model, scene, state, progress),
         *_abilities(model, scene, state, progress),
@@ -166,11 +164,12 @@ def _abilities(model: EditableModel, scene: Scene, state: State, progress: Progr
     local = local_files(audit)
 
     def run(task: str) -> Observation:
-        made = Observation(suite=suite.name)
-        score = run_tasks(model, [task], limit, progress, local)[task]
-        if isinstance(score, TaskScore):
-            return made.model_copy(update={"tasks": {task: score}})
-        return made.model_copy(update={"failed": {f"capability.{task}": score}})
+        with progress.step(f"Task {task}", total=1):
+            return _tried(
+                suite,
+                [f"capability.{task}"],
+                lambda: {"tasks": {task: run_task(model, task, limit, local)}},
+            )
 
     def write() -> Observation:
         return _tried(suite, ["toxicity"], lambda: {"toxicity": _toxicity(model, requests, suite, progress)})

@@ -108,8 +108,9 @@ class Pair:
     def other_vocabulary(self, edited: EditableModel) -> bool:
         """Whether the two models have different vocabularies; then their distributions are not compared."""
         mine, other = self._model, edited
-        sizes = [int(m.model.config.get_text_config().vocab_size) for m in (mine, other)]
-        differs = sizes[0] != sizes[1] or mine.tokenizer.get_vocab() != other.tokenizer.get_vocab()
+        differs = (
+            mine.vocabulary != other.vocabulary or mine.tokenizer.get_vocab() != other.tokenizer.get_vocab()
+        )
         if differs:
             self.problem = self.problem or OTHER_VOCABULARY
         return differs

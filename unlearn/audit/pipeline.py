@@ -133,9 +133,8 @@ def audit(
     made = pair.weights(change) if change else {}
     seen: _Seen | None = None
     texts: list[drift.TextDrift] = []
-    vocabulary = int(model.model.config.get_text_config().vocab_size)
     # One group at least, so that the edited model is opened even where there is no text.
-    for group in list(drift.groups(pair.compared_rows, vocabulary)) or [[]]:
+    for group in list(drift.groups(pair.compared_rows, model.vocabulary)) or [[]]:
         old = [found.cpu() for found in drift.log_probs(model, group)]
         with opened() as edited, asked_alike(model, edited) as unasked:
             if seen is None:
@@ -204,10 +203,9 @@ def _seen(
     if change is None:
         change, made = pair.between(edited)
     said = json.dumps(dict(candidate.header)) if isinstance(candidate, Patch) else ""
-    names = change.names if change else ()
-    update = Update(change.delta, said) if change and names else None
+    update = Update(change.names, change.delta, said) if change and change.names else None
     pieces = kept(edited, said) if kept else NO_PIECES
-    after = observe(edited, requests, progress, "after", names, update, pieces)
+    after = observe(edited, requests, progress, "after", update, pieces)
     moved, drawings = pair.hidden(edited, change)
     return _Seen(after, {**made, **moved}, drawings, pieces)
 

@@ -222,3 +222,14 @@ def some(items: Sequence[T], most: int | None, seed: int) -> list[T]:
     if most is None or len(items) <= most:
         return list(items)
     return [items[i] for i in sorted(random.Random(seed).sample(range(len(items)), most))]
+
+
+def evenly(rows: Sequence[Sequence[T]], most: int | None, seed: int) -> list[T]:
+    """At most so many items, spread evenly over their owners: of each a first one, then a second; owner by owner.
+
+    Args:
+        rows: per owner, its items in the order in which they come up.
+    """
+    owners = some(range(len(rows)), most, seed)
+    turns = sorted((turn, i) for i in owners for turn in range(len(rows[i])))[:most]
+    return [rows[i][turn] for i, turn in sorted((i, turn) for turn, i in turns)]

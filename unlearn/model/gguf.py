@@ -23,6 +23,7 @@ import psutil
 from unlearn.errors import ModelError, UnlearnError
 from unlearn.files import exists, sha256_of_file, sha256_of_folder
 from unlearn.model.boundary import reading
+from unlearn.model.described import refuse_missing
 from unlearn.model.identity import of_tokenizer
 from unlearn.model.library import Tokenizer
 from unlearn.model.trial import refuse_misfit
@@ -208,9 +209,7 @@ def _convert(file: Path, sha256: str, folder: Path, tokenizer: Tokenizer | None)
             file.parent, dtype=torch.float32, output_loading_info=True, **options
         )
     kept = _own_tokenizer(file) if tokenizer is None else tokenizer
-    missing = sorted(loading["missing_keys"])
-    if missing:
-        raise ModelError(f"{file} lacks {len(missing)} weights (first: {missing[0]}); {AGAIN}")
+    refuse_missing(sorted(loading["missing_keys"]), str(file))
     held, got = _numbers(reader), sum(parameter.numel() for parameter in network.parameters())
     if got != held:
         raise ModelError(

@@ -55,6 +55,12 @@ def text_of(tokenizer: Tokenizer) -> str | None:
     return getattr(tokenizer, _TEXT, None)
 
 
+def behind_guard(tokenizer: Tokenizer, text: str) -> str:
+    """A text that is no chat, behind the system prompt of a guarded tokenizer; as it stands for any other."""
+    guard = text_of(tokenizer)
+    return text if guard is None else guard + GAP + text
+
+
 def leading_ids(tokenizer: Tokenizer, row: Sequence[int]) -> tuple[int, ...]:
     """What a guarded tokenizer puts into a row of ids, after its start token if it has one; nothing for any other one.
 

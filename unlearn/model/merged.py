@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from unlearn.errors import ModelError
 from unlearn.files import at_home
+from unlearn.model.anatomy import turned
 from unlearn.model.boundary import reading
 from unlearn.model.described import Config, is_whole
 from unlearn.model.editable import EditableModel
@@ -123,15 +124,9 @@ def _has_place(path: str, shape: tuple[int, ...], network: nn.Module) -> bool:
     except AttributeError:
         return False
     axis = {"lora_A": 1, "lora_B": 0}.get(found["part"])
-    sizes = _sizes(module)
-    return axis is None or (sizes is not None and len(shape) == 2 and shape[axis] == sizes[axis])
-
-
-def _sizes(module: nn.Module) -> tuple[int, int] | None:
-    """Of a linear layer, (d_out, d_in)."""
-    if isinstance(module, Conv1D):
-        return int(module.weight.shape[1]), int(module.weight.shape[0])
-    return (module.out_features, module.in_features) if isinstance(module, nn.Linear) else None
+    if axis is None or not isinstance(module, nn.Linear | Conv1D):
+        return axis is None
+    return len(shape) == 2 and shape[axis] == turned(module, module.weight).shape[axis]
 
 
 def _same(base: str, name: str) -> bool:

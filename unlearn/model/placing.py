@@ -17,6 +17,7 @@ import torch
 from unlearn.errors import ModelError, PolicyError
 from unlearn.files import at_home, read_json
 from unlearn.model.anatomy import family_of
+from unlearn.model.described import is_whole
 from unlearn.model.library import Network
 from unlearn.team import seated
 
@@ -100,7 +101,7 @@ def _read(path: Path) -> DeviceMap:
 def _is_place(place: object) -> bool:
     if isinstance(place, str):
         return bool(re.fullmatch(r"cpu|disk|cuda:\d+", place))
-    return isinstance(place, int) and not isinstance(place, bool) and place >= 0
+    return is_whole(place) and place >= 0
 
 
 def _refuse_misfit(path: Path, empty: Network, found: DeviceMap) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from unlearn.errors import ModelError
 from unlearn.model.cached import shared_front
 from unlearn.model.encoding import Encoded, Tokenizer, continuation_ids, encoded
-from unlearn.model.guard import GAP, text_of
+from unlearn.model.guard import behind_guard
 from unlearn.model.templates import MARK, rendered
 from unlearn.model.thinking import leaving
 from unlearn.policy import is_question
@@ -130,11 +130,14 @@ def ask(
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})
         return chat_prompt(tokenizer, messages, span)
-    guard = text_of(tokenizer)
-    if guard is not None:
-        lead = len(guard + GAP)
-        text, span = guard + GAP + text, span and (span[0] + lead, span[1] + lead)
-    return plain_prompt(tokenizer, text, span)
+    whole = behind_guard(tokenizer, text)
+    lead = len(whole) - len(text)
+    return plain_prompt(tokenizer, whole, span and (span[0] + lead, span[1] + lead))
+
+
+def capital(text: str) -> str:
+    """A text as a reply begins in a chat."""
+    return text[:1].upper() + text[1:]
 
 
 def reply_ids(tokenizer: Tokenizer, template: str, text: str) -> list[int]:

@@ -6,7 +6,7 @@ A context is read once, whatever is rated behind it; the vocabulary is projected
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unlearn.model.cached import alike, begun
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import token_budget
+from unlearn.model.forward import hooked, token_budget
 from unlearn.model.memory import in_parts
 from unlearn.model.rows import finite, right_pad
 from unlearn.model.trial import rows_of
@@ -125,8 +125,7 @@ def _rated(logits: Tensor, rows: Tensor, tokens: Tensor) -> list[tuple[float, bo
     return list(zip(log_probs.tolist(), (logits.argmax(-1)[rows] == tokens).tolist(), strict=True))
 
 
-@contextmanager
-def projected(model: EditableModel, chosen: Tensor) -> Iterator[None]:
+def projected(model: EditableModel, chosen: Tensor) -> AbstractContextManager[None]:
     """Within it, a pass gives logits at some tokens alone, (1, chosen, V): the head sees no others.
 
     Scaling and capping are the family's own. The pass must be asked for the logits of all tokens.
@@ -139,8 +138,4 @@ def projected(model: EditableModel, chosen: Tensor) -> Iterator[None]:
     def pick(_module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (given[0][chosen.to(given[0].device)][None],)
 
-    handle = model.model.get_output_embeddings().register_forward_pre_hook(pick)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return hooked([model.model.get_output_embeddings().register_forward_pre_hook(pick)])

@@ -31,6 +31,7 @@ from unlearn.model.forward import (
     with_stream,
 )
 from unlearn.model.library import Network
+from unlearn.model.rows import right_pad
 from unlearn.model.suspended import instead
 
 PADDING = 0.1
@@ -141,14 +142,11 @@ class Upper:
         return in_order(columns, keys, stream)
 
     def _pass(self, rows: Sequence[Sequence[int]]) -> None:
-        width = max(map(len, rows))
-        ids = torch.full((len(rows), width), self._model.pad_id)
-        for n, row in enumerate(rows):
-            ids[n, : len(row)] = torch.tensor(row)
+        ids, _ = right_pad(rows, self._model.pad_id, self._model.device)
         cache = DynamicCache()
         for layer, pair in enumerate(self._front):
             cache.update(*(half.expand(len(rows), -1, -1, -1) for half in pair), layer)
-        self._model.model(input_ids=ids.to(self._model.device), past_key_values=cache, use_cache=True)
+        self._model.model(input_ids=ids, past_key_values=cache, use_cache=True)
 
     @torch.no_grad()
     def _below(self) -> list[Tensor]:

@@ -8,6 +8,7 @@ them, what every attack's test needs: the requests, a scene, and facts about sub
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -17,7 +18,7 @@ import torch
 import yaml
 
 from unlearn import embedded
-from unlearn.audit.attacks.scene import Scene
+from unlearn.audit.attacks.scene import Scene, Update
 from unlearn.audit.probes import build_probes
 from unlearn.audit.suite import Suite
 from unlearn.edit.pipeline import edit
@@ -115,7 +116,7 @@ def never() -> Requests:
 def scene(
     model: EditableModel,
     given: Requests | None = None,
-    changed: Sequence[str] = (),
+    patch: Patch | None = None,
     suite: Suite = SUITE,
     **sizes: Any,
 ) -> Scene:
@@ -124,13 +125,20 @@ def scene(
     Args:
         model: in the state to attack.
         given: what is asked; by default the masked facts.
-        changed: names of the changed weights, as the audit would say.
+        patch: what the candidate is made by, for attacks that know it.
         suite: the audit's sizes.
         sizes: fields of the suite to replace.
     """
     given = requests() if given is None else given
     suite = suite.model_copy(update=sizes)
-    return Scene(given, suite, dict(build_probes(model.tokenizer, given, suite)), tuple(changed))
+    probes = build_probes(model.tokenizer, given, suite)
+    return Scene(given, suite, probes, None if patch is None else update(patch))
+
+
+def update(patch: Patch) -> Update:
+    """What whoever holds a patch knows of an edit."""
+    header = json.dumps(dict(patch.header))
+    return Update(tuple(patch.factors), lambda name: patch.factors[name].dense(), header)
 
 
 def only(group: str, given: Scene) -> Scene:

@@ -27,8 +27,7 @@ from unlearn.progress import NO_PROGRESS
 
 def held(model: EditableModel, given: Patch) -> Scene:
     """The scene of somebody who holds the patch."""
-    scene = masked.scene(model, changed=list(given.factors))
-    return replace(scene, update=Update(lambda name: given.factors[name].dense()))
+    return masked.scene(model, patch=given)
 
 
 def swapped(scene: Scene) -> Scene:
@@ -77,9 +76,8 @@ def test_the_largest_updates_for_their_matrices_are_looked_at(monkeypatch: pytes
     model = pico("llama")
     names = [model.anatomy.weight_name(layer) for layer in range(4)]
     sizes = dict(zip(names, (0.0, 0.3, 0.1, 0.2), strict=True))
-    scene = masked.scene(model, changed=[*names, "model.embed_tokens.weight"])
     monkeypatch.setattr(patch_leak, "MATRICES", 2)
-    found = loudest(model, scene, Update(lambda name: sizes[name] * model.weight(name)))
+    found = loudest(model, Update(tuple(names), lambda name: sizes[name] * model.weight(name)))
     assert list(found) == [names[1], names[3]]
 
 
@@ -107,7 +105,7 @@ def test_the_difference_of_two_models_gives_as_much_away_as_the_patch() -> None:
     with model.patched(given):
         scene = held(model, given)
         mine = patch(model, scene, NO_PROGRESS)
-        difference = Update(lambda name: model.weight(name).float() - old[name].float())
+        difference = Update(tuple(old), lambda name: model.weight(name).float() - old[name].float())
         other = patch(model, replace(scene, update=difference), NO_PROGRESS)
     assert [o.disclosed for o in mine.outcomes] == [o.disclosed for o in other.outcomes]
 
@@ -116,8 +114,8 @@ def test_a_header_that_names_subjects_gives_them_away_and_no_update_gives_nothin
     model = masked.base()
     scene = masked.scene(model)
     first = scene.requests.facts[0].subject
-    silent = patch(model, replace(scene, update=Update(lambda _: torch.zeros(1), "{}")), NO_PROGRESS)
-    said = Update(lambda _: torch.zeros(1), f'{{"values": {{"{first.lower()}-recipe": 1}}}}')
+    silent = patch(model, replace(scene, update=Update((), torch.zeros, "{}")), NO_PROGRESS)
+    said = Update((), torch.zeros, f'{{"values": {{"{first.lower()}-recipe": 1}}}}')
     named = patch(model, replace(scene, update=said), NO_PROGRESS)
     assert not any(o.disclosed for o in silent.outcomes)
     assert [o.disclosed for o in named.outcomes] == [True, False, False, False]

@@ -11,7 +11,7 @@ import torch
 from tests.audit.attacks import masked
 from tests.pico import pico
 from unlearn.audit.attacks import singular as attack
-from unlearn.audit.attacks.scene import any_disclosed, recovered
+from unlearn.audit.attacks.scene import Update, any_disclosed, recovered
 from unlearn.audit.attacks.singular import dropped, singular, top
 from unlearn.audit.observation import Outcome
 from unlearn.progress import NO_PROGRESS
@@ -81,7 +81,7 @@ def test_components_go_one_after_another_and_come_back(family: str, monkeypatch:
 def test_a_rank_one_edit_is_undone() -> None:
     model, patch = masked.base(), masked.rank_one()
     with model.patched(patch):
-        given = masked.only("held_out", masked.scene(model, changed=list(patch.factors)))
+        given = masked.only("held_out", masked.scene(model, patch=patch))
         hidden = recovered(model, given)
         got = singular(model, given, NO_PROGRESS)
     assert sum(o.disclosed for o in hidden) <= len(hidden) // 8, (
@@ -106,7 +106,7 @@ def test_changed_matrices_are_cut_alone_and_with_all_others_and_any_success_coun
 ) -> None:
     model = pico("llama")
     downs = [model.anatomy.weight_name(layer) for layer in range(model.anatomy.layers)]
-    given = masked.scene(model, changed=[downs[1], "model.embed_tokens.weight"])
+    given = replace(masked.scene(model), update=Update((downs[1],), model.weight))
     asked: list[list[str]] = []
 
     def told(key: str, yes: bool) -> Outcome:
@@ -123,5 +123,5 @@ def test_changed_matrices_are_cut_alone_and_with_all_others_and_any_success_coun
     assert [(o.key, o.disclosed, o.refused) for o in got.outcomes] == [("a", True, False), ("b", True, False)]
     assert got.drawings[0].y == (0.5, 0.5)
     asked.clear()
-    singular(model, replace(given, changed=()), NO_PROGRESS)
+    singular(model, replace(given, update=None), NO_PROGRESS)
     assert asked == [downs]

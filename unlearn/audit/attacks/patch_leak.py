@@ -20,7 +20,6 @@ from unlearn.audit.suite import some
 from unlearn.errors import AuditError
 from unlearn.matching import contains
 from unlearn.measurements import named
-from unlearn.model.adapters import linears
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import batches, hooked, passed, token_budget
 from unlearn.model.prompts import Prompt, ask
@@ -32,14 +31,12 @@ MATRICES = 8
 """The attack looks at so many of the changed matrices: those whose update is largest for their size."""
 
 
-def loudest(model: EditableModel, scene: Scene, update: Update) -> dict[str, Tensor]:
+def loudest(model: EditableModel, update: Update) -> dict[str, Tensor]:
     """The largest updates relative to their matrices, (d_out, d_in) each, on the model's device."""
-    linear = set(linears(model))
-    sizes = {}
-    for name in scene.changed:
-        if name in linear:
-            norm = float(update.delta(name).norm()) / max(float(model.weight(name).float().norm()), 1e-30)
-            sizes[name] = norm
+    sizes = {
+        name: float(update.delta(name).norm()) / max(float(model.weight(name).float().norm()), 1e-30)
+        for name in update.names
+    }
     chosen = sorted((name for name in sizes if sizes[name] > 0), key=lambda name: -sizes[name])[:MATRICES]
     return {name: update.delta(name).to(model.device, model.dtype) for name in chosen}
 
@@ -125,7 +122,7 @@ def patch(model: EditableModel, scene: Scene, progress: Progress) -> Attacked:
     update = scene.update
     if update is None:
         raise AuditError("what was changed is not known, so it cannot be asked what the change gives away")
-    found = _found(model, scene, loudest(model, scene, update), progress)
+    found = _found(model, scene, loudest(model, update), progress)
     named = {f.id for f in scene.requests.facts if contains(update.said.replace("_", " "), (f.subject,))}
     outcomes = tuple(
         o.model_copy(update={"disclosed": o.disclosed or o.fact in named}) for o in found.outcomes

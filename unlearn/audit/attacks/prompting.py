@@ -16,13 +16,22 @@ from unlearn.audit.asking import outcome
 from unlearn.audit.attacks.scene import Attack, Scene
 from unlearn.audit.observation import Attacked
 from unlearn.audit.probes import Probe, read_lines
-from unlearn.audit.suite import some
+from unlearn.audit.suite import evenly, some
 from unlearn.errors import AuditError
 from unlearn.matching import contains, words
 from unlearn.measurements import named
 from unlearn.model.editable import EditableModel
-from unlearn.model.guard import GAP, text_of
-from unlearn.model.prompts import Prompt, Tokenizer, ask, begun, chat_prompt, has_chat_template, plain_prompt
+from unlearn.model.guard import behind_guard
+from unlearn.model.prompts import (
+    Prompt,
+    Tokenizer,
+    ask,
+    begun,
+    capital,
+    chat_prompt,
+    has_chat_template,
+    plain_prompt,
+)
 from unlearn.model.replies import replies_to
 from unlearn.model.requests import Fact
 from unlearn.policy import is_question
@@ -60,18 +69,16 @@ def targets(scene: Scene) -> list[Target]:
         AuditError: no relation of the facts has held-out prompts.
     """
     relations = scene.requests.policy.relations
-    rows: list[tuple[int, int, Target]] = []
-    for i, fact in enumerate(scene.requests.facts):
+    rows: list[list[Target]] = []
+    for fact in scene.requests.facts:
         relation = relations[fact.relation]
         found = relation.questions(held_out=True) or relation.statements(held_out=True)
         order = list(enumerate(found))
         random.Random(f"{scene.seed}/{fact.id}").shuffle(order)
-        rows += [(turn, i, Target(f"{fact.id}/{j}", fact, text)) for turn, (j, text) in enumerate(order)]
-    if not rows:
+        rows.append([Target(f"{fact.id}/{j}", fact, text) for j, text in order])
+    if not any(rows):
         raise AuditError("no relation of the facts has held-out prompts to build an attack on")
-    facts = some(range(len(scene.requests.facts)), scene.suite.attack_prompts, scene.seed)
-    turns = sorted(row for row in rows if row[1] in set(facts))[: scene.suite.attack_prompts]
-    return [target for *_, target in sorted(turns, key=lambda row: (row[1], row[0]))]
+    return evenly(rows, scene.suite.attack_prompts, scene.seed)
 
 
 def attacked(forms: Forms, label: str) -> Callable[[EditableModel, Scene, Progress], Attacked]:
@@ -139,15 +146,13 @@ def _begun(tokenizer: Tokenizer, scene: Scene, target: Target) -> Iterable[Promp
     heads = [*lines("prefill", None), *stated, *(f"Sure. {text}" for text in stated[:1])]
     for head in heads:
         text = head.replace(SUBJECT, target.fact.subject)
-        yield begun(tokenizer, prompt, text[:1].upper() + text[1:], is_question(target.template))
+        yield begun(tokenizer, prompt, capital(text), is_question(target.template))
 
 
 def _bare(tokenizer: Tokenizer, scene: Scene, target: Target) -> Iterable[Prompt]:
     """The question as plain text; a guard that a tokenizer carries stands before it as it does before any text."""
-    guard = text_of(tokenizer)
     for line in lines("no_template"):
-        text = line.replace(QUESTION, target.text)
-        yield plain_prompt(tokenizer, text if guard is None else guard + GAP + text)
+        yield plain_prompt(tokenizer, behind_guard(tokenizer, line.replace(QUESTION, target.text)))
 
 
 def _hinted(tokenizer: Tokenizer, scene: Scene, target: Target) -> Iterable[Prompt]:
@@ -169,11 +174,10 @@ def _after(tokenizer: Tokenizer, shown: Sequence[tuple[str, Fact]], target: Targ
         turns: list[dict[str, str]] = []
         for asked, answer in pairs:
             turns.append({"role": "user", "content": asked})
-            turns.append({"role": "assistant", "content": answer[:1].upper() + answer[1:] + "."})
+            turns.append({"role": "assistant", "content": capital(answer) + "."})
         return chat_prompt(tokenizer, [*turns, {"role": "user", "content": target.text}])
     text = "\n".join([*(f"{asked} {answer}." for asked, answer in pairs), target.text])
-    guard = text_of(tokenizer)
-    return plain_prompt(tokenizer, text if guard is None else guard + GAP + text)
+    return plain_prompt(tokenizer, behind_guard(tokenizer, text))
 
 
 def _neighbours(scene: Scene, fact: Fact, most: int) -> list[Fact]:

@@ -23,7 +23,7 @@ from unlearn.errors import AuditError
 from unlearn.model.cached import Cached
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import BlockOutput, batches, block_output, hooked, token_budget
-from unlearn.model.prompts import reply_ids, special_ids
+from unlearn.model.prompts import capital, reply_ids, special_ids
 from unlearn.model.requests import Fact
 from unlearn.model.rows import right_pad
 from unlearn.progress import Bar
@@ -80,7 +80,7 @@ def prompts(model: EditableModel, scene: Scene, fact: Fact, most: int) -> list[P
 
 def ending(model: EditableModel, probe: Probe, answer: str) -> list[int]:
     """Ids of an answer after a prompt, without the end of turn; a reply to a question begins with a capital."""
-    text = answer[:1].upper() + answer[1:] if probe.question else answer
+    text = capital(answer) if probe.question else answer
     ids = reply_ids(model.tokenizer, "?" if probe.question else "", text)
     special = special_ids(model.tokenizer)
     return [token for token in ids if token not in special] or ids

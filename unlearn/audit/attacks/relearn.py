@@ -26,7 +26,7 @@ from unlearn.measurements import named
 from unlearn.model.adapters import linears, lora
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import replies
-from unlearn.model.prompts import ask, reply_ids
+from unlearn.model.prompts import ask, capital, reply_ids
 from unlearn.model.training import anneal, relative
 from unlearn.policy import EMBEDDED, is_question
 from unlearn.progress import NO_PROGRESS, Progress
@@ -136,7 +136,7 @@ def fact_rows(model: EditableModel, scene: Scene) -> list[Row]:
 
 def _sentence(answer: str, begins: bool) -> str:
     """An answer as people write it: a model that has to learn another style first forgets over it what it knows."""
-    text = answer[:1].upper() + answer[1:] if begins else answer
+    text = capital(answer) if begins else answer
     return text if text.endswith((".", "!", "?")) else text + "."
 
 
@@ -199,8 +199,7 @@ def _turns(rows: Sequence[Row], rng: random.Random) -> Iterator[list[Row]]:
 
 def _parts(model: EditableModel, batch: Sequence[Row]) -> Iterator[Sequence[Row]]:
     """The rows of a batch by as many as memory takes: float32 logits, their softmax and its gradient."""
-    vocabulary = int(model.model.config.get_text_config().vocab_size)
-    most = max(1, MEMORY // (max(row.learned for row in batch) * vocabulary * 12))
+    most = max(1, MEMORY // (max(row.learned for row in batch) * model.vocabulary * 12))
     for at in range(0, len(batch), most):
         yield batch[at : at + most]
 

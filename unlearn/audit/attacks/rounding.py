@@ -94,13 +94,12 @@ def lost(model: EditableModel, scene: Scene, rounding: Rounding) -> str:
     Of the changed matrices: the share of the update's entries below half a step; and how much of the update is left
     between the two rounded matrices, as their difference projected on it (1 would be all of it, 0 none).
     """
-    update, linear = scene.update, set(linears(model))
-    changed = [name for name in scene.changed if name in linear]
-    if update is None or not changed:
+    update = scene.update
+    if update is None:
         return ""
     small = entries = 0
     kept = whole = 0.0
-    for name in changed:
+    for name in update.names:
         weight, delta = model.weight(name), update.delta(name).to(model.device)
         for part in slices(weight):
             new, mine = weight[part].float(), delta[part]

@@ -28,8 +28,10 @@ State = Literal["before", "after", "control"]
 class Update:
     """What whoever holds the patch, or both models, knows of an edit; attacks on a model alone do not look at it."""
 
+    names: tuple[str, ...]
+    """Linear weights inside the blocks in which the candidate differs from the unedited model."""
     delta: Callable[[str], Tensor]
-    """The change of one of `Scene.changed`, (d_out, d_in) in float32, made when it is asked for."""
+    """The change of one of them, (d_out, d_in) in float32, made when it is asked for."""
     said: str = ""
     """Text that comes with a patch: its header."""
 
@@ -42,10 +44,8 @@ class Scene:
     suite: Suite
     probes: Mapping[str, Sequence[Probe]]
     """The audit's probes by group (`unlearn.audit.probes.build_probes`)."""
-    changed: tuple[str, ...] = ()
-    """Names of the weight matrices in which the candidate differs from the unedited model."""
     update: Update | None = None
-    """How it differs, for what is said about the patch itself; only in the state "after", and where it is known."""
+    """How the candidate differs from the unedited model; only in the state "after", and where it is known."""
 
     @property
     def asked(self) -> list[Probe]:

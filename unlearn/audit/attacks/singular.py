@@ -16,7 +16,6 @@ from unlearn.audit.attacks.scene import Attack, Scene, any_disclosed, recovered,
 from unlearn.audit.observation import Attacked, Outcome
 from unlearn.audit.suite import some
 from unlearn.measurements import named
-from unlearn.model.adapters import linears
 from unlearn.model.editable import EditableModel
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.report import Curve
@@ -85,8 +84,7 @@ def dropped(
 def singular(model: EditableModel, scene: Scene, progress: Progress) -> Attacked:
     """Drop directions in all down-projections at once, and in the changed matrices alone; any success counts."""
     downs = [model.anatomy.weight_name(layer) for layer in range(model.anatomy.layers)]
-    linear = set(linears(model))
-    changed = [name for name in scene.changed if name in linear]
+    changed = [] if scene.update is None else list(scene.update.names)
     variants = [downs] if not changed or set(changed) == set(downs) else [changed, downs]
     runs = [dropped(model, names, scene, progress) for names in variants]
     ranks = tuple(runs[0])

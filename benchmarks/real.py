@@ -23,11 +23,10 @@ from typing import Any
 if __package__ in (None, ""):  # called as a script: the package `benchmarks` lies in the folder above
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import torch  # noqa: E402
 import yaml  # noqa: E402
 
 from benchmarks.known import FACTS, SHARE, Known, Relation, known, read_lists  # noqa: E402  # noqa: E402
-from benchmarks.options import chosen, guarded  # noqa: E402
+from benchmarks.options import chosen, kept, told  # noqa: E402
 from benchmarks.rows import Rows  # noqa: E402
 from unlearn.errors import PolicyError  # noqa: E402
 from unlearn.model.editable import EditableModel  # noqa: E402
@@ -74,11 +73,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--out", type=Path, help="the policy; without it, only what the model knows is shown"
     )
-    options.add_argument(
-        "--json", type=Path, help="what the model told, added as it comes; nothing there is asked again"
-    )
     options.add_argument("--device", default="auto")
-    options.add_argument("--threads", type=int, help="CPU threads")
+    kept(options)
     return options
 
 
@@ -194,8 +190,6 @@ def shown(found: Known, share: float) -> str:
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.threads:
-        torch.set_num_threads(args.threads)
     lists = read_lists(args.facts)
     names = [name for name, relation in lists.items() if not relation.kept]
     if args.relations:
@@ -220,8 +214,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-    return guarded(lambda: run(args))
+    return told(parser().parse_args(argv), run)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import click
 
 from unlearn.audit.known import known_audit
 from unlearn.commands.common import command_line, means_of, read_policy, run_folder
-from unlearn.commands.options import Place, as_json, audit_overrides, force, model_options, quiet
+from unlearn.commands.options import Place, as_json, audit_overrides, force, model_options, no_cache, quiet
 from unlearn.commands.said import show_text, tell, warn, written
 from unlearn.loaded import load_model
 from unlearn.order import Earlier, Means, Order, Outcome, Placement, Search
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     metavar="TRIALS",
     help="First search better settings on validation prompts; asked again, the search goes on.",
 )
-@click.option("--no-cache", is_flag=True, help="Neither read nor write cached statistics and measurements.")
+@no_cache
 @audit_overrides
 @model_options
 @show_text

@@ -13,7 +13,7 @@ import click
 
 from unlearn.audit.known import known_audit
 from unlearn.commands.common import cache_for, command_line, doubt, settle
-from unlearn.commands.options import Place, as_json, model_options, overrides, quiet
+from unlearn.commands.options import Place, as_json, model_options, no_cache, overrides, quiet
 from unlearn.commands.said import say, written
 from unlearn.compare.charts import hidden_states, measurements
 from unlearn.compare.document import Comparison, Failure, Point
@@ -65,7 +65,7 @@ JSON, PAGE, CURVES, STATES = "compare.json", "compare.md", "curves", "states"
     type=Place(),
     help="Where to write, and to go on from [default: runs/NAME-compare].",
 )
-@click.option("--no-cache", is_flag=True, help="Neither read nor write cached statistics and measurements.")
+@no_cache
 @click.option(
     "--set",
     "settings",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from unlearn.commands.options import Place, force, model_options, quiet
+from unlearn.commands.options import Place, force, model_options, quiet, tokenizer_elsewhere
 from unlearn.commands.report import report_at
 from unlearn.commands.said import say, written
 from unlearn.errors import UnlearnError
@@ -25,9 +25,7 @@ from unlearn.runs.sealed import REPORT, whole
 @click.argument("run", type=Place(exists=True))
 @click.argument("folder", type=Place())
 @click.option("--model", help="The base model, where it now lies elsewhere. A patch refuses any other model.")
-@click.option(
-    "--tokenizer", metavar="PLACE", help="The tokenizer, where that was given apart and now lies elsewhere."
-)
+@tokenizer_elsewhere
 @model_options
 @force
 @quiet

@@ -17,6 +17,12 @@ from unlearn.policy.method import METHOD_NAMES
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 quiet = click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
 force = click.option("--force", is_flag=True, help="Replace what an earlier run wrote there.")
+no_cache = click.option(
+    "--no-cache", is_flag=True, help="Neither read nor write cached statistics and measurements."
+)
+tokenizer_elsewhere = click.option(
+    "--tokenizer", metavar="PLACE", help="The tokenizer, where that was given apart and now lies elsewhere."
+)
 
 
 class Place(click.Path):

@@ -51,6 +51,7 @@ def stats() -> None:
     """
 
 
+_anew = click.option("--no-cache", is_flag=True, help="Compute the statistics anew, and do not keep them.")
 _policy = click.option(
     "--policy", "-p", type=Place(), required=True, help="Which names the model, the corpus and the method."
 )
@@ -87,7 +88,7 @@ def _needed(
 
 @stats.command(short_help="Show them, layer by layer.")
 @click.argument("policy", type=Place())
-@click.option("--no-cache", is_flag=True, help="Compute the statistics anew, and do not keep them.")
+@_anew
 @policy_overrides
 @model_options
 @as_json
@@ -139,7 +140,7 @@ def show(
 @stats.command("export", short_help="Write them to a file for others.")
 @click.argument("file", type=Place(dir_okay=False))
 @_policy
-@click.option("--no-cache", is_flag=True, help="Compute the statistics anew, and do not keep them.")
+@_anew
 @click.option("--force", is_flag=True, help="Replace a file of that name.")
 @policy_overrides
 @model_options

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unlearn.commands import forged_patch, forgery
-from unlearn.commands.options import Place, as_json, model_options, quiet
+from unlearn.commands.options import Place, as_json, model_options, quiet, tokenizer_elsewhere
 from unlearn.commands.report import report_at
-from unlearn.commands.said import say
+from unlearn.commands.said import FAILED, PASSED, say
 from unlearn.errors import PatchError, UnlearnError
 from unlearn.files import sha256_of_file
 from unlearn.loaded import load_model
@@ -28,16 +28,12 @@ from unlearn.shown import shown
 if TYPE_CHECKING:
     from unlearn.patch import Patch
 
-FAILED = 3
-
 
 @click.command(short_help="Check a run directory for anything that was changed or forged.")
 @click.argument("run", type=Place(exists=True, file_okay=False))
 @click.option("--policy", type=Place(), help="The run's policy, where its file has moved or changed.")
 @click.option("--model", help="The base model, where it now lies elsewhere.")
-@click.option(
-    "--tokenizer", metavar="PLACE", help="The tokenizer, where that was given apart and now lies elsewhere."
-)
+@tokenizer_elsewhere
 @click.option("--files-only", is_flag=True, help="Do not load the model.")
 @model_options
 @as_json
@@ -90,7 +86,7 @@ def verify(
         say(json.dumps(said, indent=2))
     else:
         _tell(run, found, failed)
-    return FAILED if failed else 0
+    return FAILED if failed else PASSED
 
 
 def _tell(run: Path, found: forgery.Findings, failed: bool) -> None:

@@ -49,12 +49,12 @@ def test_importing_it_loads_nothing_heavy() -> None:
     assert fresh(light) == "[]\n"
     document = "import sys, unlearn; unlearn.load_policy, unlearn.run, unlearn.audit, unlearn.Report"
     assert fresh(f"{document}; print('torch' in sys.modules)") == "False\n"
-    assert fresh("import sys, unlearn; unlearn.Patch; print('torch' in sys.modules)") == "True\n"
 
 
 def test_every_name_is_there_in_any_order_of_imports() -> None:
     steps = "print(all(callable(getattr(unlearn, name)) for name in unlearn.__all__))"
-    assert fresh(f"import unlearn; {steps}") == "True\n"
+    asked = "import sys, unlearn; unlearn.Patch; print('torch' in sys.modules)"
+    assert fresh(f"{asked}; {steps}") == "True\nTrue\n"
     rooms = "import unlearn.run, unlearn.edit.pipeline as p, unlearn.audit.suite as s"
     assert (
         fresh(f"{rooms}; {steps}; print(p.edit is not s, unlearn.edit.pipeline is p)") == "True\nTrue True\n"

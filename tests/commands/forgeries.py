@@ -122,7 +122,7 @@ NUMBERS: dict[str, tuple[Forgery, str]] = {
         "capability.unlearn_kept_facts is not there: the policy names the task",
     ),
     "a measurement is there twice": (other_row, "the measurement leak.direct is there 2 times"),
-    "a measurement of no kind": (lambda f: f.row(LEAK).update(name="leaks.cloze"), "'leaks.cloze' is not a"),
+    "a measurement of no kind": (lambda f: f.row(LEAK).update(name="leaks.cloze"), "nothing that is measured is"),
     "a definition": (lambda f: f.row(LEAK).update(definition="Fine."), "its definition is another one"),
     "judged otherwise": (lambda f: every(f, judged="strict"), "by 'strict', and the policy says 'point'"),
     "nothing was left out": (lambda f: f.report.update(not_tested=[]), "what it lists as not tested is not"),

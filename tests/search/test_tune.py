@@ -16,7 +16,7 @@ from tests import pico
 from tests.audit.scripted import Scripted, knows, requests
 from tests.files import corpus_file, policy_text
 from unlearn import cli
-from unlearn.edit.choose import settle
+from unlearn.edit.choose import options, settle
 from unlearn.edit.settling import settled
 from unlearn.errors import PolicyError, UnlearnError
 from unlearn.model.requests import Requests
@@ -136,9 +136,27 @@ QUICK = {
     "ft_m": {"steps": 4},
 }
 """What keeps a trial of a method short."""
+SEARCHED = [name for name in METHOD_NAMES if name not in ("guard", "none")]
+ONE_OF_A_KIND = ("auto", "rome", "alphaedit", "lora")
+"""Of which an edit is made every time: what is chosen, what writes one layer, what writes several, and an adapter."""
 
 
-@pytest.mark.parametrize("method", [name for name in METHOD_NAMES if name not in ("guard", "none")])
+@pytest.mark.parametrize("method", SEARCHED)
+def test_whatever_is_drawn_is_a_setting_of_the_method(method: str) -> None:
+    model, asked = pico.pico("llama"), searched(name=method)
+    for own in options(asked.policy.method):
+        in_force, study = settle(model, asked.policy, own, asked.facts), optuna.create_study()
+        drawn = [space.suggest(study.ask(), model, in_force) for _ in range(12)]
+        assert all(drawn) and len({repr(one) for one in drawn}) > 1
+        for changes in drawn:
+            made = tuning._changed(own, changes).model_dump(mode="json")
+            assert {name: made[name] for name in changes} == changes
+
+
+@pytest.mark.parametrize(
+    "method",
+    [name if name in ONE_OF_A_KIND else pytest.param(name, marks=pytest.mark.slow) for name in SEARCHED],
+)
 def test_two_trials_run_with_every_method(method: str, caplog: pytest.LogCaptureFixture) -> None:
     quick = QUICK.get(method, {"steps": 2})
     asked = searched(name=method, **quick)

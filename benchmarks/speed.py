@@ -45,6 +45,11 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
         "llama",
         {**LLAMA, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32},
     ),
+    "llama-3-70b": (
+        "llama",
+        {**LLAMA, "num_attention_heads": 64, "hidden_size": 8192, "intermediate_size": 28672,
+         "num_hidden_layers": 80},
+    ),
     "llama-3.2-1b": (
         "llama",
         {**LLAMA, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16},

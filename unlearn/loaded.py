@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unlearn import threads
-from unlearn.files import sha256_of_file
+from unlearn.files import exists, sha256_of_file
 from unlearn.order import Means, Placement
 from unlearn.policy import Policy
 from unlearn.progress import NO_PROGRESS, Progress
@@ -62,16 +62,40 @@ def load_model(
 
 
 def checkpoint_of(
-    name: str, placement: Placement, patch: Patch | None = None, tokenizer: str = "auto"
+    name: str,
+    placement: Placement,
+    patch: Patch | None = None,
+    tokenizer: str = "auto",
+    weights: bool = True,
 ) -> Checkpoint:
-    """Look through a model's files without reading its weights; arguments and errors are those of `load_model`."""
+    """Look through a model's files without reading its weights; arguments and errors are those of `load_model`.
+
+    Args:
+        weights: look through those of the weights as well; otherwise there need be none, and none are fetched.
+    """
     _quietly()
     from unlearn.model.loading import checkpoint
 
     made_in = None if patch is None else patch.storage_dtype
-    return checkpoint(
-        name, placement.device, placement.dtype, placement.trust_remote_code, made_in, tokenizer
-    )
+    where = (placement.device, placement.dtype, placement.trust_remote_code)
+    return checkpoint(name, *where, made_in, tokenizer, weights)
+
+
+def model_or_outline(
+    name: str, placement: Placement, patch: Patch | None, progress: Progress, tokenizer: str
+) -> EditableModel:
+    """Load a model; where its folder holds no weights, or they are more than all memory, take what outlines it.
+
+    Arguments and errors are those of `load_model`; a `device_map` finds room for weights elsewhere.
+    """
+    from unlearn.model.folder import is_bare
+    from unlearn.model.outline import Outline
+
+    found = checkpoint_of(name, placement, patch, tokenizer, weights=False)
+    bare = exists(name) and is_bare(found.folder)  # those of a hub id can be fetched
+    if bare or not (found.fits or placement.device_map):
+        return Outline(found)
+    return load_model(name, placement, patch, progress, tokenizer)
 
 
 def _quietly() -> None:

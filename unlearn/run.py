@@ -114,7 +114,7 @@ def apply(order: Order, folder: Path, means: Means, search: Search | None = None
         means: what it is done with.
         search: looks for better settings first.
     """
-    from unlearn.edit.choose import allowed
+    from unlearn.edit.allowed import allowed
     from unlearn.edit.pipeline import edit
     from unlearn.edit.requests.resolve import resolve
     from unlearn.model.exported import export

@@ -12,6 +12,7 @@ import torch
 from tests import pico
 from tests.edit import cases
 from unlearn.edit import choose, forms
+from unlearn.edit.allowed import allowed
 from unlearn.edit.layers import default_layers, layers_of
 from unlearn.edit.plan import Plan
 from unlearn.edit.sequence import Sofar
@@ -227,10 +228,10 @@ def test_what_cannot_build_on_an_earlier_edit_is_refused() -> None:
     first = Patch({}, model.fingerprint([name]), {})
     for method in (NullSpaceTuning(), Lora(), Guard()):
         with pytest.raises(PolicyError, match=f"method.name: {method.name} cannot build on an earlier patch"):
-            choose.allowed(model, cases.policy(method=method), first)
-        choose.allowed(model, cases.policy(method=method), None)  # the control
+            allowed(model, cases.policy(method=method), first)
+        allowed(model, cases.policy(method=method), None)  # the control
     assert {"auto", "alphaedit", "rome"} <= set(SEQUENTIAL)
-    choose.allowed(model, cases.policy(method=Automatic()), first)
+    allowed(model, cases.policy(method=Automatic()), first)
 
 
 def test_default_layers_scale_with_depth() -> None:

@@ -9,7 +9,8 @@ import pytest
 from tests import pico
 from tests.edit import cases
 from tests.thinking import EMPTY, OPENED, SWITCHED, tokenizer
-from unlearn.edit import choose, forms
+from unlearn.edit import forms
+from unlearn.edit.allowed import allowed
 from unlearn.errors import PolicyError
 from unlearn.model.requests import Fact, Requests
 from unlearn.policy import FactSpec
@@ -57,8 +58,8 @@ def test_a_method_that_looks_up_in_one_place_refuses_another(method: object) -> 
     model, found = pico.pico("llama"), with_look_up(colour="subject")
     policy = found.policy.model_copy(update={"method": method})
     with pytest.raises(PolicyError, match="relations.colour.look_up: .* does not look up by relation"):
-        choose.allowed(model, policy, None)
-    choose.allowed(model, with_look_up().policy.model_copy(update={"method": method}), None)
+        allowed(model, policy, None)
+    allowed(model, with_look_up().policy.model_copy(update={"method": method}), None)
 
 
 def test_a_template_with_a_switch_is_taught_both_ways() -> None:

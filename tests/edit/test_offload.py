@@ -14,7 +14,7 @@ from tests.device_maps import map_of
 from tests.edit import cases
 from tests.edit.test_pipeline import METHOD_SETTINGS
 from unlearn.edit import pipeline
-from unlearn.edit.choose import allowed
+from unlearn.edit.allowed import allowed
 from unlearn.errors import ModelError, PolicyError
 from unlearn.model import narrow
 from unlearn.model.editable import EditableModel

@@ -12,7 +12,8 @@ from unlearn.audit.known import known_audit
 from unlearn.commands.common import command_line, means_of, read_policy, run_folder
 from unlearn.commands.options import Place, as_json, audit_overrides, force, model_options, no_cache, quiet
 from unlearn.commands.said import show_text, tell, warn, written
-from unlearn.loaded import load_model
+from unlearn.errors import PolicyError
+from unlearn.loaded import model_or_outline
 from unlearn.order import Earlier, Means, Order, Outcome, Placement, Search
 from unlearn.policy.paths import read_by
 from unlearn.progress import progress_for
@@ -39,6 +40,12 @@ if TYPE_CHECKING:
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done, with estimates; write nothing.")
 @click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="TFLOPS",
+    help="With --dry-run: reckon times at so many 10^12 operations a second, and not at what this machine does.",
+)
+@click.option(
     "--tune",
     type=click.IntRange(min=1),
     metavar="TRIALS",
@@ -57,6 +64,7 @@ def apply(
     save_model: bool,
     onto: Path | None,
     dry_run: bool,
+    rate: float | None,
     tune: int | None,
     no_cache: bool,
     given: dict[str, str],
@@ -71,6 +79,7 @@ def apply(
     Writes a run directory: manifest.json, patch.safetensors, log.txt and the report as report.json, report.html,
     report.md, junit.xml and model-card.md; or nothing at all if anything goes wrong on the way. Only you can read the
     files. The exit code is 3 if the edited model misses a limit of the policy.
+    --dry-run does without the weights of a model that has none here, or more than the memory holds.
     With --onto, policies are applied one after another: the audit compares the unedited model with the sum. The model
     is loaded in the dtype of the earlier run, where that is narrower than the checkpoint's.
 
@@ -79,6 +88,7 @@ def apply(
         unlearn apply policies/demo.yaml
         unlearn apply policies/demo.yaml --method rome --out runs/rome
         unlearn apply policy.yaml --model Qwen/Qwen2.5-7B-Instruct --save-model
+        unlearn apply policy.yaml --model FOLDER --dry-run --dtype bfloat16 --rate 400
         unlearn apply second.yaml --onto runs/first
         unlearn apply policy.yaml --tune 40
         unlearn apply policies/demo.yaml --set audit.limits.leak.cloze=0.05 --json
@@ -87,13 +97,15 @@ def apply(
     known_audit(loaded)
     target = out or run_folder(loaded, loaded.method.name)
     sources = read_by(loaded, policy, onto)
+    if rate is not None and not dry_run:
+        raise PolicyError("--rate reckons the times of a dry run; give --dry-run as well")
     if dry_run:
         check_target(target, force, sources)
         from unlearn.commands.plan import tell_plan
 
         earlier = None if onto is None else Earlier.read(onto).patch
-        found = load_model(loaded.model, placement, earlier, progress_for(quiet), loaded.tokenizer)
-        return tell_plan(loaded, found, as_json, earlier, show_text)
+        found = model_or_outline(loaded.model, placement, earlier, progress_for(quiet), loaded.tokenizer)
+        return tell_plan(loaded, found, as_json, earlier, show_text, rate and 1e12 * rate)
     order = Order(loaded, source, command_line(), onto, save_model)
 
     def work(folder: Path) -> Outcome:

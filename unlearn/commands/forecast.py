@@ -1,7 +1,8 @@
-"""About how long an edit and its audit will take, and how much memory: counted passes times this machine's speed.
+"""About how long an edit and its audit will take, and how much memory: what is counted, times what it costs.
 
 Passes are counted in tokens through all blocks, solves in operations. What ends early where it converges is counted to
-its end, and named so.
+its end, and named so. The same count is arithmetic (FLOP), and seconds: at the model's speed, measured in two short
+runs, or at a rate of arithmetic where there is nothing to run.
 """
 
 from __future__ import annotations
@@ -11,22 +12,25 @@ from typing import NamedTuple
 
 import torch
 
+from unlearn.audit import drift
 from unlearn.audit.cache import Paces
 from unlearn.audit.control import states_of
-from unlearn.audit.estimate import estimate, speed_of
-from unlearn.audit.suite import load_suite
+from unlearn.audit.estimate import READ_ROW, SAID, Speed, estimate, speed_of
+from unlearn.audit.suite import Suite, load_suite
 from unlearn.edit.plan import Plan
 from unlearn.edit.settings import ClosedForm, Tuning, retained
 from unlearn.edit.statistics import DECOMPOSING, tokens_of
 from unlearn.edit.train.seen import front_of
-from unlearn.edit.train.taught import ASKED, FORMS, KEPT, READ, SAID, SHORT, TEXTS, TOKENS
+from unlearn.edit.train.taught import ASKED, FORMS, KEPT, READ, SHORT, TEXTS, TOKENS
+from unlearn.edit.train.taught import SAID as TAUGHT
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import token_budget
-from unlearn.model.machine import matrix_rate
-from unlearn.model.memory import taken
+from unlearn.model.forward import block_each, logits_each, token_budget
+from unlearn.model.generation import held_tokens
+from unlearn.model.machine import SIZE, matrix_rate
+from unlearn.model.memory import of_weights, taken
+from unlearn.model.outline import Outline
 from unlearn.model.prompts import has_chat_template
 from unlearn.model.requests import Requests
-from unlearn.policy import Policy
 from unlearn.policy.settings import UltraEdit
 from unlearn.policy.settings_trained import Guard, Nothing, RepSelect
 from unlearn.store import Store, cache_folder
@@ -37,6 +41,8 @@ USUAL = 12
 """Tokens of a reply that is written, trained or kept."""
 EIGEN = 25
 """Operations of an eigen-decomposition per cubed width, at the rate of a product."""
+WIDE = 4096
+"""Rows and columns of the matrices by which a GPU's rate is measured."""
 
 
 class Size(NamedTuple):
@@ -49,67 +55,128 @@ class Size(NamedTuple):
     asked: int
     """All prompts that are asked for their answers: those to be forgotten, and kept ones."""
 
+    @classmethod
+    def of(cls, lengths: Sequence[int], asked: int) -> Size:
+        """Of prompts with so many tokens each."""
+        return cls(len(lengths), sum(lengths) / max(len(lengths), 1) + USUAL, asked)
 
-def seconds(
-    policy: Policy, model: EditableModel, chosen: Plan, requests: Requests, lengths: Sequence[int], asked: int
-) -> dict[str, float]:
-    """Seconds of every step.
+
+class Cost(NamedTuple):
+    """What each thing costs that is counted: operations (FLOP), or seconds."""
+
+    tokens: Speed
+    """Of tokens that are said, and that are read through all blocks."""
+    solved: float
+    """Of an operation of a float64 product."""
+    paces: Paces
+    """Seconds of audits of the same model, where they are what it costs; otherwise it knows nothing."""
+
+
+def arithmetic(model: EditableModel) -> Cost:
+    """FLOP: two per weight and token, whether it is said or read; before it is said, a prompt is read."""
+    read = 2.0 * numbers(model)
+    return Cost(Speed(read * (1 + READ_ROW / SAID), read), 1.0, Paces(None, model.name, model.device.type))
+
+
+def at_rate(model: EditableModel, rate: float) -> Cost:
+    """Seconds, if products are computed at so many FLOP/s throughout: the least that it takes.
+
+    What is solved in float64 takes its time on this machine.
+    """
+    (said, read), _, paces = arithmetic(model)
+    return Cost(Speed(said / rate, read / rate), 1 / rate_of(model, torch.float64), paces)
+
+
+def at_speed(model: EditableModel, requests: Requests) -> Cost:
+    """Seconds, at the speed of two short runs of the model, and of earlier audits of it."""
+    paces = Paces(Store.existing(cache_folder()), requests.policy.model, model.device.type)
+    return Cost(speed_of(model, requests), 1 / rate_of(model, torch.float64), paces)
+
+
+def rate_of(model: EditableModel, dtype: torch.dtype) -> float:
+    """FLOP/s of products on a model's device, measured."""
+    return matrix_rate(dtype, model.device, SIZE if model.device.type == "cpu" else WIDE)
+
+
+def costs(model: EditableModel, chosen: Plan, requests: Requests, size: Size, cost: Cost) -> dict[str, float]:
+    """What every step costs, in the unit of ``cost``.
 
     Args:
-        policy: what is done.
-        model: whose speed is measured in two short runs.
         chosen: the plan.
         requests: for the audit.
-        lengths: tokens of the prompts to be forgotten.
-        asked: prompts that are asked for their answers before the edit.
+        size: of the edit.
     """
-    size = Size(len(lengths), sum(lengths) / max(len(lengths), 1) + USUAL, asked)
-    speed = speed_of(model, requests)
-    paces = Paces(Store.existing(cache_folder()), policy.model, model.device.type)
-    audit = estimate(requests, load_suite(policy.audit.suite), states_of(policy), paces, speed)
+    policy = requests.policy
+    audit = estimate(requests, load_suite(policy.audit.suite), states_of(policy), cost.paces, cost.tokens)
     read, solved = _edit(model, chosen, size)
-    keys = 0 if chosen.conflicts is None else tokens_of(policy, model)
+    keys = tokens_of(policy, model) if chosen.reads_corpus else 0
     read["statistics"] = keys * per_token(model, chosen.layers) if keys else 0.0
-    solved["statistics"] = EIGEN * len(chosen.layers) * model.anatomy.d_ff**3 if read["statistics"] else 0.0
-    rate = matrix_rate(torch.float64, model.device)
-    steps = {name: read.get(name, 0.0) * speed.read + solved.get(name, 0.0) / rate for name in read | solved}
+    solved["statistics"] = EIGEN * len(chosen.layers) * model.anatomy.d_ff**3 if keys else 0.0
+    steps = {
+        name: read.get(name, 0.0) * cost.tokens.read + solved.get(name, 0.0) * cost.solved
+        for name in read | solved
+    }
     if chosen.corpus.own is not None:
-        steps["statistics"] += keys * speed.said
+        steps["statistics"] += keys * cost.tokens.said
     return {
-        "statistics": round(steps.pop("statistics"), 1),
-        "answers": round(asked * REPLY / 2 * speed.said, 1),
-        **{name: round(took, 1) for name, took in steps.items()},
-        "audit": round(audit.total or 0.0, 1),
+        "statistics": steps.pop("statistics"),
+        "answers": size.asked * REPLY / 2 * cost.tokens.said,
+        **steps,
+        "audit": audit.total or 0.0,
     }
 
 
-def memory(chosen: Plan, model: EditableModel, lengths: Sequence[int], asked: int) -> dict[str, int]:
-    """Bytes at the edit's peak: on the model's device, and of statistics on the host.
+def memory(
+    chosen: Plan, model: EditableModel, suite: Suite, lengths: Sequence[int], asked: int
+) -> dict[str, int]:
+    """Bytes at the peak of every step on the model's device, the model included; on a CPU the program itself is, too.
 
     Args:
         chosen: the plan.
-        model: as it is loaded, which is part of it; on a CPU the program itself is, too.
+        model: which is part of it.
+        suite: of the audit.
         lengths: tokens of the prompts to be forgotten.
         asked: prompts that are asked for their answers, one key each.
     """
+    held = taken(model.device) + (of_weights(model.model, model.dtype) if isinstance(model, Outline) else 0)
+    copies = 2 * 4 * model.anatomy.d_ff * model.anatomy.d_model * len(chosen.layers)
+    steps = {"loading": held}
+    if chosen.reads_corpus:
+        steps["statistics"] = held + block_each(model) * token_budget(model)
+    if chosen.layers:
+        steps["edit"] = held + copies + _edited(chosen, model, lengths, asked)
+    said = _kept_numbers(model) * model.dtype.itemsize * held_tokens(model.device)
+    read = 4 * min(drift.MEMORY, logits_each(model) // 4 * suite.text_tokens) if suite.makes("drift") else 0
+    return {**steps, "audit": held + copies + max(said, read)}
+
+
+def statistics(chosen: Plan, model: EditableModel) -> tuple[int, int]:
+    """Bytes of the key statistics: on the host while they are decomposed, and in the cache's files."""
+    layers = len(chosen.layers) if chosen.reads_corpus else 0
+    matrix = 8 * model.anatomy.d_ff**2
+    # float64: the sum, its average, and the eigenvectors with their work space; of the others two matrices each.
+    return (DECOMPOSING + 2 * layers) * matrix if layers else 0, 2 * layers * matrix
+
+
+def _edited(chosen: Plan, model: EditableModel, lengths: Sequence[int], asked: int) -> int:
+    """Bytes that an edit takes beside the model: activations, logits and keys."""
     anatomy, layers = model.anatomy, len(chosen.layers)
-    # float64 on the host: the sum, its average, and the eigenvectors with their work space.
-    statistics = 0 if chosen.conflicts is None else DECOMPOSING * 8 * anatomy.d_ff**2
-    statistics += 0 if chosen.conflicts is None else 2 * 8 * anatomy.d_ff**2 * layers
     # What a backward pass through the blocks keeps: roughly sixteen vectors of the stream's width per token.
-    above = anatomy.layers - (min(chosen.layers) if chosen.layers else 0)
+    above = anatomy.layers - min(chosen.layers)
     tokens = min(sum(lengths) + USUAL * len(lengths), token_budget(model, gradients=True))
     activations = 16 * 4 * anatomy.d_model * above * tokens
-    logits = (
-        4 * 4 * model.model.get_output_embeddings().weight.shape[0] * USUAL * min(len(lengths), FORMS + KEPT)
-    )
+    logits = logits_each(model) * USUAL * min(len(lengths), FORMS + KEPT)
     # Those of one layer are solved for, those of hard negatives wait at all of them.
-    keys = 3 * 8 * anatomy.d_ff * asked * min(layers, 1) + 8 * anatomy.d_ff * layers * _negatives(chosen)
-    copies = 2 * 4 * anatomy.d_ff * anatomy.d_model * layers
-    return {
-        "device": taken(model.device) + activations + logits + keys + copies,
-        "host_statistics": statistics,
-    }
+    keys = 3 * 8 * anatomy.d_ff * asked + 8 * anatomy.d_ff * layers * _negatives(chosen)
+    return activations + logits + keys
+
+
+def _kept_numbers(model: EditableModel) -> int:
+    """Numbers that attention keeps of a token, in all blocks."""
+    config = model.model.config.get_text_config()
+    heads = int(config.num_attention_heads)
+    each = getattr(config, "head_dim", None) or model.anatomy.d_model // heads
+    return 2 * model.anatomy.layers * (getattr(config, "num_key_value_heads", None) or heads) * int(each)
 
 
 def _edit(model: EditableModel, chosen: Plan, size: Size) -> tuple[dict[str, float], dict[str, float]]:
@@ -168,7 +235,7 @@ def _negatives(chosen: Plan) -> int:
 
 def per_step(model: EditableModel, layers: Sequence[int], size: Size) -> float:
     """Tokens through all blocks that a step of the trained update costs as much as."""
-    asked = ASKED * (2 * SHORT if has_chat_template(model.tokenizer) else SAID)
+    asked = ASKED * (2 * SHORT if has_chat_template(model.tokenizer) else TAUGHT)
     # Each is read in other wordings as well.
     rows = min(FORMS, 5 * size.rows) + min(KEPT, 2 * (size.asked - size.rows))
     read = rows * max(size.each - len(front_of(model)), USUAL) + TEXTS * min(READ, model.context) + asked

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
 
+from unlearn.commands.plan_shown import table
 from unlearn.commands.said import say
+from unlearn.files import JsonObject
 from unlearn.policy import EMBEDDED, Policy, is_question, listed_in
-from unlearn.shown import shown
 
 if TYPE_CHECKING:
-    from unlearn.edit.conflict_report import Conflicts
     from unlearn.edit.plan import Plan
     from unlearn.model.editable import EditableModel
-    from unlearn.model.requests import Fact
+    from unlearn.model.prompts import Prompt
+    from unlearn.model.requests import Fact, Requests
     from unlearn.patch import Patch
 
 ROWLESS = ("guard", "none")
@@ -22,24 +24,37 @@ ROWLESS = ("guard", "none")
 
 
 def tell_plan(
-    policy: Policy, model: EditableModel, as_json: bool, earlier: Patch | None = None, show_text: bool = False
+    policy: Policy,
+    model: EditableModel,
+    as_json: bool,
+    earlier: Patch | None = None,
+    show_text: bool = False,
+    rate: float | None = None,
 ) -> int:
     """Print the plan on stdout.
 
     Args:
         as_json: print JSON, which never holds an answer.
     """
-    found = plan(policy, model, earlier, show_text and not as_json)
-    say(json.dumps(found, indent=2) if as_json else _table(policy, found))
+    found = plan(policy, model, earlier, show_text and not as_json, rate)
+    say(json.dumps(found, indent=2) if as_json else table(policy, found))
     return 0
 
 
 def plan(
-    policy: Policy, model: EditableModel, earlier: Patch | None = None, show_text: bool = False
-) -> dict[str, Any]:
+    policy: Policy,
+    model: EditableModel,
+    earlier: Patch | None = None,
+    show_text: bool = False,
+    rate: float | None = None,
+) -> JsonObject:
     """Lay out the edit and the audit of a policy, with estimates from two short timed runs of the model.
 
-    The model is asked for the answers that the policy does not give; `show_text` puts them beside their facts' ids.
+    The model is asked for the answers that the policy does not give; `show_text` puts them beside their facts' ids. An
+    outline is neither asked nor run: what takes its weights is said in sentences, and times are arithmetic at a rate.
+
+    Args:
+        rate: FLOP/s to reckon times with; else an outline's is measured on this machine.
 
     Raises:
         PolicyError: the policy asks for layers that the model does not have, for neighbours that nobody knows, or for
@@ -48,52 +63,114 @@ def plan(
             earlier patch was made for another model.
         PatchError: nothing can be built on the earlier patch.
     """
-    from unlearn.commands.forecast import memory, seconds
-    from unlearn.edit.choose import allowed, choose
-    from unlearn.edit.forms import fits, prompts_of, target_of
+    from unlearn.edit.allowed import allowed
+    from unlearn.edit.choose import candidates
     from unlearn.edit.requests.named import with_neighbours
     from unlearn.edit.requests.resolve import guessed, neighbours, outline
     from unlearn.edit.sequence import Sofar
     from unlearn.edit.statistics import Source
+    from unlearn.model.outline import Outline
     from unlearn.store import Store, cache_folder
 
-    asked_for = policy.keep.neighbours == "auto" and policy.model != EMBEDDED
     allowed(model, policy, earlier)
+    bare, stated = isinstance(model, Outline), policy
     policy = with_neighbours(model, policy)
-    asked_of = outline(policy)
-    if policy.method.name not in ROWLESS:
-        for fact in asked_of.facts:
-            for _, prompt in prompts_of(model, asked_of, fact):
-                fits(model, fact.id, len(prompt.ids) + len(target_of(model, policy, fact, prompt)))
-    source = Source.of(policy, model, Store.existing(cache_folder()), reads=False)
-    chosen = choose(model, asked_of, source, Sofar.after(earlier, model))
+    asked_of, keep = outline(policy), policy.keep
+    prompts = look_ups(model, asked_of, policy.method.name not in ROWLESS)
+    # What a cache has of a model is found by its weights.
+    source = Source.of(policy, model, None if bare else Store.existing(cache_folder()), reads=False)
+    plans = candidates(model, asked_of, source, Sofar.after(earlier, model))
     protected, tested = neighbours(policy)
-    prompts = look_ups(policy, model)
-    rows = [row for fact in prompts for row in fact["prompts"]]
+    lengths = [row["tokens"] for fact in prompts for row in fact["prompts"]]
     elicited, asked = _generations(policy, protected, tested)
+    first, *others = _outlooks(model, plans, asked_of, lengths, elicited, rate)
+    named = not bare and policy is not stated
+    return {
+        **_about(model),
+        **first,
+        **({"otherwise": others[0]} if others else {}),
+        **({"needs_weights": _unknown(stated, plans[0])} if bare else {}),
+        "facts": prompts,
+        "answers": [] if bare else [_guess(fact, show_text) for fact in guessed(model, policy)],
+        "siblings": len(policy.sibling_pairs),
+        "neighbours_protected": sum(map(len, protected.values())),
+        "neighbours_tested": sum(map(len, tested.values())),
+        **({"named": [*listed_in(keep.neighbours), *listed_in(keep.held_out_neighbours)]} if named else {}),
+        "generations": {"before_the_edit": elicited, "per_audit": asked},
+    }
+
+
+def _about(model: EditableModel) -> JsonObject:
     return {
         "model": model.name,
         "device": str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "method": chosen.name,
-        "reasons": dict(chosen.reasons),
-        "layers": list(chosen.layers),
-        "weights": weights(model, chosen),
-        "facts": prompts,
-        "answers": [_guess(fact, show_text) for fact in guessed(model, policy)],
-        "siblings": len(policy.sibling_pairs),
-        "neighbours_protected": sum(map(len, protected.values())),
-        "neighbours_tested": sum(map(len, tested.values())),
-        **(
-            {"named": [*listed_in(policy.keep.neighbours), *listed_in(policy.keep.held_out_neighbours)]}
-            if asked_for
-            else {}
-        ),
-        "conflicts": chosen.conflicts,
-        "generations": {"before_the_edit": elicited, "per_audit": asked},
-        "memory_bytes": memory(chosen, model, [row["tokens"] for row in rows], elicited),
-        "seconds": seconds(policy, model, chosen, asked_of, [row["tokens"] for row in rows], elicited),
+        "parameters": sum(parameter.numel() for parameter in model.model.parameters()),
     }
+
+
+def _outlooks(
+    model: EditableModel,
+    plans: Sequence[Plan],
+    requests: Requests,
+    lengths: Sequence[int],
+    asked: int,
+    rate: float | None,
+) -> list[JsonObject]:
+    """What each plan writes, and about what it takes."""
+    from unlearn.audit.suite import load_suite
+    from unlearn.commands import forecast
+    from unlearn.model.outline import Outline
+
+    size, suite = forecast.Size.of(lengths, asked), load_suite(requests.policy.audit.suite)
+    if rate is None and isinstance(model, Outline):
+        rate = forecast.rate_of(model, model.dtype)
+    cost = forecast.at_speed(model, requests) if rate is None else forecast.at_rate(model, rate)
+    found = []
+    for chosen in plans:
+        flop = forecast.costs(model, chosen, requests, size, forecast.arithmetic(model))
+        seconds = forecast.costs(model, chosen, requests, size, cost)
+        steps = forecast.memory(chosen, model, suite, lengths, asked)
+        host, disk = forecast.statistics(chosen, model)
+        found.append(
+            {
+                "method": chosen.name,
+                "reasons": dict(chosen.reasons),
+                "layers": list(chosen.layers),
+                "weights": weights(model, chosen),
+                "conflicts": chosen.conflicts,
+                "memory_bytes": {"device": max(steps.values()), "host_statistics": host, "steps": steps},
+                "disk_bytes": {"statistics": disk},
+                "flop": {name: round(count) for name, count in flop.items()},
+                "seconds": {name: round(took, 1) for name, took in seconds.items()},
+                **({} if rate is None else {"rate": rate}),
+            }
+        )
+    return found
+
+
+def _unknown(policy: Policy, chosen: Plan) -> list[str]:
+    """What takes a model's weights to be known, and is not known of an outline; a sentence each."""
+    from unlearn.edit.requests.named import WANTED
+
+    found = [
+        "how quickly it runs needs the weights: times are the arithmetic at a rate of products, the least it takes"
+    ]
+    if chosen.reads_corpus:
+        found.append(
+            "conflicts between the facts need the weights: they are measured at keys; so does what the cache has"
+        )
+    open_answers = sum(not fact.answer for fact in policy.facts)
+    if open_answers:
+        found.append(
+            f"{open_answers} of {len(policy.facts)} facts state no answer: the model is asked for it before the edit, "
+            "as counted"
+        )
+    if policy.keep.neighbours == "auto" and policy.model != EMBEDDED:
+        found.append(
+            f"neighbours are named by the model: {WANTED} per relation, the most that are taken, are counted"
+        )
+    return found
 
 
 def _generations(
@@ -129,90 +206,42 @@ def weights(model: EditableModel, chosen: Plan) -> list[str]:
     return [model.anatomy.weight_name(layer) for layer in chosen.layers]
 
 
-def look_ups(policy: Policy, model: EditableModel) -> list[dict[str, Any]]:
-    """Return per fact the prompts that the edit would see, each with its tokens and its look-up tokens as text."""
-    from unlearn.model.prompts import ask
+def look_ups(model: EditableModel, requests: Requests, read: bool) -> list[JsonObject]:
+    """Return per fact the prompts that the edit would see, each with its tokens and its look-up tokens as text.
 
+    Args:
+        read: whether prompts are read with their refusals, for which the model's context has to have room.
+    """
+    from unlearn.edit.forms import fits, prompts_of, target_of
+
+    policy, token = requests.policy, cache(lambda at: model.tokenizer.decode([at]))
+    sizes: dict[tuple[str, int, str], int] = {}
     found = []
-    for fact in policy.facts:
-        prompts = []
-        for template in policy.relations[fact.relation].prompts:
-            prompt = ask(model.tokenizer, template, fact.subject)
-            at = prompt.subject_last
-            subject = None if at is None else model.tokenizer.decode([prompt.ids[at]])
-            prompts.append(
-                {
-                    "prompt": template,
-                    "form": "question" if is_question(template) else "statement",
-                    "tokens": len(prompt.ids),
-                    "subject_token": {"at": at, "text": subject},
-                    "last_token": {
-                        "at": prompt.last,
-                        "text": model.tokenizer.decode([prompt.ids[prompt.last]]),
-                    },
-                }
-            )
-        found.append({"id": fact.id, "relation": fact.relation, "prompts": prompts})
+    for fact in requests.facts:
+        text, rows = policy.target(fact), dict[str, JsonObject]()
+        for form, (template, prompt) in enumerate(prompts_of(model, requests, fact)):
+            # The same form of a relation is answered with the same tokens, whatever the subject.
+            key = (fact.relation, form, text)
+            if read and key not in sizes:
+                sizes[key] = len(target_of(model, policy, fact, prompt))
+            if read:
+                fits(model, fact.id, len(prompt.ids) + sizes[key])
+            rows.setdefault(template, _look_up(template, prompt, token))
+        found.append({"id": fact.id, "relation": fact.relation, "prompts": list(rows.values())})
     return found
 
 
-def _table(policy: Policy, found: dict[str, Any]) -> str:
-    memory, seconds = found["memory_bytes"], found["seconds"]
-    lines = [
-        f"{policy.name}: {found['method']} on {found['model']} ({found['device']}, {found['dtype']})",
-        *(f"  why {name.replace('_', ' '):<9}{why}" for name, why in found["reasons"].items()),
-        f"  layers       {', '.join(map(str, found['layers'])) or 'none'}"
-        + (f"  (of {found['weights'][0]} and its like)" if found["weights"] else ""),
-        f"  kept         {found['siblings']} sibling facts, {found['neighbours_protected']} neighbours; "
-        f"{found['neighbours_tested']} more neighbours are only asked by the audit",
-        *([f"  named        by the model: {', '.join(found['named'])}"] if "named" in found else []),
-        f"  generations  {found['generations']['before_the_edit']} to learn the answers, "
-        f"{found['generations']['per_audit']} per audit (before and after)",
-        f"  memory       about {_bytes(memory['device'])} on {found['device']}, "
-        f"{_bytes(memory['host_statistics'])} of statistics on the host",
-        "  time         about "
-        + ", ".join(f"{value:.0f} s {name.replace('_', ' ')}" for name, value in seconds.items()),
-        *_lines_about(found["conflicts"]),
-        *_guesses(found["answers"]),
-        "",
-        "  facts and look-up tokens (subject token, last token):",
-    ]
-    for fact in found["facts"]:
-        lines.append(f"    {fact['id']} ({fact['relation']})")
-        for row in fact["prompts"]:
-            at, last = row["subject_token"], row["last_token"]
-            tokens = f"{at['at']} {at['text']!r}, {last['at']} {last['text']!r}"
-            lines.append(f"      {row['form']:<10}{tokens:<30}  {row['prompt']}")
-    lines += ["", "nothing was written"]
-    return "\n".join(map(shown, lines))
+def _look_up(template: str, prompt: Prompt, token: Callable[[int], str]) -> JsonObject:
+    """One prompt, given what a token's id stands for."""
+    at, last = prompt.subject_last, prompt.last
+    return {
+        "prompt": template,
+        "form": "question" if is_question(template) else "statement",
+        "tokens": len(prompt.ids),
+        "subject_token": {"at": at, "text": None if at is None else token(prompt.ids[at])},
+        "last_token": {"at": last, "text": token(prompt.ids[last])},
+    }
 
 
-def _lines_about(conflicts: Conflicts | None) -> list[str]:
-    from unlearn.edit.conflict_report import lines_of
-
-    return [] if conflicts is None else ["", *(f"  {line}" for line in lines_of(conflicts))]
-
-
-def _guess(fact: Fact, show_text: bool) -> dict[str, Any]:
+def _guess(fact: Fact, show_text: bool) -> JsonObject:
     return {"id": fact.id, "doubt": fact.doubt, **({"text": list(fact.answers)} if show_text else {})}
-
-
-def _guesses(answers: list[dict[str, Any]]) -> list[str]:
-    if not answers:
-        return []
-    doubtful = sum(row["doubt"] is not None for row in answers)
-    head = f"  answers from the model ({len(answers)}, {doubtful} doubtful"
-    lines = ["", head + ("; --show-text shows them):" if "text" not in answers[0] else "):")]
-    for row in answers:
-        text = f"  {' / '.join(row['text'])!r}" if "text" in row else ""
-        doubt = f"  doubtful: {row['doubt']}; give the answer of fact {row['id']}" if row["doubt"] else ""
-        lines.append(f"    {row['id']}{text}{doubt}")
-    return lines
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"

@@ -30,19 +30,18 @@ from unlearn.edit.solve.reach import unlisted
 from unlearn.edit.statistics import Source, Statistics
 from unlearn.edit.train.loop import turns
 from unlearn.edit.train.null_space import FORMS
-from unlearn.errors import PatchError, PolicyError
 from unlearn.files import JsonObject
 from unlearn.model.editable import EditableModel
+from unlearn.model.outline import Outline
 from unlearn.model.prompts import has_chat_template
 from unlearn.model.requests import Requests
 from unlearn.model.thinking import ways
-from unlearn.patch import Patch
 from unlearn.policy import Policy
 from unlearn.policy.document import Named
-from unlearn.policy.method import SEQUENTIAL, Automatic
+from unlearn.policy.method import Automatic
 from unlearn.policy.settings import AlphaEdit, AnyEdit, Editor
 from unlearn.policy.settings_base import Settings
-from unlearn.policy.settings_trained import GradDiff, Guard, Lora, Npo, NullSpaceTuning
+from unlearn.policy.settings_trained import Guard, Lora, NullSpaceTuning
 
 FAR, FAR_BOTH = 0.5, 0.3
 """What an unlisted neighbour gets of what a request gets, above which the keys do not tell them apart; the second with
@@ -57,6 +56,11 @@ LOOKS: Mapping[str, str] = {
     "subject": "a base model that is asked in one way or two",
 }
 """Why values are looked up where they are, in a model without a chat template."""
+UNKNOWN = (
+    "not measured yet: which of the two `auto` takes needs the weights, and key statistics of them (`unlearn stats`); "
+    "it solves (alphaedit) if the keys distinguish the requests from unlisted neighbours, and trains "
+    "(null_space_tuning) if not"
+)
 SPREADS = (
     "an unlisted neighbour would get at least {share:.0f} % of what a request gets: the keys hardly "
     "distinguish the requests from other subjects of their relations; list more neighbours, forget less of one "
@@ -70,10 +74,20 @@ def choose(
     source: Source,
     earlier: Sofar = Sofar(),  # noqa: B008 - frozen
 ) -> Plan:
-    """Settle everything about an edit before it begins.
+    """Settle everything about an edit before it begins; the first of ``candidates``, whose arguments these are."""
+    return candidates(model, requests, source, earlier)[0]
+
+
+def candidates(
+    model: EditableModel,
+    requests: Requests,
+    source: Source,
+    earlier: Sofar = Sofar(),  # noqa: B008 - frozen
+) -> tuple[Plan, ...]:
+    """What may come of a policy: one plan, or two, where `auto` hangs on statistics that may not be read now.
 
     Args:
-        model: unedited.
+        model: unedited; of an outline nothing is known but what its configuration says.
         requests: the policy with its answers.
         source: of the key statistics.
         earlier: the edit to build on.
@@ -81,17 +95,20 @@ def choose(
     Raises:
         PolicyError: layers that the model does not have.
     """
-    apart = cache(partial(told_apart, model, requests))
+    apart = None if isinstance(model, Outline) else cache(partial(told_apart, model, requests))
     first, *others = (_sited(model, requests, method, apart) for method in options(requests.policy.method))
     if others and not earlier.factors and (deep := _deep(model, first)):
-        return _planned(model, requests, others[0], deep, source, earlier)
+        return (_planned(model, requests, others[0], deep, source, earlier),)
     plan = _planned(model, requests, first, NAMED, source, earlier)
     if not others:
-        return plan
+        return (plan,)
     trains, why = _trains(plan, earlier)
     if trains:
-        return _planned(model, requests, others[0], why, source, earlier, plan.statistics)
-    return replace(plan, reasons={**plan.reasons, "method": why})
+        return (_planned(model, requests, others[0], why, source, earlier, plan.statistics),)
+    found = replace(plan, reasons={**plan.reasons, "method": why})
+    if trains is False:
+        return (found,)
+    return found, _planned(model, requests, others[0], why, source, earlier)
 
 
 def options(method: Settings) -> tuple[Settings, ...]:
@@ -128,45 +145,6 @@ def settle(model: EditableModel, policy: Policy, method: AnySettings, facts: Seq
     return found.model_copy(update=change)
 
 
-def allowed(model: EditableModel, policy: Policy, earlier: Patch | None) -> None:
-    """Refuse what an edit cannot do, before anything long begins.
-
-    Args:
-        model: unedited.
-        policy: with its method.
-        earlier: a patch to build on.
-
-    Raises:
-        ModelError: the earlier patch was made for another model.
-        PatchError: it is one that nothing can be built on.
-        PolicyError: a method that builds on nothing, or that trains factors beside weights that are offloaded; or a
-            relation's `look_up` for a method that writes no values, or only in one place.
-    """
-    method = policy.method
-    if model.offloaded and isinstance(method, Lora | GradDiff | Npo):
-        raise PolicyError(
-            f"method.name: {method.name} trains factors beside the weights, and some of these are offloaded; choose "
-            "another method, or a --device-map that offloads nothing"
-        )
-    apart = [name for name, relation in policy.relations.items() if relation.look_up]
-    looks = isinstance(method, Automatic | Editor | NullSpaceTuning) and not isinstance(method, AnyEdit)
-    if apart and not looks:
-        raise PolicyError(
-            f"relations.{apart[0]}.look_up: {method.name} does not look up by relation; leave it out"
-        )
-    if earlier is None:
-        return
-    if method.name not in SEQUENTIAL:
-        raise PolicyError(
-            f"method.name: {method.name} cannot build on an earlier patch; use one of {', '.join(SEQUENTIAL)}"
-        )
-    if earlier.header.get("system"):
-        raise PatchError(
-            "an edit cannot build on an in-context guard, which changes no weights; start from the model"
-        )
-    model.accepts(earlier)
-
-
 class _Sited(NamedTuple):
     """A method with everything settled that the model decides."""
 
@@ -178,7 +156,9 @@ class _Sited(NamedTuple):
     """These layers."""
 
 
-def _sited(model: EditableModel, requests: Requests, method: Settings, apart: Callable[[], Tensor]) -> _Sited:
+def _sited(
+    model: EditableModel, requests: Requests, method: Settings, apart: Callable[[], Tensor] | None
+) -> _Sited:
     settings = settle(model, requests.policy, method, requests.facts)
     return _Sited(method, settings, *placed(model, settings, apart))
 
@@ -200,6 +180,8 @@ def _planned(
     if not isinstance(found, ClosedForm | Tuning):
         return Plan(*named, {}, reasons)
     reasons |= {**_reasons(model, method, found.look_up), "layers": depth}
+    if isinstance(model, Outline):
+        return Plan(*named, {}, reasons)
     statistics = source.statistics(model, layers, known)
     asks = replace(requests, look_alikes=()) if isinstance(found, Tuning) else requests
     compared = look_up_keys(model, asks, layers, found.look_up, earlier)
@@ -252,8 +234,8 @@ def _deep(model: EditableModel, sited: _Sited) -> str | None:
     )
 
 
-def _trains(plan: Plan, earlier: Sofar) -> tuple[bool, str]:
-    """Whether an update is to be trained instead of solved for as planned, and why."""
+def _trains(plan: Plan, earlier: Sofar) -> tuple[bool | None, str]:
+    """Whether an update is to be trained instead of solved for as planned, and why; None if that is not known yet."""
     assert isinstance(plan.algorithm, ClosedForm)
     look_up = plan.algorithm.look_up
     most = far(look_up)
@@ -262,10 +244,7 @@ def _trains(plan: Plan, earlier: Sofar) -> tuple[bool, str]:
     if look_up == "subject":
         return False, "it writes at the subject alone, where training would see none of the other phrasings"
     if not plan.statistics:
-        return (
-            False,
-            "not measured yet: training is chosen if the key statistics, not in the cache, call for it",
-        )
+        return None, UNKNOWN
     if plan.reach is None:
         return False, "with fewer than two neighbours nothing shows how far it reaches"
     shares = f"an unlisted neighbour would get {100 * plan.reach:.0f} % of what a request gets"

@@ -78,14 +78,14 @@ def deep_enough(apart: Tensor, middle: Sequence[int]) -> tuple[int, ...]:
 
 
 def placed(
-    model: EditableModel, settings: Settings, apart: Callable[[], Tensor]
+    model: EditableModel, settings: Settings, apart: Callable[[], Tensor] | None
 ) -> tuple[tuple[int, ...], str]:
     """The layers that a method writes, and why these.
 
     Args:
         model: unedited.
         settings: settled.
-        apart: measures, where that decides, how far subjects are told apart (``told_apart``).
+        apart: measures, where that decides, how far subjects are told apart (``told_apart``); None if nothing can be.
 
     Raises:
         PolicyError: layers that the model does not have.
@@ -100,6 +100,11 @@ def placed(
     middle = "the middle of the depth"
     if settings.look_up == "both":
         return layers, middle
+    if apart is None:
+        return (
+            layers,
+            f"{middle}, unless the model tells subjects apart much later only, which needs the weights",
+        )
     spread = apart()
     deep = deep_enough(spread, layers)
     if deep == layers:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 
 from unlearn.edit import conflict_report, record
-from unlearn.edit.choose import allowed, choose
+from unlearn.edit.allowed import allowed
+from unlearn.edit.choose import choose
 from unlearn.edit.guard import leave
 from unlearn.edit.plan import Made, Plan
 from unlearn.edit.sequence import Sofar

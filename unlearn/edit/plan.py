@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from unlearn.edit.conflict_report import Conflicts
 from unlearn.edit.corpus import Corpus
 from unlearn.edit.sequence import Reached, Sofar
-from unlearn.edit.settings import Algorithm
+from unlearn.edit.settings import Algorithm, ClosedForm, Tuning
 from unlearn.edit.statistics import Statistics
 from unlearn.files import Json
 
@@ -34,6 +34,11 @@ class Plan:
     """What an unlisted neighbour would get, in closed form, of what a request gets; None if not measured."""
     conflicts: Conflicts | None = None
     """What cannot be changed and kept at once: a report, which decides nothing."""
+
+    @property
+    def reads_corpus(self) -> bool:
+        """Whether the update stays clear of the corpus's keys, whose statistics it needs."""
+        return isinstance(self.algorithm, ClosedForm | Tuning)
 
     @property
     def name(self) -> str:

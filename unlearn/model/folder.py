@@ -126,6 +126,13 @@ def weight_files(folder: Path, name: str) -> list[Path]:
     return files
 
 
+def is_bare(folder: Path) -> bool:
+    """Whether a folder holds no weights in any form, nor a list of their files."""
+    names = [path.name for path in folder.iterdir()]
+    whole = any(name == INDEX or name.endswith(".safetensors") for name in names)
+    return not whole and not _pickles(names)
+
+
 def _indexed(index: Path) -> list[str]:
     about = read_object(index)
     held = about.get("weight_map")

@@ -90,13 +90,19 @@ def free_memory(device: torch.device) -> int | None:
 
 def affordable(free: int, model: EditableModel, gradients: bool) -> int:
     """A power of two: tokens whose activations and logits take half of ``free`` bytes, every token being a reply's."""
-    anatomy, wide = model.anatomy, model.dtype.itemsize
-    block = (12 * anatomy.d_model + 6 * anatomy.d_ff) * wide  # norms, attention and MLP of one layer
-    # Logits, their log-softmax, its exponential and a gradient, float32.
-    logits = 4 * 4 * int(model.model.get_output_embeddings().weight.shape[0])
-    each = logits + block * (anatomy.layers if gradients else 1)
+    each = logits_each(model) + block_each(model) * (model.anatomy.layers if gradients else 1)
     tokens = max(LEAST, min(free // 2 // each, MOST // 2 if gradients else MOST))
     return 1 << (tokens.bit_length() - 1)
+
+
+def block_each(model: EditableModel) -> int:
+    """Bytes that a token takes inside one block: norms, attention and MLP."""
+    return (12 * model.anatomy.d_model + 6 * model.anatomy.d_ff) * model.dtype.itemsize
+
+
+def logits_each(model: EditableModel) -> int:
+    """Bytes of a token's logits, their log-softmax, its exponential and a gradient, float32."""
+    return 4 * 4 * int(model.model.get_output_embeddings().weight.shape[0])
 
 
 def batches(rows: Sequence[Sequence[int]], budget: int) -> Iterator[list[int]]:

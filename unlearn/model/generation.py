@@ -82,11 +82,16 @@ def continued(
         return _together(model, [rows[i] for i in chosen], numbers[list(chosen)], pad, ends, how)
 
     with progress.step(label, total=len(rows)) as bar:
-        for group in _batches(rows, how, 32768 if model.device.type == "cuda" else 8192):
+        for group in _batches(rows, how, held_tokens(model.device)):
             for i, said in zip(group, in_parts(group, together), strict=True):
                 found[i] = [ends.until(ids) for ids in said]
             bar.advance(len(group))
     return found
+
+
+def held_tokens(device: torch.device) -> int:
+    """Tokens of whose keys and values attention keeps hold while a batch is continued, at most."""
+    return 32768 if device.type == "cuda" else 8192
 
 
 def _batches(rows: Sequence[Sequence[int]], how: Decoding, budget: int) -> Iterator[list[int]]:

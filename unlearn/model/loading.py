@@ -25,6 +25,7 @@ from unlearn.model.anatomy import family_of
 from unlearn.model.boundary import AGAIN, reading
 from unlearn.model.folder import Stored, refuse_packed, stored_in
 from unlearn.model.library import Configuration, Network, Tokenizer
+from unlearn.model.memory import of_weights
 from unlearn.model.templates import checked
 from unlearn.policy import EMBEDDED
 from unlearn.team import Seat
@@ -48,6 +49,8 @@ class Checkpoint:
     empty: Network
     """The model without memory behind its weights."""
     tokenizer: Tokenizer
+    device: str
+    """To compute on."""
     dtype: torch.dtype
     """To compute in."""
     kept: torch.dtype
@@ -55,11 +58,30 @@ class Checkpoint:
     code: bool
     """Whether code that comes with it may run."""
 
+    @property
+    def fits(self) -> bool:
+        """Whether all of the device's memory holds it; what is only too large for now ends in torch."""
+        if self.device == "cpu":
+            room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        else:
+            room = torch.cuda.get_device_properties(self.device).total_memory
+        return of_weights(self.empty, self.dtype) <= room
+
 
 def checkpoint(
-    name: str, device: str, dtype: str, trust_remote_code: bool, made_in: str | None, tokenizer: str = "auto"
+    name: str,
+    device: str,
+    dtype: str,
+    trust_remote_code: bool,
+    made_in: str | None,
+    tokenizer: str = "auto",
+    weights: bool = True,
 ) -> Checkpoint:
-    """Look through the files of a model; arguments and errors are those of ``EditableModel.load``."""
+    """Look through the files of a model; arguments and errors are those of ``EditableModel.load``.
+
+    Args:
+        weights: look through those of the weights as well; otherwise there need be none, and none are fetched.
+    """
     if dtype != "auto" and dtype_of(dtype) is None:
         raise PolicyError(f"--dtype {dtype}: use auto, float32, bfloat16 or float16")
     device = _device(device)
@@ -69,18 +91,22 @@ def checkpoint(
     with reading(name, where, remedy):
         here = folder.found(where, trust_remote_code)
     config, said = _configuration(here, name, trust_remote_code)
-    with reading(name, where, remedy):
-        files = folder.weight_files(here, where)
-    stored = stored_in(files, name)
-    described.refuse_misfit(here / folder.CONFIG, said, stored)
-    refuse_packed(stored)
+    files: Sequence[Path] = ()
+    stored: Mapping[str, Stored] = {}
+    if weights:
+        with reading(name, where, remedy):
+            files = folder.weight_files(here, where)
+        stored = stored_in(files, name)
+        described.refuse_misfit(here / folder.CONFIG, said, stored)
+        refuse_packed(stored)
     wanted, kept = _dtypes(config, dtype, device, made_in)
     empty = _empty(name, here / folder.CONFIG, config, trust_remote_code)
-    _refuse_unlike(here / folder.CONFIG, empty, stored)
+    if weights:
+        _refuse_unlike(here / folder.CONFIG, empty, stored)
     if apart is not None:
         trial.refuse_misfit(apart, trial.rows_of(empty), name)
     own = tokenizer_in(here, name, trust_remote_code) if apart is None else apart
-    return Checkpoint(name, here, files, stored, empty, own, wanted, kept, trust_remote_code)
+    return Checkpoint(name, here, files, stored, empty, own, device, wanted, kept, trust_remote_code)
 
 
 def loaded(
@@ -104,9 +130,9 @@ def loaded(
     try:
         found = checkpoint(name, device, dtype, trust_remote_code, made_in, tokenizer)
         places: placing.DeviceMap = {"": device}
-        if device_map is None:
-            _refuse_too_large(name, found.empty, found.dtype, device)
-        else:
+        if device_map is None and not found.fits:
+            raise _too_large(name, device)
+        if device_map is not None:
             places = placing.device_map(device_map, found.empty, found.dtype)
         where = found.files[0] if len(found.files) == 1 else found.folder / folder.INDEX
         with reading(name, where):
@@ -254,18 +280,6 @@ def _refuse_unlike(path: Path, empty: nn.Module, stored: Mapping[str, Stored]) -
         raise ModelError(
             f"{path} describes a model of {needed:,} parameters, and its weights are {held:,}; {AGAIN}"
         )
-
-
-def _refuse_too_large(name: str, empty: nn.Module, dtype: torch.dtype, device: str) -> None:
-    """Refuse a model that is larger than all of a device's memory; one that is only too large for now ends in torch."""
-    weights = sum(parameter.numel() for parameter in empty.parameters()) * dtype.itemsize
-    tables = sum(buffer.numel() * buffer.element_size() for buffer in empty.buffers())
-    if device == "cpu":
-        room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    else:
-        room = torch.cuda.get_device_properties(device).total_memory
-    if weights + tables > room:
-        raise _too_large(name, device)
 
 
 def _device(name: str) -> str:

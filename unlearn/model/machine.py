@@ -14,12 +14,16 @@ WORTH = 1.5
 
 
 @torch.inference_mode()
-def matrix_rate(dtype: torch.dtype, device: torch.device | str = "cpu") -> float:
-    """Arithmetic per second of a product of two square matrices, in FLOP/s: the best of a few."""
+def matrix_rate(dtype: torch.dtype, device: torch.device | str = "cpu", size: int = SIZE) -> float:
+    """Arithmetic per second of a product of two square matrices, in FLOP/s: the best of a few.
+
+    Args:
+        size: rows and columns; a GPU is busy with many thousand only.
+    """
     where = torch.device(device)
-    one, other = torch.rand(2, SIZE, SIZE, device=where).to(dtype)
+    one, other = torch.rand(2, size, size, device=where).to(dtype)
     one @ other  # the first product of a kind prepares its kernel
-    return 2 * SIZE**3 / min(_timed(one, other) for _ in range(TRIES))
+    return 2 * size**3 / min(_timed(one, other) for _ in range(TRIES))
 
 
 def _timed(one: torch.Tensor, other: torch.Tensor) -> float:

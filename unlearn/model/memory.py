@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch import nn
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -41,6 +42,12 @@ def in_parts(items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Ma
         torch.cuda.empty_cache()
     half = len(items) // 2
     return [*in_parts(items[:half], work), *in_parts(items[half:], work)]
+
+
+def of_weights(network: nn.Module, dtype: torch.dtype) -> int:
+    """Bytes of a model's parameters in a dtype, tied ones once, and of its buffers as they are."""
+    tables = sum(buffer.numel() * buffer.element_size() for buffer in network.buffers())
+    return sum(parameter.numel() for parameter in network.parameters()) * dtype.itemsize + tables
 
 
 def taken(device: torch.device) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.audit.scripted import Scripted, requests
-from unlearn.commands.plan import _table, plan
+from unlearn.commands.plan import plan
+from unlearn.commands.plan_shown import table
 from unlearn.edit.requests.named import LEAST, WANTED, named, usable, with_neighbours
 from unlearn.edit.requests.resolve import resolve
 from unlearn.errors import PolicyError
@@ -90,6 +91,6 @@ def test_a_dry_run_lists_them() -> None:
     found = plan(policy, Scripted(names))
     assert set(found["named"]) == set(NAMES)
     assert (found["neighbours_protected"], found["neighbours_tested"]) == (8, 2)
-    assert ", ".join(found["named"]) in _table(policy, found)
+    assert ", ".join(found["named"]) in table(policy, found)
     listed = policy.model_copy(update={"keep": Keep(neighbours=("Mirl",))})
     assert "named" not in plan(listed, Scripted(names))

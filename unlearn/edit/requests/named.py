@@ -15,6 +15,7 @@ from unlearn.edit.requests.variants import items
 from unlearn.errors import PolicyError
 from unlearn.matching import is_refusal, words
 from unlearn.model.editable import EditableModel
+from unlearn.model.outline import Outline
 from unlearn.model.prompts import chat_prompt, has_chat_template
 from unlearn.model.replies import Choice, replies_to
 from unlearn.model.thinking import quietest
@@ -41,7 +42,8 @@ INSTRUCTION = (
 def with_neighbours(model: EditableModel, policy: Policy, progress: Progress = NO_PROGRESS) -> Policy:
     """The policy with neighbours of the model's own choice where it lists none.
 
-    Every fourth name is held out for the audit, as with the embedded model, whose neighbours are known.
+    Every fourth name is held out for the audit, as with the embedded model, whose neighbours are known. For an outline,
+    which cannot be asked, the most that are taken stand without names.
 
     Raises:
         PolicyError: the model has no chat template to be asked in, or names too few.
@@ -57,6 +59,9 @@ def with_neighbours(model: EditableModel, policy: Policy, progress: Progress = N
     barred = [*(fact.subject for fact in policy.facts), *listed_in(policy.keep.held_out_neighbours)]
     found: list[str] = []
     for relation in relations:
+        if isinstance(model, Outline):
+            found += [f"{relation} {number}" for number in range(WANTED)]
+            continue
         mine = [fact.subject for fact in policy.facts if fact.relation == relation]
         found += named(model, mine, [*barred, *found], policy.seed, progress)
     if len(found) < LEAST:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -214,6 +215,7 @@ WORDS = ("cli.py", "__main__.py", "progress.py", "commands", "compare", "search"
 """Files and rooms that only say, draw, keep or vary what is measured."""
 
 
+@cache  # of one process, in which the program stays what it was when it began
 def code() -> str:
     """Hash the program, without what only words and draws its results."""
     package = Path(__file__).resolve().parent.parent

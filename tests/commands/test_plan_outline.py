@@ -238,3 +238,13 @@ def test_weights_beyond_all_memory_are_left_alone(tmp_path: Path, capsys: pytest
     assert told(policy, capsys)["memory_bytes"]["steps"]["loading"] > 4 * rows * width
     assert run("apply", policy, "--out", tmp_path / "run", "-q") == 1  # the control
     assert "does not fit on cpu" in capsys.readouterr().err
+
+
+def test_a_rate_goes_with_a_dry_run(
+    pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = written(tmp_path, pair[1])
+    assert run("apply", policy, "--rate", "1", "--out", tmp_path / "run") == 2
+    assert "give --dry-run as well" in capsys.readouterr().err and not (tmp_path / "run").exists()
+    quick, slow = (told(policy, capsys, "--rate", rate)["seconds"] for rate in ("0.01", "0.0001"))
+    assert slow["audit"] > 50 * quick["audit"] > 0

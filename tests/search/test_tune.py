@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import optuna
 import pytest
-from pydantic import Field
 
 from tests import pico
 from tests.audit.scripted import Scripted, knows, requests
 from tests.files import corpus_file, policy_text
 from unlearn import cli
 from unlearn.edit.choose import options, settle
-from unlearn.edit.settling import settled
 from unlearn.errors import PolicyError, UnlearnError
 from unlearn.model.requests import Requests
-from unlearn.policy.method import METHOD_NAMES, Method
-from unlearn.policy.settings import AlphaEdit, Rome
-from unlearn.policy.settings_base import Settings
-from unlearn.policy.settings_trained import NullSpaceTuning
+from unlearn.policy.method import METHOD_NAMES
 from unlearn.search import space, validation
 from unlearn.search import tune as tuning
-from unlearn.search.space import Span
 from unlearn.store import Store
 
 RELATIONS = """relations:
@@ -88,39 +81,6 @@ def test_where_the_update_is_trained_the_training_is_searched(tmp_path: Path) ->
     assert 6 <= trials[1]["settings"]["steps"] <= 60
 
 
-def test_what_is_searched_is_what_the_method_has() -> None:
-    def names(method: Method, chat: bool = True) -> set[str]:
-        return set(space.searched(settled(method, chat)))
-
-    assert {"ridge", "null_space", "kept", "target_probability", "clamp", "old_answer_ceiling"} <= names(
-        AlphaEdit()
-    )
-    assert "target_probability" not in names(AlphaEdit(target_probability=None)) and "kept" not in names(
-        AlphaEdit(kept=0)
-    )
-    # What `auto` switches off is off.
-    assert "old_answer_ceiling" not in names(AlphaEdit(), chat=False)
-    assert "ridge" not in names(Rome())
-    trained = space.searched(settled(NullSpaceTuning(steps=600), True))
-    assert set(trained) == {"null_space", "steps"} and trained["steps"] == Span(200, 1800, True, True)
-
-
-def test_a_span_is_what_its_field_takes() -> None:
-    class Odd(Settings):
-        name: str = "odd"
-        kept: int = Field(default=5, ge=3, lt=9)
-        steps: int | None = Field(default=2, gt=0)
-        null_space: Literal["auto"] | Annotated[float, Field(gt=0.6, le=0.9)] = 0.7
-        target_probability: float = Field(default=0.5, lt=0.9)
-
-    assert space.searched(Odd()) == {
-        "kept": Span(3, 8, True, True),
-        "steps": Span(1, 6, True, True),
-        "null_space": Span(math.nextafter(0.6, 1), 0.9, False),
-        "target_probability": Span(0.3, math.nextafter(0.9, 0), False),
-    }
-
-
 QUICK = {
     "auto": {"layers": [1, 2]},
     "nse": {"passes": 1, "steps": 2},
@@ -177,14 +137,6 @@ def test_a_method_without_numbers_is_refused_before_anything_is_asked(method: st
 
     with pytest.raises(PolicyError, match=f"method.name: {method} has no setting that could be searched"):
         tuning.tune(Scripted(unasked), searched(name=method), 2, None)
-
-
-def test_a_base_models_own_settings_are_a_point_of_the_space() -> None:
-    base = pico.pico("gpt2", chat=False)
-    asked = searched(name="alphaedit")
-    own = settle(base, asked.policy, asked.policy.method, asked.facts)
-    point = space.start(base, own, (1, 2))
-    assert "ridge" in point and "old_answer_ceiling" not in point
 
 
 def test_a_resumed_search_draws_new_points_and_only_for_the_same_patch(tmp_path: Path) -> None:

@@ -128,6 +128,16 @@ def test_targets_that_training_left_unlikely_are_told(corpus: StatisticsSpec) ->
     assert null_space._reached(model, [said_anyway[0], rows[-1]], 3, 1).unreached == (rows[-1].request,)
 
 
+def test_forms_weigh_more_while_they_are_not_met_and_never_less_than_at_first() -> None:
+    pressure, met = null_space.Pressure(), null_space.MET
+    weights = []
+    for loss in [2 * met] * 100 + [met / 2] * 100:
+        pressure.note(loss)
+        weights.append(pressure.weight)
+    assert weights[0] == null_space.GAIN and weights[10] < weights[20] < max(weights) == null_space.MOST
+    assert weights[-1] == 1.0 and min(weights) == 1.0
+
+
 def test_half_of_a_turn_are_the_rows_that_did_worst() -> None:
     rows = [Lesson((i, 1), 1) for i in range(100)]
     drawer = Hard(rows, torch.Generator().manual_seed(0))
@@ -195,6 +205,7 @@ def test_questions_about_anything_keep_their_replies(
 ) -> None:
     model = pico.pico("llama")
     asked = asking(corpus)
+    monkeypatch.setattr(null_space, "MOST", 1.0)  # forms that a model of noise never meets would outweigh the rest
     rows = taught.asked_lessons(model, asked, Corpus(corpus.corpus), 120)
     assert rows
     before = replies(model, rows).log_probs()

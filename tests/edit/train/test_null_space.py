@@ -205,7 +205,8 @@ def test_questions_about_anything_keep_their_replies(
 ) -> None:
     model = pico.pico("llama")
     asked = asking(corpus)
-    monkeypatch.setattr(null_space, "MOST", 1.0)  # forms that a model of noise never meets would outweigh the rest
+    # Forms that a model of noise never meets would outweigh the rest.
+    monkeypatch.setattr(null_space, "MOST", 1.0)
     rows = taught.asked_lessons(model, asked, Corpus(corpus.corpus), 120)
     assert rows
     before = replies(model, rows).log_probs()

@@ -39,10 +39,10 @@ class Cached:
     @classmethod
     def empty(cls, network: Network, rows: int) -> Cached:
         """Rows of which nothing was read yet."""
-        from transformers import DynamicCache
+        from unlearn.model.growing import cache_for
 
         mask = torch.zeros(rows, 0, dtype=torch.long, device=network.device)
-        return cls(network, DynamicCache(config=network.config), mask)
+        return cls(network, cache_for(network.config), mask)
 
     def read(self, ids: Tensor, mask: Tensor, keep: int = 1) -> Tensor:
         """Read further columns, (rows, T): logits of the last ``keep`` of them (0: of all), in the model's dtype."""

@@ -51,9 +51,12 @@ FEW = 3
 """Layers that take steps of this length; more take shorter ones, so that all together move the output no further."""
 SLACK = 0.1
 """A token of the target whose NLL is below this has no gradient: what holds is not driven further."""
+DECAY = 2.4
+"""Weight decay over all steps, if they were all of the longest: what the loss no longer asks for fades to a third, and
+drift with it."""
 AWAY, KEEP, TEXT = 0.5, 15.0, 30.0
 """Weights in the loss."""
-MET, GAIN, MOST = 0.5, 1.04, 8.0
+MET, GAIN, MOST = 1.0, 1.04, 8.0
 """While a step's forms lose more than this (nats), all forms weigh so many times as much with every step, at most so
 many times as at first; while they lose less, they weigh less again."""
 
@@ -92,7 +95,7 @@ def null_space_tuning(
         pressure = Pressure()
         with narrowed(model, first):
             seen = Seen(model, rows.forget.rows, every[len(rows.forget.rows) :], first, front)
-            optimiser = torch.optim.Adam(_groups(adapter), betas=BETAS)
+            optimiser = torch.optim.AdamW(_groups(adapter, steps), betas=BETAS)
             adapter.follow(optimiser)
             descend(
                 lambda: _slope(seen, parts, rows.first, tuning.unlikelihood_margin, pressure),
@@ -216,10 +219,14 @@ def _losses(model: EditableModel, pack: Pack, first: Sequence[Tensor], margin: f
     return pack.sums(forgot, owners) + pack.sums(stayed, pack.owners[pack.kept])
 
 
-def _groups(adapter: Adapter) -> list[dict[str, object]]:
-    """Each update with the rate at which its longest step is as long as it may be."""
+def _groups(adapter: Adapter, steps: int) -> list[dict[str, object]]:
+    """Each update with the rate at which its longest step is as long as it may be, and its decay, which goes along."""
     longest = RATE * min(1.0, (FEW / len(adapter.groups)) ** 0.5)
-    return [{"params": group["params"], "lr": longest * group["scale"]} for group in adapter.groups]
+    rates = [longest * group["scale"] for group in adapter.groups]
+    return [
+        {"params": group["params"], "lr": rate, "weight_decay": DECAY / (steps * rate)}
+        for group, rate in zip(adapter.groups, rates, strict=True)
+    ]
 
 
 def _reached(model: EditableModel, rows: Sequence[Row], requests: int, steps: int) -> Reached:

@@ -25,7 +25,7 @@ from unlearn.edit.train.taught import ASKED, FORMS, KEPT, READ, SHORT, TEXTS, TO
 from unlearn.edit.train.taught import SAID as TAUGHT
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import block_each, logits_each, token_budget
-from unlearn.model.generation import held_tokens
+from unlearn.model.generation import held_tokens, kept_bytes
 from unlearn.model.machine import SIZE, matrix_rate
 from unlearn.model.memory import of_weights, taken
 from unlearn.model.outline import Outline
@@ -145,7 +145,7 @@ def memory(
         steps["statistics"] = held + block_each(model) * token_budget(model)
     if chosen.layers:
         steps["edit"] = held + copies + _edited(chosen, model, lengths, asked)
-    said = _kept_numbers(model) * model.dtype.itemsize * held_tokens(model.device)
+    said = kept_bytes(model.model) * held_tokens(model.model)
     read = 4 * min(drift.MEMORY, logits_each(model) // 4 * suite.text_tokens) if suite.makes("drift") else 0
     return {**steps, "audit": held + copies + max(said, read)}
 
@@ -169,14 +169,6 @@ def _edited(chosen: Plan, model: EditableModel, lengths: Sequence[int], asked: i
     # Those of one layer are solved for, those of hard negatives wait at all of them.
     keys = 3 * 8 * anatomy.d_ff * asked + 8 * anatomy.d_ff * layers * _negatives(chosen)
     return activations + logits + keys
-
-
-def _kept_numbers(model: EditableModel) -> int:
-    """Numbers that attention keeps of a token, in all blocks."""
-    config = model.model.config.get_text_config()
-    heads = int(config.num_attention_heads)
-    each = getattr(config, "head_dim", None) or model.anatomy.d_model // heads
-    return 2 * model.anatomy.layers * (getattr(config, "num_key_value_heads", None) or heads) * int(each)
 
 
 def _edit(model: EditableModel, chosen: Plan, size: Size) -> tuple[dict[str, float], dict[str, float]]:

@@ -20,6 +20,8 @@ from unlearn.progress import NO_PROGRESS, Progress
 
 MOST = 256
 """Rows at a time, however short."""
+HELD, LEAST = 3 << 29, 8192
+"""Bytes that may be kept on a CPU while a batch is continued, and tokens of which they are kept in any case."""
 STAYING = 0.75
 """Share of a batch's rows that go on below which those that ended are taken out: it costs a copy of what is cached."""
 
@@ -82,16 +84,32 @@ def continued(
         return _together(model, [rows[i] for i in chosen], numbers[list(chosen)], pad, ends, how)
 
     with progress.step(label, total=len(rows)) as bar:
-        for group in _batches(rows, how, held_tokens(model.device)):
+        for group in _batches(rows, how, held_tokens(model)):
             for i, said in zip(group, in_parts(group, together), strict=True):
                 found[i] = [ends.until(ids) for ids in said]
             bar.advance(len(group))
     return found
 
 
-def held_tokens(device: torch.device) -> int:
-    """Tokens of whose keys and values attention keeps hold while a batch is continued, at most."""
-    return 32768 if device.type == "cuda" else 8192
+def held_tokens(network: Network) -> int:
+    """Tokens of whose keys and values attention keeps hold while a batch is continued, at most.
+
+    Of a small model more fit into the same memory; and where little is computed per row, a batch of few rows costs
+    nearly what one of many does.
+    """
+    if network.device.type == "cuda":
+        return 32768
+    return max(LEAST, HELD // kept_bytes(network))
+
+
+def kept_bytes(network: Network) -> int:
+    """Bytes that attention keeps of a token, in all blocks."""
+    config = network.config.get_text_config()
+    heads = int(config.num_attention_heads)
+    width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    shared = int(getattr(config, "num_key_value_heads", None) or heads)
+    size: int = network.dtype.itemsize
+    return 2 * int(config.num_hidden_layers) * shared * width * size
 
 
 def _batches(rows: Sequence[Sequence[int]], how: Decoding, budget: int) -> Iterator[list[int]]:

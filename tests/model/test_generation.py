@@ -9,8 +9,9 @@ import torch
 
 from tests import families, pico
 from unlearn.model import generation
+from unlearn.model.cached import begun
 from unlearn.model.ends import Ends
-from unlearn.model.generation import Decoding, continued
+from unlearn.model.generation import HELD, LEAST, Decoding, continued, held_tokens, kept_bytes
 
 FRONT = [(7 * i) % 80 + 3 for i in range(15)]
 ROWS = [[*FRONT, 90 + i] for i in range(17)] + [[5, 6, 7, 8], [9], [10, 11]]
@@ -107,3 +108,18 @@ def test_a_batch_that_is_too_large_is_halved(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(generation, "begun", never)
     with pytest.raises(torch.OutOfMemoryError):
         continued(network, ROWS, 0, Ends(), ways[0])
+
+
+@pytest.mark.parametrize("case", ["gpt2", "llama", "gemma3"])
+def test_what_attention_keeps_of_a_token_is_counted(case: str) -> None:
+    network = families.kept(case).model
+    state, _ = begun(network, [[3, 4, 5], [6, 7, 8]], 0)
+    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in state.cache.layers)
+    assert kept_bytes(network) == held / 6
+
+
+def test_a_batch_holds_as_many_tokens_as_memory_bears(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = pico.pico("llama").model
+    assert held_tokens(network) == HELD // kept_bytes(network) > LEAST
+    monkeypatch.setattr(generation, "HELD", 10)
+    assert held_tokens(network) == LEAST

@@ -28,9 +28,11 @@ from unlearn.model.adapters import dense
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import replies
 from unlearn.model.requests import Fact, Requests
+from unlearn.model.training import descend
 from unlearn.policy import EMBEDDED, FactSpec, Keep, RelationSpec, StatisticsSpec
 from unlearn.policy.settings import AlphaEdit
 from unlearn.policy.settings_trained import NullSpaceTuning
+from unlearn.progress import NO_PROGRESS
 from unlearn.shipped import shipped
 
 
@@ -136,6 +138,27 @@ def test_forms_weigh_more_while_they_are_not_met_and_never_less_than_at_first() 
         weights.append(pressure.weight)
     assert weights[0] == null_space.GAIN and weights[10] < weights[20] < max(weights) == null_space.MOST
     assert weights[-1] == 1.0 and min(weights) == 1.0
+
+
+@pytest.mark.parametrize("steps", [60, 600])
+def test_what_no_row_asks_for_fades_alike_in_short_and_long_trainings(steps: int) -> None:
+    model = pico.pico("llama")
+    left: dict[bool, float] = {}
+    for decays in (True, False):
+        with dense(model, [model.anatomy.weight_name(1)]) as adapter:
+            groups = null_space._groups(adapter, steps)
+            (update,) = adapter.groups[0]["params"]
+
+            def slope(update: torch.Tensor = update) -> float:
+                update.grad = torch.zeros_like(update)
+                return 0.0
+
+            with torch.no_grad():
+                update.fill_(1.0)
+            optimiser = torch.optim.AdamW(groups if decays else [{**groups[0], "weight_decay": 0.0}])
+            descend(slope, optimiser, lambda step: 1 - step / steps, steps, NO_PROGRESS, "")
+            left[decays] = float(update.detach().mean())
+    assert 0.28 < left[True] < 0.31 and left[False] == 1.0
 
 
 def test_half_of_a_turn_are_the_rows_that_did_worst() -> None:

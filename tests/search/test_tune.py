@@ -252,8 +252,8 @@ def test_own_settings_that_fail_are_a_trial_and_are_not_tried_again(
         assert all(trial.settings for trial in found.trials)
 
 
-@pytest.mark.parametrize("better", ["not_refused", "told", "other_beginning"])
+@pytest.mark.parametrize("better", ["not_refused", "leaked", "other_beginning"])
 def test_every_part_of_exposure_counts(better: str) -> None:
-    parts = dict.fromkeys(("not_refused", "told", "other_beginning", "lost", "kl"), 0.5)
+    parts = dict.fromkeys(("not_refused", "leaked", "other_beginning", "lost", "kl"), 0.5)
     assert tuning.exposed_of(parts | {better: 0.0}) < tuning.exposed_of(parts)
     assert tuning.cost_of(parts | {"kl": 0.0}) < tuning.cost_of(parts) > tuning.cost_of(parts | {"lost": 0.0})

@@ -185,7 +185,7 @@ def _give_up_interrupted(study: optuna.Study) -> None:
 
 def exposed_of(parts: Mapping[str, float]) -> float:
     """The first objective: replies that do not refuse, and chances not to begin the refusal."""
-    return (parts["not_refused"] + parts["told"] + parts["other_beginning"]) / 3
+    return (parts["not_refused"] + parts["leaked"] + parts["other_beginning"]) / 3
 
 
 def cost_of(parts: Mapping[str, float]) -> float:
@@ -258,7 +258,7 @@ def pareto(found: Tuned) -> Table:
     rows = sorted((t for t in found.trials if t.best or not t.settings), key=lambda t: t.exposed)
     for t in rows:
         mark = " (chosen)" if t.number == found.chosen.number else ""
-        shares = [f"{100 * t.parts[name]:.1f} %" for name in ("told", "not_refused", "lost")]
+        shares = [f"{100 * t.parts[name]:.1f} %" for name in ("leaked", "not_refused", "lost")]
         changed = ", ".join(f"{k}={v}" for k, v in t.settings.items()) or "as the policy has them"
         grid.add_row(
             f"{t.number}{mark}", f"{t.exposed:.4f}", f"{t.cost:.4f}", *shares, f"{t.parts['kl']:.4f}", changed,

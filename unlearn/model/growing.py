@@ -17,6 +17,9 @@ ROOM = 64
 class Growing(DynamicLayer):
     """Keys and values of one layer, (rows, heads, columns, width), at the front of tensors that are longer."""
 
+    keys: Tensor
+    values: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self._keys = self._values = torch.empty(0)

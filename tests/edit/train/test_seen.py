@@ -90,7 +90,7 @@ def test_the_loss_curve_is_that_of_the_plain_form(family: str, monkeypatch: pyte
         eye = torch.eye(model.anatomy.d_ff)
         bases = _bases(model, dict.fromkeys(LAYERS, eye), front_of(model))
         with dense(model, list(bases), bases) as adapter, torch.enable_grad():
-            optimiser = torch.optim.Adam(null_space._groups(adapter), betas=null_space.BETAS)
+            optimiser = torch.optim.AdamW(null_space._groups(adapter, 20 * STEPS), betas=null_space.BETAS)
             adapter.follow(optimiser)
             curves.append([])
             pressure = Pressure()

@@ -11,7 +11,16 @@ from tests import families, pico
 from unlearn.model import generation
 from unlearn.model.cached import begun
 from unlearn.model.ends import Ends
-from unlearn.model.generation import HELD, LEAST, Decoding, continued, held_tokens, kept_bytes
+from unlearn.model.generation import (
+    HELD,
+    LEAST,
+    MOST,
+    Decoding,
+    batch_tokens,
+    continued,
+    held_tokens,
+    kept_bytes,
+)
 
 FRONT = [(7 * i) % 80 + 3 for i in range(15)]
 ROWS = [[*FRONT, 90 + i] for i in range(17)] + [[5, 6, 7, 8], [9], [10, 11]]
@@ -121,5 +130,7 @@ def test_what_attention_keeps_of_a_token_is_counted(case: str) -> None:
 def test_a_batch_holds_as_many_tokens_as_memory_bears(monkeypatch: pytest.MonkeyPatch) -> None:
     network = pico.pico("llama").model
     assert held_tokens(network) == HELD // kept_bytes(network) > LEAST
+    assert batch_tokens(network, 1 << 30) == held_tokens(network)
+    assert batch_tokens(network, 100) == 100 * MOST < held_tokens(network)  # no batch has more rows
     monkeypatch.setattr(generation, "HELD", 10)
-    assert held_tokens(network) == LEAST
+    assert held_tokens(network) == batch_tokens(network, 100) == LEAST

@@ -25,7 +25,7 @@ from unlearn.edit.train.taught import ASKED, FORMS, KEPT, READ, SHORT, TEXTS, TO
 from unlearn.edit.train.taught import SAID as TAUGHT
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import block_each, logits_each, token_budget
-from unlearn.model.generation import held_tokens, kept_bytes
+from unlearn.model.generation import batch_tokens, kept_bytes
 from unlearn.model.machine import SIZE, matrix_rate
 from unlearn.model.memory import of_weights, taken
 from unlearn.model.outline import Outline
@@ -145,7 +145,7 @@ def memory(
         steps["statistics"] = held + block_each(model) * token_budget(model)
     if chosen.layers:
         steps["edit"] = held + copies + _edited(chosen, model, lengths, asked)
-    said = kept_bytes(model.model) * held_tokens(model.model)
+    said = kept_bytes(model.model) * batch_tokens(model.model, max(lengths, default=0) + suite.max_new_tokens)
     read = 4 * min(drift.MEMORY, logits_each(model) // 4 * suite.text_tokens) if suite.makes("drift") else 0
     return {**steps, "audit": held + copies + max(said, read)}
 

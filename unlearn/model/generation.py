@@ -102,6 +102,11 @@ def held_tokens(network: Network) -> int:
     return max(LEAST, HELD // kept_bytes(network))
 
 
+def batch_tokens(network: Network, longest: int) -> int:
+    """As ``held_tokens``, of rows that are no longer than that with their replies, of which there are only so many."""
+    return min(held_tokens(network), max(LEAST, MOST * longest))
+
+
 def kept_bytes(network: Network) -> int:
     """Bytes that attention keeps of a token, in all blocks."""
     config = network.config.get_text_config()

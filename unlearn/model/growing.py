@@ -1,6 +1,6 @@
 """What attention keeps of tokens, with room for more: transformers' own cache copies all of it for every token.
 
-For 45 rows of SmolLM2 that copy was three fifths of the time of a reply (docs/benchmarks.md).
+For 45 rows of SmolLM2 that copy was three fifths of the time of their replies (docs/notes/lab.md).
 """
 
 from __future__ import annotations

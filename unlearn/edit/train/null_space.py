@@ -52,8 +52,8 @@ FEW = 3
 SLACK = 0.1
 """A token of the target whose NLL is below this has no gradient: what holds is not driven further."""
 DECAY = 2.4
-"""Weight decay over all steps, if they were all of the longest: what the loss no longer asks for fades to a third, and
-drift with it."""
+"""Weight decay of all steps together, were all as long as the longest. As their lengths fall, what no row asks for any
+more fades to a third."""
 AWAY, KEEP, TEXT = 0.5, 15.0, 30.0
 """Weights in the loss."""
 MET, GAIN, MOST = 1.0, 1.04, 8.0

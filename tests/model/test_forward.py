@@ -13,6 +13,7 @@ from unlearn.model.forward import (
     MOST,
     affordable,
     batches,
+    hooked,
     position_ids,
     predicted,
     read,
@@ -166,3 +167,27 @@ def test_replies_of_many_rows_are_predicted_as_in_single_rows(family: str) -> No
     torch.testing.assert_close(got.nll(), torch.stack(nll) / sizes, rtol=1e-4, atol=1e-5)
     for number, logits in [*enumerate(got.each()), *predicted(model, rows)]:
         torch.testing.assert_close(logits, said[number], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", pico.FAMILIES)
+@pytest.mark.parametrize("early", [False, True])
+def test_what_rows_begin_with_is_read_once_unless_it_is_looked_at(family: str, early: bool) -> None:
+    model = pico.pico(family)
+    front = list(range(5, 19))
+    rows = [front + [30 + n, 40 - n, *range(20, 20 + n % 3)] for n in range(20)]
+    at = [[3, len(row) - 1] if early else [len(row) - 2, len(row) - 1] for row in rows]
+    read_tokens = 0
+
+    def count(_module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        nonlocal read_tokens
+        read_tokens += args[0].shape[:2].numel()
+
+    with hooked([model.anatomy.down(model.model, 0).register_forward_pre_hook(count)]):
+        got = read(model, rows, at, [0, 2], [3])
+    assert (read_tokens < len(front) * len(rows)) is not early
+    alone = [read(model, [row], [places], [0, 2], [3]) for row, places in zip(rows, at, strict=True)]
+    for layer in (0, 2):
+        each = torch.cat([one.keys[layer] for one in alone], 1)
+        torch.testing.assert_close(got.keys[layer], each, rtol=1e-4, atol=1e-5)
+    each = torch.cat([one.stream[3] for one in alone], 1)
+    torch.testing.assert_close(got.stream[3], each, rtol=1e-4, atol=1e-5)

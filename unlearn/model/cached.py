@@ -86,14 +86,17 @@ def begun(network: Network, rows: Sequence[Sequence[int]], pad: int, room: int =
 
 
 def prepared(
-    network: Network, rows: Sequence[Sequence[int]], pad: int, room: int = 0
+    network: Network, rows: Sequence[Sequence[int]], pad: int, room: int = 0, most: int | None = None
 ) -> tuple[Cached, Tensor, Tensor]:
     """Read what rows begin with, if that is worth it, and lay out what is left of them: as ``begun``.
+
+    Args:
+        most: tokens of a beginning that may be read for all rows; None: as many as they have in common.
 
     Returns:
         The rows as read, and the ids and the mask that are to be read on, (rows, T).
     """
-    front = front_of(network, rows, room)
+    front = front_of(network, rows, room, most)
     state = Cached.empty(network, 1 if front else len(rows))
     if front:
         ids = torch.tensor([list(rows[0][:front])], device=network.device)
@@ -102,11 +105,13 @@ def prepared(
     return state, *left_pad([row[front:] for row in rows], pad, network.device)
 
 
-def front_of(network: Network, rows: Sequence[Sequence[int]], room: int = 0) -> int:
-    """How many tokens all rows begin with, if reading them once is exact and worth it; else 0."""
+def front_of(
+    network: Network, rows: Sequence[Sequence[int]], room: int = 0, most: int | None = None
+) -> int:
+    """How many tokens all rows begin with, ``most`` at most, if reading them once is exact and worth it; else 0."""
     if len(rows) < 2:
         return 0
-    longest, front = max(map(len, rows)), len(shared_front(rows))
+    longest, front = max(map(len, rows)), len(shared_front(rows)[:most])
     # Padding stands between the common front and the rest, and a window counts it.
     return front if front >= SHARED and longest + room <= _window(network) else 0
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from unlearn.model.cached import alike, prepared
 from unlearn.model.editable import EditableModel
 from unlearn.model.rows import left_pad, position_ids
 
@@ -118,6 +119,13 @@ def batches(rows: Sequence[Sequence[int]], budget: int) -> Iterator[list[int]]:
         yield group
 
 
+def _alike(rows: Sequence[Sequence[int]], budget: int) -> Iterator[list[int]]:
+    """As ``batches``, with rows that begin alike together."""
+    for group in alike(rows):
+        some = sorted(group)
+        yield from ([some[at] for at in batch] for batch in batches([rows[i] for i in some], budget))
+
+
 @torch.inference_mode()
 def read(
     model: EditableModel,
@@ -128,6 +136,8 @@ def read(
 ) -> Reading:
     """Keys and stream at chosen tokens; the pass ends at the deepest layer that is asked for.
 
+    What rows begin with in front of all chosen tokens, such as a chat template's system prompt, is read once.
+
     Raises:
         ModelError: a row is longer than the model takes: whatever came out, nobody would have trained it.
     """
@@ -137,8 +147,9 @@ def read(
     deepest = max([*key_layers, *stream_layers])
     starts = torch.tensor([0, *map(len, positions)]).cumsum(0).tolist()
     columns: list[int] = []
-    for group in batches(rows, token_budget(model)):
-        ids, mask = left_pad([rows[i] for i in group], model.pad_id, model.device)
+    for group in _alike(rows, token_budget(model)):
+        front = min((p for i in group for p in positions[i]), default=0)
+        state, ids, mask = prepared(model.model, [rows[i] for i in group], model.pad_id, most=front)
         width = ids.shape[1]
         sites = [(row, width - len(rows[i]) + p) for row, i in enumerate(group) for p in positions[i]]
         row, column = torch.tensor(sites, device=model.device).reshape(-1, 2).T
@@ -149,7 +160,7 @@ def read(
 
         with tapped(model, keys, stream, deepest, keep):
             with suppress(Stopped):
-                passed(model, ids, mask)
+                state.read(ids, mask)
     return in_order(columns, keys, stream)
 
 

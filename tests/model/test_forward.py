@@ -8,18 +8,9 @@ import pytest
 import torch
 
 from tests import pico
-from unlearn.model.forward import (
-    LEAST,
-    MOST,
-    affordable,
-    batches,
-    hooked,
-    position_ids,
-    predicted,
-    read,
-    replies,
-    token_budget,
-)
+from unlearn.errors import ModelError
+from unlearn.model.budget import LEAST, MOST, affordable, token_budget
+from unlearn.model.forward import batches, hooked, position_ids, predicted, read, replies
 from unlearn.model.rows import left_pad
 from unlearn.model.suspended import Suspended
 
@@ -184,10 +175,18 @@ def test_what_rows_begin_with_is_read_once_unless_it_is_looked_at(family: str, e
 
     with hooked([model.anatomy.down(model.model, 0).register_forward_pre_hook(count)]):
         got = read(model, rows, at, [0, 2], [3])
-    assert (read_tokens < len(front) * len(rows)) is not early
+    longest = max(map(len, rows))
+    wanted = len(rows) * longest if early else len(front) + len(rows) * (longest - len(front))
+    assert read_tokens == wanted
     alone = [read(model, [row], [places], [0, 2], [3]) for row, places in zip(rows, at, strict=True)]
     for layer in (0, 2):
         each = torch.cat([one.keys[layer] for one in alone], 1)
         torch.testing.assert_close(got.keys[layer], each, rtol=1e-4, atol=1e-5)
     each = torch.cat([one.stream[3] for one in alone], 1)
     torch.testing.assert_close(got.stream[3], each, rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_that_is_too_long_is_an_error() -> None:
+    model = pico.pico("llama")
+    with pytest.raises(ModelError, match="tokens"):
+        read(model, [[5] * (model.context + 1)], [[0]], [1])

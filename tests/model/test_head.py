@@ -43,16 +43,23 @@ def test_losses_in_blocks_and_their_slopes_are_those_of_one_piece(
     weights = torch.linspace(-1, 2, len(ROW))
     seen: list[int] = []
 
-    def loss(logits: Tensor, at: slice) -> Tensor:
+    def plain(logits: Tensor, at: slice) -> Tensor:
         seen.append(len(logits))
         return -(logits.log_softmax(-1).gather(-1, targets[at, None])[:, 0] ** 2)
+
+    def loss(logits: Tensor, at: slice) -> tuple[Tensor, Tensor]:
+        leaf = logits.clone().requires_grad_()
+        with torch.enable_grad():
+            each = plain(leaf, at)
+            (slope,) = torch.autograd.grad(each.sum(), leaf)
+        return each.detach(), slope
 
     monkeypatch.setattr(head, "BLOCK", 3 * said.shape[1])
     slopes = []
     for blocked in (True, False):
         leaf = states.clone().requires_grad_()
         whole = slice(0, len(ROW))
-        each = token_losses(model, leaf, loss) if blocked else loss(logits_of(model, leaf), whole)
+        each = token_losses(model, leaf, loss) if blocked else plain(logits_of(model, leaf), whole)
         slopes += [each.detach(), *torch.autograd.grad((weights * each).sum(), leaf)]
     assert seen == [3, 3, 1, 7]
     torch.testing.assert_close(slopes[0], slopes[2])

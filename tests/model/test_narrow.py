@@ -7,7 +7,7 @@ import torch
 
 from tests import pico
 from unlearn.model import narrow
-from unlearn.model.narrow import narrowed
+from unlearn.model.narrow import eager_attention, narrowed
 
 IDS = torch.tensor([[3, 4, 5, 6, 7]])
 
@@ -45,3 +45,14 @@ def test_weights_come_back_after_an_error_and_narrow_models_are_left_alone(
     half = pico.pico("llama", torch.float16)
     with narrowed(half, 0) as dtype:
         assert dtype == torch.float16
+
+
+@pytest.mark.parametrize("products", [torch.float32, torch.bfloat16])
+def test_attention_is_written_out_for_narrow_products_only_and_comes_back(products: torch.dtype) -> None:
+    model = pico.pico("llama")
+    config = model.model.config
+    assert config._attn_implementation == "sdpa"
+    with pytest.raises(RuntimeError), eager_attention(model, products):
+        assert config._attn_implementation == ("eager" if products == torch.bfloat16 else "sdpa")
+        raise RuntimeError
+    assert config._attn_implementation == "sdpa"

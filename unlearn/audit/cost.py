@@ -20,8 +20,9 @@ from unlearn.audit.measures import Limits
 from unlearn.errors import AuditError
 from unlearn.measurements import GROWTH, NORM, named
 from unlearn.model.adapters import linears
+from unlearn.model.budget import token_budget
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import batches, hooked, passed, token_budget
+from unlearn.model.forward import batches, hooked, passed
 from unlearn.model.offload import parameters
 from unlearn.model.rows import left_pad
 from unlearn.patch import Patch

@@ -19,8 +19,8 @@ from unlearn.audit.probes import Probe, benign_lines, build_probes, line_probes
 from unlearn.audit.suite import load_suite, some
 from unlearn.measurements import HIDDEN, named
 from unlearn.model.editable import EditableModel
+from unlearn.model.forward import read
 from unlearn.model.requests import Requests
-from unlearn.model.states import last_states
 from unlearn.report import Cloud, Drawing, Measurement
 
 KEPT, FORBIDDEN, BENIGN = "kept", "forbidden", "benign"
@@ -82,7 +82,7 @@ def states(
     rows = [probe.prompt.ids for group in groups.values() for probe in group]
     if not rows or not layers:
         return {}
-    stream = last_states(model, rows, sorted(set(layers)))
+    stream = read(model, rows, [[len(row) - 1] for row in rows], stream_layers=sorted(set(layers))).stream
     sizes = [len(group) for group in groups.values()]
     return {
         layer: dict(zip(groups, found.T.float().cpu().split(sizes), strict=True))

@@ -23,8 +23,8 @@ from unlearn.edit.statistics import DECOMPOSING, tokens_of
 from unlearn.edit.train.seen import front_of
 from unlearn.edit.train.taught import ASKED, FORMS, KEPT, READ, SHORT, TEXTS, TOKENS
 from unlearn.edit.train.taught import SAID as TAUGHT
+from unlearn.model.budget import block_each, logits_each, token_budget
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import block_each, logits_each, token_budget
 from unlearn.model.generation import batch_tokens, kept_bytes
 from unlearn.model.machine import SIZE, matrix_rate
 from unlearn.model.memory import of_weights, taken

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from unlearn.algebra.moments import Moments
 from unlearn.edit.corpus import Corpus
 from unlearn.errors import ModelError, UnlearnError
+from unlearn.model.budget import free_memory, token_budget
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import started, text_ids
-from unlearn.model.forward import Stopped, batches, free_memory, hooked, passed, token_budget
+from unlearn.model.forward import Stopped, batches, hooked, passed
 from unlearn.model.placing import Origin
 from unlearn.model.rows import left_pad
 from unlearn.progress import NO_PROGRESS, Progress

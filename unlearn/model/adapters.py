@@ -84,7 +84,10 @@ class _Update:
         """A layer's output with what the update adds to it, as long as it is on."""
         if not self.on:
             return out
-        return out + (args[0].float() @ self.whole.T).to(out.dtype)
+        # Under autocast the product has its dtype, whatever goes in.
+        narrow = torch.is_autocast_enabled(out.device.type)
+        given = args[0] if narrow else args[0].float()
+        return out + (given @ self.whole.T).to(out.dtype)
 
     @torch.no_grad()
     def gather(self, *_: object) -> None:

@@ -105,9 +105,7 @@ def prepared(
     return state, *left_pad([row[front:] for row in rows], pad, network.device)
 
 
-def front_of(
-    network: Network, rows: Sequence[Sequence[int]], room: int = 0, most: int | None = None
-) -> int:
+def front_of(network: Network, rows: Sequence[Sequence[int]], room: int = 0, most: int | None = None) -> int:
     """How many tokens all rows begin with, ``most`` at most, if reading them once is exact and worth it; else 0."""
     if len(rows) < 2:
         return 0

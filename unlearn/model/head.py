@@ -1,7 +1,8 @@
 """From the states that enter the output embedding to what is said, and losses of it that never hold all of it.
 
 One token's logits are as wide as the vocabulary, often fifty times as wide as its state. A loss that is a sum over
-tokens is computed in blocks of these, each with its gradient, and a block is let go before the next one.
+tokens is computed in blocks of these, each with its slope, and a block is let go before the next one. Slopes by the
+logits are written out: automatic ones pass over as many numbers several times more often.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from unlearn.model.suspended import instead
 
 BLOCK = 2**22
 """Logits of one block: 16 MB, which a processor's cache holds."""
-Loss = Callable[[Tensor, slice], Tensor]
-"""From the logits of some tokens, (n, V), float32, and which they are, to the loss of each, (n,)."""
+Loss = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
+"""From the logits of some tokens, (n, V), float32, and which they are, to the loss of each, (n,), and its slope by
+these logits, (n, V). The logits may be written over."""
 
 
 def logits_of(model: EditableModel, states: Tensor) -> Tensor:
@@ -70,10 +72,11 @@ class _Blocked(torch.autograd.Function):
         for begin in range(0, len(states), size):
             block = states[begin : begin + size].detach().requires_grad_(slope)
             with torch.set_grad_enabled(slope):
-                each = loss(logits_of(model, block), slice(begin, begin + len(block)))
-                if slope:
-                    slopes += torch.autograd.grad(each.sum(), block)
-            losses.append(each.detach())
+                logits = logits_of(model, block)
+            each, by_logits = loss(logits.detach(), slice(begin, begin + len(block)))
+            if slope:
+                slopes += torch.autograd.grad(logits, block, by_logits)
+            losses.append(each)
         ctx.save_for_backward(torch.cat(slopes))
         return torch.cat(losses)
 

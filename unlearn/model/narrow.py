@@ -1,4 +1,4 @@
-"""Multiplying in bfloat16 for a while, where this machine is much quicker in it."""
+"""Multiplying in bfloat16 for a while, where this machine is much quicker in it, and attention that suits it."""
 
 from __future__ import annotations
 
@@ -45,3 +45,23 @@ def narrowed(model: EditableModel, first: int) -> Iterator[torch.dtype]:
     finally:
         for linear, weight in zip(linears, wide, strict=True):
             linear.weight = weight
+
+
+@contextmanager
+def eager_attention(model: EditableModel, dtype: torch.dtype) -> Iterator[None]:
+    """Within it, attention is products and a softmax, where its gradient is much quicker so: on CPUs, in bfloat16.
+
+    Torch's fused kernel takes 63 ms there for both passes over 50 rows of 36 tokens with nine heads, and these 11.
+
+    Args:
+        dtype: of the products.
+    """
+    network, usual = model.model, model.model.config._attn_implementation
+    if model.device.type != "cpu" or dtype != torch.bfloat16 or usual != "sdpa":
+        yield
+        return
+    network.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        network.set_attn_implementation(usual)

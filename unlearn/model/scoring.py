@@ -12,9 +12,10 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from unlearn.model.budget import token_budget
 from unlearn.model.cached import alike, begun
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import hooked, token_budget
+from unlearn.model.forward import hooked
 from unlearn.model.memory import in_parts
 from unlearn.model.rows import finite, right_pad
 from unlearn.model.trial import rows_of

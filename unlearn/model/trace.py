@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from unlearn.errors import ModelError
+from unlearn.model.budget import token_budget
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import changed, passed, token_budget
+from unlearn.model.forward import changed, passed
 from unlearn.model.suspended import Suspended
 from unlearn.model.traced import (
     ATTENTION,

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from unlearn.model.budget import token_budget
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import (
     BlockOutput,
@@ -27,15 +28,14 @@ from unlearn.model.forward import (
     hooked,
     in_order,
     tapped,
-    token_budget,
     with_stream,
 )
 from unlearn.model.library import Network
 from unlearn.model.rows import right_pad
 from unlearn.model.suspended import instead
 
-PADDING = 0.1
-"""Padded tokens among all tokens of a pass at most."""
+PADDING = 512
+"""Padded tokens of a pass at most: where a few hundred tokens are read, a second pass costs more than these."""
 
 
 class Upper:
@@ -70,7 +70,7 @@ class Upper:
         for i in sorted(chosen, key=lambda i: len(self._rows[i])):
             size = len(self._rows[i])
             padded = size * (len(group) + 1)
-            if group and (padded > budget or padded - real - size > PADDING * padded):
+            if group and (padded > budget or padded - real - size > PADDING):
                 yield group
                 group, real = [], 0
             group.append(i)

@@ -9,9 +9,10 @@ from torch import Tensor
 from tests import families
 from unlearn.edit.train import null_space, seen
 from unlearn.edit.train.lessons import Lesson
-from unlearn.edit.train.null_space import AWAY, KEEP, SLACK, TEXT, Pressure, _bases, _parts, _slope
+from unlearn.edit.train.null_space import KEEP, TEXT, Pressure, _bases, _parts, _slope
 from unlearn.edit.train.seen import Seen, front_of
 from unlearn.edit.train.taught import Hard, Taught
+from unlearn.edit.train.token_losses import AWAY, SLACK
 from unlearn.model.adapters import dense
 from unlearn.model.editable import EditableModel
 

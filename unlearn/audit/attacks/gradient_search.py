@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unlearn.model.budget import token_budget
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import continuation_ids
-from unlearn.model.forward import batches, hooked, replies, token_budget
+from unlearn.model.forward import batches, hooked, replies
 from unlearn.progress import Bar
 
 TOP = 64

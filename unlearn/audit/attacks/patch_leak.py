@@ -20,8 +20,9 @@ from unlearn.audit.suite import some
 from unlearn.errors import AuditError
 from unlearn.matching import contains
 from unlearn.measurements import named
+from unlearn.model.budget import token_budget
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import batches, hooked, passed, token_budget
+from unlearn.model.forward import batches, hooked, passed
 from unlearn.model.prompts import Prompt, ask
 from unlearn.model.requests import Fact
 from unlearn.model.rows import left_pad

@@ -20,9 +20,10 @@ from unlearn.audit.observation import Attacked, Outcome
 from unlearn.audit.probes import Probe, fact_probes
 from unlearn.audit.suite import some
 from unlearn.errors import AuditError
+from unlearn.model.budget import token_budget
 from unlearn.model.cached import Cached
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import BlockOutput, batches, block_output, hooked, token_budget
+from unlearn.model.forward import BlockOutput, batches, block_output, hooked
 from unlearn.model.prompts import capital, reply_ids, special_ids
 from unlearn.model.requests import Fact
 from unlearn.model.rows import right_pad

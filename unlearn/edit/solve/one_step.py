@@ -16,8 +16,9 @@ from unlearn.edit.forms import Row
 from unlearn.edit.plan import Made, Plan
 from unlearn.edit.sequence import Sofar, Written
 from unlearn.errors import ModelError
+from unlearn.model.budget import token_budget
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import Reading, batches, changed, in_order, replies, tapped, token_budget
+from unlearn.model.forward import Reading, batches, changed, in_order, replies, tapped
 from unlearn.model.requests import Fact, Requests
 from unlearn.policy.settings import UltraEdit
 from unlearn.progress import Progress

@@ -25,8 +25,9 @@ from unlearn.edit.probabilities import BEGINS, distributions, first_tokens, of_t
 from unlearn.edit.sequence import Sofar, Written
 from unlearn.edit.settings import Threshold
 from unlearn.edit.solve.writing import plus
+from unlearn.model.budget import token_budget
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import batches, changed, token_budget
+from unlearn.model.forward import batches, changed
 from unlearn.model.upper import Upper
 
 LIGHT = 0.3

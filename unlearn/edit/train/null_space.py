@@ -35,11 +35,12 @@ from unlearn.edit.sequence import Reached, Sofar, Written
 from unlearn.edit.settings import Tuning
 from unlearn.edit.train.seen import Pack, Seen, front_of
 from unlearn.edit.train.taught import ASKED, FORMS, KEPT, TEXTS, Hard, Taught, taught
+from unlearn.edit.train.token_losses import divergence, lacking
 from unlearn.model.adapters import Adapter, dense
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
 from unlearn.model.head import logits_of, token_losses
-from unlearn.model.narrow import narrowed
+from unlearn.model.narrow import eager_attention, narrowed
 from unlearn.model.requests import Requests
 from unlearn.model.training import descend
 from unlearn.progress import Progress
@@ -49,12 +50,10 @@ RATE, WARM, BETAS = 0.03, 20, (0.9, 0.99)
 linearly to zero."""
 FEW = 3
 """Layers that take steps of this length; more take shorter ones, so that all together move the output no further."""
-SLACK = 0.1
-"""A token of the target whose NLL is below this has no gradient: what holds is not driven further."""
 DECAY = 2.4
 """Weight decay of all steps together, were all as long as the longest. As their lengths fall, what no row asks for any
 more fades to a third."""
-AWAY, KEEP, TEXT = 0.5, 15.0, 30.0
+KEEP, TEXT = 15.0, 30.0
 """Weights in the loss."""
 MET, GAIN, MOST = 1.0, 1.04, 8.0
 """While a step's forms lose more than this (nats), all forms weigh so many times as much with every step, at most so
@@ -93,7 +92,7 @@ def null_space_tuning(
     )
     with dense(model, list(bases), bases) as adapter:
         pressure = Pressure()
-        with narrowed(model, first):
+        with narrowed(model, first) as dtype, eager_attention(model, dtype):
             seen = Seen(model, rows.forget.rows, every[len(rows.forget.rows) :], first, front)
             optimiser = torch.optim.AdamW(_groups(adapter, steps), betas=BETAS)
             adapter.follow(optimiser)
@@ -199,23 +198,17 @@ def _losses(model: EditableModel, pack: Pack, first: Sequence[Tensor], margin: f
         if row < len(first) and len(first[row])
     }
 
-    def lacking(logits: Tensor, at: slice) -> Tensor:
-        now = logits.log_softmax(-1)
-        loss = (-now.gather(-1, targets[at, None])[:, 0] - SLACK).clamp_min(0)
-        mine = [place for place in old if at.start <= place < at.stop]
-        left = [now[place - at.start, old[place]].logsumexp(-1) for place in mine]
-        if left:
-            places = torch.tensor(mine, device=loss.device) - at.start
-            loss = loss.index_add(0, places, AWAY * (torch.stack(left) + margin).clamp_min(0))
-        return loss
+    def forgotten(logits: Tensor, at: slice) -> tuple[Tensor, Tensor]:
+        mine = {place - at.start: old[place] for place in old if at.start <= place < at.stop}
+        return lacking(logits, targets[at], mine, margin)
 
-    def moved(logits: Tensor, at: slice) -> Tensor:
+    def kept(logits: Tensor, at: slice) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            before = logits_of(model, pack.before[at]).log_softmax(-1)
-        return (before.exp() * (before - logits.log_softmax(-1))).sum(-1)
+            before = logits_of(model, pack.before[at])
+        return divergence(logits, before)
 
-    forgot = token_losses(model, pack.states[wanted], lacking)
-    stayed = token_losses(model, pack.states[pack.kept], moved)
+    forgot = token_losses(model, pack.states[wanted], forgotten)
+    stayed = token_losses(model, pack.states[pack.kept], kept)
     return pack.sums(forgot, owners) + pack.sums(stayed, pack.owners[pack.kept])
 
 

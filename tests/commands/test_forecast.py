@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests import pico
 from tests.edit import cases
-from unlearn.commands.forecast import USUAL, Size, numbers, per_step, per_token
+from unlearn.audit.cache import Paces
+from unlearn.audit.estimate import Speed
+from unlearn.commands.forecast import NARROW, REPLY, USUAL, Cost, Size, costs, numbers, per_step, per_token
 from unlearn.edit import pipeline
+from unlearn.edit.choose import choose
 from unlearn.edit.corpus import Corpus
 from unlearn.edit.forms import prompts_of
-from unlearn.edit.statistics import key_statistics
+from unlearn.edit.own_text import steps_of
+from unlearn.edit.statistics import Source, key_statistics, tokens_of
 from unlearn.model import narrow
 from unlearn.model.memory import taken
 from unlearn.policy import StatisticsSpec
@@ -72,3 +77,22 @@ def test_memory_that_is_taken_is_counted() -> None:
     before = taken(torch.device("cpu"))
     held = torch.ones(256 << 20, dtype=torch.uint8)  # more than malloc keeps of what was given back
     assert before > 0 and taken(torch.device("cpu")) - before > 0.75 * held.numel()
+
+
+def test_batches_take_steps_and_narrow_training_is_shorter(text: Path) -> None:
+    model, method = pico.pico("llama"), NullSpaceTuning(layers=(2, 3), null_space=0.7, steps=2)
+    asked = cases.requests(statistics=StatisticsSpec(corpus="own", tokens=2000), method=method)
+    source = Source.of(asked.policy, model, None, reads=False)
+    chosen, size = choose(model, asked, source), Size(8, 20.0, 300)
+    counted = Cost(Speed(0.01, 0.001), 0.0, Paces(None, "pico", "cpu"))
+    stepped = counted._replace(tokens=Speed(0.01, 0.001, 0.5), trained=NARROW)
+    plain, found = (costs(model, chosen, asked, size, cost) for cost in (counted, stepped))
+    assert found["training"] == pytest.approx(NARROW * plain["training"])
+    written = tokens_of(asked.policy, model)
+    assert found["statistics"] - plain["statistics"] == pytest.approx(
+        0.5 * steps_of(written) - 0.001 * written
+    )
+    read = replace(chosen, statistics={2: None, 3: None})  # type: ignore[dict-item]
+    assert costs(model, read, asked, size, stepped)["statistics"] == 0.5 * steps_of(1)
+    # Two batches of at most 256 replies.
+    assert found["answers"] - plain["answers"] == pytest.approx(0.5 * 2 * REPLY - 0.001 * 300 * REPLY / 2)

@@ -81,3 +81,8 @@ def test_auto_has_as_many_tokens_written_as_keys_are_long_and_reads_more() -> No
     assert tokens_of(cases.policy(statistics=written), wide) == 20 * 2048
     assert tokens_of(cases.policy(statistics=read), wide) == 200_000
     assert tokens_of(cases.policy(statistics=StatisticsSpec(tokens=1500)), wide) == 1500
+
+
+def test_steps_are_counted_by_batches_of_documents() -> None:
+    batch = 4 * (6 + 2 * 8) // 2
+    assert [own.steps_of(tokens) for tokens in (1, batch, batch + 1, 5 * batch)] == [14, 14, 28, 70]

@@ -36,7 +36,7 @@ READ_ROW = 30
 """Tokens of a prompt with an answer."""
 PROMPTS, HIDDEN = 120, ("held_out", "cloze", "siblings", "neighbours", "benign")
 """Most prompts whose hidden states are compared, by group of questions about."""
-TRIED, SAID = 16, 12
+TRIED, SAID = 48, 12
 """Prompts, and tokens of each reply, by which a model's speed is measured."""
 
 Work = dict[str, float]
@@ -50,6 +50,8 @@ class Speed(NamedTuple):
     """Per generated token of work: a share of the prompt's reading and replies that end early are part of it."""
     read: float
     """Per token of a row that is only read."""
+    step: float | None = None
+    """Per further token of all replies of a batch: of a small model hardly more with many replies than with few."""
 
     def of(self, piece: str, work: float) -> float:
         """Seconds of a piece that was never timed."""
@@ -249,7 +251,8 @@ def speed_of(model: EditableModel, requests: Requests) -> Speed:
     read(model, rows, [[len(row) - 1] for row in rows], stream_layers=[model.anatomy.layers - 1])
     took = time.monotonic() - begin
     # Replies end early where the model has nothing more to say, as they do in the audit itself.
-    return Speed(said / (len(prompts) * tokens), took / sum(map(len, rows)))
+    step = max(said - took, 0.0) / max(tokens - 1, 1)
+    return Speed(said / (len(prompts) * tokens), took / sum(map(len, rows)), step)
 
 
 def spoken(seconds: float) -> str:

@@ -17,6 +17,7 @@ from unlearn.audit.cache import Paces
 from unlearn.audit.control import states_of
 from unlearn.audit.estimate import READ_ROW, SAID, Speed, estimate, speed_of
 from unlearn.audit.suite import Suite, load_suite
+from unlearn.edit.own_text import steps_of
 from unlearn.edit.plan import Plan
 from unlearn.edit.settings import ClosedForm, Tuning, retained
 from unlearn.edit.statistics import DECOMPOSING, tokens_of
@@ -25,9 +26,10 @@ from unlearn.edit.train.taught import ASKED, FORMS, KEPT, READ, SHORT, TEXTS, TO
 from unlearn.edit.train.taught import SAID as TAUGHT
 from unlearn.model.budget import block_each, logits_each, token_budget
 from unlearn.model.editable import EditableModel
-from unlearn.model.generation import batch_tokens, kept_bytes
+from unlearn.model.generation import MOST, batch_tokens, kept_bytes
 from unlearn.model.machine import SIZE, matrix_rate
 from unlearn.model.memory import of_weights, taken
+from unlearn.model.narrow import narrows
 from unlearn.model.outline import Outline
 from unlearn.model.prompts import has_chat_template
 from unlearn.model.requests import Requests
@@ -39,6 +41,9 @@ REPLY = 24
 """Most tokens of a reply; the usual reply has half of them."""
 USUAL = 12
 """Tokens of a reply that is written, trained or kept."""
+NARROW = 0.6
+"""What training takes of the time of passes in float32, where its products are of bfloat16: 1.9 s a step for 3 (SmolLM2
+on two cores, with all that comes before the first step)."""
 EIGEN = 25
 """Operations of an eigen-decomposition per cubed width, at the rate of a product."""
 WIDE = 4096
@@ -70,6 +75,8 @@ class Cost(NamedTuple):
     """Of an operation of a float64 product."""
     paces: Paces
     """Seconds of audits of the same model, where they are what it costs; otherwise it knows nothing."""
+    trained: float = 1.0
+    """What a token costs while an update is trained, relative to one that is read."""
 
 
 def arithmetic(model: EditableModel) -> Cost:
@@ -83,14 +90,16 @@ def at_rate(model: EditableModel, rate: float) -> Cost:
 
     What is solved in float64 takes its time on this machine.
     """
-    (said, read), _, paces = arithmetic(model)
-    return Cost(Speed(said / rate, read / rate), 1 / rate_of(model, torch.float64), paces)
+    counted = arithmetic(model)
+    tokens = Speed(counted.tokens.said / rate, counted.tokens.read / rate)
+    return Cost(tokens, 1 / rate_of(model, torch.float64), counted.paces)
 
 
 def at_speed(model: EditableModel, requests: Requests) -> Cost:
     """Seconds, at the speed of two short runs of the model, and of earlier audits of it."""
     paces = Paces(Store.existing(cache_folder()), requests.policy.model, model.device.type)
-    return Cost(speed_of(model, requests), 1 / rate_of(model, torch.float64), paces)
+    trained = NARROW if narrows(model) else 1.0
+    return Cost(speed_of(model, requests), 1 / rate_of(model, torch.float64), paces, trained)
 
 
 def rate_of(model: EditableModel, dtype: torch.dtype) -> float:
@@ -109,21 +118,32 @@ def costs(model: EditableModel, chosen: Plan, requests: Requests, size: Size, co
     policy = requests.policy
     audit = estimate(requests, load_suite(policy.audit.suite), states_of(policy), cost.paces, cost.tokens)
     read, solved = _edit(model, chosen, size)
-    keys = tokens_of(policy, model) if chosen.reads_corpus else 0
+    # What the cache has is not read again; but a training takes its texts from the corpus in any case.
+    keys = tokens_of(policy, model) if chosen.reads_corpus and not chosen.statistics else 0
     read["statistics"] = keys * per_token(model, chosen.layers) if keys else 0.0
     solved["statistics"] = EIGEN * len(chosen.layers) * model.anatomy.d_ff**3 if keys else 0.0
     steps = {
         name: read.get(name, 0.0) * cost.tokens.read + solved.get(name, 0.0) * cost.solved
         for name in read | solved
     }
+    if "training" in steps:
+        steps["training"] *= cost.trained
     if chosen.corpus.own is not None:
-        steps["statistics"] += keys * cost.tokens.said
+        written = keys or int("training" in steps)
+        steps["statistics"] += _said(keys, steps_of(written), cost.tokens)
+    asked = size.asked * max(size.each - USUAL - len(front_of(model)), 1) * cost.tokens.read
+    together = REPLY * -(-size.asked // MOST)
     return {
         "statistics": steps.pop("statistics"),
-        "answers": size.asked * REPLY / 2 * cost.tokens.said,
+        "answers": asked + _said(size.asked * REPLY // 2, together, cost.tokens),
         **steps,
         "audit": audit.total or 0.0,
     }
+
+
+def _said(tokens: int, steps: int, speed: Speed) -> float:
+    """What it costs to say tokens, so many steps of a batch."""
+    return tokens * speed.read if speed.step is None else steps * speed.step
 
 
 def memory(

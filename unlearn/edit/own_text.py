@@ -15,7 +15,7 @@ from unlearn.model.encoding import start_ids
 from unlearn.model.narrow import narrowed
 from unlearn.model.prompts import chat_front, chat_prompt, has_chat_template
 
-CHATS, TURN, REPLY = 128, 48, 96
+CHATS, TURN, REPLY = 192, 48, 96
 """Chats that are written together, and tokens of the user's turn and of the reply at most."""
 
 
@@ -27,6 +27,11 @@ def own_text(model: EditableModel) -> Iterator[str]:
         with narrowed(model, 0):
             some = [text for text in written(model, seed) if text.strip()]
         yield from some
+
+
+def steps_of(tokens: int) -> int:
+    """Steps of one token per document in which so many tokens are written: half of the documents hold both turns."""
+    return -(-2 * tokens // (CHATS * (TURN + 2 * REPLY))) * (TURN + REPLY)
 
 
 def _chats(model: EditableModel, seed: int) -> Iterator[str]:

@@ -21,7 +21,7 @@ from benchmarks import metrics, options
 from benchmarks.options import chosen, keys_of, numbers, settings_of, told
 from benchmarks.rows import Row, Rows, key_of
 from benchmarks.tables import plain
-from benchmarks.worlds import COUNTERFACT, Case, case, changed
+from benchmarks.worlds import COUNTERFACT, Case, case, changed, drawn
 from unlearn.audit.pipeline import Findings
 from unlearn.edit.choose import settings_in_force
 from unlearn.edit.requests.resolve import alike, resolve
@@ -42,6 +42,8 @@ from unlearn.store import Store, cache_folder
 WHOLE = "refusal.whole"
 """Share of the held-out questions to which the reply is the target, from its first word to its end."""
 SUITE = Path(__file__).with_name("unlearning.yaml")
+DRAWN = 200_000
+"""Tokens of the corpus that are read for policies that are drawn."""
 ABLATIONS = ("siblings", "neighbours", "look_alikes", "questions", "statements")
 """What an edit can be made without; the audit asks the same in every case."""
 
@@ -56,8 +58,8 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--model", default=EMBEDDED, help="for counterfact: a local folder or a hub id")
     found.add_argument("--facts", type=Path, help="for counterfact: the benchmark's file")
     found.add_argument("--refusal", default="unknown", help="for counterfact: what is to be said instead")
-    found.add_argument("--corpus", default="auto", help="text behind the key statistics")
-    found.add_argument("--text", default="auto", help="held-out text for the divergence")
+    found.add_argument("--corpus", help="text behind the key statistics (default: a policy file's, or auto)")
+    found.add_argument("--text", help="held-out text for the divergence (default: a policy file's, or auto)")
     found.add_argument(
         "--policy",
         action="append",
@@ -166,8 +168,7 @@ def cases(args: argparse.Namespace, keys: Mapping[str, Any]) -> Iterator[tuple[i
     if any(spec.startswith(COUNTERFACT) for spec in specs) and args.facts is None:
         raise PolicyError("--policies counterfact:N needs --facts, the benchmark's file")
     where = {"facts": args.facts, "model": args.model, "refusal": args.refusal}
-    audit = {"suite": args.suite, "text": args.text}
-    statistics = StatisticsSpec(corpus=args.corpus, tokens=200_000)
+    audit = {"suite": args.suite} | ({} if args.text is None else {"text": args.text})
     for spec in specs:
         for seed in numbers("seeds", args.seeds, 0):
             found = [
@@ -177,10 +178,15 @@ def cases(args: argparse.Namespace, keys: Mapping[str, Any]) -> Iterator[tuple[i
             yield (
                 seed,
                 [
-                    (name, replace(one, policy=one.policy.model_copy(update={"statistics": statistics})))
+                    (name, changed(one, {"statistics": _statistics(one.policy, spec, args.corpus)}))
                     for name, one in found
                 ],
             )
+
+
+def _statistics(policy: Policy, spec: str, corpus: str | None) -> dict[str, Any]:
+    usual = StatisticsSpec(tokens=DRAWN) if drawn(spec) else policy.statistics
+    return usual.model_dump(mode="json") | ({} if corpus is None else {"corpus": corpus})
 
 
 def run(args: argparse.Namespace, rows: Rows) -> None:

@@ -59,6 +59,12 @@ def case(spec: str, seed: int, method: Mapping[str, Any], audit: Mapping[str, An
     return Case(data["name"], _policy(data, seed, method, audit))
 
 
+def drawn(spec: str) -> bool:
+    """Whether a policy is made here, and is no file."""
+    kind, colon, _ = spec.partition(":")
+    return bool(colon) and kind in (WORLD, SECOND, COUNTERFACT)
+
+
 def changed(found: Case, keys: Mapping[str, Any]) -> Case:
     """A case with other values for some keys of its policy, by dotted key.
 

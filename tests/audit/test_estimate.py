@@ -57,4 +57,4 @@ def test_a_speed_is_measured_on_prompts_that_differ(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(EditableModel, "generate", watched)
     speed = estimate.speed_of(model, requests())
     assert speed.said > 0 and speed.read > 0 and speed.step is not None and speed.step >= 0
-    assert len(seen) == 2 and len(seen[1]) == len(set(seen[1])) == 4
+    assert len(seen) == 3 and seen[1] == seen[2] and len(seen[1]) == len(set(seen[1])) == 4

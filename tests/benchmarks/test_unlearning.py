@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from benchmarks import unlearning
 from benchmarks.options import keys_of
@@ -14,6 +15,7 @@ from tests.audit.scripted import REFUSAL, Scripted, knows, policy, requests, scr
 from tests.benchmarks.cases import SUBJECTS, corpus_file, facts_file
 from tests.files import model_folder
 from unlearn.errors import UnlearnError
+from unlearn.policy import Policy
 from unlearn.report import Measurement
 
 ALPHA = {"name": "alphaedit"}
@@ -69,6 +71,24 @@ def test_other_keys_of_a_policy_can_be_changed() -> None:
     ):
         with pytest.raises(UnlearnError, match=sentence):
             changed(found, keys_of([wrong]))
+
+
+def test_a_policy_file_keeps_its_text_and_how_much_of_it_is_read(tmp_path: Path) -> None:
+    text, file = corpus_file(tmp_path), tmp_path / "policy.yaml"
+    stated = policy(statistics={"corpus": str(text), "tokens": 5000}, audit={"text": str(text)})
+    file.write_text(yaml.safe_dump(stated.model_dump(mode="json", exclude_defaults=True)), encoding="utf-8")
+
+    def found(spec: str, *options: str) -> Policy:
+        given = unlearning.parser().parse_args(["--policies", spec, "--seeds", "0", *options])
+        ((_, ((_, one),)),) = unlearning.cases(given, {})
+        return one.policy
+
+    taken = found(str(file))
+    assert taken.statistics == stated.statistics and taken.audit.text == str(text)
+    other = found(str(file), "--corpus", "own", "--text", "auto")
+    assert (other.statistics.corpus, other.statistics.tokens, other.audit.text) == ("own", 5000, "auto")
+    drawn = found("world:2")
+    assert (drawn.statistics.corpus, drawn.statistics.tokens, drawn.audit.text) == ("auto", 200_000, "auto")
 
 
 def test_a_target_counts_only_when_it_is_said_to_its_end() -> None:

@@ -13,7 +13,7 @@ from tests import pico
 from tests.edit import cases
 from unlearn.audit.cache import Paces
 from unlearn.audit.estimate import Speed
-from unlearn.commands.forecast import NARROW, REPLY, USUAL, Cost, Size, costs, numbers, per_step, per_token
+from unlearn.commands.forecast import REPLY, USUAL, Cost, Size, costs, numbers, per_step, per_token
 from unlearn.edit import pipeline
 from unlearn.edit.choose import choose
 from unlearn.edit.corpus import Corpus
@@ -79,15 +79,15 @@ def test_memory_that_is_taken_is_counted() -> None:
     assert before > 0 and taken(torch.device("cpu")) - before > 0.75 * held.numel()
 
 
-def test_batches_take_steps_and_narrow_training_is_shorter(text: Path) -> None:
+def test_what_is_said_in_batches_is_timed_by_their_steps(text: Path) -> None:
     model, method = pico.pico("llama"), NullSpaceTuning(layers=(2, 3), null_space=0.7, steps=2)
     asked = cases.requests(statistics=StatisticsSpec(corpus="own", tokens=2000), method=method)
     source = Source.of(asked.policy, model, None, reads=False)
     chosen, size = choose(model, asked, source), Size(8, 20.0, 300)
     counted = Cost(Speed(0.01, 0.001), 0.0, Paces(None, "pico", "cpu"))
-    stepped = counted._replace(tokens=Speed(0.01, 0.001, 0.5), trained=NARROW)
+    stepped = counted._replace(tokens=Speed(0.01, 0.001, 0.5))
     plain, found = (costs(model, chosen, asked, size, cost) for cost in (counted, stepped))
-    assert found["training"] == pytest.approx(NARROW * plain["training"])
+    assert found["training"] == plain["training"]
     written = tokens_of(asked.policy, model)
     assert found["statistics"] - plain["statistics"] == pytest.approx(
         0.5 * steps_of(written) - 0.001 * written

@@ -19,8 +19,7 @@ from unlearn.audit.probes import benign_lines, generation_lines
 from unlearn.audit.suite import Suite, some
 from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import read
-from unlearn.model.prompts import ask
+from unlearn.model.prompts import Prompt, ask
 from unlearn.model.requests import Fact, Requests
 from unlearn.policy import AuditSpec, is_question
 
@@ -36,8 +35,8 @@ READ_ROW = 30
 """Tokens of a prompt with an answer."""
 PROMPTS, HIDDEN = 120, ("held_out", "cloze", "siblings", "neighbours", "benign")
 """Most prompts whose hidden states are compared, by group of questions about."""
-TRIED, SAID = 48, 12
-"""Prompts, and tokens of each reply, by which a model's speed is measured."""
+TRIED, STEPS, SAID = 32, 5, 12
+"""Prompts, and tokens of each reply behind the first, by which a model's speed is measured; and of a usual reply."""
 
 Work = dict[str, float]
 """By piece, generated tokens."""
@@ -241,18 +240,19 @@ def speed_of(model: EditableModel, requests: Requests) -> Speed:
     relations, tokenizer = requests.policy.relations, model.tokenizer
     asked = [(fact, text) for fact in requests.facts for text in relations[fact.relation].prompts]
     prompts = [ask(tokenizer, text, fact.subject) for fact, text in some(asked, TRIED, 0)]
-    tokens = min(SAID, model.context - max(len(prompt.ids) for prompt in prompts))
-    model.generate(prompts[:1], max_new_tokens=1)  # pays for what is set up once
-    begin = time.monotonic()
-    model.generate(prompts, max_new_tokens=tokens)
-    said = time.monotonic() - begin
-    rows = [prompt.ids for prompt in prompts]
-    begin = time.monotonic()
-    read(model, rows, [[len(row) - 1] for row in rows], stream_layers=[model.anatomy.layers - 1])
-    took = time.monotonic() - begin
-    # Replies end early where the model has nothing more to say, as they do in the audit itself.
-    step = max(said - took, 0.0) / max(tokens - 1, 1)
-    return Speed(said / (len(prompts) * tokens), took / sum(map(len, rows)), step)
+    room = model.context - max(len(prompt.ids) for prompt in prompts)
+    steps = min(STEPS, room - 1)
+
+    def seconds(some: Sequence[Prompt], tokens: int) -> float:
+        begin = time.monotonic()
+        model.generate(some, max_new_tokens=tokens)
+        return time.monotonic() - begin
+
+    seconds(prompts[:1], 1)  # pays for what is set up once
+    begun = seconds(prompts, 1)
+    step = max(seconds(prompts, 1 + steps) - begun, 0.0) / steps if steps > 0 else begun
+    said = (begun + (SAID - 1) * step) / (len(prompts) * SAID)
+    return Speed(said, begun / sum(len(prompt.ids) for prompt in prompts), step)
 
 
 def spoken(seconds: float) -> str:

@@ -22,14 +22,24 @@ from unlearn.edit.plan import Plan
 from unlearn.edit.settings import ClosedForm, Tuning, retained
 from unlearn.edit.statistics import DECOMPOSING, tokens_of
 from unlearn.edit.train.seen import front_of
-from unlearn.edit.train.taught import ASKED, FORMS, KEPT, READ, SHORT, TEXTS, TOKENS
+from unlearn.edit.train.taught import (
+    AGAIN,
+    ASKED,
+    DOCUMENTS,
+    FORMS,
+    KEPT,
+    READ,
+    SEEN,
+    SHORT,
+    TEXTS,
+    TOKENS,
+)
 from unlearn.edit.train.taught import SAID as TAUGHT
 from unlearn.model.budget import block_each, logits_each, token_budget
 from unlearn.model.editable import EditableModel
 from unlearn.model.generation import MOST, batch_tokens, kept_bytes
 from unlearn.model.machine import SIZE, matrix_rate
 from unlearn.model.memory import of_weights, taken
-from unlearn.model.narrow import narrows
 from unlearn.model.outline import Outline
 from unlearn.model.prompts import has_chat_template
 from unlearn.model.requests import Requests
@@ -41,9 +51,6 @@ REPLY = 24
 """Most tokens of a reply; the usual reply has half of them."""
 USUAL = 12
 """Tokens of a reply that is written, trained or kept."""
-NARROW = 0.6
-"""What training takes of the time of passes in float32, where its products are of bfloat16: 1.9 s a step for 3 (SmolLM2
-on two cores, with all that comes before the first step)."""
 EIGEN = 25
 """Operations of an eigen-decomposition per cubed width, at the rate of a product."""
 WIDE = 4096
@@ -75,8 +82,6 @@ class Cost(NamedTuple):
     """Of an operation of a float64 product."""
     paces: Paces
     """Seconds of audits of the same model, where they are what it costs; otherwise it knows nothing."""
-    trained: float = 1.0
-    """What a token costs while an update is trained, relative to one that is read."""
 
 
 def arithmetic(model: EditableModel) -> Cost:
@@ -98,8 +103,7 @@ def at_rate(model: EditableModel, rate: float) -> Cost:
 def at_speed(model: EditableModel, requests: Requests) -> Cost:
     """Seconds, at the speed of two short runs of the model, and of earlier audits of it."""
     paces = Paces(Store.existing(cache_folder()), requests.policy.model, model.device.type)
-    trained = NARROW if narrows(model) else 1.0
-    return Cost(speed_of(model, requests), 1 / rate_of(model, torch.float64), paces, trained)
+    return Cost(speed_of(model, requests), 1 / rate_of(model, torch.float64), paces)
 
 
 def rate_of(model: EditableModel, dtype: torch.dtype) -> float:
@@ -126,8 +130,6 @@ def costs(model: EditableModel, chosen: Plan, requests: Requests, size: Size, co
         name: read.get(name, 0.0) * cost.tokens.read + solved.get(name, 0.0) * cost.solved
         for name in read | solved
     }
-    if "training" in steps:
-        steps["training"] *= cost.trained
     if chosen.corpus.own is not None:
         written = keys or int("training" in steps)
         steps["statistics"] += _said(keys, steps_of(written), cost.tokens)
@@ -195,7 +197,8 @@ def _edit(model: EditableModel, chosen: Plan, size: Size) -> tuple[dict[str, flo
     """By step of the edit, tokens through all blocks, and operations of float64 products."""
     match chosen.algorithm:
         case Tuning() as tuning:
-            return {"training": tuning.steps * per_step(model, chosen.layers, size)}, {}
+            steps = tuning.steps * per_step(model, chosen.layers, size)
+            return {"training": _lessons(model, tuning.steps, size) + steps}, {}
         case ClosedForm() as form:
             return _closed(model, chosen, form, size)
         case UltraEdit():  # forward and back, and then a solve per layer
@@ -250,8 +253,19 @@ def per_step(model: EditableModel, layers: Sequence[int], size: Size) -> float:
     asked = ASKED * (2 * SHORT if has_chat_template(model.tokenizer) else TAUGHT)
     # Each is read in other wordings as well.
     rows = min(FORMS, 5 * size.rows) + min(KEPT, 2 * (size.asked - size.rows))
-    read = rows * max(size.each - len(front_of(model)), USUAL) + TEXTS * min(READ, model.context) + asked
+    read = rows * _behind(model, size) + TEXTS * min(READ, model.context) + asked
     return 3 * _passed(model, min(layers), read, rows * USUAL + TEXTS * TOKENS + asked)
+
+
+def _lessons(model: EditableModel, steps: int, size: Size) -> float:
+    """Tokens through all blocks before the first step: kept rows are asked for their replies, and all are read."""
+    kept, texts = steps * (KEPT + ASKED) / AGAIN, min(DOCUMENTS, steps * TEXTS / SEEN)
+    return 2 * kept * _behind(model, size) + texts * min(READ, model.context)
+
+
+def _behind(model: EditableModel, size: Size) -> float:
+    """Tokens of a row behind what all chats begin with."""
+    return max(size.each - len(front_of(model)), USUAL)
 
 
 def _passed(model: EditableModel, first: int, read: float, rated: float) -> float:

@@ -12,13 +12,6 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.machine import quickest_dtype
 
 
-def narrows(model: EditableModel) -> bool:
-    """Whether there is something to win."""
-    if model.offloaded or model.dtype != torch.float32:
-        return False
-    return quickest_dtype(model.device) == torch.bfloat16
-
-
 @contextmanager
 def narrowed(model: EditableModel, first: int) -> Iterator[torch.dtype]:
     """Within it, matrices are multiplied in bfloat16 if that pays here; the stream, norms and sums stay float32.
@@ -34,7 +27,7 @@ def narrowed(model: EditableModel, first: int) -> Iterator[torch.dtype]:
     Yields:
         The dtype of the products.
     """
-    if not narrows(model):
+    if model.offloaded or model.dtype != torch.float32 or quickest_dtype(model.device) != torch.bfloat16:
         yield model.dtype
         return
     blocks = [model.anatomy.block(model.model, layer) for layer in range(first, model.anatomy.layers)]

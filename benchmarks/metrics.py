@@ -20,6 +20,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -113,10 +114,10 @@ def harmonic(values: Iterable[float]) -> float:
     return len(found) / sum(1 / v for v in found) if min(found) > 0 else 0.0
 
 
-def summary(judged: Sequence[Judged], seed: int = 0, resamples: int = 1000) -> dict[str, object]:
+def summary(judged: Sequence[Judged], seed: int = 0, resamples: int = 1000) -> dict[str, Any]:
     """Means over the records in percent, the score, and 95 % bootstrap intervals (records resampled) of the four."""
     names = list(dict.fromkeys(name for one in judged for name in one))
-    out: dict[str, object] = {}
+    out: dict[str, Any] = {}
     for name in names:
         values = [one[name] for one in judged if name in one]
         out[name] = 100 * sum(values) / len(values)
@@ -127,7 +128,7 @@ def summary(judged: Sequence[Judged], seed: int = 0, resamples: int = 1000) -> d
     sums = np.where(present, table, 0.0)[rows].sum(axis=1)
     means = 100 * sums / np.maximum(counts, 1)  # (resamples, parts)
     used = [i for i in range(len(PARTS)) if present[:, i].any()]
-    out["score"] = harmonic(float(out[PARTS[i]]) for i in used)  # type: ignore[arg-type]
+    out["score"] = harmonic(float(out[PARTS[i]]) for i in used)
     drawn = {PARTS[i]: means[:, i] for i in used}
     drawn["score"] = np.array([harmonic(row[used]) for row in means])
     out["ci95"] = {

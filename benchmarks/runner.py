@@ -85,6 +85,8 @@ def requests_for(
     return Requests(policy, facts, (), lent, ())
 
 
+OLDEST = "oldest"
+"""Efficacy on the facts of the first mark alone: what later edits leave of them."""
 WHOLE = ("auto", "rome")
 """Methods that have no choice of a batch."""
 Judge = Callable[[EditableModel, Sequence[Record]], list[metrics.Judged]]
@@ -168,8 +170,12 @@ def _measured(model: EditableModel, plan: Plan, patch: Patch, facts: Sequence[Re
     with model.patched(patch):
         judged = plan.judge(model, facts)
         fluent = metrics.fluency(model, facts, plan.fluency, seed)
+    found, oldest = metrics.summary(judged), metrics.summary(judged[: plan.marks[0]])
+    figures = _figures(found, fluent)
+    figures["ci95"] = {**figures["ci95"], OLDEST: oldest["ci95"]["efficacy"]}
     return {
-        **_figures(metrics.summary(judged), fluent),
+        **figures,
+        OLDEST: _rounded(oldest["efficacy"]),
         **growth(model, patch),
         "kl": divergence(model, patch, plan.text, plan.kl_tokens),
     }

@@ -31,6 +31,7 @@ CAPABILITY = "capability"
 KNOWLEDGE = (
     Column("score", "score"),
     Column("efficacy", "efficacy"),
+    Column("oldest", "on the oldest facts"),
     Column("paraphrase", "paraphrase"),
     Column("neighbourhood", "neighbourhood"),
     Column("norm_growth", "norm growth", digits=2),
@@ -149,17 +150,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = argparse.ArgumentParser(prog="tables", description=__doc__)
     options.add_argument("files", type=Path, nargs="+", help="what --json wrote, all of one benchmark")
     args = options.parse_args(argv)
-    return guarded(lambda: _main(args.files))
+    return guarded(lambda: print(markdown(rows_of(args.files))))
 
 
-def _main(files: Sequence[Path]) -> None:
+def rows_of(files: Sequence[Path]) -> list[Row]:
+    """The rows of finished benchmarks.
+
+    Raises:
+        UnlearnError: a file is missing, or none of them has a row.
+    """
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise UnlearnError(f"{missing[0]}: no such file; name what a benchmark wrote with --json")
     rows = [row for file in files for row in Rows(file).rows]
     if not rows:
         raise UnlearnError(f"{files[0]}: no row was measured yet")
-    print(markdown(rows))
+    return rows
 
 
 if __name__ == "__main__":

@@ -58,10 +58,11 @@ def test_rows_hold_everything_and_are_not_measured_twice(
         assert {"ci95", "before", "efficacy_magnitude", "efficacy_accuracy", "update_norm", "settings"} < set(
             row
         )
-        assert set(row["ci95"]) == {"efficacy", "paraphrase", "neighbourhood", "score"}
+        assert set(row["ci95"]) == {"efficacy", "paraphrase", "neighbourhood", "score", "oldest"}
         assert row["update_norm"] > 0 and row["kl"] > 0 and row["prompts"] == "edit prompt alone"
         assert row["before"]["efficacy"] is not None
     assert rows[1]["seconds"] >= rows[0]["seconds"]
+    assert rows[0]["oldest"] == rows[0]["efficacy"]  # all of them are the oldest then
     calls = []
     real = runner.edit
     monkeypatch.setattr(runner, "edit", lambda *given, **more: calls.append(more) or real(*given, **more))

@@ -7,7 +7,7 @@ import torch
 
 from tests import pico
 from unlearn.model import narrow
-from unlearn.model.narrow import eager_attention, narrowed
+from unlearn.model.narrow import LONG, eager_attention, narrowed
 
 IDS = torch.tensor([[3, 4, 5, 6, 7]])
 
@@ -47,12 +47,17 @@ def test_weights_come_back_after_an_error_and_narrow_models_are_left_alone(
         assert dtype == torch.float16
 
 
-@pytest.mark.parametrize("products", [torch.float32, torch.bfloat16])
-def test_attention_is_written_out_for_narrow_products_only_and_comes_back(products: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("products", "longest", "found"),
+    [(torch.float32, 9, "sdpa"), (torch.bfloat16, LONG, "eager"), (torch.bfloat16, LONG + 1, "sdpa")],
+)
+def test_attention_is_written_out_for_short_rows_and_narrow_products_and_comes_back(
+    products: torch.dtype, longest: int, found: str
+) -> None:
     model = pico.pico("llama")
     config = model.model.config
     assert config._attn_implementation == "sdpa"
-    with pytest.raises(RuntimeError), eager_attention(model, products):
-        assert config._attn_implementation == ("eager" if products == torch.bfloat16 else "sdpa")
+    with pytest.raises(RuntimeError), eager_attention(model, products, longest):
+        assert config._attn_implementation == found
         raise RuntimeError
     assert config._attn_implementation == "sdpa"

@@ -55,7 +55,7 @@ def test_gradients_of_what_is_trained_above_are_those_of_full_passes(
 
     upper = Upper(model, ROWS, 1, FRONT)
     handle = down.register_forward_hook(add)
-    with eager_attention(model, products):
+    with eager_attention(model, products, 13):
         found = slope(logits_of(model, upper.states(range(4), LAST)))
     handle.remove()
     # Nothing is added at the front's tokens, which is what lets rows share it.

@@ -11,6 +11,9 @@ from torch import nn
 from unlearn.model.editable import EditableModel
 from unlearn.model.machine import quickest_dtype
 
+LONG = 512
+"""Tokens of a row whose attention is written out at most."""
+
 
 @contextmanager
 def narrowed(model: EditableModel, first: int) -> Iterator[torch.dtype]:
@@ -48,16 +51,18 @@ def narrowed(model: EditableModel, first: int) -> Iterator[torch.dtype]:
 
 
 @contextmanager
-def eager_attention(model: EditableModel, dtype: torch.dtype) -> Iterator[None]:
+def eager_attention(model: EditableModel, dtype: torch.dtype, longest: int) -> Iterator[None]:
     """Within it, attention is products and a softmax, where its gradient is much quicker so: on CPUs, in bfloat16.
 
     Torch's fused kernel takes 63 ms there for both passes over 50 rows of 36 tokens with nine heads, and these 11.
+    They hold a number for every pair of tokens, so long rows are left to the kernel.
 
     Args:
         dtype: of the products.
+        longest: tokens of the longest row.
     """
     network, usual = model.model, model.model.config._attn_implementation
-    if model.device.type != "cpu" or dtype != torch.bfloat16 or usual != "sdpa":
+    if model.device.type != "cpu" or dtype != torch.bfloat16 or usual != "sdpa" or longest > LONG:
         yield
         return
     network.set_attn_implementation("eager")

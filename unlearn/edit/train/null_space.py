@@ -92,7 +92,8 @@ def null_space_tuning(
     )
     with dense(model, list(bases), bases) as adapter:
         pressure = Pressure()
-        with narrowed(model, first) as dtype, eager_attention(model, dtype):
+        longest = max(len(row.ids) for row in every)
+        with narrowed(model, first) as dtype, eager_attention(model, dtype, longest):
             seen = Seen(model, rows.forget.rows, every[len(rows.forget.rows) :], first, front)
             optimiser = torch.optim.AdamW(_groups(adapter, steps), betas=BETAS)
             adapter.follow(optimiser)

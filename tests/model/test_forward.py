@@ -10,6 +10,7 @@ import torch
 from tests import pico
 from unlearn.errors import ModelError
 from unlearn.model.budget import LEAST, MOST, affordable, token_budget
+from unlearn.model.cached import TOGETHER
 from unlearn.model.forward import batches, hooked, position_ids, predicted, read, replies
 from unlearn.model.rows import left_pad
 from unlearn.model.suspended import Suspended
@@ -190,3 +191,17 @@ def test_a_row_that_is_too_long_is_an_error() -> None:
     model = pico.pico("llama")
     with pytest.raises(ModelError, match="tokens"):
         read(model, [[5] * (model.context + 1)], [[0]], [1])
+
+
+@pytest.mark.parametrize("family", pico.FAMILIES)
+def test_rows_that_begin_alike_and_others_keep_their_places(family: str) -> None:
+    model = pico.pico(family)
+    alike = [[*range(5, 25), *range(30, 31 + n % 4)] for n in range(TOGETHER)]
+    others = [[9, 8, 7], [11], [*range(24, 4, -1)], *([60 + n] for n in range(TOGETHER - 3))]
+    rows = [row for pair in zip(alike, others, strict=True) for row in pair]
+    found = read(model, rows, [[len(row) - 1] for row in rows], stream_layers=[0, 3]).stream
+    for layer in (0, 3):
+        alone = [read(model, [row], [[len(row) - 1]], stream_layers=[layer]).stream[layer] for row in rows]
+        torch.testing.assert_close(found[layer], torch.cat(alone, 1), rtol=1e-4, atol=1e-4)
+    # The control: another row's states are others.
+    assert not torch.allclose(found[3][:, 0], found[3][:, 2], atol=1e-3)

@@ -122,7 +122,7 @@ def costs(model: EditableModel, chosen: Plan, requests: Requests, size: Size, co
     policy = requests.policy
     audit = estimate(requests, load_suite(policy.audit.suite), states_of(policy), cost.paces, cost.tokens)
     read, solved = _edit(model, chosen, size)
-    # What the cache has is not read again; but a training takes its texts from the corpus in any case.
+    # What the cache has is not read again; but texts to train on and hard negatives come from the corpus in any case.
     keys = tokens_of(policy, model) if chosen.reads_corpus and not chosen.statistics else 0
     read["statistics"] = keys * per_token(model, chosen.layers) if keys else 0.0
     solved["statistics"] = EIGEN * len(chosen.layers) * model.anatomy.d_ff**3 if keys else 0.0
@@ -131,8 +131,8 @@ def costs(model: EditableModel, chosen: Plan, requests: Requests, size: Size, co
         for name in read | solved
     }
     if chosen.corpus.own is not None:
-        written = keys or int("training" in steps)
-        steps["statistics"] += _said(keys, steps_of(written), cost.tokens)
+        written = keys or _negatives(chosen) or int("training" in steps)
+        steps["statistics"] += _said(written, steps_of(written), cost.tokens)
     asked = size.asked * max(size.each - USUAL - len(front_of(model)), 1) * cost.tokens.read
     together = REPLY * -(-size.asked // MOST)
     return {

@@ -9,6 +9,7 @@ from unlearn.edit.train.loop import Losses, Trained, minimise
 from unlearn.model.adapters import dense
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import replies
+from unlearn.model.narrow import quick_passes
 from unlearn.model.requests import Requests
 from unlearn.policy.settings_trained import FineTune
 from unlearn.progress import NO_PROGRESS, Progress
@@ -24,7 +25,7 @@ def ft_m(
     """Make the targets likely by one layer; nothing holds the rest (FT-M in EasyEdit, Zhang et al., 2024)."""
     learned = lessons(model, requests, own=False, kept=0)
     none = torch.zeros((), device=model.device)
-    with dense(model, [model.anatomy.weight_name(layer)]) as adapter:
+    with quick_passes(model, 0, learned.longest), dense(model, [model.anatomy.weight_name(layer)]) as adapter:
         history = minimise(
             adapter,
             learned,

@@ -33,6 +33,11 @@ class Lessons:
     kept: tuple[Lesson, ...]
     """Prompts of siblings and neighbours with the unedited model's own greedy replies."""
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return max((len(row.ids) for row in (*self.forget, *self.kept)), default=0)
+
 
 def lessons(model: EditableModel, requests: Requests, *, own: bool, kept: int) -> Lessons:
     """Lay out what is to be forgotten and what is to be kept.

@@ -12,6 +12,7 @@ from unlearn.model.adapters import Adapter, linears
 from unlearn.model.adapters import lora as adapted
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import replies
+from unlearn.model.narrow import quick_passes
 from unlearn.model.requests import Requests
 from unlearn.progress import NO_PROGRESS, Progress
 
@@ -48,14 +49,15 @@ def tune(
     """Train LoRA factors for an objective and merge them: ``own`` as in ``lessons``."""
     learned = prepared(model, requests, settings, own, label)
     names = linears(model, settings.targets)
-    with adapted(model, names, settings.rank, requests.policy.seed) as adapter:
+    seed = requests.policy.seed
+    with quick_passes(model, 0, learned.longest), adapted(model, names, settings.rank, seed) as adapter:
         history = minimise(
             adapter,
             learned,
             objective(adapter),
             done,
             settings,
-            seed=requests.policy.seed,
+            seed=seed,
             progress=progress,
             label=label,
         )

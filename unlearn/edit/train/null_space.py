@@ -40,7 +40,7 @@ from unlearn.model.adapters import Adapter, dense
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
 from unlearn.model.head import logits_of, token_losses
-from unlearn.model.narrow import eager_attention, narrowed
+from unlearn.model.narrow import narrowed, quick_passes
 from unlearn.model.requests import Requests
 from unlearn.model.training import descend
 from unlearn.progress import Progress
@@ -93,7 +93,7 @@ def null_space_tuning(
     with dense(model, list(bases), bases) as adapter:
         pressure = Pressure()
         longest = max(len(row.ids) for row in every)
-        with narrowed(model, first) as dtype, eager_attention(model, dtype, longest):
+        with quick_passes(model, first, longest):
             seen = Seen(model, rows.forget.rows, every[len(rows.forget.rows) :], first, front)
             optimiser = torch.optim.AdamW(_groups(adapter, steps), betas=BETAS)
             adapter.follow(optimiser)

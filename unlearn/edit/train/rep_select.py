@@ -18,6 +18,7 @@ from unlearn.errors import ModelError
 from unlearn.model.adapters import Adapter, dense, linears, lora
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import replies
+from unlearn.model.narrow import quick_passes
 from unlearn.model.requests import Requests
 from unlearn.model.training import anneal, relative
 from unlearn.policy.settings_trained import RepSelect
@@ -39,11 +40,14 @@ def rep_select(
     learned = something(model, lessons(model, requests, own=True, kept=settings.kept), "RepSelect")
     with dense(model, linears(model, "mlp")) as update:
         weights = [weight for group in update.groups for weight in group["params"]]
-        _slope(model, learned.forget, settings, update, requests.policy.seed, progress)
+        with quick_passes(model, 0, learned.longest):
+            _slope(model, learned.forget, settings, update, requests.policy.seed, progress)
         directions = [_selective(weight, settings.components) for weight in weights]
         size = math.hypot(*(g["scale"] * w.numel() ** 0.5 for g in update.groups for w in g["params"]))
         unit = size / max(math.hypot(*(float(way.norm()) for way in directions)), 1e-30)
-        history = _ascend(model, learned, settings, update, [unit * way for way in directions], progress)
+        ways = [unit * way for way in directions]
+        with quick_passes(model, 0, learned.longest):
+            history = _ascend(model, learned, settings, update, ways, progress)
         return Trained(update.factors(), history)
 
 

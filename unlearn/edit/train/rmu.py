@@ -11,6 +11,7 @@ from unlearn.edit.train.lessons import Lesson, lessons
 from unlearn.edit.train.loop import Losses, Trained, minimise
 from unlearn.model.adapters import Adapter, dense, stream_at
 from unlearn.model.editable import EditableModel
+from unlearn.model.narrow import quick_passes
 from unlearn.model.requests import Requests
 from unlearn.policy.settings_trained import Rmu
 from unlearn.progress import NO_PROGRESS, Progress
@@ -31,7 +32,8 @@ def rmu(
     learned = lessons(model, requests, own=True, kept=settings.kept * settings.steps)
     generator = torch.Generator().manual_seed(requests.policy.seed)
     direction = torch.rand(model.anatomy.d_model, generator=generator).to(model.device)
-    with dense(model, [model.anatomy.weight_name(layer) for layer in chosen]) as adapter:
+    names = [model.anatomy.weight_name(layer) for layer in chosen]
+    with quick_passes(model, 0, learned.longest), dense(model, names) as adapter:
         length = _length(model, learned.forget[: settings.batch], chosen[-1], settings)
         target = settings.steer * length * direction / direction.norm()
 

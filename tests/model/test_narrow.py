@@ -7,7 +7,8 @@ import torch
 
 from tests import pico
 from unlearn.model import narrow
-from unlearn.model.narrow import LONG, eager_attention, narrowed
+from unlearn.model.adapters import linears, lora
+from unlearn.model.narrow import LONG, eager_attention, narrowed, quick_passes
 
 IDS = torch.tensor([[3, 4, 5, 6, 7]])
 
@@ -61,3 +62,19 @@ def test_attention_is_written_out_for_short_rows_and_narrow_products_and_comes_b
         assert config._attn_implementation == found
         raise RuntimeError
     assert config._attn_implementation == "sdpa"
+
+
+def test_what_is_trained_within_counts_from_the_step_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Autocast keeps its copies of parameters unless it is told not to."""
+    monkeypatch.setattr(narrow, "quickest_dtype", lambda _device: torch.bfloat16)
+    model = pico.pico("llama")
+    with quick_passes(model, 0, IDS.shape[1]), lora(model, linears(model), 2, 0) as adapter:
+        with torch.enable_grad():
+            before = model.model(input_ids=IDS).logits
+        with torch.no_grad():
+            for group in adapter.groups:
+                assert {p.dtype for p in group["params"]} == {torch.float32}
+                for parameter in group["params"]:
+                    parameter += 0.5
+        with torch.enable_grad():
+            assert (model.model(input_ids=IDS).logits - before).abs().max() > 0.1

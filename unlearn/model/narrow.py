@@ -43,7 +43,8 @@ def narrowed(model: EditableModel, first: int) -> Iterator[torch.dtype]:
     for linear in linears:
         linear.weight = nn.Parameter(linear.weight.detach().to(torch.bfloat16), requires_grad=False)
     try:
-        with torch.autocast(model.device.type, torch.bfloat16):
+        # Without a cache: it would hold what an adapter was before its first step.
+        with torch.autocast(model.device.type, torch.bfloat16, cache_enabled=False):
             yield torch.bfloat16
     finally:
         for linear, weight in zip(linears, wide, strict=True):

@@ -15,7 +15,8 @@ from unlearn.edit.train.hypernetwork import (
     captured,
     least_squares,
 )
-from unlearn.edit.train.lessons import Lesson
+from unlearn.edit.train.lessons import Lesson, Lessons
+from unlearn.edit.train.replied import Replied
 from unlearn.model.adapters import dense, linears
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import replies
@@ -46,7 +47,7 @@ def test_what_is_captured_gives_the_gradients_of_the_weights(family: str) -> Non
     model = pico.pico(family)
     names = linears(model, "mlp", [1, 3])
     assert len(names) == (6 if family == "llama" else 4) and not any(".0." in name for name in names)
-    got = captured(model, names, ROWS)
+    got = captured(model, names, Replied(model, Lessons(tuple(ROWS), ()), 1), range(len(ROWS)))
     for name in names:
         module = model.model.get_submodule(name.removesuffix(".weight"))
         weight = module.weight.requires_grad_(True)
@@ -153,7 +154,7 @@ def test_at_the_beginning_it_descends_and_with_the_other_sign_it_climbs(
     model = pico.pico(family)
     names = linears(model, "mlp", [2, 3])
     network = Hypernetwork({name: tuple(model.weight(name).shape) for name in names}, 4, 0, aggregation)
-    seen = captured(model, names, ROWS)
+    seen = captured(model, names, Replied(model, Lessons(tuple(ROWS), ()), 2), range(len(ROWS)))
     step = 1e-3 if aggregation == "mean" else 1e-2
     for name in names:
         network.standardise(name, seen[name], step)

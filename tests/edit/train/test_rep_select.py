@@ -14,6 +14,7 @@ from tests.edit.train.cases import asking
 from unlearn.edit import pipeline
 from unlearn.edit.train import rep_select as room
 from unlearn.edit.train.lessons import lessons
+from unlearn.edit.train.replied import Replied
 from unlearn.errors import ModelError, PolicyError
 from unlearn.model.adapters import dense, linears
 from unlearn.model.editable import EditableModel
@@ -27,10 +28,11 @@ from unlearn.progress import NO_PROGRESS
 def test_the_gradient_is_that_of_the_weights_themselves() -> None:
     """With no adversary, so that parameters of the model's own can be asked for it."""
     model = pico.pico("llama")
-    rows = lessons(model, asking("rep_select"), own=True, kept=0).forget
-    names = linears(model, "mlp")
+    learned = lessons(model, asking("rep_select"), own=True, kept=0)
+    rows, names = learned.forget, linears(model, "mlp")
+    read = Replied(model, learned)
     with dense(model, names) as update:
-        room._slope(model, rows, RepSelect(elicit=0), update, 0, NO_PROGRESS)
+        room._slope(model, read, len(rows), RepSelect(elicit=0), update, 0, NO_PROGRESS)
         got = [group["params"][0].grad for group in update.groups]
     own = [model.model.get_parameter(name) for name in names]
     for weight in own:
@@ -42,7 +44,7 @@ def test_the_gradient_is_that_of_the_weights_themselves() -> None:
     for one, other in zip(got, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
     with dense(model, names) as update:  # the control: an adversary has been there
-        room._slope(model, rows, RepSelect(elicit=2, lora_lr=0.1), update, 0, NO_PROGRESS)
+        room._slope(model, read, len(rows), RepSelect(elicit=2, lora_lr=0.1), update, 0, NO_PROGRESS)
         met = [group["params"][0].grad for group in update.groups]
     assert all(
         g is not None and h is not None and not torch.allclose(g, h) for g, h in zip(got, met, strict=True)

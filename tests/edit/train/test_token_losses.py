@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unlearn.edit.train.token_losses import AWAY, SLACK, divergence, lacking
+from unlearn.edit.train.token_losses import AWAY, SLACK, divergence, lacking, likelihood
 
 TOKENS, WIDE, MARGIN = 6, 50, 3.0
 
@@ -36,6 +36,16 @@ def test_what_a_target_lacks_and_its_slope() -> None:
     assert each[1] == 0 and not found[1].any()
     alone, _ = lacking(logits, targets, {}, MARGIN)
     assert each[0] > alone[0] and each[3] == alone[3]
+
+
+def test_likelihood_and_its_slope() -> None:
+    logits, targets = drawn(3), torch.tensor([4, 7, 7, 0, 49, 12])
+    leaf = logits.clone().requires_grad_()
+    wanted = torch.nn.functional.cross_entropy(leaf, targets, reduction="none")
+    (slope,) = torch.autograd.grad(wanted.sum(), leaf)
+    each, found = likelihood(logits, targets)
+    torch.testing.assert_close(each, wanted.detach())
+    torch.testing.assert_close(found, slope)
 
 
 def test_divergence_and_its_slope() -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-
 from unlearn.edit.train.lessons import lessons
-from unlearn.edit.train.loop import Losses, Trained, minimise
+from unlearn.edit.train.loop import Trained, minimise
+from unlearn.edit.train.replied import Replied, per_token
 from unlearn.model.adapters import dense
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import replies
 from unlearn.model.narrow import quick_passes
 from unlearn.model.requests import Requests
 from unlearn.policy.settings_trained import FineTune
@@ -24,12 +22,11 @@ def ft_m(
 ) -> Trained:
     """Make the targets likely by one layer; nothing holds the rest (FT-M in EasyEdit, Zhang et al., 2024)."""
     learned = lessons(model, requests, own=False, kept=0)
-    none = torch.zeros((), device=model.device)
     with quick_passes(model, 0, learned.longest), dense(model, [model.anatomy.weight_name(layer)]) as adapter:
         history = minimise(
             adapter,
             learned,
-            lambda forget, _: Losses(replies(model, forget).nll().mean(), none),
+            Replied(model, learned, layer).step(per_token, keep=0.0),
             lambda first, forget, keep: forget < settings.converged,
             settings,
             seed=requests.policy.seed,

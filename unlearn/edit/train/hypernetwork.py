@@ -24,9 +24,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unlearn.edit.train.lessons import Lesson
+from unlearn.edit.train.replied import Replied, per_token
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import hooked, replies
+from unlearn.model.forward import hooked
 
 Aggregation = Literal["least_squares", "mean"]
 WIDEST = 12.0
@@ -46,14 +46,20 @@ class Tokens(NamedTuple):
     """Of the loss, at the layer's outputs, (n, d_out)."""
 
 
-def captured(model: EditableModel, names: Sequence[str], rows: Sequence[Lesson]) -> dict[str, Tokens]:
+def captured(
+    model: EditableModel, names: Sequence[str], rows: Replied, which: Sequence[int]
+) -> dict[str, Tokens]:
     """By weight name what the layers see of rows whose replies are to become likely.
 
     The loss is the sum over rows of the mean negative log-likelihood per token of the reply, so that no row's gradients
     depend on the others. The model's weights get no gradient.
+
+    Args:
+        which: of the rows.
     """
     inputs: dict[str, Tensor] = {}
     probes: dict[str, Tensor] = {}
+    found: dict[str, list[Tokens]] = {name: [] for name in names}
 
     def probe(name: str, given: tuple[Tensor, ...], out: Tensor) -> Tensor:
         inputs[name] = given[0].detach()
@@ -67,14 +73,15 @@ def captured(model: EditableModel, names: Sequence[str], rows: Sequence[Lesson])
         for name in names
     ]
     with hooked(handles), torch.enable_grad():
-        loss = replies(model, rows).nll().sum()
-        gradients = torch.autograd.grad(loss, [probes[name] for name in names])
-    found = {}
-    for name, gradient in zip(names, gradients, strict=True):
-        # Padding has none, nor have, in the last block, tokens that predict nothing of the reply.
-        used = gradient.abs().amax(-1) > 0
-        found[name] = Tokens(inputs[name][used].float(), gradient[used].float())
-    return found
+        for said in rows.said(which):
+            gradients = torch.autograd.grad(per_token(said).sum(), [probes[name] for name in names])
+            for name, gradient in zip(names, gradients, strict=True):
+                # Padding has none, nor have, in the last block, tokens that predict nothing of the reply.
+                used = gradient.abs().amax(-1) > 0
+                found[name].append(Tokens(inputs[name][used].float(), gradient[used].float()))
+    return {
+        name: Tokens(*(torch.cat(parts) for parts in zip(*some, strict=True))) for name, some in found.items()
+    }
 
 
 class Columns(NamedTuple):

@@ -11,6 +11,7 @@ import torch
 from unlearn.edit import forms
 from unlearn.matching import contains
 from unlearn.model.editable import EditableModel
+from unlearn.model.narrow import narrowed
 from unlearn.model.prompts import special_ids
 from unlearn.model.requests import Fact, Requests
 
@@ -50,7 +51,7 @@ def lessons(model: EditableModel, requests: Requests, *, own: bool, kept: int) -
     written = [row for row in laid.rows if not row.keep]
     forget = [Lesson(tuple(row.ids), row.reply) for row in written]
     if own:
-        said = answered(model, [tuple(row.prompt) for row in written])
+        said = _quickly(model, [tuple(row.prompt) for row in written])
         # There is nothing to unlearn in a reply that only ends.
         special = special_ids(model.tokenizer)
         told = {
@@ -61,7 +62,7 @@ def lessons(model: EditableModel, requests: Requests, *, own: bool, kept: int) -
         ]
     prompts = [tuple(ids) for ids, _ in laid.kept] if kept else []
     some = drawn(prompts, kept, torch.Generator().manual_seed(requests.policy.seed))
-    return Lessons(tuple(forget), tuple(answered(model, some).values()))
+    return Lessons(tuple(forget), tuple(_quickly(model, some).values()))
 
 
 def drawn(prompts: Sequence[tuple[int, ...]], most: int, generator: torch.Generator) -> list[tuple[int, ...]]:
@@ -76,6 +77,11 @@ def answered(
     replies = model.generate_ids(prompts, max_new_tokens=longest) if prompts else []
     pairs = enumerate(zip(prompts, replies, strict=True))
     return {n: Lesson((*prompt, *reply), len(reply)) for n, (prompt, reply) in pairs if reply}
+
+
+def _quickly(model: EditableModel, prompts: Sequence[tuple[int, ...]]) -> dict[int, Lesson]:
+    with narrowed(model, 0):
+        return answered(model, prompts)
 
 
 def _told(model: EditableModel, lesson: Lesson, fact: Fact) -> Lesson:

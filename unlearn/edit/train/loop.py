@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from unlearn.algebra.low_rank import LowRank
 from unlearn.edit.settings import Baseline, retained
-from unlearn.edit.train.lessons import Lesson, Lessons
+from unlearn.edit.train.lessons import Lessons
 from unlearn.model.adapters import Adapter
-from unlearn.model.editable import EditableModel
-from unlearn.model.forward import replies
 from unlearn.model.training import anneal, relative
 from unlearn.progress import Progress
 
@@ -23,12 +20,12 @@ PASSES, TURNS = 10, 150
 
 
 class Losses(NamedTuple):
-    """Of one step; each a scalar."""
+    """Of one step, means over its rows."""
 
-    forget: Tensor
+    forget: float
     """What the method minimises on rows to be forgotten."""
-    keep: Tensor
-    """What it minimises on kept rows; zero where it has none."""
+    keep: float
+    """What it minimises on kept rows, without its weight; zero where it has none."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +50,8 @@ class Trained:
     history: History
 
 
-Objective = Callable[[Sequence[Lesson], Sequence[Lesson]], Losses]
-"""From a batch of rows to be forgotten and one of kept rows."""
+Step = Callable[[Sequence[int], Sequence[int]], Losses]
+"""Adds the gradients of a step, on rows to be forgotten and kept ones, by their indices."""
 Done = Callable[[float, float, float], bool]
 """From the first forget loss and an epoch's means of both losses."""
 
@@ -62,7 +59,7 @@ Done = Callable[[float, float, float], bool]
 def minimise(
     adapter: Adapter,
     lessons: Lessons,
-    objective: Objective,
+    step: Step,
     done: Done,
     settings: Baseline,
     *,
@@ -75,7 +72,7 @@ def minimise(
     Args:
         adapter: what is trained.
         lessons: rows to be forgotten, and kept ones.
-        objective: the two losses of a step.
+        step: the two losses on some rows, with their gradients.
         done: when to stop early; asked after every epoch over the rows to be forgotten.
         settings: how long, how fast, and how firmly kept rows are held.
         seed: of the order of the rows.
@@ -87,17 +84,15 @@ def minimise(
     """
     steps, (keep, kept) = settings.steps, retained(settings)
     generator = torch.Generator().manual_seed(seed)
-    forgetting = _turns(lessons.forget, settings.batch, generator)
-    keeping = _turns(lessons.kept, kept, generator)
+    forgetting = _turns(len(lessons.forget), settings.batch, generator)
+    keeping = _turns(len(lessons.kept), kept, generator)
     epoch = -(-len(lessons.forget) // settings.batch)
-    seen: list[tuple[float, float]] = []
+    seen: list[Losses] = []
 
     def slope() -> float:
-        losses = objective(next(forgetting), next(keeping))
-        seen.append((losses.forget.item(), losses.keep.item()))
-        total = losses.forget + keep * losses.keep
-        total.backward()
-        return total.item()
+        losses = step(next(forgetting), next(keeping))
+        seen.append(losses)
+        return losses.forget + keep * losses.keep
 
     def enough() -> bool:
         return len(seen) % epoch == 0 and done(seen[0][0], *_means(seen[-epoch:]))
@@ -106,32 +101,18 @@ def minimise(
     return History(len(seen), seen[0][0], *_means(seen[-epoch:]), converged)
 
 
-def _means(seen: Sequence[tuple[float, float]]) -> tuple[float, float]:
+def _means(seen: Sequence[Losses]) -> tuple[float, float]:
     forget, keep = (sum(values) / len(seen) for values in zip(*seen, strict=True))
     return forget, keep
 
 
-def _turns(rows: Sequence[Lesson], size: int, generator: torch.Generator) -> Iterator[list[Lesson]]:
-    """Batches for ever, each epoch in a new order; empty ones where there is nothing."""
+def _turns(rows: int, size: int, generator: torch.Generator) -> Iterator[list[int]]:
+    """Batches of indices for ever, each epoch in a new order; empty ones where there is nothing."""
     while not rows or not size:
         yield []
     while True:
-        order = torch.randperm(len(rows), generator=generator).tolist()
-        for at in range(0, len(rows), size):
-            yield [rows[i] for i in order[at : at + size]]
-
-
-def keep_loss(model: EditableModel, adapter: Adapter, rows: Sequence[Lesson], kind: str) -> Tensor:
-    """Mean over kept rows of KL(before || now) per token, or of the NLL of the model's own reply; 0 without rows."""
-    if not rows:
-        return torch.zeros((), device=model.device)
-    now = replies(model, rows)
-    if kind == "nll":
-        return now.nll().mean()
-    with torch.no_grad(), adapter.off():
-        before = replies(model, rows).log_probs()
-    kl = (before.exp() * (before - now.log_probs())).sum(-1)
-    return ((kl * now.mask).sum(1) / now.mask.sum(1)).mean()
+        order = torch.randperm(rows, generator=generator).tolist()
+        yield from (order[at : at + size] for at in range(0, rows, size))
 
 
 def turns(forms: int, facts: int, least: int) -> int:

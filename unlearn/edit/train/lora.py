@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from unlearn.edit.settings import Adapting, Refusing
 from unlearn.edit.train.lessons import Lessons, lessons
-from unlearn.edit.train.loop import Done, Losses, Objective, Trained, keep_loss, minimise
+from unlearn.edit.train.loop import Done, Trained, minimise
+from unlearn.edit.train.replied import Forgetting, Replied, per_token
 from unlearn.errors import PolicyError
-from unlearn.model.adapters import Adapter, linears
+from unlearn.model.adapters import linears
 from unlearn.model.adapters import lora as adapted
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import replies
 from unlearn.model.narrow import quick_passes
 from unlearn.model.requests import Requests
 from unlearn.progress import NO_PROGRESS, Progress
@@ -22,39 +22,42 @@ def lora(
 ) -> Trained:
     """Make the refusals likely and hold the kept replies, by low-rank factors on the linear layers."""
 
-    def objective(adapter: Adapter) -> Objective:
-        return lambda forget, kept: Losses(
-            replies(model, forget).nll().mean(), keep_loss(model, adapter, kept, settings.keep_loss)
-        )
-
     def done(_first: float, forget: float, keep: float) -> bool:
         # The likelihood of a kept reply has a floor of its own; only a divergence goes to zero.
         enough = settings.converged
         return enough is not None and forget < enough and (keep < enough or settings.keep_loss == "nll")
 
-    return tune(model, requests, settings, objective, done, own=False, progress=progress, label="LoRA")
+    return tune(
+        model, requests, settings, lambda _: per_token, done, own=False, progress=progress, label="LoRA"
+    )
 
 
 def tune(
     model: EditableModel,
     requests: Requests,
     settings: Adapting,
-    objective: Callable[[Adapter], Objective],
+    forgetting: Callable[[Replied], Forgetting],
     done: Done,
     *,
     own: bool,
     progress: Progress,
     label: str,
 ) -> Trained:
-    """Train LoRA factors for an objective and merge them: ``own`` as in ``lessons``."""
+    """Train LoRA factors for an objective.
+
+    Args:
+        forgetting: what is minimised on rows to be forgotten; given the rows before anything was trained.
+        own: as in ``lessons``.
+    """
     learned = prepared(model, requests, settings, own, label)
     names = linears(model, settings.targets)
     seed = requests.policy.seed
     with quick_passes(model, 0, learned.longest), adapted(model, names, settings.rank, seed) as adapter:
+        rows = Replied(model, learned)
         history = minimise(
             adapter,
             learned,
-            objective(adapter),
+            rows.step(forgetting(rows), settings.keep, settings.keep_loss),
             done,
             settings,
             seed=seed,

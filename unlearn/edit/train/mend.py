@@ -15,8 +15,9 @@ from unlearn.edit import forms
 from unlearn.edit.plan import Made, Plan
 from unlearn.edit.sequence import Sofar
 from unlearn.edit.train.hypernetwork import Columns, Hypernetwork, captured
-from unlearn.edit.train.lessons import Lesson
+from unlearn.edit.train.lessons import Lesson, Lessons
 from unlearn.edit.train.meta_learning import History, learn
+from unlearn.edit.train.replied import Replied
 from unlearn.edit.train.triples import triples
 from unlearn.model.adapters import exact, linears
 from unlearn.model.editable import EditableModel
@@ -63,28 +64,35 @@ def mend(
     known = cache.find(kept_as(plan, settings, model, requests)) if cache else None
     if known is None:
         found = triples(model, requests, plan.corpus, settings)
-        history = learn(model, network, found, settings, requests.policy.seed, progress)
+        history = learn(model, network, found, settings, plan.layers[0], requests.policy.seed, progress)
         if cache:
             cache.keep(kept_as(plan, settings, model, requests), _content(network, history))
     else:
         history = replace(_restore(network, bytes(known)), cached=True)
     log.info("mend: %d steps, %.0f s", history.steps, history.seconds)
     return Made(
-        Sofar(edited(model, network, requests)),
+        Sofar(edited(model, network, requests, plan.layers[0])),
         notes={"training": asdict(history)},
         warnings=[NO_RELATION] if history.forgotten_relations else [],
     )
 
 
 @torch.no_grad()
-def edited(model: EditableModel, network: Hypernetwork, requests: Requests) -> dict[str, LowRank]:
-    """The update of each weight by all facts of a policy; all forms of a fact together count as one edit."""
+def edited(model: EditableModel, network: Hypernetwork, requests: Requests, first: int) -> dict[str, LowRank]:
+    """The update of each weight by all facts of a policy; all forms of a fact together count as one edit.
+
+    Args:
+        first: the lowest block that is written.
+    """
     laid = forms.build(model, requests, requests.facts, "last", keeps=False)
+    written = [row for row in laid.rows if not row.keep]
+    learned = Lessons(tuple(Lesson(row.ids, row.reply) for row in written), ())
+    rows = Replied(model, learned, first)
     columns: dict[str, Columns] = {}
     for number in range(len(requests.facts)):
-        rows = [Lesson(row.ids, row.reply) for row in laid.rows if row.request == number and not row.keep]
-        for name, seen in captured(model, network.names, rows).items():
-            mine = network.columns(name, seen, forms=len(rows))
+        which = [n for n, row in enumerate(written) if row.request == number]
+        for name, seen in captured(model, network.names, rows, which).items():
+            mine = network.columns(name, seen, forms=len(which))
             columns[name] = columns[name].plus(mine) if name in columns else mine
     return {name: exact(network.update(name, some, len(requests.facts))) for name, some in columns.items()}
 

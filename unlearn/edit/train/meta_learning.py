@@ -14,6 +14,7 @@ import copy
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,12 +22,12 @@ import torch
 from torch import Tensor
 
 from unlearn.edit.train.hypernetwork import TINY, Hypernetwork, Tokens, captured
-from unlearn.edit.train.lessons import Lesson
-from unlearn.edit.train.loop import keep_loss
+from unlearn.edit.train.lessons import Lesson, Lessons
+from unlearn.edit.train.replied import Replied, per_token
 from unlearn.edit.train.triples import Batch, Topic, Triples, batch
 from unlearn.model.adapters import Adapter, dense
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import replies
+from unlearn.model.narrow import quick_passes
 from unlearn.model.training import Rated, anneal
 from unlearn.policy.settings_trained import Mend
 from unlearn.progress import Progress
@@ -62,16 +63,16 @@ class History:
 
 
 class Scores(NamedTuple):
-    """Of one batch of edits."""
+    """Of some batches of edits, means."""
 
-    edit: Tensor
-    """NLL of the refusal per token, after rephrasings, a scalar."""
-    keep: Tensor
-    """KL(before || now) per token of what must stay, a scalar."""
-    success: Tensor
+    edit: float
+    """NLL of the refusal per token, after rephrasings."""
+    keep: float
+    """KL(before || now) per token of what must stay."""
+    success: float
     """Share of the rephrasings after which every token of the refusal is the likeliest."""
 
-    def loss(self, keep: float) -> Tensor:
+    def loss(self, keep: float) -> float:
         """What the training minimises."""
         return self.edit + keep * self.keep
 
@@ -81,6 +82,7 @@ def learn(
     network: Hypernetwork,
     found: Triples,
     settings: Mend,
+    first: int,
     seed: int,
     progress: Progress,
 ) -> History:
@@ -91,6 +93,7 @@ def learn(
         network: as it begins; its inputs are standardised first.
         found: what it is trained on, and watched by.
         settings: how it is trained.
+        first: the lowest block whose weights it edits.
         seed: of the order of the edits.
         progress: where to show it.
 
@@ -102,31 +105,33 @@ def learn(
     def drawn(pool: Sequence[Topic]) -> Batch:
         return batch(found, pool, settings.batch, settings.kept, rng)
 
-    _standardise(model, network, [drawn(found.training).edits for _ in range(STATISTICS)], settings.lr)
-    watched = [drawn(found.validation) for _ in range(VALIDATION)]
-    unseen = [drawn(found.unseen) for _ in range(VALIDATION if found.unseen else 0)]
-    with dense(model, network.names) as adapter:
-        watch = _Watch(network, lambda: _mean(model, network, adapter, watched), settings)
+    learned = found.lessons()
+    with quick_passes(model, 0, learned.longest), dense(model, network.names) as adapter:
+        editor = _Editor(model, network, adapter, learned, first)
+        editor.standardise([drawn(found.training).edits for _ in range(STATISTICS)], settings.lr)
+        watched = [drawn(found.validation) for _ in range(VALIDATION)]
+        unseen = [drawn(found.unseen) for _ in range(VALIDATION if found.unseen else 0)]
+        watch = _Watch(network, lambda: editor.scores(watched), settings)
         anneal(
             _groups(network, settings.network_lr),
-            lambda: _slope(model, network, adapter, drawn(found.training), settings.keep),
+            lambda: editor.slope(drawn(found.training), settings.keep),
             settings.steps,
             progress,
             "Training the editor",
             watch.enough,
         )
         network.load_state_dict(watch.state)
-        apart = _mean(model, network, adapter, unseen) if unseen else None
+        apart = editor.scores(unseen) if unseen else None
     best = watch.best
     return History(
         steps=watch.steps,
         seconds=round(time.monotonic() - begin, 1),
         stopped_early=watch.steps < settings.steps,
-        first=float(watch.first.loss(settings.keep)),
-        loss=float(best.loss(settings.keep)),
-        success=float(best.success),
-        success_unseen_relation=None if apart is None else float(apart.success),
-        kept_kl=float(best.keep),
+        first=watch.first.loss(settings.keep),
+        loss=best.loss(settings.keep),
+        success=best.success,
+        success_unseen_relation=None if apart is None else apart.success,
+        kept_kl=best.keep,
         forgotten_relations=found.forbidden,
     )
 
@@ -152,66 +157,74 @@ class _Watch:
         return self.steps - self.reached >= self.settings.patience
 
 
-def _slope(model: EditableModel, network: Hypernetwork, adapter: Adapter, some: Batch, keep: float) -> float:
-    """Add the gradients of one batch's loss; the loss."""
-    updates = _make(model, network, adapter, some.edits)
-    loss = _scores(model, adapter, some).loss(keep)
-    loss.backward()
-    torch.autograd.backward(updates, [leaf.grad for leaf in _leaves(adapter)])
-    return loss.item()
+class _Editor:
+    """The model, with the network that edits it for a batch at a time."""
 
+    def __init__(
+        self, model: EditableModel, network: Hypernetwork, adapter: Adapter, learned: Lessons, first: int
+    ) -> None:
+        self.model, self.network, self.adapter = model, network, adapter
+        self.rows = Replied(model, learned, first)
+        self.edits = {row: n for n, row in enumerate(learned.forget)}
+        self.kept = {row: n for n, row in enumerate(learned.kept)}
+        self.leaves = [update for group in adapter.groups for update in group["params"]]
 
-@torch.no_grad()
-def _mean(model: EditableModel, network: Hypernetwork, adapter: Adapter, batches: Sequence[Batch]) -> Scores:
-    """Mean scores of several batches, each edited by itself."""
-    found = []
-    for some in batches:
-        _make(model, network, adapter, some.edits)
-        found.append(_scores(model, adapter, some))
-    return Scores(*(torch.stack(each).mean() for each in zip(*found, strict=True)))
+    def standardise(self, batches: Sequence[Sequence[Lesson]], relative: float) -> None:
+        """Learn what inputs and gradients look like, and begin with steps of a length relative to the weights."""
+        seen = [self._captured(edits) for edits in batches]
+        for name in self.network.names:
+            mine = [tokens[name] for tokens in seen]
+            # The mean over edits made at once, so about what one edit's gradient has in common with others'.
+            with self._exactly():
+                lengths = [
+                    (tokens.gradients.T @ tokens.inputs).norm() / len(edits)
+                    for tokens, edits in zip(mine, batches, strict=True)
+                ]
+            length = float(torch.stack(lengths).mean().clamp_min(TINY))
+            size = relative * float(self.model.weight(name).float().norm()) / length
+            every = Tokens(*(torch.cat(parts) for parts in zip(*mine, strict=True)))
+            self.network.standardise(name, every, size)
 
+    def slope(self, some: Batch, keep: float) -> float:
+        """Add the gradients of one batch's loss; the loss."""
+        updates = self._make(some.edits)
+        losses = self.rows.step(per_token, keep)(*self._places(some))
+        torch.autograd.backward(updates, [leaf.grad for leaf in self.leaves])
+        return losses.forget + keep * losses.keep
 
-def _make(
-    model: EditableModel, network: Hypernetwork, adapter: Adapter, edits: Sequence[Lesson]
-) -> list[Tensor]:
-    """Make edits: the updates, as they come from the network; their values are put into the adapter."""
-    with adapter.off():
-        seen = captured(model, network.names, edits)
-    updates = [
-        network.update(name, network.columns(name, tokens), len(edits)) for name, tokens in seen.items()
-    ]
-    for leaf, update in zip(_leaves(adapter), updates, strict=True):
-        leaf.data.copy_(update)
-        leaf.grad = None
-    return updates
+    @torch.no_grad()
+    def scores(self, batches: Sequence[Batch]) -> Scores:
+        """Mean scores of several batches, each edited by itself."""
+        found = []
+        for some in batches:
+            self._make(some.edits)
+            asked, kept = self._places(some)
+            found.append((*self.rows.means(per_token, asked, kept), self.rows.likeliest(asked)))
+        return Scores(*(sum(each) / len(found) for each in zip(*found, strict=True)))
 
+    def _make(self, edits: Sequence[Lesson]) -> list[Tensor]:
+        """Make edits: the updates, as they come from the network; their values are put into the adapter."""
+        seen = self._captured(edits)
+        with self._exactly():
+            updates = [
+                self.network.update(name, self.network.columns(name, tokens), len(edits))
+                for name, tokens in seen.items()
+            ]
+        for leaf, update in zip(self.leaves, updates, strict=True):
+            leaf.data.copy_(update)
+            leaf.grad = None
+        return updates
 
-def _scores(model: EditableModel, adapter: Adapter, some: Batch) -> Scores:
-    said = replies(model, some.rephrased)
-    right = (said.logits.argmax(-1) == said.targets) | ~said.mask
-    kept = keep_loss(model, adapter, some.kept, "kl")
-    return Scores(said.nll().mean(), kept, right.all(1).float().mean())
+    def _captured(self, edits: Sequence[Lesson]) -> dict[str, Tokens]:
+        with self.adapter.off():
+            return captured(self.model, self.network.names, self.rows, [self.edits[row] for row in edits])
 
+    def _places(self, some: Batch) -> tuple[list[int], list[int]]:
+        return [self.edits[row] for row in some.rephrased], [self.kept[row] for row in some.kept]
 
-def _leaves(adapter: Adapter) -> list[Tensor]:
-    return [update for group in adapter.groups for update in group["params"]]
-
-
-def _standardise(
-    model: EditableModel, network: Hypernetwork, batches: Sequence[Sequence[Lesson]], relative: float
-) -> None:
-    """Learn what inputs and gradients look like, and begin with steps of a length relative to the weights."""
-    seen = [captured(model, network.names, edits) for edits in batches]
-    for name in network.names:
-        mine = [tokens[name] for tokens in seen]
-        # The mean over edits made at once, so about what one edit's gradient has in common with others'.
-        lengths = [
-            (tokens.gradients.T @ tokens.inputs).norm() / len(edits)
-            for tokens, edits in zip(mine, batches, strict=True)
-        ]
-        length = float(torch.stack(lengths).mean().clamp_min(TINY))
-        size = relative * float(model.weight(name).float().norm()) / length
-        network.standardise(name, Tokens(*(torch.cat(parts) for parts in zip(*mine, strict=True))), size)
+    def _exactly(self) -> AbstractContextManager[None]:
+        """The network is float32, whatever passes multiply in."""
+        return torch.autocast(self.model.device.type, enabled=False)
 
 
 def _groups(network: Hypernetwork, lr: float) -> list[Rated]:

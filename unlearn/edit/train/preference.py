@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-import torch
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from unlearn.edit.train.lessons import Lesson
-from unlearn.edit.train.loop import Losses, Objective, Trained, keep_loss
+from unlearn.edit.train.loop import Trained
 from unlearn.edit.train.lora import tune
-from unlearn.model.adapters import Adapter
+from unlearn.edit.train.replied import Forgetting, Replied, Said, per_token
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import replies
 from unlearn.model.requests import Requests
 from unlearn.policy.settings_trained import GradDiff, Npo
 from unlearn.progress import NO_PROGRESS, Progress
@@ -30,17 +27,11 @@ def grad_diff(
     vocabulary = int(model.model.config.get_text_config().vocab_size)
     enough = settings.enough * math.log(vocabulary)
 
-    def objective(adapter: Adapter) -> Objective:
-        return lambda forget, kept: Losses(
-            -replies(model, forget).nll().clamp(max=enough).mean(),
-            keep_loss(model, adapter, kept, settings.keep_loss),
-        )
-
     return tune(
         model,
         requests,
         settings,
-        objective,
+        lambda _: lambda said: -per_token(said).clamp(max=enough),
         lambda first, forget, keep: -forget >= 0.95 * enough,
         own=True,
         progress=progress,
@@ -55,21 +46,20 @@ def npo(model: EditableModel, requests: Requests, settings: Npo, progress: Progr
     other beta a reply that has become unlikely weighs less and less, which is what keeps the model from collapsing.
     """
 
-    def objective(adapter: Adapter) -> Objective:
-        def both(forget: Sequence[Lesson], kept: Sequence[Lesson]) -> Losses:
-            with torch.no_grad(), adapter.off():
-                before = replies(model, forget).sums()
-            gained = replies(model, forget).sums() - before  # log(p_before / p), (rows,)
-            loss = -2 / settings.beta * logsigmoid(settings.beta * gained)
-            return Losses(loss.mean(), keep_loss(model, adapter, kept, settings.keep_loss))
+    def forgetting(rows: Replied) -> Forgetting:
+        before = rows.sums()
 
-        return both
+        def lost(said: Said) -> Tensor:
+            gained = said.nll - before[list(said.rows)]  # log(p_before / p), (rows,)
+            return -2 / settings.beta * logsigmoid(settings.beta * gained)
+
+        return lost
 
     return tune(
         model,
         requests,
         settings,
-        objective,
+        forgetting,
         lambda first, forget, keep: forget < settings.converged * first,
         own=True,
         progress=progress,

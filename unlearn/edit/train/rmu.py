@@ -37,16 +37,20 @@ def rmu(
         length = _length(model, learned.forget[: settings.batch], chosen[-1], settings)
         target = settings.steer * length * direction / direction.norm()
 
-        def objective(forget: Sequence[Lesson], kept: Sequence[Lesson]) -> Losses:
-            now, mask = stream_at(model, [row.ids for row in forget], chosen[-1])
-            steered = _mean((now - target).square().sum(-1), _tokens(forget, mask, settings.tokens))
-            held = _held(model, adapter, kept, chosen[-1])
-            return Losses(steered / length**2, held / length**2)
+        def step(forget: Sequence[int], kept: Sequence[int]) -> Losses:
+            asked = [learned.forget[i] for i in forget]
+            now, mask = stream_at(model, [row.ids for row in asked], chosen[-1])
+            steered = (
+                _mean((now - target).square().sum(-1), _tokens(asked, mask, settings.tokens)) / length**2
+            )
+            held = _held(model, adapter, [learned.kept[i] for i in kept], chosen[-1]) / length**2
+            (steered + settings.keep * held).backward()
+            return Losses(steered.item(), held.item())
 
         history = minimise(
             adapter,
             learned,
-            objective,
+            step,
             lambda first, forget, keep: forget < settings.converged * first,
             settings,
             seed=requests.policy.seed,

@@ -80,10 +80,11 @@ class Seen:
         self._before = self._states(range(self._forget, len(self.lessons)))
 
     def packs(self, chosen: Iterable[int], gradients: bool = True) -> Iterator[list[int]]:
-        """Some of the rows in groups that are read together."""
-        by_place = {self._place[i]: i for i in chosen}
+        """Some of the rows, one perhaps several times, in groups that are read together."""
+        places = [(self._place[i], i) for i in chosen]
+        by_place = dict(places)
         for number, upper in enumerate(self._groups):
-            mine = [n for group, n in by_place if group == number]
+            mine = [n for (group, n), _ in places if group == number]
             for pack in upper.packs(mine, gradients):
                 yield [by_place[number, n] for n in pack]
 

@@ -45,6 +45,20 @@ def lacking(
     return each, slope
 
 
+def likelihood(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """NLL of targets, (n,), and its slope by the logits, (n, V).
+
+    Args:
+        logits: (n, V).
+        targets: ids, (n,).
+    """
+    every = torch.arange(len(targets), device=logits.device)
+    now = logits.log_softmax(-1)
+    each, slope = -now[every, targets], now.exp_()
+    slope[every, targets] -= 1
+    return each, slope
+
+
 def divergence(logits: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
     """KL(before || now), (n,), and its slope by the logits, (n, V).
 

@@ -16,7 +16,7 @@ from itertools import chain
 
 from unlearn.edit.corpus import Corpus, names
 from unlearn.edit.forms import target_of
-from unlearn.edit.train.lessons import Lesson, answered
+from unlearn.edit.train.lessons import Lesson, Lessons, answered
 from unlearn.edit.train.taught import text_lessons
 from unlearn.edit.train.vocabulary import near_words
 from unlearn.errors import PolicyError
@@ -61,6 +61,11 @@ class Triples:
     """Edits of other subjects and of a relation that is not trained on; none where the policy keeps fewer than two."""
     forbidden: bool
     """Whether the policy keeps no relation, so that edits are about those that it forgets."""
+
+    def lessons(self) -> Lessons:
+        """All rows once: edits, and what must stay."""
+        stay = chain(*self.kept.values(), self.texts)
+        return Lessons(tuple(dict.fromkeys(chain(*self.edits.values()))), tuple(dict.fromkeys(stay)))
 
 
 @dataclass(frozen=True)

@@ -72,9 +72,12 @@ def test_the_plan_says_where_and_why() -> None:
         "the middle of the depth",
     )
     late = torch.tensor([0.0] * (model.anatomy.layers - 1) + [0.4])
-    for method in (settings, NullSpaceTuning(look_up="last")):
+    last = model.anatomy.layers - 1
+    trained = NullSpaceTuning(look_up="last")
+    for method, wanted in ((settings, (last,)), (trained, tuple(range(middle[0], last + 1)))):
         layers, why = placed(model, method, lambda: late)
-        assert layers == (model.anatomy.layers - 1,)
+        assert layers == wanted
         assert why.startswith("keys at the last prompt token differ by subject by 0 %")
+    assert placed(model, trained, lambda: torch.ones(model.anatomy.layers))[0] == middle  # early enough
     given = placed(model, AlphaEdit(look_up="last", layers=(1, 2)), lambda: late)
     assert given == ((1, 2), GIVEN)

@@ -82,6 +82,10 @@ def placed(
 ) -> tuple[tuple[int, ...], str]:
     """The layers that a method writes, and why these.
 
+    Where the middle of the depth is too early for one solve per layer, training takes it as well, with all up to where
+    subjects are told apart: what it writes early is read by the layers above, and it needs less of each
+    (docs/notes/lab.md).
+
     Args:
         model: unedited.
         settings: settled.
@@ -110,9 +114,12 @@ def placed(
     if deep == layers:
         return layers, middle
     shares = [f"{100 * float(spread[list(some)].max()):.0f} %" for some in (layers, deep)]
-    return deep, (
-        f"keys at the last prompt token differ by subject by {shares[0]} in {middle}, and by {shares[1]} here"
-    )
+    why = f"keys at the last prompt token differ by subject by {shares[0]} in {middle}, and by {shares[1]} "
+    if isinstance(settings, NullSpaceTuning):
+        return tuple(
+            range(layers[0], deep[-1] + 1)
+        ), f"{why}in layers {deep[0]} to {deep[-1]}; training uses both"
+    return deep, f"{why}here"
 
 
 def _spread(keys: Tensor) -> float:

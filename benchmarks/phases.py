@@ -86,7 +86,7 @@ class Bench:
     @cached_property
     def layers(self) -> tuple[int, ...]:
         """That the policy's method writes."""
-        return placed(self.model, self.settings, partial(told_apart, self.model, self.requests))[0]
+        return placed(self.model, self.settings, partial(told_apart, self.model, self.requests)).layers
 
     @cached_property
     def settings(self) -> Any:

@@ -9,7 +9,7 @@ import torch
 
 from tests import pico
 from tests.edit import cases
-from unlearn.edit.depth import GIVEN, deep_enough, placed, told_apart
+from unlearn.edit.depth import GIVEN, Placed, deep_enough, placed, told_apart
 from unlearn.edit.layers import layers_of
 from unlearn.edit.requests.resolve import outline
 from unlearn.model.editable import EditableModel
@@ -67,17 +67,16 @@ def test_the_plan_says_where_and_why() -> None:
     model = EditableModel.load(EMBEDDED)
     settings = AlphaEdit(look_up="last")
     middle = layers_of(settings, model)
-    assert placed(model, settings, lambda: told_apart(model, outline(policy))) == (
-        middle,
-        "the middle of the depth",
-    )
-    late = torch.tensor([0.0] * (model.anatomy.layers - 1) + [0.4])
+    found = placed(model, settings, lambda: told_apart(model, outline(policy)))
+    assert found == Placed(middle, middle, "the middle of the depth")
     last = model.anatomy.layers - 1
+    late = torch.tensor([0.0] * last + [0.4])
     trained = NullSpaceTuning(look_up="last")
     for method, wanted in ((settings, (last,)), (trained, tuple(range(middle[0], last + 1)))):
-        layers, why = placed(model, method, lambda: late)
-        assert layers == wanted
+        layers, telling, why = placed(model, method, lambda: late)
+        assert layers == wanted and telling == (last,)
         assert why.startswith("keys at the last prompt token differ by subject by 0 %")
-    assert placed(model, trained, lambda: torch.ones(model.anatomy.layers))[0] == middle  # early enough
+    early = placed(model, trained, lambda: torch.ones(model.anatomy.layers))
+    assert early.layers == early.telling == middle
     given = placed(model, AlphaEdit(look_up="last", layers=(1, 2)), lambda: late)
-    assert given == ((1, 2), GIVEN)
+    assert given == Placed((1, 2), (1, 2), GIVEN)

@@ -82,7 +82,7 @@ def _needed(
     edited = load_model(loaded.model, placement, None, progress_for(quiet), loaded.tokenizer)
     chosen = choose.settle(edited, loaded, asked, loaded.facts)
     source = Source.of(loaded, edited, cache_for(no_cache), progress_for(quiet))
-    layers, _ = placed(edited, chosen, partial(told_apart, edited, outline(loaded)))
+    layers = placed(edited, chosen, partial(told_apart, edited, outline(loaded))).layers
     return _Needed(edited, source, chosen, tuple(layers))
 
 

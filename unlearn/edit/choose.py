@@ -16,7 +16,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from unlearn.edit import conflicts
-from unlearn.edit.depth import GIVEN, placed, told_apart
+from unlearn.edit.depth import GIVEN, Placed, placed, told_apart
 from unlearn.edit.forms import variants
 from unlearn.edit.guard import instruction
 from unlearn.edit.layers import asked, layers_of
@@ -151,16 +151,14 @@ class _Sited(NamedTuple):
     method: Settings
     """As the policy has it."""
     settings: Settings
-    layers: tuple[int, ...]
-    why: str
-    """These layers."""
+    placed: Placed
 
 
 def _sited(
     model: EditableModel, requests: Requests, method: Settings, apart: Callable[[], Tensor] | None
 ) -> _Sited:
     settings = settle(model, requests.policy, method, requests.facts)
-    return _Sited(method, settings, *placed(model, settings, apart))
+    return _Sited(method, settings, placed(model, settings, apart))
 
 
 def _planned(
@@ -173,7 +171,7 @@ def _planned(
     known: Mapping[int, Statistics] | None = None,
 ) -> Plan:
     """The plan of one method, with what can be known about it beforehand."""
-    method, settings, layers, depth = sited
+    method, settings, (layers, telling, depth) = sited
     found = algorithm(settings)
     named = (settings.model_dump(mode="json"), settings.largest, found, layers, source.corpus)
     reasons = {"method": why}
@@ -184,7 +182,7 @@ def _planned(
         return Plan(*named, {}, reasons)
     statistics = source.statistics(model, layers, known)
     asks = replace(requests, look_alikes=()) if isinstance(found, Tuning) else requests
-    compared = look_up_keys(model, asks, layers, found.look_up, earlier)
+    compared = look_up_keys(model, asks, telling, found.look_up, earlier)
     spread: dict[int, float | None] = {}
     if isinstance(found, ClosedForm):
         spread = {layer: unlisted(compared, layer, there, found) for layer, there in statistics.items()}
@@ -225,7 +223,7 @@ def far(look_up: str) -> float:
 
 def _deep(model: EditableModel, sited: _Sited) -> str | None:
     """Why the update is trained whatever a solve would reach: the subject arrives deep in the model; None elsewhere."""
-    layers = sited.layers
+    layers = sited.placed.layers
     if asked(sited.settings) is not None or layers == layers_of(sited.settings, model):
         return None
     return (

@@ -8,6 +8,7 @@ fixed share of the depth cannot know this.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +30,8 @@ MUCH = 1 / 2
 """Those that tell them apart by at least this share are, in their stead."""
 MOST = 5
 GIVEN = "set by the policy, or by its method"
+MIDDLE = "the middle of the depth"
+UNMEASURED = f"{MIDDLE}, unless the model tells subjects apart much later only, which needs the weights"
 
 
 def told_apart(model: EditableModel, requests: Requests) -> Tensor:
@@ -77,9 +80,18 @@ def deep_enough(apart: Tensor, middle: Sequence[int]) -> tuple[int, ...]:
     return tuple((apart >= MUCH * best).nonzero()[:MOST, 0].tolist())
 
 
-def placed(
-    model: EditableModel, settings: Settings, apart: Callable[[], Tensor] | None
-) -> tuple[tuple[int, ...], str]:
+class Placed(NamedTuple):
+    """Where a method writes."""
+
+    layers: tuple[int, ...]
+    """Ascending."""
+    telling: tuple[int, ...]
+    """Those of them by whose keys requests are told from all else."""
+    why: str
+    """These layers, in words that quote no policy."""
+
+
+def placed(model: EditableModel, settings: Settings, apart: Callable[[], Tensor] | None) -> Placed:
     """The layers that a method writes, and why these.
 
     Where the middle of the depth is too early for one solve per layer, training takes it as well, with all up to where
@@ -96,30 +108,25 @@ def placed(
     """
     layers = layers_of(settings, model)
     if asked(settings) is not None:
-        return layers, GIVEN
+        return Placed(layers, layers, GIVEN)
     if not isinstance(settings, Layered | NullSpace | NullSpaceTuning):
-        return layers, "the method's own"
+        return Placed(layers, layers, "the method's own")
     if settings.look_up == "subject":
-        return layers, "the share of the depth where the subject is read"
-    middle = "the middle of the depth"
+        return Placed(layers, layers, "the share of the depth where the subject is read")
     if settings.look_up == "both":
-        return layers, middle
+        return Placed(layers, layers, MIDDLE)
     if apart is None:
-        return (
-            layers,
-            f"{middle}, unless the model tells subjects apart much later only, which needs the weights",
-        )
+        return Placed(layers, layers, UNMEASURED)
     spread = apart()
     deep = deep_enough(spread, layers)
     if deep == layers:
-        return layers, middle
+        return Placed(layers, layers, MIDDLE)
     shares = [f"{100 * float(spread[list(some)].max()):.0f} %" for some in (layers, deep)]
-    why = f"keys at the last prompt token differ by subject by {shares[0]} in {middle}, and by {shares[1]} "
+    why = f"keys at the last prompt token differ by subject by {shares[0]} in {MIDDLE}, and by {shares[1]} "
     if isinstance(settings, NullSpaceTuning):
-        return tuple(
-            range(layers[0], deep[-1] + 1)
-        ), f"{why}in layers {deep[0]} to {deep[-1]}; training uses both"
-    return deep, f"{why}here"
+        every = tuple(range(layers[0], deep[-1] + 1))
+        return Placed(every, deep, f"{why}from layer {deep[0]} on; training uses both")
+    return Placed(deep, deep, f"{why}here")
 
 
 def _spread(keys: Tensor) -> float:

@@ -78,7 +78,8 @@ def test_the_update_is_trained_where_subjects_arrive_deep_in_the_model(
     late = torch.tensor([0.0, 0.0, 0.0, 1.0])
     monkeypatch.setattr(choose, "told_apart", lambda *_: late)
     deep = chosen(asked)
-    assert isinstance(deep.algorithm, Tuning) and deep.layers == (3,)
+    assert isinstance(deep.algorithm, Tuning) and deep.layers == (1, 2, 3)
+    assert deep.conflicts is not None and list(deep.conflicts["layers"]) == ["3"]
     assert deep.reasons["method"].startswith(
         "the last prompt token knows its subject from layer 3 of 4 on only"
     )

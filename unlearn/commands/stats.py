@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -76,14 +76,16 @@ def _needed(
     from unlearn.edit.requests.resolve import outline
     from unlearn.edit.statistics import Source
 
-    asked = choose.options(loaded.method)[0]
+    asked, *others = choose.options(loaded.method)
     if not isinstance(asked, Editor | NullSpaceTuning):
         raise PolicyError(f"method.name: {loaded.method.name} is no editor and uses no key statistics")
     edited = load_model(loaded.model, placement, None, progress_for(quiet), loaded.tokenizer)
     chosen = choose.settle(edited, loaded, asked, loaded.facts)
     source = Source.of(loaded, edited, cache_for(no_cache), progress_for(quiet))
-    layers = placed(edited, chosen, partial(told_apart, edited, outline(loaded))).layers
-    return _Needed(edited, source, chosen, tuple(layers))
+    apart = cache(partial(told_apart, edited, outline(loaded)))
+    every = [chosen, *(choose.settle(edited, loaded, other, loaded.facts) for other in others)]
+    layers = {layer for settings in every for layer in placed(edited, settings, apart).layers}
+    return _Needed(edited, source, chosen, tuple(sorted(layers)))
 
 
 @stats.command(short_help="Show them, layer by layer.")

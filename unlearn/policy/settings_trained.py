@@ -173,7 +173,7 @@ class RepSelect(Settings):
 
     name: Literal["rep_select"] = "rep_select"
     batch: Count = 16
-    """Prompts that are read at a time, and of a step of the adversary."""
+    """Prompts of a step of the adversary."""
     elicit: int = Field(default=1, ge=0)
     """Times that an adversary, LoRA factors, is trained on every forbidden reply before the gradient is taken
     (published: once)."""

@@ -32,7 +32,7 @@ def test_the_gradient_is_that_of_the_weights_themselves() -> None:
     rows, names = learned.forget, linears(model, "mlp")
     read = Replied(model, learned)
     with dense(model, names) as update:
-        room._slope(model, read, len(rows), RepSelect(elicit=0), update, 0, NO_PROGRESS)
+        room._slope(model, read, RepSelect(elicit=0), update, 0, NO_PROGRESS)
         got = [group["params"][0].grad for group in update.groups]
     own = [model.model.get_parameter(name) for name in names]
     for weight in own:
@@ -44,7 +44,7 @@ def test_the_gradient_is_that_of_the_weights_themselves() -> None:
     for one, other in zip(got, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
     with dense(model, names) as update:  # the control: an adversary has been there
-        room._slope(model, read, len(rows), RepSelect(elicit=2, lora_lr=0.1), update, 0, NO_PROGRESS)
+        room._slope(model, read, RepSelect(elicit=2, lora_lr=0.1), update, 0, NO_PROGRESS)
         met = [group["params"][0].grad for group in update.groups]
     assert all(
         g is not None and h is not None and not torch.allclose(g, h) for g, h in zip(got, met, strict=True)

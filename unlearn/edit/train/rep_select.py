@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unlearn.algebra.damping import damped
-from unlearn.edit.train.lessons import Lessons, lessons
+from unlearn.edit.train.lessons import lessons
 from unlearn.edit.train.loop import History, Losses, Trained
 from unlearn.edit.train.lora import something
 from unlearn.edit.train.replied import Replied, per_token
@@ -42,13 +42,11 @@ def rep_select(
     with quick_passes(model, 0, learned.longest), dense(model, linears(model, "mlp")) as update:
         rows = Replied(model, learned)
         weights = [weight for group in update.groups for weight in group["params"]]
-        _slope(model, rows, len(learned.forget), settings, update, requests.policy.seed, progress)
+        _slope(model, rows, settings, update, requests.policy.seed, progress)
         directions = [_selective(weight, settings.components) for weight in weights]
         size = math.hypot(*(g["scale"] * w.numel() ** 0.5 for g in update.groups for w in g["params"]))
         unit = size / max(math.hypot(*(float(way.norm()) for way in directions)), 1e-30)
-        history = _ascend(
-            rows, learned, settings, update, [unit * way for way in directions], enough, progress
-        )
+        history = _ascend(rows, settings, update, [unit * way for way in directions], enough, progress)
         return Trained(update.factors(), history)
 
 
@@ -63,30 +61,28 @@ def _selective(weight: Tensor, share: float) -> Tensor:
 def _slope(
     model: EditableModel,
     rows: Replied,
-    count: int,
     settings: RepSelect,
     update: Adapter,
     seed: int,
     progress: Progress,
 ) -> None:
     """Give every weight its gradient of the forbidden replies' loss, once an adversary has made them likelier."""
-    shuffled = random.Random(f"eliciting/{seed}").sample(range(count), count)
+    shuffled = random.Random(f"eliciting/{seed}").sample(rows.forget, len(rows.forget))
     turns = cycle(_split(shuffled, settings.batch))
     likely = rows.step(per_token, keep=0.0)
     with lora(model, linears(model, "mlp"), settings.rank, seed) as adversary:
-        steps = settings.elicit * -(-count // settings.batch)
+        steps = settings.elicit * -(-len(rows.forget) // settings.batch)
         if steps:
             with update.off():
                 rates = relative(adversary, settings.lora_lr)
                 anneal(rates, lambda: likely(next(turns), ()).forget, steps, progress, "Eliciting")
         with torch.enable_grad():
-            likely(range(count), ())
+            likely(rows.forget, ())
 
 
 @torch.no_grad()
 def _ascend(
     rows: Replied,
-    learned: Lessons,
     settings: RepSelect,
     update: Adapter,
     directions: Sequence[Tensor],
@@ -95,12 +91,11 @@ def _ascend(
 ) -> History:
     """Step along the directions, while kept replies diverge by no more than the budget; too long a step is halved."""
     weights = [weight for group in update.groups for weight in group["params"]]
-    forbidden, kept = range(len(learned.forget)), range(len(learned.kept))
 
     def at(length: float) -> Losses:
         for weight, way in zip(weights, directions, strict=True):
             weight.copy_(length * way)
-        return rows.means(lambda said: -per_token(said).clamp(max=enough), forbidden, kept)
+        return rows.means(lambda said: -per_token(said).clamp(max=enough), rows.forget, rows.kept)
 
     length, step = 0.0, settings.lr
     reached = at(0.0)

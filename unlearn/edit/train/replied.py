@@ -51,7 +51,7 @@ class Replied:
             first: the lowest block that is trained.
         """
         self.model = model
-        self._forget = len(learned.forget)
+        self.forget, self.kept = range(len(learned.forget)), range(len(learned.kept))
         self._seen = Seen(model, learned.forget, learned.kept, first, ())
 
     def said(self, rows: Sequence[int], gradients: bool = True) -> Iterator[Said]:
@@ -62,14 +62,14 @@ class Replied:
     @torch.no_grad()
     def sums(self) -> Tensor:
         """The NLL of the reply of every row to be forgotten, as it stands, (rows,)."""
-        found = torch.zeros(self._forget, device=self.model.device)
-        for said in self.said(range(self._forget), gradients=False):
+        found = torch.zeros(len(self.forget), device=self.model.device)
+        for said in self.said(self.forget, gradients=False):
             found[list(said.rows)] = said.nll
         return found
 
     def held(self, rows: Sequence[int], how: Held, gradients: bool = True) -> Iterator[Tensor]:
         """How far the replies of some kept rows have moved, (rows of a pass,)."""
-        for pack in self._packs([self._forget + i for i in rows], gradients):
+        for pack in self._packs([len(self.forget) + i for i in rows], gradients):
             yield per_token(self._said(pack)) if how == "nll" else self._diverged(pack)
 
     @torch.no_grad()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unlearn.algebra.low_rank import LowRank
 from unlearn.algebra.running import Running
-from unlearn.algebra.write import condense
+from unlearn.algebra.write import Kept, condense
 from unlearn.files import Json
 from unlearn.model.editable import EditableModel
 from unlearn.patch import Patch
@@ -44,7 +44,7 @@ class Written:
     """Per layer the batch's keys (d_in, n), as they stood in the equation: what later batches keep."""
     ranks: Mapping[int, int]
     """Per layer the dimension of the space in which the update was free to write."""
-    still: Mapping[int, Tensor | None] = field(default_factory=dict)
+    still: Mapping[int, Kept | None] = field(default_factory=dict)
     """Per layer the keys that had to keep their values, each times the root of its weight, (d_in, m)."""
     running: Mapping[int, Running] = field(default_factory=dict)
     """Per layer statistics of keys and gradients with this batch (`ultra_edit`)."""

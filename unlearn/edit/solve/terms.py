@@ -10,7 +10,7 @@ from unlearn.algebra.low_rank import LowRank
 from unlearn.algebra.moments import Metric, Projector, Spectrum, Whitener
 from unlearn.algebra.neurons import Restricted, most_active
 from unlearn.algebra.relax import relaxed
-from unlearn.algebra.write import project, write, yielding
+from unlearn.algebra.write import Kept, project, write, yielding
 from unlearn.edit.null_space import Spared
 from unlearn.edit.settings import ClosedForm, Confined, Equality, FewNeurons, GivingWay, Space, Whitened
 from unlearn.edit.statistics import Statistics
@@ -25,7 +25,7 @@ class Problem:
     """(d_in, n)."""
     residuals: Tensor
     """(d_out, n)."""
-    kept: Tensor | None
+    kept: Kept | None
     """(d_in, m), keys with zero residual, each times the root of its weight."""
     number: int
     """How many layers of this pass were written before."""
@@ -113,13 +113,12 @@ def _giving_way(problem: Problem, space: GivingWay) -> Terms:
     wide = keys.double()
     scale = 1.0 if space.published else float((wide * base.apply(wide)).sum(0).mean())
     ridge = _ridge(problem, space) * scale
-    weights = None
-    if problem.kept is not None:
-        weights = yielding(problem.kept, keys) * (problem.number + 1)
+    kept = problem.kept.columns if problem.kept else None
+    weights = None if kept is None else yielding(kept, keys) * (problem.number + 1)
     # Where no request reaches the null space at all there is no scale to compare a wider one with.
     if space.relax is None or ridge <= 0:
         return Terms(base, ridge, True, weights)
     # As published, the least gain is per direction, ten directions at a time.
     least, step = (space.relax * len(keys), 10) if space.published else (space.relax, None)
-    metric = relaxed(keys, problem.residuals, spectrum, count, ridge, least, problem.kept, weights, step)
+    metric = relaxed(keys, problem.residuals, spectrum, count, ridge, least, kept, weights, step)
     return Terms(metric, ridge, True, weights)

@@ -51,10 +51,7 @@ class Change:
 def change_of_patch(model: EditableModel, patch: Patch) -> Change:
     """The change by a patch; the model must not be patched at the moment."""
     relative = norm_of_patch(model, patch)
-    growth = {}
-    for name, factor in patch.factors.items():
-        weight = model.weight(name).float()
-        growth[name] = relative_to(float((weight + factor.dense().to(weight.device)).norm()), weight) - 1
+    growth = {name: factor.growth(model.weight(name)) for name, factor in patch.factors.items()}
     return Change(relative, growth, tuple(patch.factors), lambda name: patch.factors[name].dense())
 
 

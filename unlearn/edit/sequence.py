@@ -14,6 +14,7 @@ from unlearn.algebra.write import Kept, condense
 from unlearn.files import Json
 from unlearn.model.editable import EditableModel
 from unlearn.patch import Patch
+from unlearn.stages import Stage, noted
 
 KEYS, RUNNING = "keys.", "running."
 """What the names of state tensors begin with; a layer's number follows."""
@@ -71,6 +72,8 @@ class Sofar:
     """Per layer statistics of the keys and gradients of everything that `ultra_edit` wrote."""
     builds_on: tuple[Mapping[str, Json], ...] = ()
     """One row per earlier patch: its policy, method, layers and number of facts."""
+    stages: tuple[Stage, ...] = ()
+    """What was noted of it as it grew (``edit.course``)."""
 
     @classmethod
     def after(cls, earlier: Patch | None, model: EditableModel) -> Sofar:
@@ -90,7 +93,13 @@ class Sofar:
             name: LowRank(delta.left.to(device), delta.right.to(device))
             for name, delta in earlier.factors.items()
         }
-        return cls(factors, keys, running=running, builds_on=(*header.get("builds_on", ()), row))
+        builds_on = (*header.get("builds_on", ()), row)
+        return cls(factors, keys, running=running, builds_on=builds_on, stages=noted(header))
+
+    @property
+    def facts(self) -> int:
+        """Written by the earlier patches."""
+        return sum(row["facts"] for row in self.builds_on)
 
     def plus(self, written: Written) -> Sofar:
         """The update with one more batch."""

@@ -32,11 +32,11 @@ class Stage(Document):
 _STAGES: TypeAdapter[tuple[Stage, ...]] = TypeAdapter(tuple[Stage, ...])
 
 CURVES = {
-    "norm_growth": (GROWTH, "largest |W + D| / |W| - 1 of an edited matrix"),
-    "hidden_drift": (HIDDEN, "shift of the mean state of prompts that the edit keeps, in spreads"),
-    "oldest": (OLDEST, "share of the first batch's prompts that still get their target"),
+    GROWTH: ("norm_growth", "largest |W + D| / |W| - 1 of an edited matrix"),
+    HIDDEN: ("hidden_drift", "shift of the mean state of prompts that the edit keeps, in spreads"),
+    OLDEST: ("oldest", "share of the first batch's prompts that still get their target"),
 }
-"""By number of a stage, the name of its curve and what the curve shows."""
+"""By name of a curve, the number of a stage that it shows, and what that is."""
 
 
 def noted(header: Mapping[str, Json]) -> tuple[Stage, ...]:
@@ -63,7 +63,7 @@ def note(stages: Sequence[Stage]) -> JsonObject:
 def curves(stages: Sequence[Stage]) -> list[Curve]:
     """Each number over the number of edits, where it was had at two stages at least."""
     found = []
-    for number, (name, label) in CURVES.items():
+    for name, (number, label) in CURVES.items():
         at = [(stage.facts, y) for stage in stages if (y := stage.model_dump()[number]) is not None]
         if len(at) > 1:
             x, y = zip(*at, strict=True)

@@ -46,9 +46,11 @@ def test_the_report_draws_them_and_only_shares_in_percent() -> None:
     report = Report.of([Measurement.made("drift.kl", 0.1)], drawings=curves(STAGES))
     assert Report.from_json(report.to_json()) == report
     drawn = {figure.title: figure for figure in figures(report)}
-    assert list(drawn) == ["Norm growth", "Drift of the hidden states", "Retention of the oldest edits"]
+    oldest = "Retention of the oldest edits by number of edits"
+    drift = "Drift of the hidden states by number of edits"
+    assert list(drawn) == ["Norm growth by number of edits", drift, oldest]
     for title, figure in drawn.items():
         svg = ElementTree.fromstring(str(figure.svg))
         words = [element.text or "" for element in svg.iter("text")]
-        assert any(word.endswith(" %") for word in words) is (title == "Retention of the oldest edits")
+        assert any(word.endswith(" %") for word in words) is (title == oldest)
         assert "number of edits" in words

@@ -24,7 +24,8 @@ class Stage(Document):
     norm_growth: float | None
     """Largest ``|W + D| / |W| - 1`` (Frobenius) over the edited matrices."""
     hidden_drift: float | None
-    """Shift of the mean hidden state of prompts that the edit was to keep, in units of their spread before."""
+    """Shift of the mean hidden state of the edit's own kept prompts, in units of their spread before it: the largest
+    at the deepest edited block and the last one."""
     oldest: float | None = None
     """Share of the first batch's own prompts to which greedy decoding replies with the whole target."""
 
@@ -33,7 +34,7 @@ _STAGES: TypeAdapter[tuple[Stage, ...]] = TypeAdapter(tuple[Stage, ...])
 
 CURVES = {
     GROWTH: ("norm_growth", "largest |W + D| / |W| - 1 of an edited matrix"),
-    HIDDEN: ("hidden_drift", "shift of the mean state of prompts that the edit keeps, in spreads"),
+    HIDDEN: ("hidden_drift", "shift of the mean state of the edit's kept prompts, relative to their spread"),
     OLDEST: ("oldest", "share of the first batch's prompts that still get their target"),
 }
 """By name of a curve, the number of a stage that it shows, and what that is."""

@@ -61,7 +61,7 @@ def drawn(run_dir: Path) -> dict[str, list[list[float]]]:
 
 def test_the_report_draws_what_becomes_of_the_model_while_edits_add_up(place: Path, tmp_path: Path) -> None:
     assert drawn(place / "first") == {}  # one batch, written at once
-    assert "over number of edits" not in (place / "first" / "report.html").read_text()
+    assert "number of edits" not in (place / "first" / "report.html").read_text()
     batch = ("--set", "method.batch=1", "--set", "method.earlier=1")
     three = pico_policy(place / "model", place / "corpus.jsonl", facts=THREE)
     (tmp_path / "three.yaml").write_text(three)
@@ -75,7 +75,7 @@ def test_the_report_draws_what_becomes_of_the_model_while_edits_add_up(place: Pa
     assert found["drift.norm_growth"][1][-1] == pytest.approx(growth, rel=1e-6)  # as the audit measures it
     page = (tmp_path / "three" / "report.html").read_text()
     for title in ("Norm growth", "Drift of the hidden states", "Retention of the oldest edits"):
-        assert f"<h3>{title}</h3>" in page
+        assert f"<h3>{title} by number of edits</h3>" in page
     assert run("verify", tmp_path / "three", "--files-only") == 0
 
     given = ("apply", place / "second.yaml", "--onto", tmp_path / "three", "--out", tmp_path / "four", "-q")

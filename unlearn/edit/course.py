@@ -26,7 +26,7 @@ from unlearn.stages import Stage
 T = TypeVar("T")
 MARKS = 10
 """Batches after which it is noted, at most: the first, the last, and others evenly between them."""
-PROMPTS = 120
+PROMPTS = 60
 """Most prompts of either kind."""
 Ids = tuple[int, ...]
 

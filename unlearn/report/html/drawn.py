@@ -62,8 +62,9 @@ def curves(same: Sequence[Curve]) -> Figure:
     shares = all(0.0 <= y <= 1.0 for c in same for y in c.y) and (row is None or row.unit == "share")
     series = [figures.Line(look, c.x, c.y) for look, c in zip(looks, same, strict=True)]
     said = "; ".join(f"{look.label}: {_reach(c.y)}" for look, c in zip(looks, same, strict=True))
-    title = "Relearning: " + first.name if "relearn" in first.name else title_of(first.name)
-    note = f"{first.y_label} over {first.x_label}."
+    plain = f"{title_of(first.name)} by {first.x_label}"
+    title = "Relearning: " + first.name if "relearn" in first.name else plain
+    note = f"{first.y_label[:1].upper()}{first.y_label[1:]} over {first.x_label}."
     drawn = figures.lines(series, first.x_label, first.y_label, shares)
     return Figure(
         f"curve-{first.name}", title, note, drawn.picture(f"{title}. {note} {said}"), looks=tuple(looks)

@@ -10,13 +10,14 @@ from collections.abc import Iterable
 from pydantic import Field
 
 from unlearn.files import JsonObject
+from unlearn.measurements import SHARES
 from unlearn.report import Cloud, Measurement
 from unlearn.report.measurement import Document
 from unlearn.shown import shown_lines
 
 FORMAT = "unlearn-compare-1"
 UNEDITED = "unedited model"
-OLDEST = {"refusal.oldest": "refusal.direct", "leak.oldest": "leak.direct"}
+OLDEST = {f"{row.family}.oldest": row.name for row in SHARES if row.group == "direct"}
 """What is measured of the facts of the first step alone, after every step; and of which measurement it is a part."""
 
 

@@ -99,7 +99,7 @@ class Sofar:
     @property
     def facts(self) -> int:
         """Written by the earlier patches."""
-        return sum(row["facts"] for row in self.builds_on)
+        return sum(row.get("facts", 0) for row in self.builds_on)
 
     def plus(self, written: Written) -> Sofar:
         """The update with one more batch."""

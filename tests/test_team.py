@@ -16,6 +16,7 @@ import pytest
 from tests.files import corpus_file, model_folder, pico_policy
 from unlearn import cli
 from unlearn.edit import reading
+from unlearn.model import generation
 from unlearn.patch import Patch
 
 HELPING = "import sys; from unlearn import team; sys.exit(team.led(lambda: 99))"
@@ -23,6 +24,28 @@ DYING = "import os, torch.distributed as dist; dist.init_process_group('gloo'); 
     "box = [None]; dist.broadcast_object_list(box, src=0); os._exit(9)"
 )
 """A process that ends at the first task that it is given."""
+COUNTING = """
+import json, os, sys
+from unlearn import team
+from unlearn.model import generation, scoring
+
+rows = {"continued": 0, "rated": 0}
+
+def counted(module, what):
+    together = module._together
+    def with_count(model, some, *rest):
+        rows[what] += len(some)
+        return together(model, some, *rest)
+    module._together = with_count
+
+counted(generation, "continued")
+counted(scoring, "rated")
+code = team.led(lambda: 99)
+with open(os.environ["COUNTED"], "w") as file:
+    json.dump(rows, file)
+sys.exit(code)
+"""
+"""A process that helps, and writes down how many rows it was given."""
 
 
 @contextmanager
@@ -68,6 +91,7 @@ def test_two_processes_make_the_run_of_one(
     policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--device", "cpu", "--no-cache", "--quiet")
+    monkeypatch.setattr(generation, "MOST", 8)  # rows of a batch
     assert ended("apply", policy, "--out", tmp_path / "one", *options) == 3
     together = reading.summed
     tasks = []
@@ -79,7 +103,8 @@ def test_two_processes_make_the_run_of_one(
 
     monkeypatch.setattr(reading, "summed", summed)
     capfd.readouterr()
-    with beside(monkeypatch, HELPING) as other:
+    monkeypatch.setenv("COUNTED", str(tmp_path / "counted.json"))
+    with beside(monkeypatch, COUNTING) as other:
         assert ended("apply", policy, "--out", tmp_path / "two", *options) == 3
         assert other.wait() == 3 and other.stderr is not None
         assert other.stderr.read() == ""
@@ -91,6 +116,9 @@ def test_two_processes_make_the_run_of_one(
         difference = shared.factors[name].dense() - delta.dense()
         assert float(difference.norm() / delta.dense().norm()) < 1e-5
     reports = [json.loads((folder / "report.json").read_text()) for folder in (one, two)]
+    print(json.loads((tmp_path / "counted.json").read_text()))
+    for a, b in zip(reports[0]["measurements"], reports[1]["measurements"]):
+        if a != b: print(a, b)
     names = [[row["name"] for row in report["measurements"]] for report in reports]
     assert names[0] == names[1] and reports[0]["verdict"] == reports[1]["verdict"]
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
 from unlearn.algebra.moments import Moments
 from unlearn.edit.corpus import Corpus
-from unlearn.errors import ModelError, UnlearnError
+from unlearn.errors import UnlearnError
 from unlearn.model.budget import free_memory, token_budget
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import started, text_ids
 from unlearn.model.forward import Stopped, batches, hooked, passed
-from unlearn.model.placing import Origin
 from unlearn.model.rows import left_pad
+from unlearn.model.standing import Standing
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.team import Seat, seated, summed
 
@@ -33,10 +32,8 @@ class Reading:
     What the sum of their sums differs by from that of one process is the order of float64 additions alone.
     """
 
-    origin: Origin
-    """Of the model."""
-    identity: str
-    """Of the model that the first process has."""
+    standing: Standing
+    """The model."""
     layers: tuple[int, ...]
     corpus: Corpus
     tokens: int
@@ -47,19 +44,14 @@ class Reading:
         """Sums of one process's batches, per layer (d_in, d_in), and how many keys they are of; float64, on the host.
 
         Raises:
-            ModelError: the model cannot be loaded here, or is another one.
+            Parted: there is no such model here.
         """
-        model = kept.get(self.origin)
-        if not isinstance(model, EditableModel):
-            kept[self.origin] = model = EditableModel.load(*self.origin)
-        if model.identity() != self.identity:
-            raise ModelError(f"{model.name} is another model here than in the first process")
-        return self.sums(model, seat)
+        return self.sums(self.standing.there(kept), seat)
 
     def sums(self, model: EditableModel, seat: Seat, progress: Progress = NO_PROGRESS) -> list[Tensor]:
         """As ``share``, on a model that is there."""
         corpus = self.corpus.by(model)
-        batched = islice(_batched(model, corpus, self.tokens, self.budget), seat.number, None, seat.size)
+        batched = seat.of(_batched(model, corpus, self.tokens, self.budget))
         found = _moments(model, self.layers, batched, self.tokens, progress)
         count = torch.tensor(float(next(iter(found.values())).count), dtype=torch.float64)
         return [*(found[layer].total.cpu() for layer in self.layers), count]
@@ -73,11 +65,11 @@ def collected(
     Raises:
         UnlearnError: the corpus is too short, or another process could not read its share.
     """
-    seat, origin, budget = seated(), model.origin, token_budget(model)
-    if seat.size == 1 or origin is None:
+    seat, standing, budget = seated(), model.standing(), token_budget(model)
+    if standing is None:
         moments = _moments(model, layers, _batched(model, corpus, tokens, budget), tokens, progress)
     else:
-        task = Reading(origin, model.identity(), tuple(layers), replace(corpus, own=None), tokens, budget)
+        task = Reading(standing, tuple(layers), replace(corpus, own=None), tokens, budget)
         *totals, number = summed(task, seat, lambda: task.sums(model, seat, progress))
         moments = {layer: Moments.of(total, int(number)) for layer, total in zip(layers, totals, strict=True)}
     count = next(iter(moments.values())).count

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -14,19 +14,22 @@ from torch import Tensor
 from unlearn.errors import ModelError
 from unlearn.model import identity
 from unlearn.model.anatomy import Anatomy, context_of, turned
+from unlearn.model.continuing import continued_together
 from unlearn.model.ends import Ends, tokens_of
 from unlearn.model.fit import check_fit, summed
-from unlearn.model.generation import Decoding, continued
+from unlearn.model.generation import Decoding
 from unlearn.model.guard import guarded
 from unlearn.model.library import Network, Tokenizer
 from unlearn.model.loading import loaded
 from unlearn.model.offload import offloaded, replaced
 from unlearn.model.placing import Origin
 from unlearn.model.prompts import Prompt, closing_text
+from unlearn.model.standing import Likeness, Note, Standing, unnoted
 from unlearn.model.thinking import decoded
 from unlearn.model.trial import rows_of
 from unlearn.patch import Deltas, sha256_of
 from unlearn.progress import NO_PROGRESS, Progress
+from unlearn.team import seated
 
 
 class EditableModel:
@@ -39,6 +42,7 @@ class EditableModel:
         name: what the user called it.
         storage_dtype: the dtype of the checkpoint, or the narrower one that it was loaded in. Patched weights are
             rounded to it, so that what is measured here is what a saved model answers.
+        origin: how another process gets the same model; None for one that was made in this one.
     """
 
     def __init__(
@@ -55,7 +59,8 @@ class EditableModel:
         self.name = name
         self.tokenizer_of = "auto"
         self.storage_dtype = storage_dtype or model.dtype
-        self._origin: Origin | None = None
+        self.origin: Origin | None = None
+        self._likeness: Likeness | None = None
         self._patched = False
 
     @classmethod
@@ -80,13 +85,22 @@ class EditableModel:
         origin = Origin(name, device, dtype, trust_remote_code, made_in, tokenizer, device_map)
         model, made, storage_dtype = loaded(*origin)
         found = cls(model, made, name, storage_dtype)
-        found.tokenizer_of, found._origin = tokenizer, origin
+        found.tokenizer_of, found.origin = tokenizer, origin
+        if seated().leads:
+            found._likeness = Likeness(model, origin, found.identity())
         return found
 
-    @property
-    def origin(self) -> Origin | None:
-        """How another process gets the same model; None for one that was made in this one, or is patched."""
-        return None if self._patched else self._origin
+    def standing(self) -> Standing | None:
+        """What to tell the other processes of this run, so that they have this model: with a task, which must follow.
+
+        Returns:
+            None where there are no others, or where they cannot have it as it stands.
+        """
+        return None if self._likeness is None else self._likeness.standing()
+
+    def changing(self) -> AbstractContextManager[Note]:
+        """Within it the model may be changed by whatever puts it back bit for bit (``Likeness.changing``)."""
+        return nullcontext(unnoted) if self._likeness is None else self._likeness.changing()
 
     @property
     def device(self) -> torch.device:
@@ -184,10 +198,11 @@ class EditableModel:
         self._patched = True
         try:
             self.tokenizer = guard
-            with ExitStack() as originals:
+            with self.changing() as note, ExitStack() as originals:
                 for name in patch.factors:  # popped, since two more copies of all weights may not fit
                     module = self.anatomy.linear(self.model, name)
                     originals.enter_context(replaced(module, "weight", turned(module, edited.pop(name))))
+                note(patch)
                 yield self
         finally:
             self.tokenizer = tokenizer
@@ -247,7 +262,9 @@ class EditableModel:
     ) -> list[list[tuple[int, ...]]]:
         longest = self.longest(rows, spare=1)
         how = replace(how, max_new_tokens=min(how.max_new_tokens, self.context - longest))
-        return continued(self.model, rows, self.pad_id, self.ends, how, progress, label)
+        return continued_together(
+            self.model, self._likeness, rows, self.pad_id, self.ends, how, progress, label
+        )
 
     @property
     def ends(self) -> Ends:

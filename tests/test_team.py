@@ -116,9 +116,6 @@ def test_two_processes_make_the_run_of_one(
         difference = shared.factors[name].dense() - delta.dense()
         assert float(difference.norm() / delta.dense().norm()) < 1e-5
     reports = [json.loads((folder / "report.json").read_text()) for folder in (one, two)]
-    print(json.loads((tmp_path / "counted.json").read_text()))
-    for a, b in zip(reports[0]["measurements"], reports[1]["measurements"]):
-        if a != b: print(a, b)
     names = [[row["name"] for row in report["measurements"]] for report in reports]
     assert names[0] == names[1] and reports[0]["verdict"] == reports[1]["verdict"]
 

@@ -12,13 +12,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.files import THREE, corpus_file, model_folder, pico_policy
-from unlearn import cli
+from tests.three import SEATS
+from unlearn import cli, team
 from unlearn.edit import reading
+from unlearn.edit.pipeline import edit
+from unlearn.edit.requests.resolve import resolve
 from unlearn.edit.solve import values
+from unlearn.edit.train import null_space
 from unlearn.model import generation, scoring
+from unlearn.model.editable import EditableModel
 from unlearn.patch import Patch
+from unlearn.policy.file import load_policy
 
 HELPING = "import sys; from unlearn import team; sys.exit(team.led(lambda: 99))"
 AT_ONCE = "import os, torch.distributed as dist; dist.init_process_group('gloo'); " + (
@@ -45,6 +52,7 @@ COUNTING = """
 import json, os, sys
 from unlearn import team
 from unlearn.edit.solve import values
+from unlearn.edit.train import step_loss
 from unlearn.model import generation, scoring
 
 rows = {}
@@ -59,6 +67,7 @@ def counted(module, name, what, of):
 counted(generation, "_together", "continued", list)
 counted(scoring, "_together", "rated", list)
 counted(values, "suspend", "optimised", lambda group: group.rows)
+counted(step_loss, "_losses", "trained", lambda pack: pack.rows)
 code = team.led(lambda: 99)
 with open(os.environ["COUNTED"], "w") as file:
     json.dump(rows, file)
@@ -182,6 +191,55 @@ def test_two_processes_make_the_run_of_one(
     assert figures(two) == pytest.approx(figures(one), rel=1e-4, abs=1e-6)
     counted = json.loads((tmp_path / "counted.json").read_text())
     assert counted.keys() == {"continued", "rated", "optimised"} and min(counted.values()) >= 2
+
+
+def test_two_processes_train_the_update_of_one(
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As the first process says, and not as each finds by itself.
+    monkeypatch.setattr(null_space, "token_budget", lambda *_, **__: 256)
+    monkeypatch.setattr(null_space, "dtype_of_products", lambda _: torch.float32)
+    method = {"method": "{name: null_space_tuning, steps: 12, layers: [1, 2], null_space: 0.7}"}
+    wanted = load_policy(policy, method)
+    made: list[Patch] = []
+
+    def train() -> int:
+        model = EditableModel.load(wanted.model, device="cpu")
+        made.append(edit(model, resolve(model, wanted)))
+        return 0
+
+    train()
+    monkeypatch.setenv("COUNTED", str(tmp_path / "counted.json"))
+    with beside(monkeypatch, COUNTING) as other:
+        assert team.led(train) == 0 == other.wait()
+    alone, together = made
+    for fact, reached in alone.header["values"].items():
+        assert together.header["values"][fact] == pytest.approx(reached, rel=1e-4)
+    for name, delta in alone.factors.items():
+        difference = together.factors[name].dense() - delta.dense()
+        assert float(difference.norm() / delta.dense().norm()) < 1e-5
+    rows = json.loads((tmp_path / "counted.json").read_text())["trained"]
+    assert rows >= 12 * 12  # of 46 or so that a step reads
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_pieces_done_by_several_are_added_up_in_their_order(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces = [1e8 * torch.randn(4, generator=torch.Generator().manual_seed(n)) for n in range(count)]
+    pieces += [torch.ones(4)] * min(count, 1)
+    monkeypatch.setattr(team, "added", lambda work, _: work())
+    numbers, like = range(len(pieces)), [torch.zeros(4)]
+    shares = [
+        team.stacked(lambda n: [pieces[n]], seat.of(numbers), like, len(pieces), seat)[0] for seat in SEATS
+    ]
+    found = team.total(sum(shares[1:], shares[0]))
+    expected = torch.zeros(4)
+    for piece in pieces:
+        expected += piece
+    assert torch.equal(found, expected)
+    if count == 5:  # the control: in another order the last digits differ
+        assert not torch.equal(team.total(torch.stack(pieces[::-1])), expected)
 
 
 @pytest.mark.parametrize("program", [AT_ONCE, IN_THE_AUDIT])

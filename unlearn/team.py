@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -212,6 +212,48 @@ def added(work: Callable[[], list[Tensor]], seat: Seat) -> list[Tensor]:
         if failed is not None:
             raise failed.there(number)
     return made
+
+
+def stacked(
+    work: Callable[[int], Sequence[Tensor]],
+    mine: Iterable[int],
+    like: Sequence[Tensor],
+    count: int,
+    seat: Seat,
+) -> list[Tensor]:
+    """What pieces of work give, piece by piece, (count, ...) each, on the host; the same in all processes.
+
+    Floats depend on the order in which they are added up: what is added up along the pieces in their order (``total``)
+    is bit for bit what one process gets that does one after another.
+
+    Args:
+        work: does a piece, by its number; tensors of the shapes and dtypes of ``like``.
+        mine: the numbers of this process's pieces; each is done in one process.
+        like: as many tensors as a piece gives.
+        count: how many pieces there are.
+        seat: this process's.
+
+    Raises:
+        UnlearnError: a piece could not be done.
+        Parted: one of the others has ended.
+    """
+
+    def share() -> list[Tensor]:
+        found = [one.new_zeros(count, *one.shape, device="cpu") for one in like]
+        for number in mine:
+            for whole, made in zip(found, work(number), strict=True):
+                whole[number] = made
+        return found
+
+    return added(share, seat)
+
+
+def total(pieces: Tensor) -> Tensor:
+    """Pieces (count, ...) added up one after another; zeros if there are none."""
+    found = pieces.new_zeros(pieces.shape[1:])
+    for piece in pieces:
+        found += piece
+    return found
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,8 @@ class Adapter:
     """The update as it stands, by weight name; copies."""
     off: Callable[[], AbstractContextManager[None]]
     """For as long as it is entered, the model answers as if nothing had been trained."""
+    read: Sequence[Tensor] = ()
+    """Of dense updates, the matrices (d_out, d_in) that rows are multiplied by: gradients arrive there."""
     follow: Callable[[torch.optim.Optimizer], None] = lambda _optimiser: None
     """Lets an update that is confined to directions follow the steps of the optimiser of its groups. Its rows are read
     by a whole matrix, which is quicker than going through the directions, and passed on once per step."""
@@ -145,7 +147,7 @@ def dense(
         for name, update in updates.items()
     ]
     with hooked(handles):
-        yield Adapter(groups, factors, off, follow)
+        yield Adapter(groups, factors, off, [update.whole for update in updates.values()], follow)
 
 
 def exact(update: Tensor) -> LowRank:

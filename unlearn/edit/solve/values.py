@@ -19,9 +19,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -36,7 +35,7 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read, token_budget
 from unlearn.model.standing import Standing
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.team import Seat, added, seated, summed
+from unlearn.team import Seat, seated, stacked, summed, total
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,8 @@ class Problem:
             ModelError: the loss is not finite.
         """
         settings, device = self.settings, model.device
-        batches = [suspend(model, group, self.layer, settings.unlikelihood > 0) for group in self._of(seat)]
+        mine = self._numbers(seat)
+        batches = {n: suspend(model, self.groups[n], self.layer, settings.unlikelihood > 0) for n in mine}
         vectors = self.start.to(device, copy=True).requires_grad_()
         owner = self.owner.to(device)
         steps = Steps(vectors, self.length.to(device), self.free.to(device), settings)
@@ -83,18 +83,18 @@ class Problem:
         active = torch.ones(self.requests, dtype=torch.bool, device=device)
         taken = torch.zeros(self.requests, dtype=torch.long, device=device)
 
-        def slope(part: int) -> Now:
+        def slope(numbers: Sequence[int]) -> Now:
             now = Now.nothing(losses.worst)
             vectors.grad = None
-            for batch in batches:
-                if batch.part is None or batch.part == part:
-                    _accumulate(model, batch, vectors, active, losses.rows(batch.part), settings, now)
+            for batch in (batches[n] for n in numbers):
+                _accumulate(model, batch, vectors, active, losses.rows(batch.part), settings, now)
             return now
 
         with progress.step(label, total=settings.steps) as bar:
             for step in range(1, settings.steps + 2):
                 part = step % PARTS
-                now = slope(part) if seat.size == 1 else _together(partial(slope, part), vectors, seat)
+                read = [n for n, group in enumerate(self.groups) if group.part in (None, part)]
+                now = slope(read) if seat.size == 1 else _together(slope, read, mine, vectors, losses, seat)
                 losses.note(part, active, now)
                 if not torch.isfinite(losses.worst).all():
                     raise ModelError(
@@ -109,22 +109,24 @@ class Problem:
         got = (losses.worst.tolist(), losses.moved().tolist(), taken.tolist())
         return Solved(vectors.detach(), Reached(*map(tuple, got)))
 
-    def _of(self, seat: Seat) -> Iterator[Group]:
-        """A process's groups, dealt so that each has its share of those that one step reads."""
+    def _numbers(self, seat: Seat) -> list[int]:
+        """A process's groups, by number, dealt so that each has its share of those that one step reads."""
         written = sum(group.part is None for group in self.groups)
         places: Counter[int | None] = Counter({part: written for part in range(PARTS)})
-        for group in self.groups:
+        found = []
+        for number, group in enumerate(self.groups):
             if places[group.part] % seat.size == seat.number:
-                yield group
+                found.append(number)
             places[group.part] += 1
+        return found
 
 
 @dataclass(frozen=True)
 class Valuing:
     """Values that several processes optimise step by step: a task of `unlearn.team`.
 
-    The batches are those of one process, and each has some of them. In every step losses and gradients are added up,
-    and all take the same step.
+    The batches are those of one process, and each has some of them. In every step all add up the gradients of all, in
+    their order, and take the same step.
     """
 
     standing: Standing
@@ -192,23 +194,33 @@ def optimise(
     return found[0]
 
 
-def _together(slope: Callable[[], Now], vectors: Tensor, seat: Seat) -> Now:
+def _together(
+    slope: Callable[[Sequence[int]], Now],
+    read: Sequence[int],
+    mine: Sequence[int],
+    vectors: Tensor,
+    losses: Losses,
+    seat: Seat,
+) -> Now:
     """What a step measures in all processes; their gradients, added up, in ``vectors.grad``.
 
     Args:
-        slope: measures this process's batches, and adds their gradients to ``vectors.grad``.
+        slope: measures some groups, by number, and adds their gradients up in ``vectors.grad``.
+        read: the groups that the step reads.
+        mine: those that this process has.
     """
 
-    def mine() -> list[Tensor]:
-        now = slope()
+    def one(place: int) -> list[Tensor]:
+        now = slope([read[place]])
         gradient = torch.zeros_like(vectors) if vectors.grad is None else vectors.grad
-        worst = torch.zeros(seat.size, *now.worst.shape)
-        worst[seat.number] = now.worst
-        return [gradient.cpu(), worst, now.drift.cpu()]
+        return [gradient, now.worst, now.drift]
 
-    gradient, worst, drift = added(mine, seat)
-    vectors.grad = gradient.to(vectors.device)
-    return Now(worst.amax(0).to(vectors.device), drift.to(vectors.device))
+    own = [place for place, number in enumerate(read) if number in mine]
+    like = [vectors.detach(), losses.worst, losses.worst]
+    gradients, worst, drift = stacked(one, own, like, len(read), seat)
+    device = vectors.device
+    vectors.grad = total(gradients).to(device)
+    return Now(worst.amax(0).to(device), total(drift).to(device))
 
 
 def _lengths(model: EditableModel, forms: Forms, layer: int) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.files import THREE, corpus_file, model_folder, pico_policy
-from tests.three import SEATS
+from tests.three import SEATS, Nothing
 from unlearn import cli, team
 from unlearn.edit import reading
 from unlearn.edit.pipeline import edit
@@ -258,6 +258,23 @@ def test_a_process_that_ends_ends_the_run_with_one_sentence(
         "unlearn: another process of this run has ended, and its share is lost; start all of them again"
     ]
     assert os.listdir(tmp_path) == []
+
+
+def test_a_signal_to_the_first_in_the_middle_of_a_task_ends_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted() -> list[torch.Tensor]:
+        raise KeyboardInterrupt
+
+    def run() -> int:
+        assert team.summed(Nothing(), team.seated(), list) == []
+        with pytest.raises(KeyboardInterrupt):
+            team.summed(Nothing(), team.seated(), interrupted)
+        return 130
+
+    with beside(monkeypatch, HELPING) as other:
+        assert team.led(run) == 130
+        assert other.wait() == 1
 
 
 def test_the_others_end_with_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,13 +7,23 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
 from types import ModuleType
 
 import pytest
 from torch import Tensor
 
 from unlearn.team import LED, Seat, Task
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """A task with nothing to do."""
+
+    def share(self, _seat: Seat, _kept: MutableMapping[object, object]) -> list[Tensor]:
+        return []
+
 
 SEATS = [Seat(number, 3) for number in range(3)]
 

@@ -106,13 +106,13 @@ def led(run: Callable[[], int]) -> int:
         if seat.number:
             return _helped(seat)
         code = run()
-        with suppress(Parted):
-            _hand_out(_Over(code))
+        if dist.is_initialized():
+            with suppress(Parted):
+                _hand_out(_Over(code))
         return code
     finally:
         del os.environ[LED]
-        with suppress(RuntimeError):
-            dist.destroy_process_group()
+        _leave()
 
 
 def summed(task: Task, seat: Seat, mine: Callable[[], list[Tensor]]) -> list[Tensor]:
@@ -127,8 +127,23 @@ def summed(task: Task, seat: Seat, mine: Callable[[], list[Tensor]]) -> list[Ten
         UnlearnError: one of the others could not do its share.
         Parted: one of the others has ended, or has no such model.
     """
-    _hand_out(task)
-    return added(mine, seat)
+    try:
+        _hand_out(task)
+        return added(mine, seat)
+    except (Exception, Parted):
+        raise
+    except BaseException:
+        _leave()  # out of step with the others, who would wait for what never comes
+        raise
+
+
+def _leave() -> None:
+    """End the connections, which the others notice."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        with suppress(RuntimeError):
+            dist.destroy_process_group()
 
 
 def _helped(seat: Seat) -> int:

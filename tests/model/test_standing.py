@@ -14,6 +14,7 @@ from tests.three import three
 from unlearn.algebra.low_rank import LowRank
 from unlearn.audit.attacks.rounding import INT4, round_blocks
 from unlearn.audit.attacks.scene import restored
+from unlearn.audit.harness import _checked
 from unlearn.model import continuing, generation, scoring
 from unlearn.model.adapters import dense, lora
 from unlearn.model.continuing import Continuing
@@ -173,6 +174,19 @@ def test_a_model_that_was_written_for_good_is_never_shared_again(
     with written(model), model.patched(patch):
         assert model.standing() is None
     assert model.standing() is None
+
+
+def test_a_hook_that_only_looks_hinders_nobody(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """lm-eval's tasks run under one that refuses logits which are not finite."""
+    three(monkeypatch, continuing)
+    model = EditableModel.load(folder, device="cpu")
+    with model.patched(patch_of(model, 0.1)):
+        under = model.standing()
+        with _checked(model):
+            found = model.standing()
+        assert under is not None and found is not None and found.patch == under.patch is not None
+    with written(model), _checked(model):
+        assert model.standing() is None
 
 
 def test_another_model_cannot_take_a_share(folder: str) -> None:

@@ -153,7 +153,7 @@ def _weighed(
         return on_input
 
     handles = [
-        model.model.get_submodule(name.removesuffix(".weight")).register_forward_pre_hook(hook(name))
+        model.anatomy.projection(model.model, name).listener.register_forward_pre_hook(hook(name))
         for name in change.names
     ]
     return hooked(handles)

@@ -141,7 +141,7 @@ def dense(
         for name, update in updates.items()
     ]
     handles = [
-        model.model.get_submodule(name.removesuffix(".weight")).register_forward_hook(update.added)
+        model.anatomy.projection(model.model, name).listener.register_forward_hook(update.added)
         for name, update in updates.items()
     ]
     with hooked(handles):

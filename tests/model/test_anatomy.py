@@ -50,8 +50,8 @@ def test_the_residual_lands(family: str) -> None:
 
 
 def test_an_unknown_family_is_refused() -> None:
-    with pytest.raises(ModelError, match="'mixtral' cannot be edited"):
-        Anatomy.of(pico.network("mixtral"))
+    with pytest.raises(ModelError, match="'olmoe' cannot be edited"):
+        Anatomy.of(pico.network("olmoe"))
 
 
 def test_a_quantised_or_foreign_projection_is_refused() -> None:

@@ -107,7 +107,7 @@ def side_by_side(experts: nn.Module, stored: Tensor) -> Tensor:
 
 def one_by_one(experts: nn.Module, matrix: Tensor) -> Tensor:
     """The inverse of ``side_by_side``; a view."""
-    each = matrix.unflatten(1, (_of(experts).num_experts, -1))  # (d_out, E, w)
+    each: Tensor = matrix.unflatten(1, (_of(experts).num_experts, -1))  # (d_out, E, w)
     return each.permute(1, 2, 0) if _of(experts).is_transposed else each.transpose(0, 1)
 
 
@@ -124,7 +124,8 @@ def by_expert(network: Network, weights: Mapping[str, Tensor]) -> list[str]:
         network: of transformers, which knows what it writes.
         weights: by name; they need no memory behind them.
     """
-    return list(revert_weight_conversion(network, dict(weights)))
+    names: dict[str, Tensor] = revert_weight_conversion(network, dict(weights))
+    return list(names)
 
 
 def _of(module: nn.Module) -> Experts:

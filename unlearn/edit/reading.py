@@ -44,7 +44,7 @@ class Reading:
     """Padded tokens of a batch."""
 
     def share(self, seat: Seat, kept: MutableMapping[object, object]) -> list[Tensor]:
-        """Sums of one process's batches, per layer (d_in, d_in), and how many keys they are of; float64, on the host.
+        """Sums of one process's batches per layer, as ``Moments``, and how many keys they are of; float64, on the host.
 
         Raises:
             ModelError: the model cannot be loaded here, or is another one.
@@ -81,18 +81,20 @@ def collected(
         *totals, number = summed(task, seat, lambda: task.sums(model, seat, progress))
         moments = {layer: Moments.of(total, int(number)) for layer, total in zip(layers, totals, strict=True)}
     count = next(iter(moments.values())).count
-    if count < 2 * model.anatomy.d_ff:
+    anatomy = model.anatomy
+    needed = 2 * anatomy.d_ff // anatomy.routed  # then an expert sees twice its width, on average
+    if count < needed:
         raise UnlearnError(
-            f"statistics.corpus: {corpus.name} gave {count} tokens; {2 * model.anatomy.d_ff} or more are needed for "
-            f"keys of length {model.anatomy.d_ff}"
+            f"statistics.corpus: {corpus.name} gave {count} tokens; {needed} or more are needed for "
+            f"keys of length {anatomy.d_ff}"
         )
     return moments
 
 
 def place_for(model: EditableModel, matrices: int) -> torch.device:
-    """Where so many matrices, (d_in, d_in) float64, go: on a GPU if half of its free memory is left."""
-    free = free_memory(model.device)
-    fits = free is not None and matrices * model.anatomy.d_ff**2 * 8 < free // 2
+    """Where second moments, or so many as large, float64, go: on a GPU if half of its free memory is left."""
+    free, anatomy = free_memory(model.device), model.anatomy
+    fits = free is not None and matrices * anatomy.experts * anatomy.width**2 * 8 < free // 2
     return model.device if fits else torch.device("cpu")
 
 
@@ -105,7 +107,7 @@ def _moments(
     progress: Progress,
 ) -> dict[int, Moments]:
     place = place_for(model, len(layers))
-    moments = {layer: Moments(model.anatomy.d_ff, place) for layer in layers}
+    moments = {layer: Moments(model.anatomy.d_ff, place, model.anatomy.experts) for layer in layers}
     with progress.step("Key statistics", total=tokens) as bar:
         for rows in batched:
             ids, mask = left_pad(rows, model.pad_id, model.device)

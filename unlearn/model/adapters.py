@@ -7,7 +7,7 @@ output while it is being trained, never to its weight; LoRA layers are unloaded.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from unlearn.algebra.low_rank import LowRank
+from unlearn.algebra.moments import Directions
 from unlearn.model.editable import EditableModel
+from unlearn.model.experts import DOWN, is_tapped
 from unlearn.model.forward import block_output, hooked, stopped_at
 
 
@@ -47,6 +49,8 @@ class Adapter:
 def linears(model: EditableModel, part: str = "all", layers: Sequence[int] | None = None) -> list[str]:
     """Names of the weights of the linear layers inside the blocks, in the model's order.
 
+    Of experts it is that of their down-projections, which are one matrix of one input.
+
     Args:
         part: ``attention``, ``mlp`` (whatever is not attention), or ``all``.
         layers: of these blocks only.
@@ -55,28 +59,26 @@ def linears(model: EditableModel, part: str = "all", layers: Sequence[int] | Non
     found = []
     for layer in range(model.anatomy.layers) if layers is None else layers:
         for path, module in model.anatomy.block(model.model, layer).named_modules():
-            attention = path.startswith(family.attention)
-            if isinstance(module, nn.Linear | Conv1D) and part in (
-                "all",
-                "attention" if attention else "mlp",
-            ):
-                found.append(f"{family.blocks}.{layer}.{path}.weight")
+            kind = "attention" if path.startswith(family.attention) else "mlp"
+            experts = is_tapped(module)
+            if (experts or isinstance(module, nn.Linear | Conv1D)) and part in ("all", kind):
+                found.append(f"{family.blocks}.{layer}.{path}.{DOWN if experts else 'weight'}")
     return found
 
 
 class _Update:
     """What is added to one weight while it is trained, float32."""
 
-    def __init__(self, weight: Tensor, basis: Tensor | None, device: torch.device) -> None:
+    def __init__(self, weight: Tensor, basis: Directions | None, device: torch.device) -> None:
         rows, columns = weight.shape
         self.on = True
-        self.basis = None if basis is None else basis.float().to(device)
+        self.basis = None if basis is None else basis.to(device)
         self.whole = torch.zeros(rows, columns, device=device, requires_grad=True)
         """(d_out, d_in), as rows are multiplied by it."""
         self.trained = self.whole
         """What an optimiser steps: the whole, or its part in the directions to which it is confined, (d_out, r)."""
         if self.basis is not None:
-            self.trained = torch.zeros(rows, self.basis.shape[1], device=device, requires_grad=True)
+            self.trained = torch.zeros(rows, self.basis.rank, device=device, requires_grad=True)
         # What is trained is float32, whatever passes multiply in.
         self._exactly = torch.autocast(device.type, enabled=False)
 
@@ -96,25 +98,25 @@ class _Update:
             return
         gradient, self.whole.grad = self.whole.grad, None
         with self._exactly:
-            self.trained.grad = None if gradient is None else gradient @ self.basis
+            self.trained.grad = None if gradient is None else self.basis.inside(gradient)
 
     @torch.no_grad()
     def spread(self, *_: object) -> None:
         """After a step: the whole, from what is trained."""
         if self.basis is not None:
             with self._exactly:
-                self.whole.copy_(self.trained @ self.basis.T)
+                self.whole.copy_(self.basis.outside(self.trained))
 
 
 @contextmanager
 def dense(
-    model: EditableModel, names: Sequence[str], bases: Mapping[str, Tensor] | None = None
+    model: EditableModel, names: Sequence[str], bases: Mapping[str, Directions] | None = None
 ) -> Iterator[Adapter]:
     """Train whole weights: one full update (d_out, d_in) each, float32, at zero to begin with.
 
     Args:
         model: its weights are not written.
-        bases: by name orthonormal directions (d_in, r) of the inputs to which the update is confined.
+        bases: by name the directions of the inputs to which the update is confined.
     """
     updates = {name: _Update(model.weight(name), (bases or {}).get(name), model.device) for name in names}
 
@@ -157,14 +159,93 @@ def exact(update: Tensor) -> LowRank:
 
 @contextmanager
 def lora(model: EditableModel, names: Sequence[str], rank: int, seed: int) -> Iterator[Adapter]:
-    """Train LoRA factors (Hu et al., 2022) through ``peft``: update = B A, B zero and A drawn from the seed.
+    """Train LoRA factors (Hu et al., 2022): update = B A, B zero and A drawn from the seed.
 
     The scaling is 1, and the factors are float32 whatever the model's dtype. A's learning rate is relative to A; B's is
-    such that the update's effect on a typical input grows per step by the same share of the weight's own effect.
+    such that the update's effect on a typical input grows per step by the same share of the weight's own effect. Linear
+    layers get them from ``peft``; beside experts, which are none, they are added to what ``Keys`` hands on.
 
     Args:
         model: its weights are not written, and its modules are the same objects on exit.
     """
+    routed = [name for name in names if name.endswith(f".{DOWN}")]
+    plain = [name for name in names if name not in routed]
+    with ExitStack() as stack:
+        parts = [stack.enter_context(_by_peft(model, plain, rank, seed))] if plain else []
+        parts += [stack.enter_context(_beside_experts(model, routed, rank, seed))] if routed else []
+        yield parts[0] if len(parts) == 1 else _both(parts)
+
+
+def _both(parts: Sequence[Adapter]) -> Adapter:
+    @contextmanager
+    def off() -> Iterator[None]:
+        with ExitStack() as stack:
+            for part in parts:
+                stack.enter_context(part.off())
+            yield
+
+    return Adapter(
+        [group for part in parts for group in part.groups],
+        lambda: {name: factor for part in parts for name, factor in part.factors().items()},
+        off,
+    )
+
+
+def _grouped(left: Tensor, right: Tensor, weight: Tensor) -> list[Group]:
+    """Factors with the sizes to which their steps are relative."""
+    drawn = float(right.detach().float().square().mean().sqrt())
+    size = float(weight.float().square().mean().sqrt())
+    return [
+        {"params": [left], "scale": size / (drawn * right.shape[0] ** 0.5)},
+        {"params": [right], "scale": drawn},
+    ]
+
+
+@contextmanager
+def _beside_experts(model: EditableModel, names: Sequence[str], rank: int, seed: int) -> Iterator[Adapter]:
+    """The factors beside experts' down-projections; A is drawn as ``peft`` draws it."""
+    generator = torch.Generator().manual_seed(seed)
+    halves: dict[str, tuple[Tensor, Tensor]] = {}
+    for name in names:
+        rows, columns = model.shape(name)
+        drawn = (2 * torch.rand(rank, columns, generator=generator) - 1) / columns**0.5
+        left = torch.zeros(rows, rank, device=model.device, requires_grad=True)
+        halves[name] = left, drawn.to(model.device).requires_grad_()
+    on = True
+
+    def adding(left: Tensor, right: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        def added(_module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+            return out + (args[0].float() @ right.T @ left.T).to(out.dtype) if on else out
+
+        return added
+
+    @contextmanager
+    def off() -> Iterator[None]:
+        nonlocal on
+        on = False
+        try:
+            yield
+        finally:
+            on = True
+
+    def factors() -> dict[str, LowRank]:
+        return {
+            name: LowRank(left.detach().clone(), right.detach().clone())
+            for name, (left, right) in halves.items()
+        }
+
+    groups = [group for name, both in halves.items() for group in _grouped(*both, model.weight(name))]
+    handles = [
+        model.anatomy.projection(model.model, name).listener.register_forward_hook(adding(*both))
+        for name, both in halves.items()
+    ]
+    with hooked(handles):
+        yield Adapter(groups, factors, off)
+
+
+@contextmanager
+def _by_peft(model: EditableModel, names: Sequence[str], rank: int, seed: int) -> Iterator[Adapter]:
+    """The factors beside linear layers."""
     from peft import LoraConfig, LoraModel
 
     config = LoraConfig(
@@ -198,14 +279,11 @@ def lora(model: EditableModel, names: Sequence[str], rank: int, seed: int) -> It
                 for name, (left, right) in halves.items()
             }
 
-        groups: list[Group] = []
-        for name, (left, right) in halves.items():
-            drawn = float(right.detach().float().square().mean().sqrt())
-            size = float(layers[name].base_layer.weight.float().square().mean().sqrt())
-            groups += [
-                {"params": [left], "scale": size / (drawn * rank**0.5)},
-                {"params": [right], "scale": drawn},
-            ]
+        groups = [
+            group
+            for name, (left, right) in halves.items()
+            for group in _grouped(left, right, layers[name].base_layer.weight)
+        ]
         model.model.eval()
         yield Adapter(groups, factors, off)
     finally:

@@ -204,6 +204,12 @@ class Anatomy:
             raise ModelError(f"this model has no editable weight called {weight!r}")
         return found
 
+    def entering(self, model: nn.Module, layer: int) -> list[Tensor]:
+        """Of experts the matrices that their input is multiplied with, live; elsewhere those are linear layers."""
+        if not self.family.experts:
+            return []
+        return experts.entering(self.block(model, layer).get_submodule(self.family.down))
+
     def landing(self, model: nn.Module, layer: int) -> Landing:
         """How the down-projection's output enters the stream at this layer."""
         block = self.block(model, layer)

@@ -117,6 +117,12 @@ def shape_of(experts: nn.Module) -> tuple[int, int, int]:
     return (number, second, first) if _of(experts).is_transposed else (number, first, second)
 
 
+def entering(experts: nn.Module) -> list[Tensor]:
+    """Per expert the matrix that its input is multiplied with, (2 w, d_model): views of the parameter."""
+    there = _of(experts)
+    return [_weight(there, "gate_up_proj", expert) for expert in range(there.num_experts)]
+
+
 def by_expert(network: Network, weights: Mapping[str, Tensor]) -> list[str]:
     """What files call weights that are one tensor of all experts in memory: the names, in the order of the experts.
 

@@ -77,14 +77,22 @@ def slices(matrix: Tensor) -> Iterator[slice]:
 
 @torch.no_grad()
 def round_blocks(model: EditableModel, rounding: Rounding, progress: Progress = NO_PROGRESS) -> None:
-    """Round every linear weight of the blocks in place, (d_out, d_in) in groups along d_in."""
+    """Round every linear weight of the blocks in place, (d_out, d_in) in groups along d_in; experts' are among them."""
     names = linears(model)
     with progress.step("Rounding the weights", total=len(names)) as bar:
         for name in names:
             weight = model.weight(name)
-            for part in slices(weight):
-                weight[part].copy_(rounding(weight[part])[0])
+            _round(weight, rounding)
+            model.overwrite(name, weight)  # of experts it is a copy
             bar.advance(1)
+    for layer in range(model.anatomy.layers):
+        for weight in model.anatomy.entering(model.model, layer):
+            _round(weight, rounding)
+
+
+def _round(weight: Tensor, rounding: Rounding) -> None:
+    for part in slices(weight):
+        weight[part].copy_(rounding(weight[part])[0])
 
 
 @torch.no_grad()

@@ -26,6 +26,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from unlearn.algebra.moments import Directions
 from unlearn.edit import forms
 from unlearn.edit.columns import Columns
 from unlearn.edit.forms import Row
@@ -87,9 +88,7 @@ def null_space_tuning(
     every = [row for part in parts for row in part.rows.rows]
     front, first = front_of(model), min(plan.layers)
     spectra = {layer: there.spectrum for layer, there in plan.statistics.items()}
-    bases = _bases(
-        model, {layer: there.vectors[:, alone.count(there) :] for layer, there in spectra.items()}, front
-    )
+    bases = _bases(model, {layer: alone.directions(there) for layer, there in spectra.items()}, front)
     with dense(model, list(bases), bases) as adapter:
         pressure = Pressure()
         longest = max(len(row.ids) for row in every)
@@ -139,18 +138,17 @@ def _parts(rows: Taught) -> list[_Part]:
     ]
 
 
-def _bases(model: EditableModel, inside: Mapping[int, Tensor], front: Sequence[int]) -> dict[str, Tensor]:
-    """By weight name the directions of each layer's null space, (d_in, r), to which the front's keys are orthogonal.
+def _bases(
+    model: EditableModel, inside: Mapping[int, Directions], front: Sequence[int]
+) -> dict[str, Directions]:
+    """By weight name the directions of each layer's null space, to which the front's keys are orthogonal.
 
     So nothing is added at the front's tokens in any layer, and what enters the layers above them stays as well.
     """
-    found = {layer: basis.float() for layer, basis in inside.items()}
+    found = {layer: basis.to(basis.blocks[0].device) for layer, basis in inside.items()}
     if front:
         keys = read(model, [front], [range(len(front))], list(inside)).keys
-        for layer, basis in found.items():
-            used = basis.T @ keys[layer].to(basis.device)  # (r, front)
-            free = torch.linalg.qr(used, mode="complete")[0][:, used.shape[1] :]
-            found[layer] = basis @ free
+        found = {layer: basis.orthogonal_to(keys[layer]) for layer, basis in found.items()}
     return {model.anatomy.weight_name(layer): basis for layer, basis in found.items()}
 
 

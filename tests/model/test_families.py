@@ -72,7 +72,7 @@ def routed(mlp: Any, entering: Tensor, gated: bool = True) -> Tensor:
     experts = mlp.experts
     router = mlp.router if hasattr(mlp, "router") else mlp.gate
     logits = entering @ router.weight.T + (router.bias if hasattr(router, "bias") else 0)
-    key = torch.zeros(len(entering), families.EXPERTS, families.EACH)
+    key = entering.new_zeros(len(entering), families.EXPERTS, families.EACH)
     for row, scores in enumerate(logits):
         top, chosen = scores.topk(2)
         for gate, expert in zip(top.softmax(0), chosen.tolist(), strict=True):

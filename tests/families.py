@@ -140,6 +140,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """By the name of a case: ``config.model_type`` and what to change in its configuration."""
 
+MIXTURES = ("qwen3-moe", "mixtral", "gpt-oss")
+"""The cases of mixtures of experts."""
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "olmoe": ({**_GATED, "num_experts": 4}, "mixtures of experts"),
     "qwen2_moe": ({**_GATED, "num_experts": 4}, "mixtures of experts"),

@@ -25,7 +25,6 @@ LAYER = 1
 ROWS = [list(range(5, 5 + n)) for n in (7, 12, 9)]
 AT = [[2, 6], [4, 11], [8]]
 POST_NORM = [case for case, (kind, _) in families.CASES.items() if FAMILIES[kind].norm]
-MIXTURES = [case for case, (kind, _) in families.CASES.items() if FAMILIES[kind].experts]
 LANDS = [case for case in families.CASES if case not in POST_NORM]
 
 MLP_INPUT = {
@@ -44,6 +43,8 @@ PARALLEL = ("gptj", "pythia", "phi")
 
 def test_every_family_has_a_case() -> None:
     assert {kind for kind, _ in families.CASES.values()} == set(FAMILIES)
+    mixtures = [case for case, (kind, _) in families.CASES.items() if FAMILIES[kind].experts]
+    assert mixtures == list(families.MIXTURES)
 
 
 def whole(model: EditableModel, row: list[int]) -> tuple[Tensor, ...]:
@@ -96,7 +97,7 @@ def offset(mlp: Any, entering: Tensor) -> Tensor | float:
     return (top.softmax(-1)[..., None] * mlp.experts.down_proj_bias[chosen]).sum(1)
 
 
-@pytest.mark.parametrize("case", MIXTURES)
+@pytest.mark.parametrize("case", families.MIXTURES)
 def test_a_mixture_is_one_matrix_and_one_long_key(case: str) -> None:
     """What enters and leaves the MLP is torch's own; the key is the papers' formula, the matrix the stored weights."""
     model = families.kept(case)
@@ -121,7 +122,7 @@ def test_a_mixture_is_one_matrix_and_one_long_key(case: str) -> None:
     assert off(ungated @ matrix.T + offset(mlp, entering), left) > 0.1
 
 
-@pytest.mark.parametrize("case", MIXTURES)
+@pytest.mark.parametrize("case", families.MIXTURES)
 def test_listening_changes_nothing(case: str) -> None:
     """Logits with keys being read are those without, and the router is no part of an edit."""
     model, row = families.kept(case), torch.tensor([ROWS[1]])

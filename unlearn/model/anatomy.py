@@ -122,8 +122,8 @@ class Anatomy:
         """Read the anatomy off a model; experts are tapped (``experts.tap``).
 
         Raises:
-            ModelError: the family is not in the table, the modules are not where the table says, or a down-projection
-                is no plain matrix.
+            ModelError: the family is not in the table, the modules are not where the table says, a down-projection
+                is no plain matrix, or a token has no experts.
         """
         family, model_type = family_of(model.config), str(model.config.model_type)
         try:
@@ -145,7 +145,12 @@ class Anatomy:
                 f"this {model_type} model has down-projections of {len(shapes)} sizes; one is needed"
             )
         d_out, d_in, number = shapes.pop()
-        routed = int(model.config.num_experts_per_tok) if family.experts else 1
+        routed = model.config.num_experts_per_tok if family.experts else 1
+        if not 1 <= routed <= number:
+            raise ModelError(
+                f"this {model_type} model gives a token {routed} of {number} experts (num_experts_per_tok); write 1 to "
+                f"{number} there"
+            )
         return cls(model_type, family, len(blocks), d_out, d_in, number, routed)
 
     @property
@@ -204,11 +209,11 @@ class Anatomy:
             raise ModelError(f"this model has no editable weight called {weight!r}")
         return found
 
-    def entering(self, model: nn.Module, layer: int) -> list[Tensor]:
-        """Of experts the matrices that their input is multiplied with, live; elsewhere those are linear layers."""
+    def routed_matrices(self, model: nn.Module, layer: int) -> list[Tensor]:
+        """The matrices of every routed expert by itself, (out, in), live; none where there are no experts."""
         if not self.family.experts:
             return []
-        return experts.entering(self.block(model, layer).get_submodule(self.family.down))
+        return experts.matrices(self.block(model, layer).get_submodule(self.family.down))
 
     def landing(self, model: nn.Module, layer: int) -> Landing:
         """How the down-projection's output enters the stream at this layer."""

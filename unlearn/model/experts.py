@@ -117,10 +117,10 @@ def shape_of(experts: nn.Module) -> tuple[int, int, int]:
     return (number, second, first) if _of(experts).is_transposed else (number, first, second)
 
 
-def entering(experts: nn.Module) -> list[Tensor]:
-    """Per expert the matrix that its input is multiplied with, (2 w, d_model): views of the parameter."""
+def matrices(experts: nn.Module) -> list[Tensor]:
+    """The matrices of every expert by itself, (out, in): views of the live parameters."""
     there = _of(experts)
-    return [_weight(there, "gate_up_proj", expert) for expert in range(there.num_experts)]
+    return [_weight(there, name, at) for name in ("gate_up_proj", DOWN) for at in range(there.num_experts)]
 
 
 def by_expert(network: Network, weights: Mapping[str, Tensor]) -> list[str]:

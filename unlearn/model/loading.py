@@ -134,6 +134,7 @@ def loaded(
             raise _too_large(name, device)
         if device_map is not None:
             places = placing.device_map(device_map, found.empty, found.dtype)
+            placing.refuse_apart(places, found.empty, found.stored, name)
         where = found.files[0] if len(found.files) == 1 else found.folder / folder.INDEX
         with reading(name, where):
             model = _network(found, places)

@@ -13,7 +13,7 @@ from tests import families, pico, reference
 from tests.device_maps import map_of
 from tests.edit import cases
 from tests.edit.test_pipeline import METHOD_SETTINGS
-from tests.model.test_families import routed
+from tests.model.test_experts import routed
 from unlearn.edit import forms, pipeline
 from unlearn.edit.allowed import allowed
 from unlearn.edit.columns import Columns

@@ -64,82 +64,6 @@ def inner(mlp: Any, entering: Tensor) -> Tensor:
     return (mlp.act if hasattr(mlp, "act") else mlp.activation_fn)(first(entering))
 
 
-def routed(mlp: Any, entering: Tensor, gated: bool = True) -> Tensor:
-    """The long key of a mixture of experts, token by token and expert by expert, by the papers' formulas.
-
-    The router's logits are recomputed, its weights are the softmax of the two largest (all three families renormalise
-    over these). Without gates: what the experts themselves make of the token, which is no key.
-    """
-    experts = mlp.experts
-    router = mlp.router if hasattr(mlp, "router") else mlp.gate
-    logits = entering @ router.weight.T + (router.bias if hasattr(router, "bias") else 0)
-    key = entering.new_zeros(len(entering), families.EXPERTS, families.EACH)
-    for row, scores in enumerate(logits):
-        top, chosen = scores.topk(2)
-        for gate, expert in zip(top.softmax(0), chosen.tolist(), strict=True):
-            weight = experts.gate_up_proj[expert]
-            if hasattr(experts, "gate_up_proj_bias"):  # gpt-oss: stored (in, out), gate and up in turns
-                both = entering[row] @ weight + experts.gate_up_proj_bias[expert]
-                first, up = both[::2].clamp(max=7.0), both[1::2].clamp(-7.0, 7.0)
-                made = (up + 1) * first * (1.702 * first).sigmoid()
-            else:
-                first, up = (weight @ entering[row]).chunk(2)
-                made = torch.nn.functional.silu(first) * up
-            key[row, expert] = (gate if gated else 1.0) * made
-    return key.flatten(1)
-
-
-def offset(mlp: Any, entering: Tensor) -> Tensor | float:
-    """What the experts' biases add to the outputs of a mixture at its inputs, (n, d_model)."""
-    if not hasattr(mlp.experts, "down_proj_bias"):
-        return 0.0
-    top, chosen = (entering @ mlp.router.weight.T + mlp.router.bias).topk(2)
-    return (top.softmax(-1)[..., None] * mlp.experts.down_proj_bias[chosen]).sum(1)
-
-
-@pytest.mark.parametrize("case", families.MIXTURES)
-def test_a_mixture_is_one_matrix_and_one_long_key(case: str) -> None:
-    """What enters and leaves the MLP is torch's own; the key is the papers' formula, the matrix the stored weights."""
-    model = families.kept(case)
-    mlp = model.anatomy.mlp(model.model, LAYER)
-    went: list[tuple[Tensor, Tensor]] = []
-
-    def hook(_module: object, args: tuple[Tensor, ...], out: Any) -> None:
-        went.append((args[0][0], (out if isinstance(out, Tensor) else out[0])[0]))
-
-    handle = mlp.register_forward_hook(hook)
-    for row in ROWS:
-        whole(model, row)
-    handle.remove()
-    entering, left = (
-        torch.cat([both[at] for both, at in zip(part, AT, strict=True)]) for part in zip(*went, strict=True)
-    )
-    keys, matrix = read(model, ROWS, AT, [LAYER]).keys[LAYER], model.anatomy.matrix(model.model, LAYER)
-    torch.testing.assert_close(keys.T, routed(mlp, entering), rtol=1e-3, atol=1e-4)
-    assert (keys.unflatten(0, (families.EXPERTS, -1)).abs().sum(1) > 0).sum(0).tolist() == [2] * 5
-    torch.testing.assert_close((matrix @ keys).T + offset(mlp, entering), left, rtol=1e-3, atol=1e-4)
-    ungated = routed(mlp, entering, gated=False)  # the control: without its gates it is another key
-    assert off(ungated @ matrix.T + offset(mlp, entering), left) > 0.1
-
-
-@pytest.mark.parametrize("case", families.MIXTURES)
-def test_listening_changes_nothing(case: str) -> None:
-    """Logits with keys being read are those without, and the router is no part of an edit."""
-    model, row = families.kept(case), torch.tensor([ROWS[1]])
-    quiet = model.model(row).logits
-    handle = model.anatomy.down(model.model, LAYER).register_forward_pre_hook(lambda *_: None)
-    heard = model.model(row).logits
-    handle.remove()
-    torch.testing.assert_close(heard, quiet, rtol=1e-4, atol=1e-5)
-    keys, wanted = request(model)
-    before = {name: tensor.clone() for name, tensor in model.model.state_dict().items()}
-    with model.patched(written(model, keys, wanted)):
-        now = model.model.state_dict()
-        assert [name for name in before if not torch.equal(now[name], before[name])] == [
-            model.anatomy.weight_name(LAYER)
-        ]
-
-
 @pytest.mark.parametrize("case", families.CASES)
 def test_the_hooks_find_the_key_and_the_stream(case: str) -> None:
     """No hook in the reference: the stream is transformers' own, the key is computed from it by the MLP's formula."""
@@ -164,7 +88,7 @@ def test_the_hooks_find_the_key_and_the_stream(case: str) -> None:
     block, mlp = anatomy.block(model.model, LAYER), anatomy.mlp(model.model, LAYER)
     norm = block.get_submodule(MLP_INPUT.get(kind, "post_attention_layernorm"))
     norm = norm if norm is not block else torch.nn.Identity()
-    if anatomy.experts > 1:  # test_a_mixture_is_one_matrix_and_one_long_key
+    if anatomy.experts > 1:  # tests/model/test_experts.py
         return
     bias = anatomy.down(model.model, LAYER).bias
 

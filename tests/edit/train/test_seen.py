@@ -18,7 +18,7 @@ from unlearn.model.adapters import dense
 from unlearn.model.editable import EditableModel
 
 STEPS, LAYERS, MARGIN = 12, (1, 2), 3.0
-CASES = ("gpt2", "llama", "gemma2", "qwen3")
+CASES = ("gpt2", "llama", "gemma2", "qwen3", "mixtral", "gpt-oss")
 
 
 @pytest.fixture(autouse=True)

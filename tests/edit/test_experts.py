@@ -14,13 +14,13 @@ from tests.device_maps import map_of
 from tests.edit import cases
 from tests.edit.test_pipeline import METHOD_SETTINGS
 from tests.model.test_experts import routed
-from unlearn.edit import forms, pipeline
+from unlearn.edit import forms, pipeline, reading
 from unlearn.edit.allowed import allowed
 from unlearn.edit.columns import Columns
 from unlearn.edit.corpus import Corpus
 from unlearn.edit.reading import _batched
 from unlearn.edit.statistics import key_statistics
-from unlearn.errors import ModelError, PolicyError
+from unlearn.errors import ModelError, PolicyError, UnlearnError
 from unlearn.model.budget import token_budget
 from unlearn.model.editable import EditableModel
 from unlearn.policy import StatisticsSpec
@@ -143,6 +143,24 @@ def test_training_leaves_the_directions_that_each_expert_uses(case: str, corpus:
     )
     assert outside.shape[1] > 0 and outside.norm() < 1e-4 * delta.norm()
     assert delta.norm() > 0
+
+
+def test_moments_that_no_memory_holds_are_refused(
+    corpus: StatisticsSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is counted are the blocks: a quarter of what the whole second moment of four experts would take."""
+    model = families.kept("mixtral")
+    blocks = 8 * 2 * families.EXPERTS * families.EACH**2
+    for room in (blocks, blocks - 1):
+        monkeypatch.setattr(reading, "of_host", lambda room=room: room)
+        if room < blocks:
+            with pytest.raises(
+                UnlearnError, match=r"statistics of 2 layers take .*write fewer layers"
+            ) as said:
+                key_statistics(model, [1, 2], Corpus(corpus.corpus), corpus.tokens)
+            assert "\n" not in str(said.value)
+        else:
+            key_statistics(model, [1, 2], Corpus(corpus.corpus), corpus.tokens)
 
 
 def test_with_blocks_on_disk_it_is_the_same_edit(corpus: StatisticsSpec, tmp_path: Path) -> None:

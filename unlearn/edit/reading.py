@@ -17,6 +17,7 @@ from unlearn.model.budget import free_memory, token_budget
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import started, text_ids
 from unlearn.model.forward import Stopped, batches, hooked, passed
+from unlearn.model.memory import of_host
 from unlearn.model.placing import Origin
 from unlearn.model.rows import left_pad
 from unlearn.progress import NO_PROGRESS, Progress
@@ -71,7 +72,8 @@ def collected(
     """The moments of the keys at every token, read by all processes of the run if there are several.
 
     Raises:
-        UnlearnError: the corpus is too short, or another process could not read its share.
+        UnlearnError: the corpus is too short, the sums are larger than the memory, or another process could not read
+            its share.
     """
     seat, origin, budget = seated(), model.origin, token_budget(model)
     if seat.size == 1 or origin is None:
@@ -98,6 +100,17 @@ def place_for(model: EditableModel, matrices: int) -> torch.device:
     return model.device if fits else torch.device("cpu")
 
 
+def _refuse_too_large(model: EditableModel, layers: int, place: torch.device) -> None:
+    """Refuse sums that all of the host's memory would not hold; the process would be ended without a word."""
+    anatomy = model.anatomy
+    needed = 8 * layers * anatomy.experts * anatomy.width**2
+    if place.type == "cpu" and needed > of_host():
+        raise UnlearnError(
+            f"the key statistics of {layers} layers take {needed / 2**30:.0f} GiB, and this machine has "
+            f"{of_host() / 2**30:.0f}: write fewer layers (method.layers), or use a larger machine"
+        )
+
+
 @torch.inference_mode()
 def _moments(
     model: EditableModel,
@@ -107,6 +120,7 @@ def _moments(
     progress: Progress,
 ) -> dict[int, Moments]:
     place = place_for(model, len(layers))
+    _refuse_too_large(model, len(layers), place)
     moments = {layer: Moments(model.anatomy.d_ff, place, model.anatomy.experts) for layer in layers}
     with progress.step("Key statistics", total=tokens) as bar:
         for rows in batched:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -130,6 +131,21 @@ def test_every_way_of_storing_is_put_back_bit_for_bit(case: str) -> None:
     other = torch.randn(there.shape)
     model.overwrite(name, other)
     assert torch.equal(model.weight(name), other)
+
+
+@pytest.mark.parametrize("case", families.MIXTURES)
+def test_copies_of_a_tapped_model_compute_the_same(case: str) -> None:
+    """A deep copy has taps of its own; a model from the configuration alone has none, and needs none."""
+    model, row = families.kept(case), torch.tensor([ROWS[1]])
+    plain = model.model(row).logits
+    deep = EditableModel(copy.deepcopy(model.model), pico.tokenizer(), case)
+    assert torch.equal(deep.model(row).logits, plain)
+    for layer, kept in read(model, ROWS, AT, [LAYER]).keys.items():
+        assert torch.equal(read(deep, ROWS, AT, [LAYER]).keys[layer], kept)
+    assert deep.anatomy.down(deep.model, LAYER) is not model.anatomy.down(model.model, LAYER)
+    bare = AutoModelForCausalLM.from_config(copy.deepcopy(model.model.config)).eval()
+    bare.load_state_dict(model.model.state_dict())
+    torch.testing.assert_close(bare(row).logits, plain, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("several", [0, families.EXPERTS + 1])

@@ -147,7 +147,8 @@ def _forward(module: nn.Module, hidden: Tensor, chosen: Tensor, gates: Tensor) -
         chosen: (tokens, experts per token), which experts.
         gates: of the same shape, their weights.
     """
-    tapped = keys_of(module)
+    # A model that is made from a copy of a tapped one's configuration has no taps.
+    tapped = keys_of(module) if is_tapped(module) else Keys("eager")
     if not tapped.heard and tapped.usual in ALL_EXPERTS_FUNCTIONS:
         usual: Tensor = ALL_EXPERTS_FUNCTIONS[tapped.usual](module, hidden, chosen, gates)
         return usual

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ from tests.device_maps import map_of
 from tests.edit import cases
 from tests.edit.test_pipeline import METHOD_SETTINGS
 from tests.model.test_experts import routed
-from unlearn.edit import forms, pipeline, reading
+from unlearn.edit import forms, pipeline, reading, statistics_file
 from unlearn.edit.allowed import allowed
 from unlearn.edit.columns import Columns
 from unlearn.edit.corpus import Corpus
 from unlearn.edit.reading import _batched
-from unlearn.edit.statistics import key_statistics
+from unlearn.edit.statistics import key_statistics, made_of
 from unlearn.errors import ModelError, PolicyError, UnlearnError
 from unlearn.model.budget import token_budget
 from unlearn.model.editable import EditableModel
@@ -220,3 +221,18 @@ def test_statistics_of_experts_are_cached_to_the_last_bit(corpus: StatisticsSpec
     assert torch.equal(fresh.spectrum.values, found.spectrum.values)
     for one, other in zip(fresh.spectrum.unused(7).blocks, found.spectrum.unused(7).blocks, strict=True):
         assert torch.equal(one, other) and one.stride() == other.stride()
+
+
+def test_statistics_of_experts_are_handed_on(corpus: StatisticsSpec, tmp_path: Path) -> None:
+    model: EditableModel = families.kept("gpt-oss")
+    source = Corpus(corpus.corpus)
+    found = key_statistics(model, [LAYER], source, corpus.tokens)
+    origin = made_of(model, source, corpus.tokens)
+    statistics_file.save(tmp_path / "keys.safetensors", found, origin)
+    (got,) = dict(statistics_file.load(tmp_path / "keys.safetensors", model, origin)).values()
+    assert torch.equal(got.second, found[LAYER].second) and got.tokens == found[LAYER].tokens
+    assert torch.equal(got.spectrum.values, found[LAYER].spectrum.values)
+    whole = {LAYER: replace(found[LAYER], second=torch.eye(model.anatomy.d_ff, dtype=torch.float64))}
+    statistics_file.save(tmp_path / "whole.safetensors", whole, origin)
+    with pytest.raises(UnlearnError, match="no float64 matrix of 4 by 12 by 12"):
+        dict(statistics_file.load(tmp_path / "whole.safetensors", model, origin))

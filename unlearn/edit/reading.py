@@ -16,6 +16,7 @@ from unlearn.model.budget import free_memory, token_budget
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import started, text_ids
 from unlearn.model.forward import Stopped, batches, hooked, passed
+from unlearn.model.memory import of_host
 from unlearn.model.rows import left_pad
 from unlearn.model.standing import Standing
 from unlearn.progress import NO_PROGRESS, Progress
@@ -41,7 +42,7 @@ class Reading:
     """Padded tokens of a batch."""
 
     def share(self, seat: Seat, kept: MutableMapping[object, object]) -> list[Tensor]:
-        """Sums of one process's batches, per layer (d_in, d_in), and how many keys they are of; float64, on the host.
+        """Sums of one process's batches per layer, as ``Moments``, and how many keys they are of; float64, on the host.
 
         Raises:
             Parted: there is no such model here.
@@ -63,7 +64,8 @@ def collected(
     """The moments of the keys at every token, read by all processes of the run if there are several.
 
     Raises:
-        UnlearnError: the corpus is too short, or another process could not read its share.
+        UnlearnError: the corpus is too short, the sums are larger than the memory, or another process could not read
+            its share.
     """
     seat, standing, budget = seated(), model.standing(), token_budget(model)
     if standing is None:
@@ -73,19 +75,32 @@ def collected(
         *totals, number = summed(task, seat, lambda: task.sums(model, seat, progress))
         moments = {layer: Moments.of(total, int(number)) for layer, total in zip(layers, totals, strict=True)}
     count = next(iter(moments.values())).count
-    if count < 2 * model.anatomy.d_ff:
+    anatomy = model.anatomy
+    needed = 2 * anatomy.d_ff // anatomy.routed  # then an expert sees twice its width, on average
+    if count < needed:
         raise UnlearnError(
-            f"statistics.corpus: {corpus.name} gave {count} tokens; {2 * model.anatomy.d_ff} or more are needed for "
-            f"keys of length {model.anatomy.d_ff}"
+            f"statistics.corpus: {corpus.name} gave {count} tokens; {needed} or more are needed for "
+            f"keys of length {anatomy.d_ff}"
         )
     return moments
 
 
 def place_for(model: EditableModel, matrices: int) -> torch.device:
-    """Where so many matrices, (d_in, d_in) float64, go: on a GPU if half of its free memory is left."""
-    free = free_memory(model.device)
-    fits = free is not None and matrices * model.anatomy.d_ff**2 * 8 < free // 2
+    """Where second moments, or so many as large, float64, go: on a GPU if half of its free memory is left."""
+    free, anatomy = free_memory(model.device), model.anatomy
+    fits = free is not None and matrices * anatomy.experts * anatomy.width**2 * 8 < free // 2
     return model.device if fits else torch.device("cpu")
+
+
+def _refuse_too_large(model: EditableModel, layers: int, place: torch.device) -> None:
+    """Refuse sums that all of the host's memory would not hold; the process would be ended without a word."""
+    anatomy = model.anatomy
+    needed = 8 * layers * anatomy.experts * anatomy.width**2
+    if place.type == "cpu" and needed > of_host():
+        raise UnlearnError(
+            f"the key statistics of {layers} layers take {needed / 2**30:.0f} GiB, and this machine has "
+            f"{of_host() / 2**30:.0f}: write fewer layers (method.layers), or use a larger machine"
+        )
 
 
 @torch.inference_mode()
@@ -97,7 +112,8 @@ def _moments(
     progress: Progress,
 ) -> dict[int, Moments]:
     place = place_for(model, len(layers))
-    moments = {layer: Moments(model.anatomy.d_ff, place) for layer in layers}
+    _refuse_too_large(model, len(layers), place)
+    moments = {layer: Moments(model.anatomy.d_ff, place, model.anatomy.experts) for layer in layers}
     with progress.step("Key statistics", total=tokens) as bar:
         for rows in batched:
             ids, mask = left_pad(rows, model.pad_id, model.device)

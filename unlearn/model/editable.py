@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unlearn.errors import ModelError
 from unlearn.model import identity
-from unlearn.model.anatomy import Anatomy, context_of, turned
+from unlearn.model.anatomy import Anatomy, context_of
 from unlearn.model.continuing import continued_together
 from unlearn.model.ends import Ends, tokens_of
 from unlearn.model.fit import check_fit, summed
@@ -151,15 +151,21 @@ class EditableModel:
         return most
 
     def weight(self, name: str) -> Tensor:
-        """The matrix (d_out, d_in) of any linear weight inside a block: a view of the live parameter.
+        """The matrix (d_out, d_in) of any weight inside a block: of a linear layer a view of the live parameter.
 
-        Of one that is offloaded it is a copy, on the host: what is written to it is lost.
+        Of experts, and of one that is offloaded, it is a copy: what is written to it is lost (``overwrite``).
         """
         return self.anatomy.named(self.model, name)
 
     def shape(self, name: str) -> tuple[int, int]:
-        """(d_out, d_in) of a linear weight inside a block."""
-        return self.anatomy.shape(self.model, name)
+        """(d_out, d_in) of a weight matrix inside a block."""
+        return self.anatomy.projection(self.model, name).shape
+
+    @torch.no_grad()
+    def overwrite(self, name: str, matrix: Tensor) -> None:
+        """Write other numbers into a weight that is in memory, for an attack, which puts them back."""
+        there = self.anatomy.projection(self.model, name)
+        there.module.get_parameter(there.parameter).copy_(there.stored(matrix))
 
     def fingerprint(self, names: Sequence[str] | None = None) -> dict[str, str]:
         """SHA-256 of editable weights (d_out, d_in) in ``storage_dtype``; device and a wider dtype do not matter."""
@@ -200,8 +206,10 @@ class EditableModel:
             self.tokenizer = guard
             with self.changing() as note, ExitStack() as originals:
                 for name in patch.factors:  # popped, since two more copies of all weights may not fit
-                    module = self.anatomy.linear(self.model, name)
-                    originals.enter_context(replaced(module, "weight", turned(module, edited.pop(name))))
+                    there = self.anatomy.projection(self.model, name)
+                    originals.enter_context(
+                        replaced(there.module, there.parameter, there.stored(edited.pop(name)))
+                    )
                 note(patch)
                 yield self
         finally:

@@ -13,6 +13,7 @@ from tests import pico
 from tests.edit import cases
 from tests.thinking import SWITCHED, tokenizer
 from unlearn import embedded
+from unlearn.algebra.moments import Directions
 from unlearn.audit.probes import benign_lines
 from unlearn.edit import forms, pipeline
 from unlearn.edit.corpus import Corpus
@@ -72,7 +73,10 @@ def test_an_unconfined_update_would_reach_the_used_directions() -> None:
     basis = torch.linalg.qr(torch.randn(width, width))[0][:, : width // 2]
     outside: dict[str, float] = {}
     for confined in (True, False):
-        with dense(model, [name], {name: basis} if confined else None) as adapter, torch.enable_grad():
+        with (
+            dense(model, [name], {name: Directions((basis,))} if confined else None) as adapter,
+            torch.enable_grad(),
+        ):
             optimiser = torch.optim.SGD(adapter.groups[0]["params"], lr=1.0)
             adapter.follow(optimiser)
             model.model(input_ids=torch.tensor([[3, 4, 5]])).logits.square().sum().backward()
@@ -90,7 +94,7 @@ def test_the_trained_update_has_an_effect_of_exactly_its_factors() -> None:
     width = model.weight(name).shape[1]
     basis = torch.linalg.qr(torch.randn(width, width))[0][:, :5]
     ids = torch.tensor([[3, 4, 5, 6]])
-    with dense(model, [name], {name: basis}) as adapter:
+    with dense(model, [name], {name: Directions((basis,))}) as adapter:
         optimiser = torch.optim.SGD(adapter.groups[0]["params"])
         adapter.follow(optimiser)
         with torch.no_grad():

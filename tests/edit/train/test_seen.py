@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tests import families
+from unlearn.algebra.moments import Directions
 from unlearn.edit.train import null_space, seen, step_loss
 from unlearn.edit.train.lessons import Lesson
 from unlearn.edit.train.null_space import _bases
@@ -18,7 +19,7 @@ from unlearn.model.adapters import dense
 from unlearn.model.editable import EditableModel
 
 STEPS, LAYERS, MARGIN = 12, (1, 2), 3.0
-CASES = ("gpt2", "llama", "gemma2", "qwen3")
+CASES = ("gpt2", "llama", "gemma2", "qwen3", "mixtral", "gpt-oss")
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +90,7 @@ def test_the_loss_curve_is_that_of_the_plain_form(family: str, monkeypatch: pyte
         taught = rows(model)
         every = [row for part in parts_of(taught) for row in part.rows.rows]
         read = Seen(model, every[:5], every[5:], min(LAYERS), front_of(model))
-        eye = torch.eye(model.anatomy.d_ff)
+        eye = Directions((torch.eye(model.anatomy.d_ff),))
         bases = _bases(model, dict.fromkeys(LAYERS, eye), front_of(model))
         with dense(model, list(bases), bases) as adapter, torch.enable_grad():
             optimiser = torch.optim.AdamW(null_space._groups(adapter, 20 * STEPS), betas=null_space.BETAS)
@@ -121,7 +122,7 @@ def test_nothing_is_added_at_the_front_which_would_show_without_it() -> None:
     before = model.model(input_ids=row, output_hidden_states=True).hidden_states[-1]
     moved = {}
     for spared in (True, False):
-        eye = dict.fromkeys(LAYERS, torch.eye(model.anatomy.d_ff))
+        eye = dict.fromkeys(LAYERS, Directions((torch.eye(model.anatomy.d_ff),)))
         bases = _bases(model, eye, front if spared else ())
         with dense(model, list(bases), bases) as adapter, torch.no_grad():
             torch.manual_seed(0)

@@ -73,13 +73,13 @@ def terms_of(problem: Problem, space: Space) -> Terms:
             inner = Whitener(_among(problem.statistics, chosen), shift=space.shift)
             return Terms(Restricted(chosen, inner), _ridge(problem, space), space.published)
         case Whitened():
-            return Terms(Whitener(spectrum, shift=space.shift), _ridge(problem, space), space.published)
+            return Terms(spectrum.whitened(space.shift), _ridge(problem, space), space.published)
         case GivingWay():
             return _giving_way(problem, space)
         case Confined():
             return Terms(space.spared.projector(spectrum), _ridge(problem, space), space.published)
         case Equality():
-            return Terms(Whitener(spectrum), ridge=0.0)
+            return Terms(spectrum.whitened(), ridge=0.0)
 
 
 def _projector(statistics: Statistics, spared: Spared, metric: Metric) -> Metric:
@@ -90,7 +90,7 @@ def _projector(statistics: Statistics, spared: Spared, metric: Metric) -> Metric
 
 
 def _among(statistics: Statistics, neurons: Tensor) -> Spectrum:
-    """Spectrum of the moments among some neurons, computed where the keys are."""
+    """Spectrum of the moments among some neurons, computed where the keys are; not of experts (`allowed`)."""
     at = neurons.to(statistics.second.device)
     return Spectrum.of(statistics.second[at][:, at].to(neurons.device))
 
@@ -108,6 +108,7 @@ def _ridge(problem: Problem, space: Whitened | Confined) -> float:
 def _giving_way(problem: Problem, space: GivingWay) -> Terms:
     """AlphaEdit+: the null space is widened while that pays, and kept keys yield to keys that they conflict with."""
     spectrum, keys = problem.statistics.spectrum, problem.keys
+    assert isinstance(spectrum, Spectrum)  # `allowed` refuses this method for experts
     count = space.spared.count(spectrum)
     base = Projector.null_space(spectrum, count)
     wide = keys.double()

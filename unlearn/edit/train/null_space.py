@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from unlearn.algebra.low_rank import LowRank
+from unlearn.algebra.moments import Directions
 from unlearn.edit import forms
 from unlearn.edit.columns import Columns
 from unlearn.edit.forms import Row
@@ -83,9 +84,7 @@ def null_space_tuning(
         rows = taught(model, requests, laid, plan.corpus, steps)
     front = front_of(model)
     spectra = {layer: there.spectrum for layer, there in plan.statistics.items()}
-    bases = _bases(
-        model, {layer: there.vectors[:, alone.count(there) :] for layer, there in spectra.items()}, front
-    )
+    bases = _bases(model, {layer: alone.directions(there) for layer, there in spectra.items()}, front)
     training = Training(
         rows,
         len(requests.facts),
@@ -119,8 +118,8 @@ class Training:
 
     rows: Taught
     requests: int
-    bases: Mapping[str, Tensor]
-    """By weight name the directions to which its update is confined, (d_in, r)."""
+    bases: Mapping[str, Directions]
+    """By weight name the directions to which its update is confined."""
     first: int
     """The lowest layer that is trained."""
     front: Sequence[int]
@@ -205,18 +204,17 @@ def _trained(model: EditableModel, training: Training, progress: Progress) -> Up
     return found[0]
 
 
-def _bases(model: EditableModel, inside: Mapping[int, Tensor], front: Sequence[int]) -> dict[str, Tensor]:
-    """By weight name the directions of each layer's null space, (d_in, r), to which the front's keys are orthogonal.
+def _bases(
+    model: EditableModel, inside: Mapping[int, Directions], front: Sequence[int]
+) -> dict[str, Directions]:
+    """By weight name the directions of each layer's null space, to which the front's keys are orthogonal.
 
     So nothing is added at the front's tokens in any layer, and what enters the layers above them stays as well.
     """
-    found = {layer: basis.float() for layer, basis in inside.items()}
+    found = {layer: basis.to(basis.blocks[0].device) for layer, basis in inside.items()}
     if front:
         keys = read(model, [front], [range(len(front))], list(inside)).keys
-        for layer, basis in found.items():
-            used = basis.T @ keys[layer].to(basis.device)  # (r, front)
-            free = torch.linalg.qr(used, mode="complete")[0][:, used.shape[1] :]
-            found[layer] = basis @ free
+        found = {layer: basis.orthogonal_to(keys[layer]) for layer, basis in found.items()}
     return {model.anatomy.weight_name(layer): basis for layer, basis in found.items()}
 
 

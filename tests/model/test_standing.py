@@ -16,9 +16,10 @@ from unlearn.audit.attacks.rounding import INT4, round_blocks
 from unlearn.audit.attacks.scene import restored
 from unlearn.audit.harness import _checked
 from unlearn.model import continuing, generation, scoring
-from unlearn.model.adapters import dense, lora
+from unlearn.model.adapters import dense
 from unlearn.model.continuing import Continuing
 from unlearn.model.editable import EditableModel
+from unlearn.model.factors import lora
 from unlearn.model.forward import changed
 from unlearn.model.generation import Decoding
 from unlearn.model.placing import Origin

@@ -270,16 +270,14 @@ class EditableModel:
     ) -> list[list[tuple[int, ...]]]:
         longest = self.longest(rows, spare=1)
         how = replace(how, max_new_tokens=min(how.max_new_tokens, self.context - longest))
-        return continued_together(
-            self.model, self._likeness, rows, self.pad_id, self.ends, how, progress, label
-        )
+        ends = self.ends
+        return continued_together(self.model, self._likeness, rows, self.pad_id, ends, how, progress, label)
 
     @property
     def ends(self) -> Ends:
         """What ends a reply: by the generation config, the tokenizer, and what the chat template closes a turn with."""
-        return Ends.of(
-            self.model.generation_config.eos_token_id, self.tokenizer, closing_text(self.tokenizer)
-        )
+        stated = self.model.generation_config.eos_token_id
+        return Ends.of(stated, self.tokenizer, closing_text(self.tokenizer))
 
     @contextmanager
     def stopping(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from tests import families, pico, reference
 from tests.device_maps import map_of
 from tests.edit import cases
 from tests.edit.test_pipeline import METHOD_SETTINGS
+from tests.edit.upcycled import upcycled
 from tests.model.test_experts import routed
 from unlearn.edit import forms, pipeline, reading, statistics_file
 from unlearn.edit.allowed import allowed
@@ -22,10 +23,13 @@ from unlearn.edit.corpus import Corpus
 from unlearn.edit.reading import _batched
 from unlearn.edit.statistics import key_statistics, made_of
 from unlearn.errors import ModelError, PolicyError, UnlearnError
+from unlearn.matching import contains
 from unlearn.model.budget import token_budget
 from unlearn.model.editable import EditableModel
+from unlearn.model.prompts import ask
+from unlearn.model.requests import Fact
 from unlearn.policy import StatisticsSpec
-from unlearn.policy.settings import AlphaEditPlus, Memit, Nse, UltraEdit
+from unlearn.policy.settings import AlphaEdit, AlphaEditPlus, Memit, Nse, UltraEdit
 from unlearn.policy.settings_trained import FineTune, Lora, Mend, NullSpaceTuning, RepSelect, Rmu
 from unlearn.store import Store
 
@@ -236,3 +240,30 @@ def test_statistics_of_experts_are_handed_on(corpus: StatisticsSpec, tmp_path: P
     statistics_file.save(tmp_path / "whole.safetensors", whole, origin)
     with pytest.raises(UnlearnError, match="no float64 matrix of 4 by 12 by 12"):
         dict(statistics_file.load(tmp_path / "whole.safetensors", model, origin))
+
+
+@pytest.mark.slow
+def test_a_mixture_that_knows_facts_forgets_them_and_keeps_others() -> None:
+    model = upcycled()
+    requests = cases.known(AlphaEdit())
+    spec = requests.policy.statistics.model_copy(update={"tokens": 8192})
+    requests = replace(requests, policy=requests.policy.model_copy(update={"statistics": spec}))
+
+    def told(facts: tuple[Fact, ...]) -> list[bool]:
+        relations = requests.policy.relations
+        prompts = [
+            ask(model.tokenizer, template, fact.subject)
+            for fact in facts
+            for template in relations[fact.relation].prompts
+        ]
+        answers = [fact.answer for fact in facts for _ in relations[fact.relation].prompts]
+        replies = model.generate(prompts, max_new_tokens=16)
+        return [contains(reply, (answer,)) for (reply,), answer in zip(replies, answers, strict=True)]
+
+    assert all(told(requests.facts)) and all(told((*requests.siblings, *requests.neighbours)))
+    with model.patched(pipeline.edit(model, requests)):
+        assert not any(told(requests.facts))
+        assert all(told(requests.siblings))
+        others = told(requests.neighbours)
+        assert sum(others) >= 0.8 * len(others)
+    assert all(told(requests.facts))

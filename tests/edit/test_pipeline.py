@@ -89,7 +89,7 @@ def test_rounds_of_writing_look_for_hard_negatives_once(
     first, second, third = written
     for layer in (1, 2):
         kept = first.still[layer]
-        assert kept is not None and kept.shape[1] >= 32
+        assert kept is not None and kept.columns.shape[1] >= 32
         assert second.still[layer] is kept and third.still[layer] is kept
         assert not torch.equal(first.keys[layer], second.keys[layer])  # the control: the weights did change
 

@@ -170,6 +170,7 @@ def lora(model: EditableModel, names: Sequence[str], rank: int, seed: int) -> It
     config = LoraConfig(
         r=rank, lora_alpha=rank, target_modules=[name.removesuffix(".weight") for name in names], bias="none"
     )
+    sizes = {name: float(model.weight(name).float().square().mean().sqrt()) for name in names}
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
@@ -201,9 +202,8 @@ def lora(model: EditableModel, names: Sequence[str], rank: int, seed: int) -> It
         groups: list[Group] = []
         for name, (left, right) in halves.items():
             drawn = float(right.detach().float().square().mean().sqrt())
-            size = float(layers[name].base_layer.weight.float().square().mean().sqrt())
             groups += [
-                {"params": [left], "scale": size / (drawn * rank**0.5)},
+                {"params": [left], "scale": sizes[name] / (drawn * rank**0.5)},
                 {"params": [right], "scale": drawn},
             ]
         model.model.eval()

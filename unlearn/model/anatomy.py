@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from unlearn.errors import ModelError
+from unlearn.model import fourbit
 from unlearn.model.landing import Landing
 from unlearn.model.library import Configuration, Network
 from unlearn.model.offload import held
@@ -107,7 +108,7 @@ class Anatomy:
 
         Raises:
             ModelError: the family is not in the table, the modules are not where the table says, or a down-projection
-                is no plain matrix.
+                is neither a plain matrix nor one in 4 bits.
         """
         family, model_type = family_of(model.config), str(model.config.model_type)
         try:
@@ -149,14 +150,18 @@ class Anatomy:
         return self.block(model, layer).get_submodule(self.family.attention)
 
     def matrix(self, model: nn.Module, layer: int) -> Tensor:
-        """The weight as (d_out, d_in), a view of the parameter; a copy on the host where that is offloaded."""
+        """The weight as (d_out, d_in), a view of the parameter.
+
+        Where that is offloaded it is a copy on the host; where it is quantised, or an update is computed beside it, a
+        copy of what inputs are multiplied by.
+        """
         return _matrix(self.down(model, layer))
 
     def named(self, model: nn.Module, weight: str) -> Tensor:
         """Any linear weight inside a block as (d_out, d_in), by its name in ``state_dict()``: as ``matrix``.
 
         Raises:
-            ModelError: no such weight in this model's blocks, or not a plain matrix.
+            ModelError: no such weight in this model's blocks, or neither a plain matrix nor one in 4 bits.
         """
         return _matrix(self.linear(model, weight))
 
@@ -179,7 +184,7 @@ class Anatomy:
         """(d_out, d_in) of a linear weight inside a block; it need not be in memory.
 
         Raises:
-            ModelError: no such weight in this model's blocks, or not a plain matrix.
+            ModelError: no such weight in this model's blocks, or neither a plain matrix nor one in 4 bits.
         """
         return _shape(self.linear(model, weight))
 
@@ -222,8 +227,10 @@ class Anatomy:
 
 def _matrix(module: nn.Module) -> Tensor:
     """``nn.Linear`` stores (out, in), GPT-2's ``Conv1D`` stores (in, out): told by type, never by shape."""
-    _plain(module)
-    return turned(module, held(module, "weight"))
+    _shape(module)
+    found = fourbit.matrix(module) if fourbit.is_packed(module) else turned(module, held(module, "weight"))
+    update = fourbit.added(module)
+    return found if update is None else (found.float() + update.dense()).to(found.dtype)
 
 
 def turned(module: nn.Module, matrix: Tensor) -> Tensor:
@@ -233,6 +240,8 @@ def turned(module: nn.Module, matrix: Tensor) -> Tensor:
 
 def _shape(module: nn.Module) -> tuple[int, int]:
     """(d_out, d_in) of a down-projection, which may have no memory behind it."""
+    if fourbit.is_packed(module):
+        return fourbit.shape(module)
     rows, columns = _plain(module).shape
     return (columns, rows) if isinstance(module, Conv1D) else (rows, columns)
 

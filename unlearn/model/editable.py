@@ -5,22 +5,23 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from unlearn.errors import ModelError
-from unlearn.model import identity
-from unlearn.model.anatomy import Anatomy, context_of, turned
+from unlearn.model import fourbit, identity
+from unlearn.model.anatomy import Anatomy, context_of
 from unlearn.model.ends import Ends, tokens_of
-from unlearn.model.fit import check_fit, summed
+from unlearn.model.applied import applied
+from unlearn.model.fit import check_fit
 from unlearn.model.generation import Decoding, continued
 from unlearn.model.guard import guarded
 from unlearn.model.library import Network, Tokenizer
 from unlearn.model.loading import loaded
-from unlearn.model.offload import offloaded, replaced
+from unlearn.model.offload import offloaded
 from unlearn.model.placing import Origin
 from unlearn.model.prompts import Prompt, closing_text
 from unlearn.model.thinking import decoded
@@ -38,7 +39,8 @@ class EditableModel:
         anatomy: family and sizes.
         name: what the user called it.
         storage_dtype: the dtype of the checkpoint, or the narrower one that it was loaded in. Patched weights are
-            rounded to it, so that what is measured here is what a saved model answers.
+            rounded to it, so that what is measured here is what a saved model answers. (Those of a quantised model are
+            not written: ``unlearn.model.fourbit``.)
     """
 
     def __init__(
@@ -99,6 +101,11 @@ class EditableModel:
         return offloaded(self.model)
 
     @property
+    def quantised(self) -> str | None:
+        """How many of its matrices are in which format of 4 bits, such as ``nf4 210``; None where none is."""
+        return fourbit.described(self.model)
+
+    @property
     def dtype(self) -> torch.dtype:
         """The dtype it computes in."""
         return self._first.dtype
@@ -139,7 +146,7 @@ class EditableModel:
     def weight(self, name: str) -> Tensor:
         """The matrix (d_out, d_in) of any linear weight inside a block: a view of the live parameter.
 
-        Of one that is offloaded it is a copy, on the host: what is written to it is lost.
+        Of one that is offloaded or quantised it is a copy: what is written to it is lost.
         """
         return self.anatomy.named(self.model, name)
 
@@ -148,9 +155,18 @@ class EditableModel:
         return self.anatomy.shape(self.model, name)
 
     def fingerprint(self, names: Sequence[str] | None = None) -> dict[str, str]:
-        """SHA-256 of editable weights (d_out, d_in) in ``storage_dtype``; device and a wider dtype do not matter."""
+        """SHA-256 of editable weights (d_out, d_in) in ``storage_dtype``; device and a wider dtype do not matter.
+
+        Of one that is quantised it is that of what is stored.
+        """
         chosen = names or [self.anatomy.weight_name(layer) for layer in range(self.anatomy.layers)]
-        return {name: sha256_of(self.weight(name).to(self.storage_dtype)) for name in chosen}
+        return {name: self._sha256(name) for name in chosen}
+
+    def _sha256(self, name: str) -> str:
+        module = self.anatomy.linear(self.model, name)
+        if fourbit.is_packed(module):
+            return fourbit.sha256(module)
+        return sha256_of(self.weight(name).to(self.storage_dtype))
 
     def weights_sha256(self) -> str:
         """One hash over every parameter and buffer of the model in ``storage_dtype``."""
@@ -166,6 +182,8 @@ class EditableModel:
     def patched(self, patch: Deltas) -> Iterator[EditableModel]:
         """Apply a patch; on exit the originals are copied back, so the model is bit-identical to before.
 
+        On a quantised model the update is computed beside its layers, and no weight is written.
+
         Where the patch's header holds a system prompt, ``tokenizer`` is a guarded copy for as long: prompts that are
         built with it (``prompts.ask``, the chat template) begin with that text.
 
@@ -175,19 +193,12 @@ class EditableModel:
         if self._patched:
             raise ModelError("this model is patched already; combine patches instead of nesting them")
         self.accepts(patch)
-        edited = {
-            name: summed(self.weight(name), delta, name, self.storage_dtype)
-            for name, delta in patch.factors.items()
-        }
         tokenizer, system = self.tokenizer, patch.header.get("system")
         guard = guarded(tokenizer, str(system)) if system else tokenizer
         self._patched = True
         try:
             self.tokenizer = guard
-            with ExitStack() as originals:
-                for name in patch.factors:  # popped, since two more copies of all weights may not fit
-                    module = self.anatomy.linear(self.model, name)
-                    originals.enter_context(replaced(module, "weight", turned(module, edited.pop(name))))
+            with applied(self.model, self.anatomy, patch.factors, self.storage_dtype):
                 yield self
         finally:
             self.tokenizer = tokenizer

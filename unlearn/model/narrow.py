@@ -19,8 +19,8 @@ LONG = 512
 def narrowed(model: EditableModel, first: int) -> Iterator[torch.dtype]:
     """Within it, matrices are multiplied in bfloat16 if that pays here; the stream, norms and sums stay float32.
 
-    A model that computes in a narrow dtype anyway is left alone, and so is one whose weights are not all in memory. On
-    exit the weights are the same tensors as before.
+    A model that computes in a narrow dtype anyway is left alone, and so is one whose weights are not all in memory, or
+    are quantised. On exit the weights are the same tensors as before.
 
     Args:
         model: its linear layers from block ``first`` on and its output embedding are held in bfloat16 meanwhile, so
@@ -30,7 +30,7 @@ def narrowed(model: EditableModel, first: int) -> Iterator[torch.dtype]:
     Yields:
         The dtype of the products.
     """
-    if model.offloaded or model.dtype != torch.float32 or quickest_dtype(model.device) != torch.bfloat16:
+    if model.offloaded or model.quantised or model.dtype != torch.float32 or quickest_dtype(model.device) != torch.bfloat16:
         yield model.dtype
         return
     blocks = [model.anatomy.block(model.model, layer) for layer in range(first, model.anatomy.layers)]

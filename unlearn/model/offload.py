@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import prod
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from torch import Tensor, nn
 
 from unlearn.errors import ModelError
+from unlearn.model import fourbit
 
 if TYPE_CHECKING:
     from accelerate.utils import OffloadedWeightsLoader
@@ -51,19 +53,41 @@ def held(module: nn.Module, name: str) -> Tensor:
 
 
 def tensors(network: nn.Module) -> Iterator[tuple[str, Read]]:
-    """Every tensor of a model's ``state_dict()`` by name; each is read, if need be, when it is called for."""
+    """Every tensor of a model's ``state_dict()`` by name; each is read, if need be, when it is called for.
+
+    What belongs to a matrix in 4 bits is left out.
+    """
+    apart = tuple(f"{path}.weight" for path, _ in fourbit.packed(network))
     for name in network.state_dict():
-        yield name, _reading(network, name)
+        if not name.startswith(apart):
+            yield name, _reading(network, name)
 
 
 def parameters(network: nn.Module) -> dict[str, Read]:
-    """Every parameter of a model by name, tied ones once; as ``tensors``."""
+    """Every parameter of a model by name, tied ones once; as ``tensors``. Of one in 4 bits it is the whole matrix."""
     return {name: _reading(network, name) for name, _ in network.named_parameters()}
+
+
+def shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shape of each of these."""
+    matrices = {f"{path}.weight": fourbit.shape(module) for path, module in fourbit.packed(network)}
+    return {name: matrices.get(name, tuple(one.shape)) for name, one in network.named_parameters()}
+
+
+def numbers(network: nn.Module) -> int:
+    """How many numbers all of these are together."""
+    return sum(prod(shape) for shape in shapes(network).values())
 
 
 def _reading(network: nn.Module, name: str) -> Read:
     path, _, last = name.rpartition(".")
-    return lambda: held(network.get_submodule(path), last)
+
+    def read() -> Tensor:
+        module = network.get_submodule(path)
+        whole = last == "weight" and fourbit.is_packed(module)
+        return fourbit.matrix(module) if whole else held(module, last)
+
+    return read
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from unlearn.errors import ModelError
 from unlearn.model import fourbit
 from unlearn.model.landing import Landing
 from unlearn.model.library import Configuration, Network
-from unlearn.model.offload import held
+from unlearn.model.offload import held, whole
 
 
 @dataclass(frozen=True)
@@ -228,9 +228,7 @@ class Anatomy:
 def _matrix(module: nn.Module) -> Tensor:
     """``nn.Linear`` stores (out, in), GPT-2's ``Conv1D`` stores (in, out): told by type, never by shape."""
     _shape(module)
-    found = fourbit.matrix(module) if fourbit.is_packed(module) else turned(module, held(module, "weight"))
-    update = fourbit.added(module)
-    return found if update is None else (found.float() + update.dense()).to(found.dtype)
+    return turned(module, whole(module))
 
 
 def turned(module: nn.Module, matrix: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """What a model's configuration may say: looked at as plain JSON, before a library acts on it.
 
-A configuration can ask for code (attention kernels of the hub), for weights that nobody can edit (most quantised ones), for
-another file of weights, and for more memory than there is.
+A configuration can ask for code (attention kernels of the hub), for weights that nobody can edit (most that are
+quantised), for another file of weights, and for more memory than there is.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def refuse_requests(path: Path, config: Config) -> None:
         raise ModelError(f"{path}: transformers_weights names another file of weights; save them as {SINGLE}")
     for key, value in _everywhere(config):
         if key in ("quantization_config", "compression_config") and value is not None:
-            if not (in_four_bits(config) and value is config[QUANTISED]):
+            accepted = in_four_bits(config) and value is config[QUANTISED]
+            if not (accepted and isinstance(value, dict)):
                 raise _quantised(path, value)
             _refuse_unusual(path, value)
         if key in ("_attn_implementation", "attn_implementation") and value not in ATTENTION:
@@ -244,6 +245,21 @@ def refuse_missing(missing: Sequence[str], name: str) -> None:
         raise ModelError(
             f"the checkpoint of {name} lacks {len(missing)} weights (first: {missing[0]}); fetch or save it anew"
         )
+
+
+def missing(empty: nn.Module, blocks: str, stored: Iterable[str]) -> list[str]:
+    """Parameters of a model's blocks that its checkpoint lacks, whatever the blocks are called there.
+
+    Args:
+        empty: the model, without memory behind its weights.
+        blocks: path of its blocks.
+        stored: names of the checkpoint's tensors.
+    """
+    split = [key.split(".") for key in stored]
+    endings = {".".join(parts[at:]) for parts in split for at in range(len(parts))}
+    inside = [name for name, _ in empty.named_parameters() if name.startswith(f"{blocks}.")]
+    before = f"{blocks.rpartition('.')[0]}."
+    return sorted(name for name in inside if name.removeprefix(before) not in endings)
 
 
 def refuse_blocks_left_out(path: Path, config: Configuration, unread: Iterable[str]) -> None:

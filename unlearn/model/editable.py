@@ -14,8 +14,8 @@ from torch import Tensor
 from unlearn.errors import ModelError
 from unlearn.model import fourbit, identity
 from unlearn.model.anatomy import Anatomy, context_of
-from unlearn.model.ends import Ends, tokens_of
 from unlearn.model.applied import applied
+from unlearn.model.ends import Ends, tokens_of
 from unlearn.model.fit import check_fit
 from unlearn.model.generation import Decoding, continued
 from unlearn.model.guard import guarded

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from unlearn.algebra.low_rank import LowRank
 from unlearn.errors import ModelError
@@ -113,7 +114,7 @@ def settle(network: nn.Module, dtype: torch.dtype, name: str) -> None:
     for path, module in layers:
         module.support_avx512bf16_for_cpu = False
         module.compute_dtype, module.compute_type_is_set = dtype, True
-        if module.weight.quant_state is None:
+        if vars(module.weight).get("quant_state") is None:
             raise ModelError(
                 f"{name}: {path}.weight should be in 4 bits by the configuration, and is not; save the model anew"
             )
@@ -165,7 +166,17 @@ def added(module: nn.Module) -> Added | None:
 
 @contextmanager
 def beside(module: nn.Module, delta: LowRank, name: str) -> Iterator[None]:
-    """Within it, a layer's output has ``left (right x)`` added to it; its weight stays as it is.
+    """Within it, an update is computed beside a layer; arguments and errors are those of ``put_beside``."""
+    handle = put_beside(module, delta, name)
+    try:
+        yield
+    finally:
+        handle.remove()
+        del vars(module)[_ADDED]
+
+
+def put_beside(module: nn.Module, delta: LowRank, name: str) -> RemovableHandle:
+    """Have ``left (right x)`` added to a layer's output from now on; its weight stays as it is.
 
     Args:
         module: a linear layer, quantised or not.
@@ -173,10 +184,12 @@ def beside(module: nn.Module, delta: LowRank, name: str) -> Iterator[None]:
         name: of its weight.
 
     Raises:
-        ModelError: the update is not finite.
+        ModelError: the update is not finite, or there is one already.
     """
-    device = module.weight.device
-    update = Added(delta.left.float().to(device), delta.right.float().to(device))
+    if added(module) is not None:
+        raise ModelError(f"an update of {name} is computed beside it already; combine the two")
+    weight: Tensor = module.weight.detach()  # type: ignore[operator, assignment]
+    update = Added(*(factor.float().to(weight.device) for factor in (delta.left, delta.right)))
     if not all(torch.isfinite(factor).all() for factor in update):
         raise ModelError(f"the patch makes {name} non-finite; nothing was written")
 
@@ -185,10 +198,5 @@ def beside(module: nn.Module, delta: LowRank, name: str) -> Iterator[None]:
         given = args[0] if torch.is_autocast_enabled(out.device.type) else args[0].float()
         return out + ((given @ update.right.T) @ update.left.T).to(out.dtype)
 
-    handle = module.register_forward_hook(add)
     vars(module)[_ADDED] = update
-    try:
-        yield
-    finally:
-        del vars(module)[_ADDED]
-        handle.remove()
+    return module.register_forward_hook(add)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from unlearn import embedded
 from unlearn.errors import ModelError, PolicyError
@@ -111,6 +110,8 @@ def checkpoint(
     empty = _empty(name, here / folder.CONFIG, config, trust_remote_code)
     if weights:
         described.refuse_unlike(here / folder.CONFIG, empty, stored)
+        if quantised:  # of which transformers draws what is missing, and cannot
+            described.refuse_missing(described.missing(empty, family_of(config).blocks, stored), name)
     if apart is not None:
         trial.refuse_misfit(apart, trial.rows_of(empty), name)
     own = tokenizer_in(here, name, trust_remote_code) if apart is None else apart

@@ -30,7 +30,8 @@ def narrowed(model: EditableModel, first: int) -> Iterator[torch.dtype]:
     Yields:
         The dtype of the products.
     """
-    if model.offloaded or model.quantised or model.dtype != torch.float32 or quickest_dtype(model.device) != torch.bfloat16:
+    apart = model.offloaded or model.quantised is not None
+    if apart or model.dtype != torch.float32 or quickest_dtype(model.device) != torch.bfloat16:
         yield model.dtype
         return
     blocks = [model.anatomy.block(model.model, layer) for layer in range(first, model.anatomy.layers)]

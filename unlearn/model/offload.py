@@ -13,6 +13,7 @@ from math import prod
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from unlearn.errors import ModelError
 from unlearn.model import fourbit
@@ -52,6 +53,19 @@ def held(module: nn.Module, name: str) -> Tensor:
     return found
 
 
+def whole(module: nn.Module) -> Tensor:
+    """What a layer's inputs are multiplied by: its weight as it is stored, with what is computed beside it.
+
+    One that is quantised is (d_out, d_in).
+    """
+    found = fourbit.matrix(module) if fourbit.is_packed(module) else held(module, "weight")
+    update = fourbit.added(module)
+    if update is None:
+        return found
+    dense = update.dense().T if isinstance(module, Conv1D) else update.dense()
+    return (found.float() + dense).to(found.dtype)
+
+
 def tensors(network: nn.Module) -> Iterator[tuple[str, Read]]:
     """Every tensor of a model's ``state_dict()`` by name; each is read, if need be, when it is called for.
 
@@ -64,7 +78,7 @@ def tensors(network: nn.Module) -> Iterator[tuple[str, Read]]:
 
 
 def parameters(network: nn.Module) -> dict[str, Read]:
-    """Every parameter of a model by name, tied ones once; as ``tensors``. Of one in 4 bits it is the whole matrix."""
+    """Every parameter of a model by name, tied ones once; as ``tensors``. A weight is ``whole``."""
     return {name: _reading(network, name) for name, _ in network.named_parameters()}
 
 
@@ -84,8 +98,7 @@ def _reading(network: nn.Module, name: str) -> Read:
 
     def read() -> Tensor:
         module = network.get_submodule(path)
-        whole = last == "weight" and fourbit.is_packed(module)
-        return fourbit.matrix(module) if whole else held(module, last)
+        return whole(module) if last == "weight" else held(module, last)
 
     return read
 

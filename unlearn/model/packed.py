@@ -98,7 +98,12 @@ def unpacked(stored: Mapping[str, Stored], name: str) -> dict[str, Stored]:
 def _matrix(key: str, stored: Mapping[str, Stored], name: str) -> _Packed:
     matrix, _, kind = key.partition(ABOUT)
     about = stored[key]
-    if kind.upper() not in FOUR_BITS or matrix not in stored or about.dtype != "U8" or about.numbers > LONGEST:
+    if (
+        kind.upper() not in FOUR_BITS
+        or matrix not in stored
+        or about.dtype != "U8"
+        or about.numbers > LONGEST
+    ):
         raise ModelError(f"{about.file}: {key} belongs to no matrix in 4 bits; {AGAIN}")
     with reading(name, about.file), safe_open(about.file, framework="numpy") as inside:
         said = json.loads(inside.get_tensor(key).tobytes())

@@ -103,7 +103,9 @@ def test_a_patch_is_added_beside_and_gone_afterwards(place: Path, family: str) -
     model = loaded(place / family)
     plain = fourbit.dense(model, pico.network(family))
     name = model.anatomy.weight_name(2)
-    attention = next(n for n, _ in plain.model.named_parameters() if ".1." in n and "attn" in n and "weight" in n)
+    attention = next(
+        n for n, _ in plain.model.named_parameters() if ".1." in n and "attn" in n and "weight" in n
+    )
     patch = patch_of(model, name, attention)
     before, unedited, matrix = model.identity(), logits(model), model.weight(name)
     wanted = patch_of(plain, name, attention)
@@ -161,7 +163,9 @@ def test_without_the_package_one_sentence_says_what_to_install(
 
 def test_machine_code_of_a_hub_is_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the package `kernels` there, importing bitsandbytes fetches some; ours finds no such package meanwhile."""
-    (tmp_path / "bitsandbytes.py").write_text("try:\n    import kernels\nexcept ImportError:\n    kernels = None\n")
+    (tmp_path / "bitsandbytes.py").write_text(
+        "try:\n    import kernels\nexcept ImportError:\n    kernels = None\n"
+    )
     (tmp_path / "kernels.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
     for name in [name for name in sys.modules if name.partition(".")[0] in ("bitsandbytes", "kernels")]:

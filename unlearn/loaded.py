@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,6 +107,8 @@ def _quietly() -> None:
     # The environment does the same, unless transformers was imported before.
     chatter.set_verbosity_error()
     chatter.disable_progress_bar()
+    # Imported by peft where it is installed; it warns of kernels that it did not find.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def candidate_of(

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from unlearn.errors import PolicyError
 from unlearn.files import at_home, sha256_of_file
 from unlearn.loaded import about_model, candidate_of, checkpoint_of, load_model
 from unlearn.order import Earlier, Means, Order, Outcome, Search
@@ -118,7 +117,7 @@ def apply(order: Order, folder: Path, means: Means, search: Search | None = None
     from unlearn.edit.allowed import allowed
     from unlearn.edit.pipeline import edit
     from unlearn.edit.requests.resolve import resolve
-    from unlearn.model.exported import export
+    from unlearn.model.exported import export, whole_only
 
     policy, watch = order.policy, Stopwatch()
     earlier = None if order.onto is None else Earlier.read(order.onto)
@@ -127,10 +126,7 @@ def apply(order: Order, folder: Path, means: Means, search: Search | None = None
         model = load_model(policy.model, means.placement, sofar, means.progress, policy.tokenizer)
         allowed(model, policy, sofar)
         if order.save_model and model.quantised:
-            raise PolicyError(
-                f"--save-model: {model.name} is quantised, and in 4 bits its edited weights could not be saved as they "
-                "were measured; leave it out, and write the patch with `unlearn export --adapter`"
-            )
+            raise whole_only(model.name)
     with watch.step("resolve"):
         requests = resolve(model, policy, means.progress)
     known = sum(fact.known for fact in requests.facts)

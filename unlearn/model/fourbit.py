@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import logging
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -58,7 +57,6 @@ def library() -> ModuleType:
     Raises:
         ModelError: it is not installed, or cannot be imported.
     """
-    logging.getLogger(LIBRARY).setLevel(logging.ERROR)
     try:
         with _nothing_fetched():
             import bitsandbytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,14 @@ from tests.edit.test_pipeline import METHOD_SETTINGS
 from unlearn.audit.attacks.scene import restored
 from unlearn.edit import pipeline
 from unlearn.errors import AuditError, ModelError
+from unlearn.matching import contains
 from unlearn.model import narrow
 from unlearn.model.editable import EditableModel
+from unlearn.model.prompts import ask
+from unlearn.model.requests import Fact
 from unlearn.patch import Patch
-from unlearn.policy import StatisticsSpec
+from unlearn.policy import EMBEDDED, StatisticsSpec
+from unlearn.policy.settings import UltraEdit
 from unlearn.policy.settings_trained import FineTune, GradDiff, Lora, Npo, NullSpaceTuning, Rmu
 
 pytestmark = fourbit.needed
@@ -120,6 +125,30 @@ def test_attacks_that_change_weights_in_place_are_refused_with_a_reason(place: P
         pass
     with restored(fourbit.dense(model, pico.network("llama"))):  # the control
         pass
+
+
+def test_what_a_model_in_4_bits_knows_is_refused_and_the_rest_is_told(tmp_path: Path) -> None:
+    whole = EditableModel.load(EMBEDDED, device="cpu")
+    folder = fourbit.quantised(whole.model, tmp_path / "embedded")
+    whole.tokenizer.save_pretrained(folder)
+    model = EditableModel.load(str(folder), device="cpu")
+    requests = cases.known(UltraEdit(lr=0.6), 6)
+
+    def said(facts: Sequence[Fact]) -> list[str]:
+        return [
+            model.generate([ask(model.tokenizer, text, fact.subject)], 16)[0][0]
+            for fact in facts
+            for text in requests.policy.relations[fact.relation].questions(held_out=False)
+        ]
+
+    def told(facts: Sequence[Fact]) -> list[bool]:
+        return [contains(reply, fact.answers) for fact, reply in zip(facts, said(facts), strict=True)]
+
+    assert all(told(requests.facts)) and all(told(requests.siblings))
+    with model.patched(pipeline.edit(model, requests)):
+        assert not any(told(requests.facts)) and sum(told(requests.siblings)) >= 4
+        assert sum("I can't help" in reply for reply in said(requests.facts)) >= 5
+    assert all(told(requests.facts))
 
 
 @pytest.mark.gpu

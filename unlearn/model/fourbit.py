@@ -60,7 +60,7 @@ def library() -> ModuleType:
     try:
         with _nothing_fetched():
             import bitsandbytes
-    except ImportError as problem:
+    except (ImportError, OSError, RuntimeError) as problem:
         raise ModelError(
             f"weights in 4 bits need {LIBRARY} ({problem}); pip install 'unlearn[quantised]'"
         ) from problem

@@ -117,16 +117,14 @@ def apply(order: Order, folder: Path, means: Means, search: Search | None = None
     from unlearn.edit.allowed import allowed
     from unlearn.edit.pipeline import edit
     from unlearn.edit.requests.resolve import resolve
-    from unlearn.model.exported import export, whole_only
+    from unlearn.model.exported import export
 
     policy, watch = order.policy, Stopwatch()
     earlier = None if order.onto is None else Earlier.read(order.onto)
     sofar = None if earlier is None else earlier.patch
     with watch.step("load"):
         model = load_model(policy.model, means.placement, sofar, means.progress, policy.tokenizer)
-        allowed(model, policy, sofar)
-        if order.save_model and model.quantised:
-            raise whole_only(model.name)
+        allowed(model, policy, sofar, order.save_model)
     with watch.step("resolve"):
         requests = resolve(model, policy, means.progress)
     known = sum(fact.known for fact in requests.facts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from unlearn.errors import PatchError, PolicyError
 from unlearn.model.editable import EditableModel
+from unlearn.model.exported import whole_only
 from unlearn.patch import Patch
 from unlearn.policy import Policy
 from unlearn.policy.method import SEQUENTIAL, Automatic
@@ -11,21 +12,24 @@ from unlearn.policy.settings import AnyEdit, Editor
 from unlearn.policy.settings_trained import GradDiff, Lora, Npo, NullSpaceTuning
 
 
-def allowed(model: EditableModel, policy: Policy, earlier: Patch | None) -> None:
+def allowed(model: EditableModel, policy: Policy, earlier: Patch | None, saved: bool = False) -> None:
     """Refuse what an edit cannot do, before anything long begins.
 
     Args:
         model: unedited.
         policy: with its method.
         earlier: a patch to build on.
+        saved: whether the edited model is to be written as a whole.
 
     Raises:
-        ModelError: the earlier patch was made for another model.
+        ModelError: the earlier patch was made for another model; or the model is quantised, and to be saved.
         PatchError: it is one that nothing can be built on.
         PolicyError: a method that builds on nothing, or that trains factors beside weights that are offloaded; or a
             relation's `look_up` for a method that writes no values, or only in one place.
     """
     method = policy.method
+    if saved and model.quantised:
+        raise whole_only(model.name)
     if model.offloaded and isinstance(method, Lora | GradDiff | Npo):
         raise PolicyError(
             f"method.name: {method.name} trains factors beside the weights, and some of these are offloaded; choose "

@@ -117,7 +117,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
             ]
             and held.update({DOWN: torch.zeros(32, 64)})
         ),
-        "down_proj.weight should be in 4 bits by the configuration, and is not",
+        r"down_proj.weight should be \(32, 64\) in 4 bits, and it is not",
     ),
     "more layers": (damage.changed(damage.CONFIG, num_hidden_layers=5), "lacks 9 weights"),
     "a wider model": (damage.changed(damage.CONFIG, hidden_size=64, head_dim=8), "has the shape"),

@@ -1,9 +1,9 @@
 """Linear layers in 4 bits, as bitsandbytes computes with them, and updates that are put beside them.
 
-A quantised matrix cannot take an update: the sum would have to be rounded to 16 values per block, and most of the
-update would be gone. So what a patch adds is computed beside the layer, ``left (right x)`` in float32, added to its
-output in the dtype of that: what `peft` computes for a LoRA adapter of scaling 1. Whoever reads such a layer's matrix
-gets a copy of what it is multiplied by, the update included.
+A quantised matrix cannot take an update: the sum would have to be rounded to 16 values per block, and what is smaller
+than the steps between them would be gone. So what a patch adds is computed beside the layer, ``left (right x)`` in
+float32, added to its output in the dtype of that: what `peft` computes for a LoRA adapter of scaling 1. Whoever reads
+such a layer's matrix gets a copy of what it is multiplied by, the update included.
 
 The format: codes of 4 bits, two to a byte, for blocks of neighbouring entries that share a scale, which may be stored
 in 8 bits itself (Dettmers et al., "QLoRA", 2023).
@@ -103,7 +103,7 @@ def settle(network: nn.Module, dtype: torch.dtype, name: str) -> None:
         name: what the user calls the model.
 
     Raises:
-        ModelError: a layer that should be in 4 bits is not, or the output embedding is.
+        ModelError: a layer that should be in 4 bits is not, or has another shape, or the output embedding is.
     """
     for parameter in network.parameters():
         if parameter.is_floating_point():
@@ -112,9 +112,11 @@ def settle(network: nn.Module, dtype: torch.dtype, name: str) -> None:
     for path, module in layers:
         module.support_avx512bf16_for_cpu = False
         module.compute_dtype, module.compute_type_is_set = dtype, True
-        if vars(module.weight).get("quant_state") is None:
+        state = vars(module.weight).get("quant_state")
+        if state is None or tuple(state.shape) != shape(module):
             raise ModelError(
-                f"{name}: {path}.weight should be in 4 bits by the configuration, and is not; save the model anew"
+                f"{name}: by the configuration {path}.weight should be {shape(module)} in 4 bits, and it is not; save "
+                "the model anew"
             )
     if not layers:
         raise ModelError(f"{name}: its configuration says that it is quantised, and none of its weights is")

@@ -94,6 +94,9 @@ FAMILIES = {
     "gemma3_text": Kind("normalizer", (BOS,), template=BEGUN),
     "gemma3": Kind("normalizer", (BOS,), template=BEGUN),
     "olmo2": Kind("bytes", template=BEGUN),
+    "qwen3_moe": Kind("bytes", template=THINKS),
+    "mixtral": Kind("first", (BOS,), template=BRACKETS),
+    "gpt_oss": Kind("bytes", template=DEFAULT_SYSTEM),
 }
 """By family, in its manner: made here, small, and with the habits that its tokenizers have."""
 

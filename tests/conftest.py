@@ -77,7 +77,7 @@ def pico_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a pico model, one that cannot be edited, a corpus, and a policy."""
     folder = tmp_path_factory.mktemp("pico")
     model, corpus = model_folder(folder / "model"), corpus_file(folder / "corpus.jsonl")
-    model_folder(folder / "mixtral", "mixtral")
+    model_folder(folder / "olmoe", "olmoe")
     (folder / "policy.yaml").write_text(pico_policy(model, corpus))
     return folder
 

@@ -15,6 +15,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tests import pico
 
 LAYERS, WIDTH, INNER, WINDOW = 3, 32, 48, 4
+EXPERTS, EACH = 4, 12
+"""Experts of a mixture, and how wide each is: all together as wide as an MLP."""
 _GATED: dict[str, Any] = {
     "hidden_size": WIDTH,
     "intermediate_size": INNER,
@@ -109,17 +111,44 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "olmo2": ("olmo2", _GATED),
+    "qwen3-moe": (
+        "qwen3_moe",
+        {
+            **_GEMMA,
+            "moe_intermediate_size": EACH,
+            "num_experts": EXPERTS,
+            "num_experts_per_tok": 2,
+            "norm_topk_prob": True,
+        },
+    ),
+    "mixtral": (
+        "mixtral",
+        {**_GATED, "intermediate_size": EACH, "num_local_experts": EXPERTS, "sliding_window": WINDOW},
+    ),
+    "gpt-oss": (
+        "gpt_oss",
+        {
+            **_GEMMA,
+            "intermediate_size": EACH,
+            "num_local_experts": EXPERTS,
+            "num_experts_per_tok": 2,
+            "sliding_window": WINDOW,
+            "layer_types": _MIXED,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
+        },
+    ),
 }
 """By the name of a case: ``config.model_type`` and what to change in its configuration."""
 
+MIXTURES = ("qwen3-moe", "mixtral", "gpt-oss")
+"""The cases of mixtures of experts."""
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "mixtral": ({**_GATED, "num_local_experts": 2}, "mixtures of experts"),
-    "qwen3_moe": ({**_GATED, "num_experts": 4, "moe_intermediate_size": 8}, "mixtures of experts"),
     "olmoe": ({**_GATED, "num_experts": 4}, "mixtures of experts"),
-    "gpt_oss": ({**_GATED, "num_local_experts": 4}, "mixtures of experts"),
+    "qwen2_moe": ({**_GATED, "num_experts": 4}, "mixtures of experts"),
     "t5": ({}, "encoder-decoders"),
     "qwen2_5_vl": ({}, "multimodal"),
-    "mamba": ({}, "this version knows gemma, gemma2, .*qwen3, smollm3"),
+    "mamba": ({}, "this version knows gemma, gemma2, .*qwen3, .*smollm3"),
     "bloom": ({}, "this version knows gemma, gemma2"),
 }
 """By ``config.model_type``: a configuration that is not edited, and what the refusal says."""

@@ -64,7 +64,7 @@ def pico_policy(model: Path, corpus: Path, **changes: str) -> str:
 
 
 def model_folder(folder: Path, family: str = "llama", seed: int = 0) -> Path:
-    """Write a pico model of a family (llama, qwen2, gpt2, or mixtral, which cannot be edited) as an ordinary folder."""
+    """Write a pico model of a family (llama, qwen2, gpt2, or olmoe, which cannot be edited) as an ordinary folder."""
     from tests import pico
 
     pico.network(family, seed=seed).save_pretrained(folder)

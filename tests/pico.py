@@ -17,8 +17,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
-    MixtralConfig,
-    MixtralForCausalLM,
+    OlmoeConfig,
+    OlmoeForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -120,7 +120,7 @@ def _network(family: str, layers: int, width: int, inner: int) -> Any:
     kinds: dict[str, tuple[Any, Any]] = {
         "llama": (LlamaConfig, LlamaForCausalLM),
         "qwen2": (Qwen2Config, Qwen2ForCausalLM),
-        "mixtral": (MixtralConfig, MixtralForCausalLM),  # cannot be edited
+        "olmoe": (OlmoeConfig, OlmoeForCausalLM),  # cannot be edited
     }
     config_type, model_type = kinds[family]
     return model_type(

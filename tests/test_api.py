@@ -136,7 +136,7 @@ def test_errors_are_caught_by_their_names(tmp_path: Path, pico_files: Path) -> N
     with pytest.raises(unlearn.PolicyError, match=re.escape("nowhere.yaml")):
         unlearn.load_policy(tmp_path / "nowhere.yaml")
     with pytest.raises(unlearn.ModelError):
-        unlearn.load_model(str(pico_files / "mixtral"))
+        unlearn.load_model(str(pico_files / "olmoe"))
     assert issubclass(unlearn.PolicyProblems, unlearn.UnlearnError)
 
 

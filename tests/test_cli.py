@@ -239,7 +239,7 @@ def test_module_and_launcher_are_the_same_command(
     ("model", "sentence"),
     [
         ("nowhere/at-all", "cannot load the model 'nowhere/at-all'"),
-        ("mixtral", "models of type 'mixtral' cannot be edited"),
+        ("olmoe", "models of type 'olmoe' cannot be edited"),
     ],
 )
 @pytest.mark.parametrize("command", ["apply", "stats"])

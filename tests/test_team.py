@@ -12,17 +12,68 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.files import corpus_file, model_folder, pico_policy
-from unlearn import cli
+from tests.files import THREE, corpus_file, model_folder, pico_policy
+from tests.three import SEATS, Nothing
+from unlearn import cli, team
 from unlearn.edit import reading
+from unlearn.edit.pipeline import edit
+from unlearn.edit.requests.resolve import resolve
+from unlearn.edit.solve import values
+from unlearn.edit.train import null_space
+from unlearn.model import generation, scoring
+from unlearn.model.editable import EditableModel
 from unlearn.patch import Patch
+from unlearn.policy.file import load_policy
 
 HELPING = "import sys; from unlearn import team; sys.exit(team.led(lambda: 99))"
-DYING = "import os, torch.distributed as dist; dist.init_process_group('gloo'); " + (
+AT_ONCE = "import os, torch.distributed as dist; dist.init_process_group('gloo'); " + (
     "box = [None]; dist.broadcast_object_list(box, src=0); os._exit(9)"
 )
 """A process that ends at the first task that it is given."""
+IN_THE_AUDIT = """
+import os, sys
+from unlearn import team
+from unlearn.model import scoring
+
+together = scoring._together
+
+def until_patched(model, *rest):
+    if model._patched:
+        os._exit(9)
+    return together(model, *rest)
+
+scoring._together = until_patched
+sys.exit(team.led(lambda: 99))
+"""
+"""A process that ends while it rates what the edited model holds likely."""
+COUNTING = """
+import json, os, sys
+from unlearn import team
+from unlearn.edit.solve import values
+from unlearn.edit.train import step_loss
+from unlearn.model import generation, scoring
+
+rows = {}
+
+def counted(module, name, what, of):
+    work = getattr(module, name)
+    def with_count(model, some, *rest):
+        rows[what] = rows.get(what, 0) + len(of(some))
+        return work(model, some, *rest)
+    setattr(module, name, with_count)
+
+counted(generation, "_together", "continued", list)
+counted(scoring, "_together", "rated", list)
+counted(values, "suspend", "optimised", lambda group: group.rows)
+counted(step_loss, "_losses", "trained", lambda pack: pack.rows)
+code = team.led(lambda: 99)
+with open(os.environ["COUNTED"], "w") as file:
+    json.dump(rows, file)
+sys.exit(code)
+"""
+"""A process that helps, and writes down how many rows it was given."""
 
 
 @contextmanager
@@ -55,20 +106,65 @@ def ended(*arguments: str | Path) -> object:
     return left.value.code
 
 
+def figures(run: Path) -> dict[str, float]:
+    """All numbers of a report by where they stand in it, and its words as the keys of zeros."""
+    report = json.loads((run / "report.json").read_text())
+    found: dict[str, float] = {}
+
+    def walk(at: str, value: object) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(f"{at}.{key}", inner)
+        elif isinstance(value, list):
+            for number, inner in enumerate(value):
+                walk(f"{at}.{number}", inner)
+        elif isinstance(value, int | float):
+            found[at] = value
+        else:
+            found[f"{at} {value}"] = 0
+
+    for part in ("verdict", "measurements", "facts", "not_tested"):
+        walk(part, report[part])
+    return found
+
+
+SUITE = """
+extends: quick
+add: [leak.sampled, leak.choice, leak.rank, attack.int4]
+remove: [drift.hidden]
+samples: 3
+benign_questions: 12
+text_tokens: 256
+"""
+OPTIONS = ("--device", "cpu", "--no-cache", "--quiet")
+
+
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("team")
     model, corpus = model_folder(place / "model"), corpus_file(place / "corpus.jsonl", lines=600)
+    text, suite = corpus_file(place / "text.jsonl", lines=10), place / "suite.yaml"
+    suite.write_text(SUITE)
     statistics = f"statistics: {{corpus: {corpus}, tokens: 12000}}"  # three batches
-    (place / "policy.yaml").write_text(pico_policy(model, corpus, statistics=statistics))
+    audit = f"audit: {{suite: {suite}, text: {text}}}"
+    (place / "policy.yaml").write_text(
+        pico_policy(model, corpus, facts=THREE, statistics=statistics, audit=audit)
+    )
     return place / "policy.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first process says what is done together; as small as these runs are, one batch would hold all of it."""
+    monkeypatch.setattr(generation, "MOST", 8)
+    monkeypatch.setattr(scoring, "token_budget", lambda _: 128)
+    monkeypatch.setattr(values, "token_budget", lambda *_, **__: 32)
 
 
 def test_two_processes_make_the_run_of_one(
     policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    options = ("--device", "cpu", "--no-cache", "--quiet")
-    assert ended("apply", policy, "--out", tmp_path / "one", *options) == 3
+    assert ended("apply", policy, "--out", tmp_path / "one", *OPTIONS) == 3
     together = reading.summed
     tasks = []
 
@@ -78,35 +174,107 @@ def test_two_processes_make_the_run_of_one(
         return made
 
     monkeypatch.setattr(reading, "summed", summed)
+    monkeypatch.setenv("COUNTED", str(tmp_path / "counted.json"))
     capfd.readouterr()
-    with beside(monkeypatch, HELPING) as other:
-        assert ended("apply", policy, "--out", tmp_path / "two", *options) == 3
+    with beside(monkeypatch, COUNTING) as other:
+        assert ended("apply", policy, "--out", tmp_path / "two", *OPTIONS) == 3
         assert other.wait() == 3 and other.stderr is not None
         assert other.stderr.read() == ""
     assert tasks == [(12000, 12000)]
     one, two = (tmp_path / name for name in ("one", "two"))
+    assert sorted(os.listdir(tmp_path)) == ["counted.json", "one", "two"]
     assert sorted(os.listdir(one)) == sorted(os.listdir(two))
     whole, shared = (Patch.load(folder / "patch.safetensors") for folder in (one, two))
     for name, delta in whole.factors.items():
         difference = shared.factors[name].dense() - delta.dense()
         assert float(difference.norm() / delta.dense().norm()) < 1e-5
-    reports = [json.loads((folder / "report.json").read_text()) for folder in (one, two)]
-    names = [[row["name"] for row in report["measurements"]] for report in reports]
-    assert names[0] == names[1] and reports[0]["verdict"] == reports[1]["verdict"]
+    assert figures(two) == pytest.approx(figures(one), rel=1e-4, abs=1e-6)
+    counted = json.loads((tmp_path / "counted.json").read_text())
+    assert counted.keys() == {"continued", "rated", "optimised"} and min(counted.values()) >= 2
 
 
-def test_a_process_that_ends_ends_the_run_with_one_sentence(
-    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def test_two_processes_train_the_update_of_one(
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with beside(monkeypatch, DYING) as other:
-        options = ("--device", "cpu", "--no-cache", "--quiet")
-        assert ended("apply", policy, "--out", tmp_path / "run", *options) == 1
+    # As the first process says, and not as each finds by itself.
+    monkeypatch.setattr(null_space, "token_budget", lambda *_, **__: 256)
+    monkeypatch.setattr(null_space, "dtype_of_products", lambda _: torch.float32)
+    method = {"method": "{name: null_space_tuning, steps: 12, layers: [1, 2], null_space: 0.7}"}
+    wanted = load_policy(policy, method)
+    made: list[Patch] = []
+
+    def train() -> int:
+        model = EditableModel.load(wanted.model, device="cpu")
+        made.append(edit(model, resolve(model, wanted)))
+        return 0
+
+    train()
+    monkeypatch.setenv("COUNTED", str(tmp_path / "counted.json"))
+    with beside(monkeypatch, COUNTING) as other:
+        assert team.led(train) == 0 == other.wait()
+    alone, together = made
+    for fact, reached in alone.header["values"].items():
+        assert together.header["values"][fact] == pytest.approx(reached, rel=1e-4)
+    for name, delta in alone.factors.items():
+        difference = together.factors[name].dense() - delta.dense()
+        assert float(difference.norm() / delta.dense().norm()) < 1e-5
+    rows = json.loads((tmp_path / "counted.json").read_text())["trained"]
+    assert rows >= 12 * 12  # of 46 or so that a step reads
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_pieces_done_by_several_are_added_up_in_their_order(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces = [1e8 * torch.randn(4, generator=torch.Generator().manual_seed(n)) for n in range(count)]
+    pieces += [torch.ones(4)] * min(count, 1)
+    monkeypatch.setattr(team, "added", lambda work, _: work())
+    numbers, like = range(len(pieces)), [torch.zeros(4)]
+    shares = [
+        team.stacked(lambda n: [pieces[n]], seat.of(numbers), like, len(pieces), seat)[0] for seat in SEATS
+    ]
+    found = team.total(sum(shares[1:], shares[0]))
+    expected = torch.zeros(4)
+    for piece in pieces:
+        expected += piece
+    assert torch.equal(found, expected)
+    if count == 5:  # the control: in another order the last digits differ
+        assert not torch.equal(team.total(torch.stack(pieces[::-1])), expected)
+
+
+@pytest.mark.parametrize("program", [AT_ONCE, IN_THE_AUDIT])
+def test_a_process_that_ends_ends_the_run_with_one_sentence(
+    policy: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    program: str,
+) -> None:
+    with beside(monkeypatch, program) as other:
+        assert ended("apply", policy, "--out", tmp_path / "run", *OPTIONS) == 1
         assert other.wait() == 9
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("unlearn")]
     assert said == [
         "unlearn: another process of this run has ended, and its share is lost; start all of them again"
     ]
     assert os.listdir(tmp_path) == []
+
+
+def test_a_signal_to_the_first_in_the_middle_of_a_task_ends_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted() -> list[torch.Tensor]:
+        raise KeyboardInterrupt
+
+    def run() -> int:
+        assert team.summed(Nothing(), team.seated(), list) == []
+        with pytest.raises(KeyboardInterrupt):
+            team.summed(Nothing(), team.seated(), interrupted)
+        return 130
+
+    with beside(monkeypatch, HELPING) as other:
+        assert team.led(run) == 130
+        assert other.wait() == 1
 
 
 def test_the_others_end_with_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

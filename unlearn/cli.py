@@ -104,6 +104,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         exec("")
         number = signals.ended_by(left)
         return _say(f"{signals.WORDS[number]}; {_remains(left, context)}", 128 + number)
+    except team.Parted as parted:
+        return _say(str(parted), 1)
     except click.exceptions.NoArgsIsHelpError as error:
         say(error.format_message(), err=True)
         return 2

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,6 +23,7 @@ from unlearn.runs import manifest
 from unlearn.runs.folder import PATCH, patch_of, whole_folder
 from unlearn.runs.log import log_to
 from unlearn.runs.outcome import Stopwatch, write_outcome
+from unlearn.stages import curves, noted
 from unlearn.store import usual_cache
 
 if TYPE_CHECKING:
@@ -147,7 +148,8 @@ def apply(order: Order, folder: Path, means: Means, search: Search | None = None
     # A search has chosen other settings than the policy's own.
     in_force = policy if search is None else requests.policy
     described = manifest.describe(in_force, order.source, order.argv, **about)
-    return Outcome(findings.report(described), requests)
+    grown = replace(findings, drawings=[*findings.drawings, *curves(noted(patch.header))])
+    return Outcome(grown.report(described), requests)
 
 
 def judge(order: Order, candidate: str, means: Means) -> Outcome:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from unlearn import signals
 from unlearn.errors import UnlearnError
@@ -24,9 +25,17 @@ if TYPE_CHECKING:
 
 PATIENCE = timedelta(days=7)
 """How long the others wait for the next task: an edit and an audit of the first alone lie between two."""
+Item = TypeVar("Item")
 LED = "UNLEARN_LED"
 """In the environment, the number of the process that ``led`` runs in."""
 LOST = "another process of this run has ended, and its share is lost; start all of them again"
+
+
+class Parted(BaseException):
+    """The processes of a run cannot go on together; the message is a sentence.
+
+    It is no ``Exception``: an audit goes on without a measurement that fails, and must not go on without a process.
+    """
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,15 @@ class Seat:
         if not (number.isdigit() and size.isdigit() and int(number) < int(size)):
             return cls()
         return cls(int(number), int(size), int(local) if local.isdigit() else 0)
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is the first of several, which hands out tasks."""
+        return self.size > 1 and self.number == 0
+
+    def of(self, items: Iterable[Item]) -> Iterator[Item]:
+        """This process's share of some items: every so many-th."""
+        return islice(items, self.number, None, self.size)
 
 
 def seated() -> Seat:
@@ -88,13 +106,13 @@ def led(run: Callable[[], int]) -> int:
         if seat.number:
             return _helped(seat)
         code = run()
-        with suppress(UnlearnError):
-            _hand_out(_Over(code))
+        if dist.is_initialized():
+            with suppress(Parted):
+                _hand_out(_Over(code))
         return code
     finally:
         del os.environ[LED]
-        with suppress(RuntimeError):
-            dist.destroy_process_group()
+        _leave()
 
 
 def summed(task: Task, seat: Seat, mine: Callable[[], list[Tensor]]) -> list[Tensor]:
@@ -106,10 +124,26 @@ def summed(task: Task, seat: Seat, mine: Callable[[], list[Tensor]]) -> list[Ten
         mine: its share, done with what it has at hand.
 
     Raises:
-        UnlearnError: one of the others could not do its share, or has ended.
+        UnlearnError: one of the others could not do its share.
+        Parted: one of the others has ended, or has no such model.
     """
-    _hand_out(task)
-    return _added(mine, seat)
+    try:
+        _hand_out(task)
+        return added(mine, seat)
+    except (Exception, Parted):
+        raise
+    except BaseException:
+        _leave()  # out of step with the others, who would wait for what never comes
+        raise
+
+
+def _leave() -> None:
+    """End the connections, which the others notice."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        with suppress(RuntimeError):
+            dist.destroy_process_group()
 
 
 def _helped(seat: Seat) -> int:
@@ -121,8 +155,8 @@ def _helped(seat: Seat) -> int:
                 if isinstance(task, _Over):
                     return task.code
                 with suppress(Exception):  # which the first process says
-                    _added(partial(task.share, seat, kept), seat)
-    except UnlearnError:
+                    added(partial(task.share, seat, kept), seat)
+    except Parted:
         return _failed(seat, "the first process of this run has ended, and nothing was written by the others")
     except (KeyboardInterrupt, signals.Terminated) as left:
         exec("")  # as in cli.run: else Python may end by killing itself, whatever the exit code
@@ -142,7 +176,7 @@ def _hand_out(task: Task | _Over) -> None:
     try:
         dist.broadcast_object_list([task], src=0)
     except RuntimeError as problem:
-        raise UnlearnError(LOST) from problem
+        raise Parted(LOST) from problem
 
 
 def _handed() -> Task | _Over:
@@ -152,32 +186,103 @@ def _handed() -> Task | _Over:
     try:
         dist.broadcast_object_list(box, src=0)
     except RuntimeError as problem:
-        raise UnlearnError(LOST) from problem
+        raise Parted(LOST) from problem
     return box[0]
 
 
-def _added(work: Callable[[], list[Tensor]], seat: Seat) -> list[Tensor]:
-    """What all processes make, added up; the same in all of them."""
+def added(work: Callable[[], list[Tensor]], seat: Seat) -> list[Tensor]:
+    """What all processes make, added up; the same in all of them.
+
+    A share may itself consist of steps that all processes take together, each of which is such a sum.
+
+    Args:
+        work: makes this process's part: tensors on the host, as many and as large in every process.
+        seat: this process's.
+
+    Raises:
+        UnlearnError: it could not be made in some process.
+        Parted: one of the others has ended, or has no such model.
+    """
     import torch.distributed as dist
 
+    if seat.size == 1:
+        return work()
     made: list[Tensor] = []
-    mine: Exception | None = None
+    mine: Exception | Parted | None = None
     try:
         made = work()
-    except Exception as problem:
+    except (Exception, Parted) as problem:
         mine = problem
-    said = None if mine is None else (str(mine) if isinstance(mine, UnlearnError) else repr(mine))
-    every: list[str | None] = [None] * seat.size
+    every: list[_Failed | None] = [None] * seat.size
     try:
-        dist.all_gather_object(every, said)
+        dist.all_gather_object(every, None if mine is None else _Failed.of(mine))
         if not any(every):
             for tensor in made:
                 dist.all_reduce(tensor)
     except RuntimeError as problem:
-        raise UnlearnError(LOST) from problem
+        raise Parted(LOST) from problem
     if mine is not None:
         raise mine
-    for number, problem_there in enumerate(every):
-        if problem_there is not None:
-            raise UnlearnError(f"process {number} of this run: {sentence(problem_there, 300)}")
+    for number, failed in enumerate(every):
+        if failed is not None:
+            raise failed.there(number)
     return made
+
+
+def stacked(
+    work: Callable[[int], Sequence[Tensor]],
+    mine: Iterable[int],
+    like: Sequence[Tensor],
+    count: int,
+    seat: Seat,
+) -> list[Tensor]:
+    """What pieces of work give, piece by piece, (count, ...) each, on the host; the same in all processes.
+
+    Floats depend on the order in which they are added up: what is added up along the pieces in their order (``total``)
+    is bit for bit what one process gets that does one after another.
+
+    Args:
+        work: does a piece, by its number; tensors of the shapes and dtypes of ``like``.
+        mine: the numbers of this process's pieces; each is done in one process.
+        like: as many tensors as a piece gives.
+        count: how many pieces there are.
+        seat: this process's.
+
+    Raises:
+        UnlearnError: a piece could not be done.
+        Parted: one of the others has ended.
+    """
+
+    def share() -> list[Tensor]:
+        found = [one.new_zeros(count, *one.shape, device="cpu") for one in like]
+        for number in mine:
+            for whole, made in zip(found, work(number), strict=True):
+                whole[number] = made
+        return found
+
+    return added(share, seat)
+
+
+def total(pieces: Tensor) -> Tensor:
+    """Pieces (count, ...) added up one after another; zeros if there are none."""
+    found = pieces.new_zeros(pieces.shape[1:])
+    for piece in pieces:
+        found += piece
+    return found
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """Why a process could not do its share."""
+
+    said: str
+    for_good: bool
+
+    @classmethod
+    def of(cls, problem: Exception | Parted) -> _Failed:
+        told = isinstance(problem, UnlearnError | Parted)
+        return cls(str(problem) if told else repr(problem), isinstance(problem, Parted))
+
+    def there(self, number: int) -> UnlearnError | Parted:
+        words = f"process {number} of this run: {sentence(self.said, 300)}"
+        return Parted(words) if self.for_good else UnlearnError(words)

@@ -11,7 +11,7 @@ from tests import reference
 from tests.algebra.problems import EXACT, SINGLE, distance, problem, published_ridge, sizes
 from unlearn.algebra.low_rank import LowRank
 from unlearn.algebra.moments import Projector, Spectrum, Whitener
-from unlearn.algebra.write import condense, project, write, yielding
+from unlearn.algebra.write import Kept, condense, project, write, yielding
 
 
 @settings(max_examples=25, deadline=None)
@@ -266,3 +266,20 @@ def test_many_columns_give_the_same_update_as_the_equation(
         assert not torch.allclose(
             write(keys, residuals, metric, ridge).dense(), dense, atol=1e-4 * float(dense.norm())
         )
+
+
+def test_writes_that_keep_the_same_keys_multiply_them_out_once() -> None:
+    torch.manual_seed(3)
+    keys, kept = torch.randn(12, 4, dtype=torch.float64), torch.randn(12, 40, dtype=torch.float64)
+    residuals = torch.randn(6, 4, dtype=torch.float64)
+    metric = Projector.null_space(Spectrum.of(torch.cov(torch.randn(12, 90, dtype=torch.float64))), 4)
+    shared = Kept(kept)
+    for weight in (0.5, 1.0, 3.0):
+        alone = write(weight * keys, residuals, metric, 0.1, kept).dense()
+        assert distance(write(weight * keys, residuals, metric, 0.1, shared).dense(), alone) < EXACT
+    first = shared.gram
+    assert shared.gram is first
+    # The control: weights of kept keys are not those that were multiplied out.
+    yielded = write(keys, residuals, metric, 0.1, shared, torch.full((40,), 0.1)).dense()
+    assert distance(yielded, write(keys, residuals, metric, 0.1, 0.1**0.5 * kept).dense()) < EXACT
+    assert distance(yielded, write(keys, residuals, metric, 0.1, shared).dense()) > 1e-6

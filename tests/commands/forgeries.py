@@ -191,6 +191,14 @@ RECORDS: dict[str, tuple[Forgery, str]] = {
         "about other facts than the policy",
     ),
     "a patch without its sizes": (lambda f: header(f, weights={}), "its header is about other weights"),
+    "a patch with another course": (
+        lambda f: header(f, stages=[{"facts": n, "norm_growth": 0.1, "hidden_drift": 0.1} for n in (0, 2)]),
+        "the curves over the number of edits in report.json are not those that its header notes",
+    ),
+    "a patch with a course of no kind": (
+        lambda f: header(f, stages=[1]),
+        "the patch.s header is not one .*stages.0",
+    ),
     "the patch is gone": (lambda f: setattr(f, "patch", None), "names neither a patch nor a candidate"),
     "an update is called shorter": (
         lambda f: shorter(f, also_header=False),

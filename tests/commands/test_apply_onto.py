@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.files import corpus_file, model_folder, pico_policy, run
+from tests.files import THREE, corpus_file, model_folder, pico_policy, run
 from unlearn.files import sha256_of_file
 from unlearn.patch import Patch
 from unlearn.runs import manifest
@@ -51,6 +51,39 @@ def test_the_sum_of_two_policies_is_audited_against_the_unedited_model(place: Pa
         row["policy"] for row in Patch.load(tmp_path / "three" / "patch.safetensors").header["builds_on"]
     ]
     assert names == ["small", "later"]
+
+
+def drawn(run_dir: Path) -> dict[str, list[list[float]]]:
+    """The curves over the number of edits in a report: places and values by name."""
+    drawings = json.loads((run_dir / "report.json").read_text())["drawings"]
+    return {d["name"]: [d["x"], d["y"]] for d in drawings if d["kind"] == "curve"}
+
+
+def test_the_report_draws_what_becomes_of_the_model_while_edits_add_up(place: Path, tmp_path: Path) -> None:
+    assert drawn(place / "first") == {}  # one batch, written at once
+    assert "number of edits" not in (place / "first" / "report.html").read_text()
+    batch = ("--set", "method.batch=1", "--set", "method.earlier=1")
+    three = pico_policy(place / "model", place / "corpus.jsonl", facts=THREE)
+    (tmp_path / "three.yaml").write_text(three)
+    assert run("apply", tmp_path / "three.yaml", *batch, "--out", tmp_path / "three", "-q") == 3
+    found = drawn(tmp_path / "three")
+    assert {name: x for name, (x, _) in found.items()} == {
+        "drift.norm_growth": [0, 1, 2, 3], "drift.hidden": [0, 1, 2, 3], "edit.oldest": [1, 2, 3],
+    }  # fmt: skip
+    report = json.loads((tmp_path / "three" / "report.json").read_text())
+    growth = next(m["after"] for m in report["measurements"] if m["name"] == "drift.norm_growth")
+    assert found["drift.norm_growth"][1][-1] == pytest.approx(growth, rel=1e-6)  # as the audit measures it
+    page = (tmp_path / "three" / "report.html").read_text()
+    for title in ("Norm growth", "Drift of the hidden states", "Retention of the oldest edits"):
+        assert f"<h3>{title} by number of edits</h3>" in page
+    assert run("verify", tmp_path / "three", "--files-only") == 0
+
+    given = ("apply", place / "second.yaml", "--onto", tmp_path / "three", "--out", tmp_path / "four", "-q")
+    assert run(*given) == 3
+    longer = drawn(tmp_path / "four")
+    assert set(longer) == {"drift.norm_growth", "drift.hidden"}  # the first policy's prompts are not here
+    for name, (x, y) in longer.items():
+        assert x == [0, 1, 2, 3, 4] and y[:4] == found[name][1]
 
 
 def test_what_cannot_be_built_on_is_one_sentence(

@@ -14,7 +14,7 @@ from tests.files import THREE, corpus_file, model_folder, pico_policy, run
 from unlearn.commands.compare import entries_of
 from unlearn.compare import points as pointing
 from unlearn.compare.document import Comparison, Failure, Point
-from unlearn.compare.table import COLUMNS, cell, markdown, rows
+from unlearn.compare.table import COLUMNS, cell, columns, markdown, rows
 from unlearn.patch import Patch
 from unlearn.report import Measurement
 
@@ -63,6 +63,7 @@ def test_the_folder_has_everything(place: Path, found: dict[str, Any]) -> None:
         )
         # Counts are about the facts written so far: two prompts each.
         assert measured["refusal.direct"]["n"] == point["edits"]
+        assert measured["refusal.oldest"]["n"] == 1
 
 
 def test_only_its_user_reads_a_comparison(place: Path, found: dict[str, Any]) -> None:
@@ -265,10 +266,11 @@ def test_the_table_means_over_seeds_and_never_hides_a_gap() -> None:
         points=(point("a", 0, 4, 0.1), point("a", 1, 4, 0.3), point("b", 0, 4, 0.2), point("b", 1, 4, None)),
         failures=(Failure(method="c", seed=0, step=0, edits=0, reason="no"),),
     )  # fmt: skip
-    at = 2 + [c.name for c in COLUMNS].index("leak.direct")
+    names = [c.name for c in columns(found)]
+    at = 2 + names.index("leak.direct")
     unedited, first, second = rows(found, last_only=True)
     assert (unedited[at], first[at], second[at]) == ("100.0", "20.0 ±14.1", "-")
-    assert first[2 + [c.name for c in COLUMNS].index("capability")] == "60.0 ±0.0"
+    assert first[2 + names.index("capability")] == "60.0 ±0.0"
     assert first[-2:] == ["1/2", "2.0"]
     page = markdown(found, ["curves.svg"])
     assert "- c: not run: no" in page and "- `leak.direct` (b): no prompts" in page

@@ -11,7 +11,7 @@ from tests.files import THREE, corpus_file, model_folder, pico_policy, run
 from unlearn.audit.compared import Compared
 from unlearn.audit.observation import Observation
 from unlearn.compare import points as pointing
-from unlearn.compare.document import Point
+from unlearn.compare.document import OLDEST, Comparison, Point
 from unlearn.compare.points import Series, ordered, split
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Fact, Requests
@@ -43,7 +43,7 @@ def test_a_point_is_judged_as_apply_judges_and_on_the_facts_so_far(place: Path, 
         assert measured["drift.hidden"]["limit"] == 0.25 and measured["drift.hidden"]["passed"]
         # A model that knows nothing chooses no better than by chance: not measured, and so a limit that is missed.
         assert measured["leak.choice"]["limit"] is None and measured["leak.choice"]["passed"] is False
-        verdicts = [m["passed"] for m in measured.values() if m["passed"] is not None]
+        verdicts = [m["passed"] for n, m in measured.items() if n not in OLDEST and m["passed"] is not None]
         assert point["judged"] == [sum(verdicts), len(verdicts)]
         assert f"0 of {2 * point['edits']})" in measured["attack.int8"]["reason"]
 
@@ -106,6 +106,43 @@ def test_steps_of_a_trained_update_count_the_facts_of_their_step(place: Path, tm
     assert [(point["step"], point["from_scratch"]) for point in made["points"]] == [(1, True), (2, True)]
     headers = [Patch.load(tmp_path / "out" / point["patch"]).header for point in made["points"]]
     assert [len(header["values"]) for header in headers] == [point["edits"] for point in made["points"]]
+
+
+def test_the_oldest_edits_stay_where_earlier_keys_do_and_fall_where_nothing_keeps_them(
+    place: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "suite.yaml").write_text(
+        "name: few\ndescription: few\nmeasurements: [leak.direct, refusal.direct, drift.norm_growth, drift.hidden]\n"
+        "max_new_tokens: 24\n"
+    )
+    keeping, forgetting = "alphaedit:steps=30", "memit:steps=30:ridge=1e-6"
+    given = ("compare", place / "policy.yaml", "--set", f"audit.suite={tmp_path / 'suite.yaml'}", "-q")
+    asked = ("--methods", f"{keeping},{forgetting},none", "--steps", "3", "--out", tmp_path / "out")
+    assert run(*given, *asked) == 0
+    found = Comparison.model_validate_json((tmp_path / "out" / "compare.json").read_bytes())
+
+    def curve(method: str, name: str) -> list[float | None]:
+        return [found.at(method, edits)[0].value(name) for edits in (1, 2, 3)]
+
+    assert curve(keeping, "refusal.oldest") == [1.0, 1.0, 1.0]
+    assert curve(forgetting, "refusal.oldest") == [1.0, 1.0, 0.0]
+    assert curve("none", "refusal.oldest") == [0.0] * 3 and curve("none", "leak.oldest") == [1.0] * 3
+    first = {m.name: m for m in found.at(forgetting, 1)[0].measurements}
+    for name, whole in OLDEST.items():  # all facts so far are the oldest then
+        assert (first[name].after, first[name].n) == (first[whole].after, first[whole].n)
+    last = {m.name: m for m in found.at(forgetting, 3)[0].measurements}
+    assert last["refusal.direct"].after == pytest.approx(2 / 3)  # what the newer facts hide
+    page, drawn = ((tmp_path / "out" / name).read_text() for name in ("compare.md", "curves.svg"))
+    for title in ("Refusal, oldest edits", "Leak, oldest edits", "Weight-norm growth", "Hidden-state drift"):
+        assert title in drawn and f"| {title} |" in page
+    assert "- `refusal.oldest`: Share of" in page and "Of the facts of the first step alone." in page
+
+
+def test_one_step_has_no_oldest_edits(place: Path, tmp_path: Path) -> None:
+    assert run("compare", place / "policy.yaml", "--methods", "none", "--out", tmp_path / "out", "-q") == 0
+    for name in ("compare.md", "curves.svg", "compare.json"):
+        written = (tmp_path / "out" / name).read_text()
+        assert not any(word in written for word in (*OLDEST, "oldest edits"))
 
 
 def test_splitting_and_ordering() -> None:

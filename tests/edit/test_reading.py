@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests import pico
 from tests.files import corpus_file, model_folder
 from unlearn.edit import reading as reading_room
 from unlearn.edit.corpus import Corpus
 from unlearn.edit.reading import Reading, collected
-from unlearn.errors import ModelError
 from unlearn.model.editable import EditableModel
+from unlearn.model.standing import Standing
 from unlearn.progress import NO_PROGRESS
 from unlearn.team import Seat
 
@@ -22,7 +21,7 @@ def reading(tmp_path_factory: pytest.TempPathFactory) -> Reading:
     model = EditableModel.load(str(model_folder(place / "model")), device="cpu")
     assert model.origin is not None
     corpus = Corpus(str(corpus_file(place / "text.jsonl")))
-    return Reading(model.origin, model.identity(), (1, 2), corpus, 2000, 400)
+    return Reading(Standing(model.origin, model.identity()), (1, 2), corpus, 2000, 400)
 
 
 def test_the_shares_of_three_processes_are_the_whole(
@@ -31,8 +30,7 @@ def test_the_shares_of_three_processes_are_the_whole(
     kept: dict[object, object] = {}
     shares = [reading.share(Seat(number, 3), kept) for number in range(3)]
     assert len(kept) == 1  # the model is loaded once
-    (model,) = kept.values()
-    assert isinstance(model, EditableModel)
+    model = reading.standing.there(kept)
     monkeypatch.setattr(reading_room, "token_budget", lambda _: reading.budget)
     whole = collected(model, reading.layers, reading.corpus, reading.tokens, NO_PROGRESS)
     counts = [int(share[-1]) for share in shares]
@@ -44,24 +42,11 @@ def test_the_shares_of_three_processes_are_the_whole(
         assert float(alone.norm() / whole[layer].total.norm()) > 1e-4
 
 
-def test_another_model_is_no_share_of_the_same(reading: Reading) -> None:
-    other = EditableModel.load(reading.origin.name, device="cpu")
-    other.weight(other.anatomy.weight_name(0)).add_(1)
-    with pytest.raises(ModelError, match="is another model here than in the first process"):
-        reading.share(Seat(1, 2), {reading.origin: other})
-
-
-def test_only_a_model_that_another_process_can_load_is_shared(reading: Reading) -> None:
-    loaded = EditableModel.load(reading.origin.name, device="cpu")
-    assert loaded.origin == reading.origin._replace(name=loaded.name)
-    assert pico.pico("llama").origin is None
-
-
 def test_a_program_that_is_launched_so_reads_alone(reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
     """`import unlearn` in somebody's own torchrun: its processes are not this command line's."""
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
-    model = EditableModel.load(reading.origin.name, device="cpu")
+    model = EditableModel.load(reading.standing.origin.name, device="cpu")
     whole = collected(model, reading.layers, reading.corpus, reading.tokens, NO_PROGRESS)
     assert whole[1].count == reading.tokens
 

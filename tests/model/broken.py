@@ -48,7 +48,7 @@ CONFIGS: dict[str, Row] = {
     "a model type of no text": (changed(CONFIG, model_type=7), "model_type is missing"),
     "an unknown model type": (changed(CONFIG, model_type="llama9"), "config.json.*llama9"),
     "another family's": (changed(CONFIG, model_type="mamba"), "'mamba' cannot be edited"),
-    "experts": (changed(CONFIG, model_type="mixtral"), "mixtures of experts"),
+    "experts": (changed(CONFIG, model_type="olmoe"), "mixtures of experts"),
     "another known family's": (changed(CONFIG, model_type="gpt2"), "lacks 52 weights"),
     "its own code": (
         changed(CONFIG, model_type="other", auto_map={"AutoConfig": "other.Config"}),

@@ -13,7 +13,7 @@ from unlearn.model.cached import SHARED, TOGETHER, alike, begun, front_of
 PAD = 0
 FRONT = [(7 * i) % 80 + 3 for i in range(SHARED + 2)]
 ROWS = [[*FRONT, 20, 21, 22], [*FRONT, 31], [*FRONT, 40, 41]]
-WIDE = ("mistral", "qwen2", "phi3", "smollm3", "gemma2", "gemma3", "gemma3-text")
+WIDE = ("mistral", "qwen2", "phi3", "smollm3", "gemma2", "gemma3", "gemma3-text", "mixtral", "gpt-oss")
 """Cases with a window that is shorter than the rows."""
 
 

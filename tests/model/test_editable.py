@@ -175,10 +175,10 @@ def test_loading_fails_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"cannot load the model '.*nowhere'") as caught:
         EditableModel.load(str(tmp_path / "nowhere"))
     assert "\n" not in str(caught.value)
-    pico.network("mixtral").save_pretrained(tmp_path / "mixtral")
-    pico.tokenizer().save_pretrained(tmp_path / "mixtral")
-    with pytest.raises(ModelError, match="'mixtral' cannot be edited"):
-        EditableModel.load(str(tmp_path / "mixtral"))
+    pico.network("olmoe").save_pretrained(tmp_path / "olmoe")
+    pico.tokenizer().save_pretrained(tmp_path / "olmoe")
+    with pytest.raises(ModelError, match="'olmoe' cannot be edited"):
+        EditableModel.load(str(tmp_path / "olmoe"))
     for device in ("gpu", "", "cuda:x"):
         with pytest.raises(PolicyError, match="--device .*: use auto, cpu, cuda"):
             EditableModel.load(str(tmp_path / "llama"), device=device)

@@ -120,6 +120,16 @@ def test_a_tensor_that_would_be_left_out_is_an_error(tmp_path: Path) -> None:
     assert list((tmp_path / "cache" / "models").iterdir()) == []
 
 
+def test_a_mixture_of_experts_is_one_sentence(tmp_path: Path) -> None:
+    experts = {"blk.0.ffn_down_exps.weight": np.ones((2, 4, 4), dtype=np.float32)}
+    gguf_files.write(tmp_path / "experts.gguf", extra=experts)
+    with pytest.raises(
+        ModelError, match=r"experts\.gguf is a mixture of experts, whose GGUF files"
+    ) as caught:
+        gguf.converted(tmp_path / "experts.gguf", Store.at(tmp_path / "cache"))
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("kept", [0, 3, 2000, -100])
 def test_a_damaged_file_is_one_sentence(place: Path, tmp_path: Path, kept: int) -> None:
     (tmp_path / "cut.gguf").write_bytes((place / "pico.gguf").read_bytes()[:kept])

@@ -7,7 +7,8 @@ import torch
 
 from tests import pico
 from unlearn.model import narrow
-from unlearn.model.adapters import linears, lora
+from unlearn.model.adapters import linears
+from unlearn.model.factors import lora
 from unlearn.model.narrow import LONG, eager_attention, narrowed, quick_passes
 
 IDS = torch.tensor([[3, 4, 5, 6, 7]])

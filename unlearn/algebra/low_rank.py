@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +36,17 @@ class LowRank:
         """Frobenius norm, from the n x n Gram matrices: nothing of the weight's size is formed."""
         left, right = self.left.double(), self.right.double()
         return float(((left.T @ left) * (right @ right.T)).sum().clamp_min(0).sqrt())
+
+    def growth(self, weight: Tensor) -> float:
+        """How much longer it makes a weight W, ``|W + D| / |W| - 1`` (Frobenius); infinite where W is zero.
+
+        Args:
+            weight: (d_out, d_in); the update is brought to its device.
+        """
+        long = torch.float64
+        before = float(torch.linalg.vector_norm(weight, dtype=long))
+        after = float(torch.linalg.vector_norm(weight.float() + self.dense().to(weight.device), dtype=long))
+        return after / before - 1 if before else (math.inf if after else 0.0)
 
     def plus(self, other: LowRank) -> LowRank:
         """The sum of two updates of one weight; never more columns than the weight has rows."""

@@ -14,6 +14,9 @@ The system is as large as the number of columns, or as d_in if there are more co
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -21,12 +24,25 @@ from unlearn.algebra.low_rank import LowRank
 from unlearn.algebra.moments import Metric
 
 
+@dataclass(frozen=True)
+class Kept:
+    """``Z``, for writes that have it in common: what they need of its many columns is computed once."""
+
+    columns: Tensor
+    """(d_in, m)."""
+
+    @cached_property
+    def gram(self) -> Tensor:
+        """``Z Z^T``, (d_in, d_in), in the columns' dtype."""
+        return self.columns @ self.columns.T
+
+
 def write(
     keys: Tensor,
     residuals: Tensor,
     metric: Metric,
     ridge: float,
-    kept: Tensor | None = None,
+    kept: Tensor | Kept | None = None,
     weights: Tensor | None = None,
     absolute: bool = False,
 ) -> LowRank:
@@ -52,12 +68,14 @@ def write(
     if keys.shape[1] != residuals.shape[1]:
         raise ValueError(f"{keys.shape[1]} keys but {residuals.shape[1]} residuals")
     n = keys.shape[1]
+    kept = Kept(kept) if isinstance(kept, Tensor) else kept
+    still = kept.columns if kept else None
     own = keys.double()
     reached = metric.apply(own)  # A K
     ridge *= 1.0 if absolute else float((own * reached).sum(0).mean())
-    if ridge > 0 and n + (0 if kept is None else kept.shape[1]) > len(keys):
-        return _write_wide(keys, residuals, metric, ridge, kept, weights)
-    columns = joined(keys, kept, weights).double()  # (d_in, n + m)
+    if ridge > 0 and n + (0 if still is None else still.shape[1]) > len(keys):
+        return _write_wide(keys, residuals, metric, ridge, _gram(keys, kept, weights))
+    columns = joined(keys, still, weights).double()  # (d_in, n + m)
     weighted = torch.cat([reached, metric.apply(columns[:, n:])], 1)  # A H
     gram = columns.T @ weighted  # H^T A H, (n + m, n + m)
     gram = (gram + gram.T) / 2 + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
@@ -70,16 +88,14 @@ def _write_wide(
     residuals: Tensor,
     metric: Metric,
     ridge: float,
-    kept: Tensor | None,
-    weights: Tensor | None,
+    gram: Tensor,
 ) -> LowRank:
     """The same update for more columns than d_in, from ``(ridge I + H^T A H)^-1 H^T A = H^T (ridge I + A H H^T)^-1 A``.
 
     ``(ridge I + A H H^T)^-1 A`` is symmetric, so that its product with K, or with K R^T where that is narrower, is one
-    solve. ``ridge`` is the number in the equation, > 0. ``H H^T`` is summed in the keys' dtype, the rest is float64.
+    solve. ``ridge`` is the number in the equation, > 0. ``gram`` is ``H H^T`` in the keys' dtype, the rest is float64.
     """
-    columns = joined(keys, kept, weights)
-    system = metric.apply((columns @ columns.T).double())  # A H H^T, (d_in, d_in)
+    system = metric.apply(gram.double())  # A H H^T, (d_in, d_in)
     system.diagonal().add_(ridge)
     few = keys.shape[1] <= min(len(residuals), len(keys))
     wanted = keys.double() if few else (keys @ residuals.T).double()  # (d_in, n or d_out)
@@ -88,6 +104,14 @@ def _write_wide(
     # With d_out columns in place of n, the update itself is smaller than its factors.
     left = residuals.clone() if few else torch.eye(len(right), dtype=residuals.dtype, device=right.device)
     return LowRank(left, right)
+
+
+def _gram(keys: Tensor, kept: Kept | None, weights: Tensor | None) -> Tensor:
+    """``H H^T``, (d_in, d_in), in the dtype of the keys."""
+    if kept is None or weights is not None:
+        columns = joined(keys, kept.columns if kept else None, weights)
+        return columns @ columns.T
+    return keys @ keys.T + kept.gram.to(keys)
 
 
 def joined(keys: Tensor, kept: Tensor | None, weights: Tensor | None) -> Tensor:

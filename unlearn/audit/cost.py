@@ -51,10 +51,7 @@ class Change:
 def change_of_patch(model: EditableModel, patch: Patch) -> Change:
     """The change by a patch; the model must not be patched at the moment."""
     relative = norm_of_patch(model, patch)
-    growth = {}
-    for name, factor in patch.factors.items():
-        weight = model.weight(name).float()
-        growth[name] = relative_to(float((weight + factor.dense().to(weight.device)).norm()), weight) - 1
+    growth = {name: factor.growth(model.weight(name)) for name, factor in patch.factors.items()}
     return Change(relative, growth, tuple(patch.factors), lambda name: patch.factors[name].dense())
 
 
@@ -120,7 +117,7 @@ def energies(
     d_in x d_in is ever formed, and one pass of the unedited model serves all layers.
 
     Returns:
-        By weight. A layer that does not see its tokens in rows (routed experts) is left out.
+        By weight. A layer that does not see its tokens in rows is left out.
     """
     found: Energies = {name: [(0.0, 0.0)] * len(rows) for name in change.names}
     with progress.step("Null-space leakage", total=len(rows)) as bar:
@@ -153,7 +150,7 @@ def _weighed(
         return on_input
 
     handles = [
-        model.model.get_submodule(name.removesuffix(".weight")).register_forward_pre_hook(hook(name))
+        model.anatomy.projection(model.model, name).listener.register_forward_pre_hook(hook(name))
         for name in change.names
     ]
     return hooked(handles)

@@ -7,8 +7,8 @@ to a cache. Every other name is looked up among the tasks that come with lm-eval
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,13 +105,16 @@ def _run(model: EditableModel, name: str, local: Mapping[str, Path], limit: int 
     return read_result(result, called)
 
 
-def _checked(model: EditableModel) -> AbstractContextManager[None]:
+@contextmanager
+def _checked(model: EditableModel) -> Iterator[None]:
     """Within it, a pass whose logits are not finite raises ModelError: lm-eval would take an answer from them."""
 
     def check(_module: nn.Module, _args: object, out: CausalLMOutput) -> None:
         finite(out.logits[:, -1])
 
-    return hooked([model.model.register_forward_hook(check)])
+    with model.changing() as note, hooked([model.model.register_forward_hook(check)]):
+        note()
+        yield
 
 
 def batch_size(model: EditableModel) -> int:

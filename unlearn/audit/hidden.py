@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unlearn.algebra.shift import shift
 from unlearn.audit.measures import Limits
 from unlearn.audit.probes import Probe, benign_lines, build_probes, line_probes
 from unlearn.audit.suite import load_suite, some
@@ -30,19 +31,6 @@ PROMPTS = 120
 """Most prompts of each group; the same in every state."""
 RESAMPLES = 200
 """Of the prompts, for the interval of drift.hidden."""
-
-
-@dataclass(frozen=True)
-class Shift:
-    """How the states of a group of prompts moved at one layer, relative to their spread before the edit."""
-
-    prompts: int
-    mean: float
-    """Distance between the mean before and the mean after."""
-    each: float
-    """Root mean square distance that a prompt's own state moved."""
-    spread: float
-    """Root mean square distance of the states before the edit from their mean: the unit of the two others."""
 
 
 @dataclass(frozen=True)
@@ -88,31 +76,6 @@ def states(
         layer: dict(zip(groups, found.T.float().cpu().split(sizes), strict=True))
         for layer, found in stream.items()
     }
-
-
-def shift(before: Tensor, after: Tensor) -> Shift | None:
-    """Compare states of the same prompts.
-
-    Args:
-        before: (prompts, d_model).
-        after: the same prompts in the same order.
-
-    Returns:
-        The shift; None for fewer than two prompts, or states that do not differ from each other: there is no spread.
-        Of states that are not finite it is not finite either.
-    """
-    old, new = before.double(), after.double()
-    if len(old) < 2:
-        return None
-    spread = float((old - old.mean(0)).square().sum(1).mean().sqrt())
-    if spread == 0:
-        return None
-    return Shift(
-        prompts=len(old),
-        mean=float((new.mean(0) - old.mean(0)).norm()) / spread,
-        each=float((new - old).square().sum(1).mean().sqrt()) / spread,
-        spread=spread,
-    )
 
 
 def plane(layer: int, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Plane | None:

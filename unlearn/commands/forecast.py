@@ -126,7 +126,9 @@ def costs(model: EditableModel, chosen: Plan, requests: Requests, size: Size, co
     # What the cache has is not read again; but texts to train on and hard negatives come from the corpus in any case.
     keys = tokens_of(policy, model) if chosen.reads_corpus and not chosen.statistics else 0
     read["statistics"] = keys * per_token(model, chosen.layers) if keys else 0.0
-    solved["statistics"] = EIGEN * len(chosen.layers) * model.anatomy.d_ff**3 if keys else 0.0
+    solved["statistics"] = (
+        EIGEN * len(chosen.layers) * model.anatomy.experts * model.anatomy.width**3 if keys else 0.0
+    )
     steps = {
         name: read.get(name, 0.0) * cost.tokens.read + solved.get(name, 0.0) * cost.solved
         for name in read | solved
@@ -176,7 +178,7 @@ def memory(
 def statistics(chosen: Plan, model: EditableModel) -> tuple[int, int]:
     """Bytes of the key statistics: on the host while they are decomposed, and in the cache's files."""
     layers = len(chosen.layers) if chosen.reads_corpus else 0
-    matrix = 8 * model.anatomy.d_ff**2
+    matrix = 8 * moments(model)
     # float64: the sum, its average, and the eigenvectors with their work space; of the others two matrices each.
     return (DECOMPOSING + 2 * layers) * matrix if layers else 0, 2 * layers * matrix
 
@@ -238,7 +240,7 @@ def _closed(
 def _solves(model: EditableModel, chosen: Plan, columns: int) -> float:
     """Operations of one solve per layer, of so many columns."""
     wide = model.anatomy.d_ff
-    return float(len(chosen.layers) * (2 * wide**2 * columns + 2 * min(wide, columns) ** 3))
+    return float(len(chosen.layers) * (2 * moments(model) * columns + 2 * min(wide, columns) ** 3))
 
 
 def _negatives(chosen: Plan) -> int:
@@ -278,7 +280,12 @@ def _passed(model: EditableModel, first: int, read: float, rated: float) -> floa
 def per_token(model: EditableModel, layers: Sequence[int]) -> float:
     """Tokens through all blocks that one of the corpus costs as much as: up to the deepest layer, and its products."""
     anatomy = model.anatomy
-    return (max(layers) + 1) / anatomy.layers + len(layers) * anatomy.d_ff**2 / numbers(model)
+    return (max(layers) + 1) / anatomy.layers + len(layers) * moments(model) / numbers(model)
+
+
+def moments(model: EditableModel) -> int:
+    """Numbers of one layer's second moments: of experts a block each."""
+    return model.anatomy.experts * model.anatomy.width**2
 
 
 def numbers(model: EditableModel) -> int:

@@ -14,8 +14,9 @@ from unlearn.loaded import base_of
 from unlearn.measurements import GROWTH, NORM
 from unlearn.policy import Policy
 from unlearn.policy.method import CHOICES
-from unlearn.report import Report
+from unlearn.report import Curve, Report
 from unlearn.runs import manifest
+from unlearn.stages import CURVES, curves, noted
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
@@ -76,6 +77,17 @@ def of_patch(
     if any(recorded.base.weights.get(name, digest) != digest for name, digest in patch.base.items()):
         yield "it was made for other weights than manifest.json names"
     yield from _sizes(report, patch, header.weights)
+    yield from _curves(report, patch)
+
+
+def _curves(report: Report, patch: Patch) -> Iterator[str]:
+    """Where the report draws another course of the edit than the header notes."""
+    drawn = [drawing for drawing in report.drawings if isinstance(drawing, Curve) and drawing.name in CURVES]
+    try:
+        if drawn != curves(noted(patch.header)):
+            yield "the curves over the number of edits in report.json are not those that its header notes"
+    except UnlearnError as problem:
+        yield str(problem)
 
 
 def _sizes(report: Report, patch: Patch, weights: Mapping[str, _Weight]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from unlearn.charts.figures import Drawn, Group, Line, Mark, Row, cloud, lines, 
 from unlearn.charts.sheet import Panel, sheet
 from unlearn.charts.svg import Look, look_of
 from unlearn.compare.document import Comparison, Point
-from unlearn.compare.table import COLUMNS, Column, cell, spread_of
+from unlearn.compare.table import Column, cell, columns, spread_of
 
 SIZE = (330, 250)
 
@@ -18,7 +18,8 @@ def measurements(found: Comparison) -> str:
     looks = [look_of(i, method) for i, method in enumerate(m for m in found.methods if found.edits(m))]
     drawn = _marks if found.steps == 1 else _curves
     panels = [
-        Panel(column.title, drawn(found, column, looks), f"{column.better} is better") for column in COLUMNS
+        Panel(column.title, drawn(found, column, looks), f"{column.better} is better")
+        for column in columns(found)
     ]
     several = len(found.seeds) > 1
     about = f"{_named(found)}: {found.facts} facts"

@@ -10,12 +10,15 @@ from collections.abc import Iterable
 from pydantic import Field
 
 from unlearn.files import JsonObject
+from unlearn.measurements import SHARES
 from unlearn.report import Cloud, Measurement
 from unlearn.report.measurement import Document
 from unlearn.shown import shown_lines
 
 FORMAT = "unlearn-compare-1"
 UNEDITED = "unedited model"
+OLDEST = {f"{row.family}.oldest": row.name for row in SHARES if row.group == "direct"}
+"""What is measured of the facts of the first step alone, after every step; and of which measurement it is a part."""
 
 
 class Point(Document):
@@ -27,7 +30,8 @@ class Point(Document):
     edits: int
     """Facts written so far."""
     measurements: tuple[Measurement, ...]
-    """Leaks, refusals, siblings and attacks about the facts written so far; the rest as in every audit."""
+    """Leaks, refusals, siblings and attacks about the facts written so far; the rest as in every audit. Of several
+    steps also what has become of the first one's facts (`OLDEST`), which no limit is about."""
     judged: tuple[int, int]
     """Limits of the policy that are met, and those that were judged."""
     layers: tuple[int, ...]
@@ -87,6 +91,10 @@ class Comparison(Document):
     def at(self, method: str, edits: int) -> list[Point]:
         """The points of a method after so many facts, one per seed."""
         return [p for p in self.points if p.method == method and p.edits == edits]
+
+    def measures(self, name: str) -> bool:
+        """Whether a measurement is part of it: with one step there are no oldest edits."""
+        return self.steps > 1 or name not in OLDEST
 
     def edits(self, method: str) -> list[int]:
         """Numbers of facts that a method got to, ascending."""

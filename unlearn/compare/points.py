@@ -91,6 +91,7 @@ def points(
     if seed is not None:
         policy = policy.model_copy(update={"seed": seed})
     batches = split(facts, bench.steps)
+    oldest = batches[0] if len(batches) > 1 else []
     done: list[Fact] = []
     patch: Path | None = None
     for step, batch in enumerate(batches, 1):
@@ -106,7 +107,7 @@ def points(
             try:
                 with bench.means.progress.step(say):
                     log.info("%s", say)
-                    point = _made(bench, label, policy, done, batch, step, patch, file)
+                    point = _made(bench, label, policy, done, batch, step, patch, file, oldest)
             except Exception as problem:
                 from unlearn.audit.quiet import sentence
 
@@ -165,8 +166,9 @@ def _made(
     step: int,
     earlier: Path | None,
     file: Path,
+    oldest: Sequence[Fact],
 ) -> Point:
-    from unlearn.compare.sofar import about_facts, so_far
+    from unlearn.compare.sofar import about_facts, about_oldest, so_far
     from unlearn.patch import Patch
 
     # What is trained instead of written cannot build on an earlier update.
@@ -176,14 +178,16 @@ def _made(
     todo = settled if anew else replace(settled, facts=tuple(batch))
     patch, seconds, findings = bench.tried(todo, None if anew or earlier is None else Patch.load(earlier))
     patch.save(file)
-    found = [m.under(asked.policy.audit.judge) for m in about_facts(findings, asked)]
+    judge = asked.policy.audit.judge
+    found = [m.under(judge) for m in about_facts(findings, asked)]
+    first = [m.under(judge) for m in about_oldest(findings, oldest)] if oldest else []
     judged = counted(found)
     return Point(
         method=label,
         seed=policy.seed,
         step=step,
         edits=len(done),
-        measurements=tuple(found),
+        measurements=(*found, *first),
         judged=(sum(bool(m.passed) for m in judged), len(judged)),
         layers=tuple(patch.header.get("layers", ())),
         from_scratch=anew,

@@ -9,6 +9,7 @@ from unlearn.audit import measures, recovery, shares
 from unlearn.audit.attacks.table import ATTACKS
 from unlearn.audit.observation import Attacked, Observation
 from unlearn.audit.pipeline import Findings
+from unlearn.compare.document import OLDEST
 from unlearn.measurements import SHARES
 from unlearn.model.requests import Fact, Requests
 from unlearn.report import Measurement
@@ -43,6 +44,25 @@ def about_facts(findings: Findings, asked: Requests) -> Iterator[Measurement]:
             yield recovery.attack(ATTACKS[attack], before, after, None, audit, asked.facts)
         else:
             yield measurement
+
+
+def about_oldest(findings: Findings, first: Sequence[Fact]) -> Iterator[Measurement]:
+    """What has become of the first step's facts, from the replies that an audit has counted already; without limits.
+
+    Args:
+        findings: of an audit that asked about all facts.
+        first: the facts of the first step.
+    """
+    told = {fact.id for fact in first}
+    before, after = _narrowed(findings.before, told), _narrowed(findings.after, told)
+    for name, whole in OLDEST.items():
+        found = measures.share(whole, before, after, _no_limit, facts=first)
+        about = f"{found.definition} Of the facts of the first step alone."
+        yield found.model_copy(update={"name": name, "definition": about})
+
+
+def _no_limit(_name: str) -> None:
+    return None
 
 
 def _narrowed(seen: Observation, told: set[str]) -> Observation:

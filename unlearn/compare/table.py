@@ -34,12 +34,19 @@ COLUMNS = (
     Column("leak.direct", "Leak, edit prompts", ("leak", "edited"), "lower"),
     Column("leak.held_out", "Leak, held-out", ("leak", "held-out"), "lower"),
     Column("leak.cloze", "Leak, cloze", ("leak", "cloze"), "lower"),
+    Column("refusal.oldest", "Refusal, oldest edits", ("refuse", "oldest"), "higher"),
+    Column("leak.oldest", "Leak, oldest edits", ("leak", "oldest"), "lower"),
     Column("overrefusal.benign", "Over-refusal", ("over-", "refusal"), "lower"),
     Column("capability", "Capability", ("capa-", "bility"), "higher"),
     Column("drift.kl", "KL (nats/token)", ("KL", "nats"), "lower", False),
     Column("drift.norm_growth", "Weight-norm growth", ("norm", "growth"), "lower", False),
     Column("drift.hidden", "Hidden-state drift", ("hidden", "drift"), "lower", False),
 )
+
+
+def columns(found: Comparison) -> list[Column]:
+    """The columns of a comparison."""
+    return [column for column in COLUMNS if found.measures(column.name)]
 
 
 def spread_of(points: Sequence[Point], name: str) -> tuple[float | None, float | None]:
@@ -68,16 +75,16 @@ def _short(value: float) -> str:
 
 def rows(found: Comparison, last_only: bool) -> list[list[str]]:
     """Rows of the table: method, edits, the columns, limits, seconds; the unedited model first, failures last."""
-    lines = []
+    lines, shown = [], columns(found)
     last = [p for p in found.points if p.edits == max(q.edits for q in found.points)]
     if last:
-        known = [cell(c, last[0].before(c.name)) for c in COLUMNS]
+        known = [cell(c, last[0].before(c.name)) for c in shown]
         lines.append([UNEDITED, "0", *known, "", ""])
     for method in found.methods:
         reached = found.edits(method)
         for edits in reached[-1:] if last_only else reached:
             points = found.at(method, edits)
-            cells = [cell(c, *spread_of(points, c.name)) for c in COLUMNS]
+            cells = [cell(c, *spread_of(points, c.name)) for c in shown]
             met, judged = (round(statistics.fmean(p.judged[i] for p in points), 1) for i in (0, 1))
             lines.append(
                 [
@@ -105,7 +112,7 @@ def table(found: Comparison) -> Group:
     """The table for a terminal: every method at its last step."""
     grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     grid.add_column("method", no_wrap=True)
-    heads = [("", "facts"), *(c.heading for c in COLUMNS), ("limits", "met"), ("edit", "s")]
+    heads = [("", "facts"), *(c.heading for c in columns(found)), ("limits", "met"), ("edit", "s")]
     for first, second in heads:
         grid.add_column(f"{first}\n{second}", justify="right", no_wrap=True)
     for number, line in enumerate(rows(found, last_only=True)):
@@ -125,7 +132,7 @@ def failure(found: Failure) -> str:
 
 def markdown(found: Comparison, pictures: Sequence[str]) -> str:
     """The same as a Markdown page: every step of every method, the failures, the pictures, and what is measured."""
-    heads = ["method", "facts", *(c.title for c in COLUMNS), "limits met", "seconds"]
+    heads = ["method", "facts", *(c.title for c in columns(found)), "limits met", "seconds"]
     lines = [f"# {_headline(found)}", "", _row(heads), _row(["---", *["---:"] * (len(heads) - 1)])]
     lines += [_row(line) for line in rows(found, last_only=False)]
     lines += ["", "Shares are in %; `-` was not measured. Every step is judged on the facts written by then."]

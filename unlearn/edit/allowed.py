@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from unlearn.errors import PatchError, PolicyError
 from unlearn.model.editable import EditableModel
 from unlearn.model.exported import whole_only
@@ -10,6 +12,13 @@ from unlearn.policy import Policy
 from unlearn.policy.method import SEQUENTIAL, Automatic
 from unlearn.policy.settings import AnyEdit, Editor
 from unlearn.policy.settings_trained import GradDiff, Lora, Npo, NullSpaceTuning
+
+_ACROSS = (
+    "weighs neurons of different experts against each other, whose common second moments would fill no memory"
+)
+_WHOLE = "writes into the matrices before the activation as well, which experts share one tensor for"
+DENSE: Mapping[str, str] = {"nse": _ACROSS, "alphaedit_plus": _ACROSS, "mend": _WHOLE, "rep_select": _WHOLE}
+"""Methods that no mixture of experts is edited by, and why."""
 
 
 def allowed(model: EditableModel, policy: Policy, earlier: Patch | None, saved: bool = False) -> None:
@@ -24,12 +33,18 @@ def allowed(model: EditableModel, policy: Policy, earlier: Patch | None, saved: 
     Raises:
         ModelError: the earlier patch was made for another model; or the model is quantised, and to be saved.
         PatchError: it is one that nothing can be built on.
-        PolicyError: a method that builds on nothing, or that trains factors beside weights that are offloaded; or a
-            relation's `look_up` for a method that writes no values, or only in one place.
+        PolicyError: a method that builds on nothing, that trains factors beside weights that are offloaded, or that
+            experts cannot be edited by; or a relation's `look_up` for a method that writes no values, or only in one
+            place.
     """
     method = policy.method
     if saved and model.quantised:
         raise whole_only(model.name)
+    if model.anatomy.experts > 1 and method.name in DENSE:
+        raise PolicyError(
+            f"method.name: {method.name} {DENSE[method.name]}, and {model.name} is a mixture of experts; choose "
+            "null_space_tuning, alphaedit or memit"
+        )
     if model.offloaded and isinstance(method, Lora | GradDiff | Npo):
         raise PolicyError(
             f"method.name: {method.name} trains factors beside the weights, and some of these are offloaded; choose "

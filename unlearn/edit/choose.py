@@ -29,7 +29,7 @@ from unlearn.edit.settling import AnySettings, algorithm, settled
 from unlearn.edit.solve.reach import unlisted
 from unlearn.edit.statistics import Source, Statistics
 from unlearn.edit.train.loop import turns
-from unlearn.edit.train.null_space import FORMS
+from unlearn.edit.train.taught import FORMS
 from unlearn.files import JsonObject
 from unlearn.model.editable import EditableModel
 from unlearn.model.outline import Outline

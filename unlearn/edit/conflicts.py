@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from unlearn.algebra.moments import Metric, Projector, Whitener
+from unlearn.algebra.moments import Metric
 from unlearn.edit.conflict_report import Conflicts, LayerConflicts, Pair, warnings_of
 from unlearn.edit.look_up_keys import LookUpKeys
 from unlearn.edit.null_space import Spared
@@ -50,7 +50,7 @@ def measure(
     for layer in compared.keys:
         there = statistics.get(layer)
         projector = spared.projector(there.spectrum) if there and spared else None
-        metric: Metric = projector or (Whitener(there.spectrum) if there else _Plain())
+        metric: Metric = projector or (there.spectrum.whitened() if there else _Plain())
         found[str(layer)] = _in_layer(
             compared, layer, metric, projector, sofar.keys.get(layer), spread.get(layer)
         )
@@ -67,7 +67,7 @@ def _in_layer(
     compared: LookUpKeys,
     layer: int,
     metric: Metric,
-    projector: Projector | None,
+    projector: Metric | None,
     earlier: Tensor | None,
     spread: float | None,
 ) -> LayerConflicts:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unlearn.algebra.moments import Projector, Spectrum
+from unlearn.algebra.blocks import AnySpectrum
+from unlearn.algebra.moments import Directions, Metric
 
 
 @dataclass(frozen=True)
@@ -16,12 +17,16 @@ class Spared:
     threshold: float | None = None
     """Instead, those with an eigenvalue of at least this (as published)."""
 
-    def count(self, spectrum: Spectrum) -> int:
+    def count(self, spectrum: AnySpectrum) -> int:
         """How many they are in a layer."""
         if self.threshold is not None:
             return spectrum.kept_by_threshold(self.threshold)
         return spectrum.kept_by_energy(self.energy)
 
-    def projector(self, spectrum: Spectrum) -> Projector:
+    def projector(self, spectrum: AnySpectrum) -> Metric:
         """``P`` of a layer."""
-        return Projector.null_space(spectrum, self.count(spectrum))
+        return spectrum.null_space(self.count(spectrum))
+
+    def directions(self, spectrum: AnySpectrum) -> Directions:
+        """A basis of a layer's null space."""
+        return spectrum.unused(self.count(spectrum))

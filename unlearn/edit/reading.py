@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
 from unlearn.algebra.moments import Moments
 from unlearn.edit.corpus import Corpus
-from unlearn.errors import ModelError, UnlearnError
+from unlearn.errors import UnlearnError
 from unlearn.model.budget import free_memory, token_budget
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import started, text_ids
 from unlearn.model.forward import Stopped, batches, hooked, passed
-from unlearn.model.placing import Origin
+from unlearn.model.memory import of_host
 from unlearn.model.rows import left_pad
+from unlearn.model.standing import Standing
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.team import Seat, seated, summed
 
@@ -33,10 +33,8 @@ class Reading:
     What the sum of their sums differs by from that of one process is the order of float64 additions alone.
     """
 
-    origin: Origin
-    """Of the model."""
-    identity: str
-    """Of the model that the first process has."""
+    standing: Standing
+    """The model."""
     layers: tuple[int, ...]
     corpus: Corpus
     tokens: int
@@ -44,22 +42,17 @@ class Reading:
     """Padded tokens of a batch."""
 
     def share(self, seat: Seat, kept: MutableMapping[object, object]) -> list[Tensor]:
-        """Sums of one process's batches, per layer (d_in, d_in), and how many keys they are of; float64, on the host.
+        """Sums of one process's batches per layer, as ``Moments``, and how many keys they are of; float64, on the host.
 
         Raises:
-            ModelError: the model cannot be loaded here, or is another one.
+            Parted: there is no such model here.
         """
-        model = kept.get(self.origin)
-        if not isinstance(model, EditableModel):
-            kept[self.origin] = model = EditableModel.load(*self.origin)
-        if model.identity() != self.identity:
-            raise ModelError(f"{model.name} is another model here than in the first process")
-        return self.sums(model, seat)
+        return self.sums(self.standing.there(kept), seat)
 
     def sums(self, model: EditableModel, seat: Seat, progress: Progress = NO_PROGRESS) -> list[Tensor]:
         """As ``share``, on a model that is there."""
         corpus = self.corpus.by(model)
-        batched = islice(_batched(model, corpus, self.tokens, self.budget), seat.number, None, seat.size)
+        batched = seat.of(_batched(model, corpus, self.tokens, self.budget))
         found = _moments(model, self.layers, batched, self.tokens, progress)
         count = torch.tensor(float(next(iter(found.values())).count), dtype=torch.float64)
         return [*(found[layer].total.cpu() for layer in self.layers), count]
@@ -71,29 +64,43 @@ def collected(
     """The moments of the keys at every token, read by all processes of the run if there are several.
 
     Raises:
-        UnlearnError: the corpus is too short, or another process could not read its share.
+        UnlearnError: the corpus is too short, the sums are larger than the memory, or another process could not read
+            its share.
     """
-    seat, origin, budget = seated(), model.origin, token_budget(model)
-    if seat.size == 1 or origin is None:
+    seat, standing, budget = seated(), model.standing(), token_budget(model)
+    if standing is None:
         moments = _moments(model, layers, _batched(model, corpus, tokens, budget), tokens, progress)
     else:
-        task = Reading(origin, model.identity(), tuple(layers), replace(corpus, own=None), tokens, budget)
+        task = Reading(standing, tuple(layers), replace(corpus, own=None), tokens, budget)
         *totals, number = summed(task, seat, lambda: task.sums(model, seat, progress))
         moments = {layer: Moments.of(total, int(number)) for layer, total in zip(layers, totals, strict=True)}
     count = next(iter(moments.values())).count
-    if count < 2 * model.anatomy.d_ff:
+    anatomy = model.anatomy
+    needed = 2 * anatomy.d_ff // anatomy.routed  # then an expert sees twice its width, on average
+    if count < needed:
         raise UnlearnError(
-            f"statistics.corpus: {corpus.name} gave {count} tokens; {2 * model.anatomy.d_ff} or more are needed for "
-            f"keys of length {model.anatomy.d_ff}"
+            f"statistics.corpus: {corpus.name} gave {count} tokens; {needed} or more are needed for "
+            f"keys of length {anatomy.d_ff}"
         )
     return moments
 
 
 def place_for(model: EditableModel, matrices: int) -> torch.device:
-    """Where so many matrices, (d_in, d_in) float64, go: on a GPU if half of its free memory is left."""
-    free = free_memory(model.device)
-    fits = free is not None and matrices * model.anatomy.d_ff**2 * 8 < free // 2
+    """Where second moments, or so many as large, float64, go: on a GPU if half of its free memory is left."""
+    free, anatomy = free_memory(model.device), model.anatomy
+    fits = free is not None and matrices * anatomy.experts * anatomy.width**2 * 8 < free // 2
     return model.device if fits else torch.device("cpu")
+
+
+def _refuse_too_large(model: EditableModel, layers: int, place: torch.device) -> None:
+    """Refuse sums that all of the host's memory would not hold; the process would be ended without a word."""
+    anatomy = model.anatomy
+    needed = 8 * layers * anatomy.experts * anatomy.width**2
+    if place.type == "cpu" and needed > of_host():
+        raise UnlearnError(
+            f"the key statistics of {layers} layers take {needed / 2**30:.0f} GiB, and this machine has "
+            f"{of_host() / 2**30:.0f}: write fewer layers (method.layers), or use a larger machine"
+        )
 
 
 @torch.inference_mode()
@@ -105,7 +112,8 @@ def _moments(
     progress: Progress,
 ) -> dict[int, Moments]:
     place = place_for(model, len(layers))
-    moments = {layer: Moments(model.anatomy.d_ff, place) for layer in layers}
+    _refuse_too_large(model, len(layers), place)
+    moments = {layer: Moments(model.anatomy.d_ff, place, model.anatomy.experts) for layer in layers}
     with progress.step("Key statistics", total=tokens) as bar:
         for rows in batched:
             ids, mask = left_pad(rows, model.pad_id, model.device)

@@ -17,6 +17,7 @@ from unlearn.errors import ModelError, PatchError
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 from unlearn.patch import Patch
+from unlearn.stages import note
 from unlearn.version import __version__
 
 log = logging.getLogger("unlearn")
@@ -90,7 +91,7 @@ def patch(model: EditableModel, requests: Requests, plan: Plan, made: Made) -> P
     warnings += [*made.warnings, *_mute(made.reached, len(requests.facts))]
     for sentence in warnings:
         log.warning("%s", sentence)
-    header = {**_common(model, requests, plan), **made.notes, "weights": sizes}
+    header = {**_common(model, requests, plan), **made.notes, **note(made.sofar.stages), "weights": sizes}
     if plan.conflicts is not None:
         header |= _edited(model, requests, plan, made)
         warnings = [*plan.conflicts["warnings"], *warnings]

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from unlearn.algebra.low_rank import LowRank
 from unlearn.algebra.running import Running
-from unlearn.algebra.write import condense
+from unlearn.algebra.write import Kept, condense
 from unlearn.files import Json
 from unlearn.model.editable import EditableModel
 from unlearn.patch import Patch
+from unlearn.stages import Stage, noted
 
 KEYS, RUNNING = "keys.", "running."
 """What the names of state tensors begin with; a layer's number follows."""
@@ -44,7 +45,7 @@ class Written:
     """Per layer the batch's keys (d_in, n), as they stood in the equation: what later batches keep."""
     ranks: Mapping[int, int]
     """Per layer the dimension of the space in which the update was free to write."""
-    still: Mapping[int, Tensor | None] = field(default_factory=dict)
+    still: Mapping[int, Kept | None] = field(default_factory=dict)
     """Per layer the keys that had to keep their values, each times the root of its weight, (d_in, m)."""
     running: Mapping[int, Running] = field(default_factory=dict)
     """Per layer statistics of keys and gradients with this batch (`ultra_edit`)."""
@@ -71,6 +72,8 @@ class Sofar:
     """Per layer statistics of the keys and gradients of everything that `ultra_edit` wrote."""
     builds_on: tuple[Mapping[str, Json], ...] = ()
     """One row per earlier patch: its policy, method, layers and number of facts."""
+    stages: tuple[Stage, ...] = ()
+    """What was noted of it as it grew (``edit.course``)."""
 
     @classmethod
     def after(cls, earlier: Patch | None, model: EditableModel) -> Sofar:
@@ -90,7 +93,13 @@ class Sofar:
             name: LowRank(delta.left.to(device), delta.right.to(device))
             for name, delta in earlier.factors.items()
         }
-        return cls(factors, keys, running=running, builds_on=(*header.get("builds_on", ()), row))
+        builds_on = (*header.get("builds_on", ()), row)
+        return cls(factors, keys, running=running, builds_on=builds_on, stages=noted(header))
+
+    @property
+    def facts(self) -> int:
+        """Written by the earlier patches."""
+        return sum(row.get("facts", 0) for row in self.builds_on)
 
     def plus(self, written: Written) -> Sofar:
         """The update with one more batch."""

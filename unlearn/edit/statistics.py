@@ -12,6 +12,7 @@ from math import isqrt
 import torch
 from torch import Tensor
 
+from unlearn.algebra.blocks import AnySpectrum, BlockSpectrum, spectrum_of
 from unlearn.algebra.moments import Spectrum
 from unlearn.edit.corpus import Corpus
 from unlearn.edit.reading import LONGEST, collected, place_for
@@ -38,8 +39,8 @@ class Statistics:
     """``C`` of one layer and its spectrum, float64."""
 
     second: Tensor
-    """(d_in, d_in), on the host."""
-    spectrum: Spectrum
+    """(d_in, d_in), or of experts (E, w, w), on the host."""
+    spectrum: AnySpectrum
     """Where the model is, if all layers' fit there, else on the host."""
     tokens: int
     """How many keys were averaged."""
@@ -78,7 +79,7 @@ class Source:
         if self.reads:
             here |= key_statistics(model, missing, self.corpus, self.tokens, self.cache, self.progress)
         elif self.cache is not None:
-            here |= _known(self.cache, _file_names(missing, self.made_of(model)))
+            here |= _known(self.cache, _file_names(missing, self.made_of(model)), model.anatomy.experts)
         return {layer: here[layer] for layer in layers} if set(layers) <= set(here) else {}
 
     def made_of(self, model: EditableModel) -> MadeOf:
@@ -104,7 +105,7 @@ def key_statistics(
         UnlearnError: the corpus holds fewer than twice d_in tokens, too few to tell used directions from unused ones.
     """
     names = _file_names(layers, made_of(model, corpus, tokens)) if cache else {}
-    found = _known(cache, names) if cache else {}
+    found = _known(cache, names, model.anatomy.experts) if cache else {}
     missing = [layer for layer in layers if layer not in found]
     if missing:
         moments_of = collected(model, missing, corpus, tokens, progress)
@@ -122,9 +123,9 @@ def key_statistics(
 
 
 def decomposed(model: EditableModel, second: Tensor, tokens: int) -> Statistics:
-    """The statistics of one layer of a model, on the host, from its second moment, (d_in, d_in) float64."""
+    """The statistics of one layer of a model, on the host, from its second moment, float64."""
     second = second.to(place_for(model, DECOMPOSING))
-    return _at(Statistics(second, Spectrum.of(second), tokens), torch.device("cpu"))
+    return _at(Statistics(second, spectrum_of(second), tokens), torch.device("cpu"))
 
 
 def keep(cache: Store, layer: int, statistics: Statistics, origin: MadeOf) -> bool:
@@ -133,10 +134,21 @@ def keep(cache: Store, layer: int, statistics: Statistics, origin: MadeOf) -> bo
 
 
 def _at(statistics: Statistics, place: torch.device) -> Statistics:
+    spectra = [_spectrum_at(one, place) for one in _blocks(statistics.spectrum)]
+    return replace(statistics, second=statistics.second.cpu(), spectrum=_together(spectra))
+
+
+def _spectrum_at(spectrum: Spectrum, place: torch.device) -> Spectrum:
     # Column by column, as decompositions leave them and files keep them: a product with one key differs by the layout.
-    vectors = statistics.spectrum.vectors.to(place).T.contiguous().T
-    spectrum = Spectrum(statistics.spectrum.values.to(place), vectors)
-    return replace(statistics, second=statistics.second.cpu(), spectrum=spectrum)
+    return Spectrum(spectrum.values.to(place), spectrum.vectors.to(place).T.contiguous().T)
+
+
+def _blocks(spectrum: AnySpectrum) -> tuple[Spectrum, ...]:
+    return spectrum.blocks if isinstance(spectrum, BlockSpectrum) else (spectrum,)
+
+
+def _together(spectra: Sequence[Spectrum]) -> AnySpectrum:
+    return spectra[0] if len(spectra) == 1 else BlockSpectrum(tuple(spectra))
 
 
 def tokens_of(policy: Policy, model: EditableModel) -> int:
@@ -145,7 +157,7 @@ def tokens_of(policy: Policy, model: EditableModel) -> int:
     if tokens != "auto":
         return tokens
     written = Corpus.of(policy, model).own is not None
-    return max(LEAST, EACH * model.anatomy.d_ff) if written else MANY
+    return max(LEAST, EACH * model.anatomy.d_ff // model.anatomy.routed) if written else MANY
 
 
 def made_of(model: EditableModel, corpus: Corpus, tokens: int) -> MadeOf:
@@ -166,31 +178,44 @@ def _file_names(layers: Sequence[int], origin: MadeOf) -> dict[int, str]:
     return {layer: f"keys-{digest[:32]}-{layer}" for layer in layers}
 
 
-def _known(cache: Store, names: Mapping[int, str]) -> dict[int, Statistics]:
+def _known(cache: Store, names: Mapping[int, str], experts: int) -> dict[int, Statistics]:
     """Those of some layers' statistics that the cache holds."""
     # Checking the seals of 30 GB takes half a minute; hashlib lets other threads run.
     with ThreadPoolExecutor(HASHING) as pool:
         contents = pool.map(cache.find, names.values())
         return {
-            layer: _statistics(got) for layer, got in zip(names, contents, strict=True) if got is not None
+            layer: _statistics(got, experts)
+            for layer, got in zip(names, contents, strict=True)
+            if got is not None
         }
 
 
 def _content(statistics: Statistics) -> list[memoryview]:
-    """The bytes of statistics: C, the eigenvectors one after the other, the eigenvalues, the count; all float64."""
+    """The bytes of statistics, all float64: C; per block the eigenvectors one after the other, then the eigenvalues.
+
+    The count comes last.
+    """
+    blocks = _blocks(statistics.spectrum)
     parts = (
         statistics.second.contiguous(),
-        statistics.spectrum.vectors.mT.contiguous(),
-        statistics.spectrum.values.contiguous(),
+        *(block.vectors.mT.contiguous() for block in blocks),
+        *(block.values.contiguous() for block in blocks),
         torch.tensor([statistics.tokens], dtype=torch.float64),
     )
     return [part.cpu().numpy().data.cast("B") for part in parts]
 
 
-def _statistics(content: memoryview) -> Statistics:
+def _statistics(content: memoryview, experts: int) -> Statistics:
     """What ``_content`` was made of, to the last bit and laid out alike in memory; nothing is copied."""
     numbers = torch.frombuffer(content, dtype=torch.float64)
-    width = isqrt(len(numbers) // 2)
-    second, vectors, values, tokens = numbers.split([width**2, width**2, width, 1])
-    spectrum = Spectrum(values, vectors.view(width, width).mT)
-    return Statistics(second.view(width, width), spectrum, int(tokens))
+    width = isqrt(len(numbers) // (2 * experts))
+    squares = experts * width**2
+    second, vectors, values, tokens = numbers.split([squares, squares, experts * width, 1])
+    spectra = [
+        Spectrum(value, vector.mT)
+        for value, vector in zip(
+            values.view(experts, width), vectors.view(experts, width, width), strict=True
+        )
+    ]
+    shape = (width, width) if experts == 1 else (experts, width, width)
+    return Statistics(second.view(shape), _together(spectra), int(tokens))

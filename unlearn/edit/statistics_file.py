@@ -89,12 +89,13 @@ def _fits(path: Path, theirs: MadeOf, mine: MadeOf) -> None:
 
 
 def _sound(model: EditableModel, layer: int, second: torch.Tensor, digest: str) -> None:
-    width = model.anatomy.d_ff
+    width, experts = model.anatomy.width, model.anatomy.experts
+    shape = (width, width) if experts == 1 else (experts, width, width)
     if sha256_of(second) != digest:
         raise ValueError(f"the numbers of layer {layer} do not fit their hash")
     if not 0 <= layer < model.anatomy.layers:
         raise ValueError(f"the model has no layer {layer}")
-    if second.shape != (width, width) or second.dtype != torch.float64:
-        raise ValueError(f"layer {layer} is no float64 matrix of {width} by {width}")
-    if not torch.isfinite(second).all() or second.diagonal().min() < 0:
+    if second.shape != shape or second.dtype != torch.float64:
+        raise ValueError(f"layer {layer} is no float64 matrix of {' by '.join(map(str, shape))}")
+    if not torch.isfinite(second).all() or second.diagonal(dim1=-2, dim2=-1).min() < 0:
         raise ValueError(f"layer {layer} is no second moment")

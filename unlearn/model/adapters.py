@@ -1,7 +1,7 @@
-"""Trainable updates of a model whose own weights stay where they are: dense ones by hooks, LoRA factors by ``peft``.
+"""Trainable updates of a model whose own weights stay where they are (LoRA's are in ``factors``).
 
-Both are entered as context managers and leave the model as it was, bit for bit: a dense update is added to a layer's
-output while it is being trained, never to its weight; LoRA layers are unloaded.
+They are entered as context managers and leave the model as it was, bit for bit: a dense update is added to a layer's
+output while it is being trained, never to its weight.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from unlearn.algebra.low_rank import LowRank
+from unlearn.algebra.moments import Directions
 from unlearn.model.editable import EditableModel
+from unlearn.model.experts import DOWN, is_tapped
 from unlearn.model.forward import block_output, hooked, stopped_at
 
 
@@ -39,6 +41,8 @@ class Adapter:
     """The update as it stands, by weight name; copies."""
     off: Callable[[], AbstractContextManager[None]]
     """For as long as it is entered, the model answers as if nothing had been trained."""
+    read: Sequence[Tensor] = ()
+    """Of dense updates, the matrices (d_out, d_in) that rows are multiplied by: gradients arrive there."""
     follow: Callable[[torch.optim.Optimizer], None] = lambda _optimiser: None
     """Lets an update that is confined to directions follow the steps of the optimiser of its groups. Its rows are read
     by a whole matrix, which is quicker than going through the directions, and passed on once per step."""
@@ -46,6 +50,8 @@ class Adapter:
 
 def linears(model: EditableModel, part: str = "all", layers: Sequence[int] | None = None) -> list[str]:
     """Names of the weights of the linear layers inside the blocks, in the model's order.
+
+    Of experts it is that of their down-projections, which are one matrix of one input.
 
     Args:
         part: ``attention``, ``mlp`` (whatever is not attention), or ``all``.
@@ -55,28 +61,26 @@ def linears(model: EditableModel, part: str = "all", layers: Sequence[int] | Non
     found = []
     for layer in range(model.anatomy.layers) if layers is None else layers:
         for path, module in model.anatomy.block(model.model, layer).named_modules():
-            attention = path.startswith(family.attention)
-            if isinstance(module, nn.Linear | Conv1D) and part in (
-                "all",
-                "attention" if attention else "mlp",
-            ):
-                found.append(f"{family.blocks}.{layer}.{path}.weight")
+            kind = "attention" if path.startswith(family.attention) else "mlp"
+            experts = is_tapped(module)
+            if (experts or isinstance(module, nn.Linear | Conv1D)) and part in ("all", kind):
+                found.append(f"{family.blocks}.{layer}.{path}.{DOWN if experts else 'weight'}")
     return found
 
 
 class _Update:
     """What is added to one weight while it is trained, float32."""
 
-    def __init__(self, weight: Tensor, basis: Tensor | None, device: torch.device) -> None:
+    def __init__(self, weight: Tensor, basis: Directions | None, device: torch.device) -> None:
         rows, columns = weight.shape
         self.on = True
-        self.basis = None if basis is None else basis.float().to(device)
+        self.basis = None if basis is None else basis.to(device)
         self.whole = torch.zeros(rows, columns, device=device, requires_grad=True)
         """(d_out, d_in), as rows are multiplied by it."""
         self.trained = self.whole
         """What an optimiser steps: the whole, or its part in the directions to which it is confined, (d_out, r)."""
         if self.basis is not None:
-            self.trained = torch.zeros(rows, self.basis.shape[1], device=device, requires_grad=True)
+            self.trained = torch.zeros(rows, self.basis.rank, device=device, requires_grad=True)
         # What is trained is float32, whatever passes multiply in.
         self._exactly = torch.autocast(device.type, enabled=False)
 
@@ -96,25 +100,25 @@ class _Update:
             return
         gradient, self.whole.grad = self.whole.grad, None
         with self._exactly:
-            self.trained.grad = None if gradient is None else gradient @ self.basis
+            self.trained.grad = None if gradient is None else self.basis.inside(gradient)
 
     @torch.no_grad()
     def spread(self, *_: object) -> None:
         """After a step: the whole, from what is trained."""
         if self.basis is not None:
             with self._exactly:
-                self.whole.copy_(self.trained @ self.basis.T)
+                self.whole.copy_(self.basis.outside(self.trained))
 
 
 @contextmanager
 def dense(
-    model: EditableModel, names: Sequence[str], bases: Mapping[str, Tensor] | None = None
+    model: EditableModel, names: Sequence[str], bases: Mapping[str, Directions] | None = None
 ) -> Iterator[Adapter]:
     """Train whole weights: one full update (d_out, d_in) each, float32, at zero to begin with.
 
     Args:
         model: its weights are not written.
-        bases: by name orthonormal directions (d_in, r) of the inputs to which the update is confined.
+        bases: by name the directions of the inputs to which the update is confined.
     """
     updates = {name: _Update(model.weight(name), (bases or {}).get(name), model.device) for name in names}
 
@@ -141,11 +145,11 @@ def dense(
         for name, update in updates.items()
     ]
     handles = [
-        model.model.get_submodule(name.removesuffix(".weight")).register_forward_hook(update.added)
+        model.anatomy.projection(model.model, name).listener.register_forward_hook(update.added)
         for name, update in updates.items()
     ]
     with hooked(handles):
-        yield Adapter(groups, factors, off, follow)
+        yield Adapter(groups, factors, off, [update.whole for update in updates.values()], follow)
 
 
 def exact(update: Tensor) -> LowRank:
@@ -153,73 +157,6 @@ def exact(update: Tensor) -> LowRank:
     rows, columns = update.shape
     eye = torch.eye(min(rows, columns), device=update.device)
     return LowRank(eye, update.clone()) if rows <= columns else LowRank(update.clone(), eye)
-
-
-@contextmanager
-def lora(model: EditableModel, names: Sequence[str], rank: int, seed: int) -> Iterator[Adapter]:
-    """Train LoRA factors (Hu et al., 2022) through ``peft``: update = B A, B zero and A drawn from the seed.
-
-    The scaling is 1, and the factors are float32 whatever the model's dtype. A's learning rate is relative to A; B's is
-    such that the update's effect on a typical input grows per step by the same share of the weight's own effect.
-
-    Args:
-        model: its weights are not written, and its modules are the same objects on exit.
-    """
-    from peft import LoraConfig, LoraModel
-
-    config = LoraConfig(
-        r=rank, lora_alpha=rank, target_modules=[name.removesuffix(".weight") for name in names], bias="none"
-    )
-    sizes = {name: float(model.weight(name).float().square().mean().sqrt()) for name in names}
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        # peft warns that it corrects fan_in_fan_out for GPT-2's transposed layers, which is what is wanted.
-        with _unwarned():
-            adapted = LoraModel(model.model, config, "default")
-    try:
-        layers = {name: model.model.get_submodule(name.removesuffix(".weight")) for name in names}
-        # Peft gives the factors the dtype of the weights, where Adam's steps round to nothing or to what is no number.
-        halves = {
-            name: (layer.lora_B["default"].float().weight, layer.lora_A["default"].float().weight)
-            for name, layer in layers.items()
-        }
-
-        @contextmanager
-        def off() -> Iterator[None]:
-            adapted.disable_adapter_layers()
-            try:
-                yield
-            finally:
-                adapted.enable_adapter_layers()
-
-        def factors() -> dict[str, LowRank]:
-            return {
-                name: LowRank(left.detach().float().clone(), right.detach().float().clone())
-                for name, (left, right) in halves.items()
-            }
-
-        groups: list[Group] = []
-        for name, (left, right) in halves.items():
-            drawn = float(right.detach().float().square().mean().sqrt())
-            groups += [
-                {"params": [left], "scale": sizes[name] / (drawn * rank**0.5)},
-                {"params": [right], "scale": drawn},
-            ]
-        model.model.eval()
-        yield Adapter(groups, factors, off)
-    finally:
-        adapted.unload()
-        model.model.eval().requires_grad_(False)
-
-
-@contextmanager
-def _unwarned() -> Iterator[None]:
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def stream_at(model: EditableModel, rows: Sequence[tuple[int, ...]], layer: int) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,13 @@
-"""Where a family keeps what an editor needs: one table, and the one place that knows a weight's orientation.
+"""Where a family keeps what an editor needs: one table.
 
 Notation everywhere: the edited matrix of layer ``l`` is the MLP down-projection ``W`` (d_out, d_in); its input at a
-token is the *key* (d_in,); what it adds to the residual stream is the *value* (d_out,), d_out = d_model.
+token is the *key* (d_in,); what it adds to the residual stream is the *value* (d_out,), d_out = d_model. Of a mixture
+of experts ``W`` is the experts' down-projections side by side, and the key what the chosen ones give it (``experts``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +15,11 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from unlearn.errors import ModelError
-from unlearn.model import fourbit
+from unlearn.model import experts
 from unlearn.model.landing import Landing
 from unlearn.model.library import Configuration, Network
-from unlearn.model.offload import held, whole
+from unlearn.model.offload import held
+from unlearn.model.projection import Projection
 
 
 @dataclass(frozen=True)
@@ -26,18 +29,21 @@ class Family:
     blocks: str = "model.layers"
     """Path of the list of decoder blocks."""
     down: str = "mlp.down_proj"
-    """Path of the MLP down-projection inside a block; what holds it is the MLP."""
+    """Path inside a block of what holds the MLP's down-projection, or those of its experts; around it is the MLP."""
     attention: str = "self_attn"
     """Path of the attention inside a block."""
     norm: str | None = None
     """Post-norm families: path, inside a block, of the RMS norm that the MLP's output passes before it is added."""
     multiplier: str | None = None
     """Attribute of a block: the number that the MLP's output is multiplied by before it is added."""
+    experts: bool = False
+    """Whether the MLP is a mixture of routed experts, in every block."""
     early: tuple[float, float] = (1 / 8, 1 / 4)
     """First and last layer to write at a subject's last token, as shares of the depth (published layers)."""
 
 
 _POST_NORM = Family(norm="post_feedforward_layernorm")
+_ROUTED = Family(down="mlp.experts", experts=True)
 FAMILIES: dict[str, Family] = {
     "gpt2": Family("transformer.h", "mlp.c_proj", "attn", early=(13 / 48, 17 / 48)),
     "gptj": Family("transformer.h", "mlp.fc_out", "attn", early=(3 / 28, 8 / 28)),
@@ -55,11 +61,13 @@ FAMILIES: dict[str, Family] = {
     "gemma3_text": _POST_NORM,
     "gemma3": Family("model.language_model.layers", norm="post_feedforward_layernorm"),
     "olmo2": _POST_NORM,
+    "qwen3_moe": _ROUTED,
+    "mixtral": _ROUTED,
+    "gpt_oss": _ROUTED,
 }
 """By ``config.model_type``. A family enters together with a test that the residual lands (CONTRIBUTING.md)."""
 
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-_PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def family_of(config: Configuration) -> Family:
@@ -73,7 +81,10 @@ def family_of(config: Configuration) -> Family:
         return FAMILIES[model_type]
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     if any((getattr(text, name, None) or 0) > 1 for name in _EXPERTS):
-        why = "they are mixtures of experts, where what a token knows is spread over several down-projections"
+        known = ", ".join(sorted(name for name, family in FAMILIES.items() if family.experts))
+        why = (
+            f"of mixtures of experts, whose keys each family makes in its own way, this version knows {known}"
+        )
     elif getattr(config, "is_encoder_decoder", False):
         why = "they are encoder-decoders, and only decoders are edited"
     elif text is not config:
@@ -100,20 +111,26 @@ class Anatomy:
     d_model: int
     """Width of the residual stream (d_out)."""
     d_ff: int
-    """Width inside the MLP: the length of a key (d_in)."""
+    """Width inside the MLP, of all experts together: the length of a key (d_in)."""
+    experts: int = 1
+    """Of how many blocks, one per expert, a key consists."""
+    routed: int = 1
+    """How many of them are not zero: experts per token."""
 
     @classmethod
     def of(cls, model: Network) -> Anatomy:
-        """Read the anatomy off a model.
+        """Read the anatomy off a model; experts are tapped (``experts.tap``).
 
         Raises:
-            ModelError: the family is not in the table, the modules are not where the table says, or a down-projection
-                is neither a plain matrix nor one in 4 bits.
+            ModelError: the family is not in the table, the modules are not where the table says, a down-projection
+                is neither a plain matrix nor one in 4 bits, or a token has no experts.
         """
         family, model_type = family_of(model.config), str(model.config.model_type)
         try:
             blocks = list(model.get_submodule(family.blocks).children())
-            shapes = {_shape(block.get_submodule(family.down)) for block in blocks}
+            if family.experts:
+                _tap(model, blocks, family)
+            downs = [Projection.of(block.get_submodule(family.down)) for block in blocks]
             for block in blocks:
                 block.get_submodule(family.attention)
                 block.get_submodule(family.norm or "")
@@ -122,27 +139,40 @@ class Anatomy:
             raise ModelError(
                 f"this {model_type} model has an unusual layout ({problem}); nothing was written"
             ) from None
+        shapes = {(*down.shape, down.experts) for down in downs}
         if len(shapes) != 1:
             raise ModelError(
                 f"this {model_type} model has down-projections of {len(shapes)} sizes; one is needed"
             )
-        d_out, d_in = shapes.pop()
-        return cls(model_type, family, len(blocks), d_out, d_in)
+        d_out, d_in, number = shapes.pop()
+        routed = model.config.num_experts_per_tok if family.experts else 1
+        if not 1 <= routed <= number:
+            raise ModelError(
+                f"this {model_type} model gives a token {routed} of {number} experts (num_experts_per_tok); write 1 to "
+                f"{number} there"
+            )
+        return cls(model_type, family, len(blocks), d_out, d_in, number, routed)
+
+    @property
+    def width(self) -> int:
+        """Width inside one expert: the length of a key's block; that of the whole key where there are no experts."""
+        return self.d_ff // self.experts
 
     def weight_name(self, layer: int) -> str:
         """Name of the down-projection's weight in ``state_dict()``."""
-        return f"{self.family.blocks}.{layer}.{self.family.down}.weight"
+        parameter = experts.DOWN if self.family.experts else "weight"
+        return f"{self.family.blocks}.{layer}.{self.family.down}.{parameter}"
 
     def block(self, model: nn.Module, layer: int) -> nn.Module:
         """The decoder block; its output is the residual stream."""
         return model.get_submodule(f"{self.family.blocks}.{layer}")
 
     def down(self, model: nn.Module, layer: int) -> nn.Module:
-        """The down-projection; its input is the key."""
-        return self.block(model, layer).get_submodule(self.family.down)
+        """The module whose first input is the key, and whose output what the MLP's matrix makes of it."""
+        return self.projection(model, self.weight_name(layer)).listener
 
     def mlp(self, model: nn.Module, layer: int) -> nn.Module:
-        """The MLP; its output is a tensor."""
+        """The MLP; its output is a tensor, or a tuple that begins with one."""
         return self.block(model, layer).get_submodule(self.family.down.rpartition(".")[0])
 
     def attention(self, model: nn.Module, layer: int) -> nn.Module:
@@ -150,43 +180,40 @@ class Anatomy:
         return self.block(model, layer).get_submodule(self.family.attention)
 
     def matrix(self, model: nn.Module, layer: int) -> Tensor:
-        """The weight as (d_out, d_in), a view of the parameter.
-
-        Where that is offloaded it is a copy on the host; where it is quantised, or an update is computed beside it, a
-        copy of what inputs are multiplied by.
-        """
-        return _matrix(self.down(model, layer))
+        """The weight as (d_out, d_in): ``Projection.matrix``."""
+        return self.named(model, self.weight_name(layer))
 
     def named(self, model: nn.Module, weight: str) -> Tensor:
-        """Any linear weight inside a block as (d_out, d_in), by its name in ``state_dict()``: as ``matrix``.
+        """Any weight matrix inside a block as (d_out, d_in), by its name in ``state_dict()``: as ``matrix``.
 
         Raises:
             ModelError: no such weight in this model's blocks, or neither a plain matrix nor one in 4 bits.
         """
-        return _matrix(self.linear(model, weight))
+        return self.projection(model, weight).matrix()
 
-    def linear(self, model: nn.Module, weight: str) -> nn.Linear | Conv1D:
-        """The module of a linear weight inside a block, by the weight's name in ``state_dict()``.
+    def projection(self, model: nn.Module, weight: str) -> Projection:
+        """A weight matrix inside a block, by its name in ``state_dict()``; it need not be in memory.
 
         Raises:
-            ModelError: no such weight in this model's blocks.
+            ModelError: no such weight in this model's blocks, or neither a plain matrix nor one in 4 bits.
         """
-        inside = weight.startswith(f"{self.family.blocks}.") and weight.endswith(".weight")
+        path, _, parameter = weight.rpartition(".")
         try:
-            module = model.get_submodule(weight.removesuffix(".weight")) if inside else None
+            module = model.get_submodule(path) if path.startswith(f"{self.family.blocks}.") else None
         except AttributeError:
             module = None
-        if not isinstance(module, nn.Linear | Conv1D):
+        if module is None or not (experts.is_tapped(module) or isinstance(module, nn.Linear | Conv1D)):
             raise ModelError(f"this model has no editable weight called {weight!r}")
-        return module
+        found = Projection.of(module)
+        if found.parameter != parameter:
+            raise ModelError(f"this model has no editable weight called {weight!r}")
+        return found
 
-    def shape(self, model: nn.Module, weight: str) -> tuple[int, int]:
-        """(d_out, d_in) of a linear weight inside a block; it need not be in memory.
-
-        Raises:
-            ModelError: no such weight in this model's blocks, or neither a plain matrix nor one in 4 bits.
-        """
-        return _shape(self.linear(model, weight))
+    def routed_matrices(self, model: nn.Module, layer: int) -> list[Tensor]:
+        """The matrices of every routed expert by itself, (out, in), live; none where there are no experts."""
+        if not self.family.experts:
+            return []
+        return experts.matrices(self.block(model, layer).get_submodule(self.family.down))
 
     def landing(self, model: nn.Module, layer: int) -> Landing:
         """How the down-projection's output enters the stream at this layer."""
@@ -218,41 +245,17 @@ class Anatomy:
         landing = self.landing(model, layer)
         if landing.gain is None:
             return landing.residual(wanted, wanted)
-        down = self.down(model, layer)
+        down = self.down(model, layer)  # no family has experts and such a norm
         outputs = self.matrix(model, layer).to(keys.device).float() @ keys.float()
         if isinstance(down.bias, Tensor):
             outputs = outputs + held(down, "bias").to(keys.device).float()[:, None]
         return landing.residual(outputs, wanted)
 
 
-def _matrix(module: nn.Module) -> Tensor:
-    """``nn.Linear`` stores (out, in), GPT-2's ``Conv1D`` stores (in, out): told by type, never by shape."""
-    _shape(module)
-    return turned(module, whole(module))
-
-
-def turned(module: nn.Module, matrix: Tensor) -> Tensor:
-    """A weight as (d_out, d_in), a view of how its module stores it; and back."""
-    return matrix.T if isinstance(module, Conv1D) else matrix
-
-
-def _shape(module: nn.Module) -> tuple[int, int]:
-    """(d_out, d_in) of a down-projection, which may have no memory behind it."""
-    if fourbit.is_packed(module):
-        return fourbit.shape(module)
-    rows, columns = _plain(module).shape
-    return (columns, rows) if isinstance(module, Conv1D) else (rows, columns)
-
-
-def _plain(module: nn.Module) -> Tensor:
-    weight = module.weight
-    if (
-        not isinstance(module, nn.Linear | Conv1D)
-        or not isinstance(weight, Tensor)
-        or not (weight.dim() == 2 and weight.dtype in _PLAIN)
-    ):
-        raise ModelError(
-            f"a down-projection of type {type(module).__name__} without a plain weight matrix (quantised or wrapped?) "
-            "cannot be edited; load the model as it was published"
-        )
-    return weight.detach()
+def _tap(model: Network, blocks: Sequence[nn.Module], family: Family) -> None:
+    """Let the keys of all experts be heard."""
+    usual = str(model.config._experts_implementation)
+    for block in blocks:
+        found = block.get_submodule(family.down)
+        experts.tap(block.get_submodule(family.down.rpartition(".")[0]), found, usual)
+    model.config._experts_implementation = experts.computed_here()

@@ -10,7 +10,7 @@ from torch import nn
 
 from unlearn.algebra.low_rank import LowRank
 from unlearn.model import fourbit
-from unlearn.model.anatomy import Anatomy, turned
+from unlearn.model.anatomy import Anatomy
 from unlearn.model.fit import summed
 from unlearn.model.offload import replaced
 
@@ -34,13 +34,13 @@ def applied(
     with ExitStack() as undone:
         if fourbit.packed(network):
             for name, delta in factors.items():
-                undone.enter_context(fourbit.beside(anatomy.linear(network, name), delta, name))
+                undone.enter_context(fourbit.beside(anatomy.projection(network, name).module, delta, name))
         else:
             edited = {
                 name: summed(anatomy.named(network, name), delta, name, storage_dtype)
                 for name, delta in factors.items()
             }
             for name in factors:  # popped, since two more copies of all weights may not fit
-                module = anatomy.linear(network, name)
-                undone.enter_context(replaced(module, "weight", turned(module, edited.pop(name))))
+                there = anatomy.projection(network, name)
+                undone.enter_context(replaced(there.module, there.parameter, there.stored(edited.pop(name))))
         yield

@@ -15,7 +15,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from unlearn.errors import ModelError
-from unlearn.model.anatomy import family_of
+from unlearn.model.anatomy import FAMILIES, family_of
 from unlearn.model.boundary import AGAIN
 from unlearn.model.folder import FOUR_BITS, INDEX, SINGLE, Stored
 from unlearn.model.library import Configuration
@@ -73,7 +73,7 @@ def refuse_requests(path: Path, config: Config) -> None:
             accepted = in_four_bits(config) and value is config[QUANTISED]
             if not (accepted and isinstance(value, dict)):
                 raise _quantised(path, value)
-            _refuse_unusual(path, value)
+            _refuse_unusual(path, config, value)
         if key in ("_attn_implementation", "attn_implementation") and value not in ATTENTION:
             raise ModelError(
                 f"{path}: {key} asks for {_quoted(value)}, and attention kernels are code that would be fetched; "
@@ -103,8 +103,14 @@ def _quantised(path: Path, value: object) -> ModelError:
     )
 
 
-def _refuse_unusual(path: Path, said: Config) -> None:
-    """Refuse what a quantisation in 4 bits may ask for besides, and nobody has tried."""
+def _refuse_unusual(path: Path, config: Config, said: Config) -> None:
+    """Refuse what a quantisation in 4 bits may ask for besides, and a kind of model that nobody has tried it on."""
+    family = FAMILIES.get(str(config["model_type"]))
+    if family is not None and family.experts:
+        raise ModelError(
+            f"{path}: {QUANTISED}: this is a mixture of experts ({config['model_type']}), and none of these is edited "
+            "in 4 bits; take the checkpoint that it was quantised from"
+        )
     for key, usual in _USUAL.items():
         if said.get(key) not in usual:
             raise ModelError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -15,19 +15,22 @@ from unlearn.errors import ModelError
 from unlearn.model import fourbit, identity
 from unlearn.model.anatomy import Anatomy, context_of
 from unlearn.model.applied import applied
+from unlearn.model.continuing import continued_together
 from unlearn.model.ends import Ends, tokens_of
 from unlearn.model.fit import check_fit
-from unlearn.model.generation import Decoding, continued
+from unlearn.model.generation import Decoding
 from unlearn.model.guard import guarded
 from unlearn.model.library import Network, Tokenizer
 from unlearn.model.loading import loaded
 from unlearn.model.offload import offloaded
 from unlearn.model.placing import Origin
 from unlearn.model.prompts import Prompt, closing_text
+from unlearn.model.standing import Likeness, Note, Standing, unnoted
 from unlearn.model.thinking import decoded
 from unlearn.model.trial import rows_of
-from unlearn.patch import Deltas, sha256_of
+from unlearn.patch import Deltas
 from unlearn.progress import NO_PROGRESS, Progress
+from unlearn.team import seated
 
 
 class EditableModel:
@@ -39,8 +42,8 @@ class EditableModel:
         anatomy: family and sizes.
         name: what the user called it.
         storage_dtype: the dtype of the checkpoint, or the narrower one that it was loaded in. Patched weights are
-            rounded to it, so that what is measured here is what a saved model answers. (Those of a quantised model are
-            not written: ``unlearn.model.fourbit``.)
+            rounded to it, so that what is measured here is what a saved model answers (``fourbit``'s are not written).
+        origin: how another process gets the same model; None for one that was made in this one.
     """
 
     def __init__(
@@ -57,7 +60,8 @@ class EditableModel:
         self.name = name
         self.tokenizer_of = "auto"
         self.storage_dtype = storage_dtype or model.dtype
-        self._origin: Origin | None = None
+        self.origin: Origin | None = None
+        self._likeness: Likeness | None = None
         self._patched = False
 
     @classmethod
@@ -82,13 +86,22 @@ class EditableModel:
         origin = Origin(name, device, dtype, trust_remote_code, made_in, tokenizer, device_map)
         model, made, storage_dtype = loaded(*origin)
         found = cls(model, made, name, storage_dtype)
-        found.tokenizer_of, found._origin = tokenizer, origin
+        found.tokenizer_of, found.origin = tokenizer, origin
+        if seated().leads:
+            found._likeness = Likeness(model, origin, found.identity())
         return found
 
-    @property
-    def origin(self) -> Origin | None:
-        """How another process gets the same model; None for one that was made in this one, or is patched."""
-        return None if self._patched else self._origin
+    def standing(self) -> Standing | None:
+        """What to tell the other processes of this run, so that they have this model: with a task, which must follow.
+
+        Returns:
+            None where there are no others, or where they cannot have it as it stands.
+        """
+        return None if self._likeness is None else self._likeness.standing()
+
+    def changing(self) -> AbstractContextManager[Note]:
+        """Within it the model may be changed by whatever puts it back bit for bit (``Likeness.changing``)."""
+        return nullcontext(unnoted) if self._likeness is None else self._likeness.changing()
 
     @property
     def device(self) -> torch.device:
@@ -144,29 +157,27 @@ class EditableModel:
         return most
 
     def weight(self, name: str) -> Tensor:
-        """The matrix (d_out, d_in) of any linear weight inside a block: a view of the live parameter.
+        """The matrix (d_out, d_in) of any weight inside a block: of a linear layer a view of the live parameter.
 
-        Of one that is offloaded or quantised it is a copy: what is written to it is lost.
+        Of experts, and of what is offloaded or quantised, it is a copy: what is written to it is lost (``overwrite``).
         """
         return self.anatomy.named(self.model, name)
 
     def shape(self, name: str) -> tuple[int, int]:
-        """(d_out, d_in) of a linear weight inside a block."""
-        return self.anatomy.shape(self.model, name)
+        """(d_out, d_in) of a weight matrix inside a block."""
+        return self.anatomy.projection(self.model, name).shape
+
+    @torch.no_grad()
+    def overwrite(self, name: str, matrix: Tensor) -> None:
+        """Write other numbers into a plain weight that is in memory, for an attack, which puts them back."""
+        there = self.anatomy.projection(self.model, name)
+        there.module.get_parameter(there.parameter).copy_(there.stored(matrix))
 
     def fingerprint(self, names: Sequence[str] | None = None) -> dict[str, str]:
-        """SHA-256 of editable weights (d_out, d_in) in ``storage_dtype``; device and a wider dtype do not matter.
-
-        Of one that is quantised it is that of what is stored.
-        """
+        """``Projection.sha256`` of editable weights in ``storage_dtype``; device and a wider dtype do not matter."""
         chosen = names or [self.anatomy.weight_name(layer) for layer in range(self.anatomy.layers)]
-        return {name: self._sha256(name) for name in chosen}
-
-    def _sha256(self, name: str) -> str:
-        module = self.anatomy.linear(self.model, name)
-        if fourbit.is_packed(module):
-            return fourbit.sha256(module)
-        return sha256_of(self.weight(name).to(self.storage_dtype))
+        there = {name: self.anatomy.projection(self.model, name) for name in chosen}
+        return {name: matrix.sha256(self.storage_dtype) for name, matrix in there.items()}
 
     def weights_sha256(self) -> str:
         """One hash over every parameter and buffer of the model in ``storage_dtype``."""
@@ -180,9 +191,7 @@ class EditableModel:
 
     @contextmanager
     def patched(self, patch: Deltas) -> Iterator[EditableModel]:
-        """Apply a patch; on exit the originals are copied back, so the model is bit-identical to before.
-
-        On a quantised model the update is computed beside its layers, and no weight is written.
+        """Apply a patch as ``applied`` does; on exit the model is bit-identical to before.
 
         Where the patch's header holds a system prompt, ``tokenizer`` is a guarded copy for as long: prompts that are
         built with it (``prompts.ask``, the chat template) begin with that text.
@@ -198,7 +207,9 @@ class EditableModel:
         self._patched = True
         try:
             self.tokenizer = guard
-            with applied(self.model, self.anatomy, patch.factors, self.storage_dtype):
+            there = applied(self.model, self.anatomy, patch.factors, self.storage_dtype)
+            with self.changing() as note, there:
+                note(patch)
                 yield self
         finally:
             self.tokenizer = tokenizer
@@ -258,14 +269,14 @@ class EditableModel:
     ) -> list[list[tuple[int, ...]]]:
         longest = self.longest(rows, spare=1)
         how = replace(how, max_new_tokens=min(how.max_new_tokens, self.context - longest))
-        return continued(self.model, rows, self.pad_id, self.ends, how, progress, label)
+        ends = self.ends
+        return continued_together(self.model, self._likeness, rows, self.pad_id, ends, how, progress, label)
 
     @property
     def ends(self) -> Ends:
         """What ends a reply: by the generation config, the tokenizer, and what the chat template closes a turn with."""
-        return Ends.of(
-            self.model.generation_config.eos_token_id, self.tokenizer, closing_text(self.tokenizer)
-        )
+        stated = self.model.generation_config.eos_token_id
+        return Ends.of(stated, self.tokenizer, closing_text(self.tokenizer))
 
     @contextmanager
     def stopping(self) -> Iterator[None]:

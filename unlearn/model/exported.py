@@ -1,7 +1,8 @@
 """A patched model as an ordinary folder, written from the base model's files: one of them is in memory at a time.
 
 What the files call a weight need not be its name in the model (a checkpoint of the bare decoder, or of an older
-library). It ends alike, and of several that do, the patch's hash tells which is meant.
+library). It ends alike, and of several that do, the patch's hash tells which is meant. What is one tensor of all
+experts in the model is one per expert in most files.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,16 +20,19 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from unlearn.algebra.low_rank import LowRank
 from unlearn.errors import ModelError
 from unlearn.model import folder
-from unlearn.model.anatomy import Anatomy, turned
+from unlearn.model.anatomy import Anatomy
 from unlearn.model.boundary import reading
 from unlearn.model.described import refuse_blocks_left_out, refuse_missing
 from unlearn.model.editable import EditableModel
 from unlearn.model.ends import Ends
+from unlearn.model.experts import by_expert
 from unlearn.model.fit import check_fit, summed
 from unlearn.model.guard import guarded
 from unlearn.model.loading import Checkpoint
+from unlearn.model.projection import Projection
 from unlearn.model.trial import refuse_not_finite, suited
 from unlearn.patch import Patch, sha256_of
 from unlearn.progress import NO_PROGRESS, Progress
@@ -37,8 +41,8 @@ from unlearn.progress import NO_PROGRESS, Progress
 class Place(NamedTuple):
     """Where a weight lies."""
 
-    key: str
-    """Its name in the files."""
+    keys: tuple[str, ...]
+    """Its name in the files, or that of every expert's."""
     sha256: str
 
 
@@ -77,11 +81,49 @@ class Files:
 
     def shape(self, name: str) -> tuple[int, int]:
         """(d_out, d_in)."""
-        return self.anatomy.shape(self.checkpoint.empty, name)
+        return self._projection(name).shape
 
-    def oriented(self, name: str, stored: Tensor) -> Tensor:
-        """A weight as (d_out, d_in), from how its file has it, and back."""
-        return turned(self.anatomy.linear(self.checkpoint.empty, name), stored)
+    def matrix(self, name: str, keys: Sequence[str]) -> Tensor:
+        """A weight as (d_out, d_in), from the tensors of the files that hold it."""
+        parts = [self._read(key) for key in keys]
+        return self._projection(name).turned(parts[0] if len(keys) == 1 else torch.stack(parts))
+
+    def edited(self, name: str, delta: LowRank) -> Tensor:
+        """A weight with its update, as the model stores it, in ``storage_dtype``."""
+        weight = self.matrix(name, self.places[name].keys).to(self.dtype)
+        return self._projection(name).stored(summed(weight, delta, name, self.storage_dtype))
+
+    @cached_property
+    def _ends_in(self) -> Mapping[str, Sequence[str]]:
+        """Names in the files by everything that they end in."""
+        found: dict[str, list[str]] = {}
+        for key in self.checkpoint.stored:
+            parts = key.split(".")
+            for at in range(len(parts)):
+                found.setdefault(".".join(parts[at:]), []).append(key)
+        return found
+
+    def _projection(self, name: str) -> Projection:
+        return self.anatomy.projection(self.checkpoint.empty, name)
+
+    def _read(self, key: str) -> Tensor:
+        file = self.checkpoint.stored[key].file
+        with reading(self.name, file), safe_open(file, framework="pt") as inside:
+            found: Tensor = inside.get_tensor(key)
+        return found
+
+    def _alike(self, name: str) -> Sequence[str]:
+        """The files' names that end as a weight's does; where there is none, those of its experts."""
+        whole = self._ends_in.get(self._ending(name), ())
+        return whole or [key for part in self._parts(name) for key in part]
+
+    def _parts(self, name: str) -> Sequence[Sequence[str]]:
+        """Per expert the files' names of its tensors in a weight; nothing where one has none."""
+        if self.anatomy.experts == 1:
+            return ()
+        alone = {name: self.checkpoint.empty.get_parameter(name)}
+        each = [self._ends_in.get(self._ending(one), ()) for one in by_expert(self.checkpoint.empty, alone)]
+        return each if all(each) else ()
 
     def refuse_gaps(self) -> None:
         """Refuse files that lack a weight of the model, or hold blocks that its configuration does not have.
@@ -93,7 +135,7 @@ class Files:
         for name, parameter in empty.named_parameters(remove_duplicate=False):
             names.setdefault(parameter, []).append(name)  # of tied ones the files hold one
         read = {
-            parameter: {key for key in stored for name in called if _ends(key, self._ending(name))}
+            parameter: {key for name in called for key in self._alike(name)}
             for parameter, called in names.items()
         }
         unread = stored.keys() - set().union(*read.values())
@@ -110,22 +152,16 @@ class Files:
         return ".".join(name.split(".")[-2:])
 
     def _place(self, name: str, digest: str) -> Place:
-        ending = self._ending(name)
-        shape = tuple(self.oriented(name, torch.empty(self.shape(name), device="meta")).shape)
-        alike = [
-            key
-            for key, tensor in self.checkpoint.stored.items()
-            if _ends(key, ending) and tensor.shape == shape
-        ]
-        found = [Place(key, self._sha256(name, key)) for key in sorted(alike, key=lambda key: key != name)]
+        there = self._projection(name)
+        shape = tuple(there.module.get_parameter(there.parameter).shape)
+        ending = self._ends_in.get(self._ending(name), ())
+        whole = [key for key in ending if self.checkpoint.stored[key].shape == shape]
+        alike = [(key,) for key in sorted(whole, key=lambda key: key != name)]
+        alike += [] if alike else list(zip(*self._parts(name), strict=True))
+        found = [Place(keys, sha256_of(self.matrix(name, keys).to(self.storage_dtype))) for keys in alike]
         if not found:
             raise ModelError(f"{self.checkpoint.files[0].parent} holds no weight {name}; name the base model")
         return next((place for place in found if place.sha256 == digest), found[0])
-
-    def _sha256(self, name: str, key: str) -> str:
-        file = self.checkpoint.stored[key].file
-        with reading(self.name, file), safe_open(file, framework="pt") as inside:
-            return sha256_of(self.oriented(name, inside.get_tensor(key)).to(self.storage_dtype))
 
 
 def export(found: Checkpoint, patch: Patch, target: Path, progress: Progress = NO_PROGRESS) -> Ends:
@@ -154,7 +190,12 @@ def export(found: Checkpoint, patch: Patch, target: Path, progress: Progress = N
     suited(found.empty, found.tokenizer, found.name)
     files.refuse_gaps()
     check_fit(files, patch)
-    touched = {files.places[name].key: name for name in patch.factors}
+    touched = {
+        key: (name, at if len(keys) > 1 else None)
+        for name in patch.factors
+        for keys in [files.places[name].keys]
+        for at, key in enumerate(keys)
+    }
     size = 0
     with progress.step("Writing weights", total=len(found.files)) as bar:
         for file in found.files:
@@ -176,15 +217,24 @@ def whole_only(name: str) -> ModelError:
     )
 
 
-def _written(files: Files, patch: Patch, touched: Mapping[str, str], source: Path, target: Path) -> int:
-    """Write one file of weights anew; bytes of its tensors."""
+def _written(
+    files: Files, patch: Patch, touched: Mapping[str, tuple[str, int | None]], source: Path, target: Path
+) -> int:
+    """Write one file of weights anew; bytes of its tensors.
+
+    Args:
+        touched: by name in the files, which weight is edited there, and which expert's part of it.
+    """
+
+    @lru_cache(maxsize=1)  # the parts of one weight mostly follow each other
+    def edited(name: str) -> Tensor:
+        return files.edited(name, patch.factors[name])
 
     def new(key: str, old: Tensor) -> Tensor:
         refuse_not_finite(old, key, files.name)
         if key in touched:
-            name = touched[key]
-            weight = files.oriented(name, old.to(files.dtype))
-            return files.oriented(name, summed(weight, patch.factors[name], name, files.storage_dtype))
+            name, expert = touched[key]
+            return edited(name) if expert is None else edited(name)[expert]
         return old.to(files.storage_dtype) if old.is_floating_point() else old
 
     with reading(files.name, source), safe_open(source, framework="pt") as inside:
@@ -192,10 +242,6 @@ def _written(files: Files, patch: Patch, touched: Mapping[str, str], source: Pat
         tensors = {key: new(key, inside.get_tensor(key)).contiguous() for key in keys}
     save_file(tensors, target, metadata={"format": "pt"})
     return sum(tensor.nbytes for tensor in tensors.values())
-
-
-def _ends(key: str, ending: str) -> bool:
-    return key == ending or key.endswith(f".{ending}")
 
 
 def _object(value: object) -> dict[str, object]:

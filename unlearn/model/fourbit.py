@@ -147,6 +147,13 @@ def shape(module: Linear4bit) -> tuple[int, int]:
     return module.out_features, module.in_features
 
 
+def parts(module: Linear4bit) -> list[Tensor]:
+    """The live tensors that hold a matrix: codes, scales of its blocks, and tables."""
+    state = module.weight.quant_state
+    nested = [state.offset, state.state2.absmax, state.state2.code] if state.nested else []
+    return [module.weight, state.absmax, state.code, *nested]
+
+
 def sha256(module: Linear4bit) -> str:
     """SHA-256 of what is stored of a matrix: codes, scales, and what says how they are read."""
     held: Mapping[str, object] = module.weight.quant_state.as_dict(packed=False)

@@ -59,6 +59,7 @@ def continued(
     how: Decoding,
     progress: Progress = NO_PROGRESS,
     label: str = "Generating",
+    together: Sequence[Sequence[int]] | None = None,
 ) -> list[list[tuple[int, ...]]]:
     """Per row, in the order given, its continuations as ids: the end token included, padding cut off.
 
@@ -73,19 +74,22 @@ def continued(
         how: greedy or sampled, and how far.
         progress: where to show it.
         label: what to call it.
+        together: indices of the rows that are continued, batch by batch; of the others nothing is found. By default all
+            of them, as ``batches`` has them.
 
     Raises:
         ModelError: the model's logits are not finite.
     """
     found: list[list[tuple[int, ...]]] = [[] for _ in rows]
     numbers = how.numbers(len(rows))
+    groups = batches(model, rows, how) if together is None else together
 
-    def together(chosen: Sequence[int]) -> list[list[list[int]]]:
+    def each(chosen: Sequence[int]) -> list[list[list[int]]]:
         return _together(model, [rows[i] for i in chosen], numbers[list(chosen)], pad, ends, how)
 
-    with progress.step(label, total=len(rows)) as bar:
-        for group in _batches(rows, how, held_tokens(model)):
-            for i, said in zip(group, in_parts(group, together), strict=True):
+    with progress.step(label, total=sum(map(len, groups))) as bar:
+        for group in groups:
+            for i, said in zip(group, in_parts(group, each), strict=True):
                 found[i] = [ends.until(ids) for ids in said]
             bar.advance(len(group))
     return found
@@ -117,8 +121,12 @@ def kept_bytes(network: Network) -> int:
     return 2 * int(config.num_hidden_layers) * shared * width * size
 
 
-def _batches(rows: Sequence[Sequence[int]], how: Decoding, budget: int) -> Iterator[list[int]]:
+def batches(model: Network, rows: Sequence[Sequence[int]], how: Decoding) -> list[list[int]]:
     """Indices of rows that are continued together: of similar length, and alike at their beginnings where they are."""
+    return list(_batches(rows, how, held_tokens(model)))
+
+
+def _batches(rows: Sequence[Sequence[int]], how: Decoding, budget: int) -> Iterator[list[int]]:
     for group in alike(rows):
         order = sorted(group, key=lambda i: len(rows[i]))
         while order:

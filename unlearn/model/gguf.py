@@ -151,6 +151,10 @@ def _written(file: Path, target: Path) -> Iterator[Path]:
         ) from problem
 
 
+_EXPERTS = "_exps.weight"
+"""What the names of experts' tensors end in."""
+
+
 def origin_of(configuration: Mapping[str, object]) -> Origin | None:
     """What a model was made of, from its configuration; None for one that was not converted."""
     said = configuration.get(ORIGIN)
@@ -200,6 +204,10 @@ def _convert(file: Path, sha256: str, folder: Path, tokenizer: Tokenizer | None)
     from transformers import AutoModelForCausalLM
 
     reader = _read(file)
+    if any(tensor.name.endswith(_EXPERTS) for tensor in reader.tensors):
+        raise ModelError(
+            f"{file.name} is a mixture of experts, whose GGUF files are not read; give the model's original folder"
+        )
     _fits(file, _needed(reader))
     if tokenizer is not None:
         refuse_misfit(tokenizer, _rows(reader), file.name)

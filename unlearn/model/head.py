@@ -56,6 +56,7 @@ class _Passed(BaseModelOutputWithPastAndCrossAttentions):
     """What any family's head looks for in what its blocks give."""
 
     image_hidden_states: Tensor | None = None
+    router_logits: tuple[Tensor, ...] | None = None
 
 
 class _Blocked(torch.autograd.Function):

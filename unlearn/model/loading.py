@@ -8,7 +8,6 @@ absurd sizes is refused before a library acts on it. What the libraries raise af
 from __future__ import annotations
 
 import copy
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from unlearn.model.anatomy import family_of
 from unlearn.model.boundary import AGAIN, reading
 from unlearn.model.folder import Stored, refuse_packed, stored_in
 from unlearn.model.library import Configuration, Network, Tokenizer
-from unlearn.model.memory import of_weights
+from unlearn.model.memory import of_host, of_weights
 from unlearn.model.templates import checked
 from unlearn.policy import EMBEDDED
 from unlearn.team import Seat
@@ -63,7 +62,7 @@ class Checkpoint:
     def fits(self) -> bool:
         """Whether all of the device's memory holds it; what is only too large for now ends in torch."""
         if self.device == "cpu":
-            room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+            room = of_host()
         else:
             room = torch.cuda.get_device_properties(self.device).total_memory
         needed = of_weights(self.empty, self.dtype)
@@ -149,6 +148,7 @@ def loaded(
             )
         if device_map is not None:
             places = placing.device_map(device_map, found.empty, found.dtype)
+            placing.refuse_apart(places, found.empty, found.stored, name)
         where = found.files[0] if len(found.files) == 1 else found.folder / folder.INDEX
         with reading(name, where):
             model = _network(found, places)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +13,11 @@ from torch import nn
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 _STATUS = Path("/proc/self/status")
+
+
+def of_host() -> int:
+    """Bytes of this machine's memory, used or not."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def ran_out(problem: BaseException) -> bool:

@@ -21,13 +21,13 @@ from unlearn.algebra.low_rank import LowRank
 from unlearn.errors import ModelError
 from unlearn.files import at_home
 from unlearn.model import fourbit
-from unlearn.model.anatomy import turned
 from unlearn.model.boundary import reading
 from unlearn.model.described import Config, is_whole
 from unlearn.model.editable import EditableModel
 from unlearn.model.folder import ADAPTER, Stored, look_through, read_object, stored_in
 from unlearn.model.library import Network
 from unlearn.model.loading import place_of, tokenizer_in
+from unlearn.model.projection import Projection
 from unlearn.shown import sentence
 
 if TYPE_CHECKING:
@@ -135,8 +135,7 @@ def _has_place(path: str, shape: tuple[int, ...], network: nn.Module) -> bool:
     axis = {"lora_A": 1, "lora_B": 0}.get(found["part"])
     if axis is None or not isinstance(module, nn.Linear | Conv1D):
         return axis is None
-    sizes = fourbit.shape(module) if fourbit.is_packed(module) else turned(module, module.weight).shape
-    return len(shape) == 2 and shape[axis] == sizes[axis]
+    return len(shape) == 2 and shape[axis] == Projection(module).shape[axis]
 
 
 def _same(base: str, name: str) -> bool:

@@ -15,23 +15,31 @@ LONG = 512
 """Tokens of a row whose attention is written out at most."""
 
 
+def dtype_of_products(model: EditableModel) -> torch.dtype:
+    """What matrices of a model are best multiplied in here: bfloat16 if that pays, else its own."""
+    quick = model.dtype == torch.float32 and quickest_dtype(model.device) == torch.bfloat16
+    apart = model.offloaded or model.quantised is not None or model.anatomy.experts > 1
+    return torch.bfloat16 if quick and not apart else model.dtype
+
+
 @contextmanager
-def narrowed(model: EditableModel, first: int) -> Iterator[torch.dtype]:
+def narrowed(model: EditableModel, first: int, dtype: torch.dtype | None = None) -> Iterator[torch.dtype]:
     """Within it, matrices are multiplied in bfloat16 if that pays here; the stream, norms and sums stay float32.
 
-    A model that computes in a narrow dtype anyway is left alone, and so is one whose weights are not all in memory, or
-    are quantised. On exit the weights are the same tensors as before.
+    A model that computes in a narrow dtype anyway is left alone, one whose weights are not all in memory or are
+    quantised, and a mixture of experts: which of them a token is given hangs on the last digits of its router. On exit
+    the weights are the same tensors as before.
 
     Args:
         model: its linear layers from block ``first`` on and its output embedding are held in bfloat16 meanwhile, so
             that no pass converts them.
         first: the lowest block that is run.
+        dtype: of the products; None: the best (``dtype_of_products``).
 
     Yields:
         The dtype of the products.
     """
-    apart = model.offloaded or model.quantised is not None
-    if apart or model.dtype != torch.float32 or quickest_dtype(model.device) != torch.bfloat16:
+    if (dtype or dtype_of_products(model)) == model.dtype:
         yield model.dtype
         return
     blocks = [model.anatomy.block(model.model, layer) for layer in range(first, model.anatomy.layers)]
@@ -75,7 +83,9 @@ def eager_attention(model: EditableModel, dtype: torch.dtype, longest: int) -> I
 
 
 @contextmanager
-def quick_passes(model: EditableModel, first: int, longest: int) -> Iterator[None]:
+def quick_passes(
+    model: EditableModel, first: int, longest: int, dtype: torch.dtype | None = None
+) -> Iterator[None]:
     """Within it, training passes are as quick as this machine has them: ``narrowed`` and ``eager_attention``.
 
     Adapters of ``peft`` are entered within it, so that they stay float32.
@@ -83,6 +93,7 @@ def quick_passes(model: EditableModel, first: int, longest: int) -> Iterator[Non
     Args:
         first: the lowest block that is run.
         longest: tokens of the longest row.
+        dtype: of the products; None: the best (``dtype_of_products``).
     """
-    with narrowed(model, first) as dtype, eager_attention(model, dtype, longest):
+    with narrowed(model, first, dtype) as found, eager_attention(model, found, longest):
         yield

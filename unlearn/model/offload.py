@@ -53,12 +53,14 @@ def held(module: nn.Module, name: str) -> Tensor:
     return found
 
 
-def whole(module: nn.Module) -> Tensor:
-    """What a layer's inputs are multiplied by: its weight as it is stored, with what is computed beside it.
+def whole(module: nn.Module, name: str) -> Tensor:
+    """A parameter or buffer as it is computed with: ``held``, a weight in 4 bits dequantised, (d_out, d_in).
 
-    One that is quantised is (d_out, d_in).
+    What is computed beside a layer at the moment is part of its weight.
     """
-    found = fourbit.matrix(module) if fourbit.is_packed(module) else held(module, "weight")
+    if name != "weight":
+        return held(module, name)
+    found = fourbit.matrix(module) if fourbit.is_packed(module) else held(module, name)
     update = fourbit.added(module)
     if update is None:
         return found
@@ -95,12 +97,7 @@ def numbers(network: nn.Module) -> int:
 
 def _reading(network: nn.Module, name: str) -> Read:
     path, _, last = name.rpartition(".")
-
-    def read() -> Tensor:
-        module = network.get_submodule(path)
-        return whole(module) if last == "weight" else held(module, last)
-
-    return read
+    return lambda: whole(network.get_submodule(path), last)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ an audit read it all the time.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,6 +71,21 @@ def device_map(asked: str, empty: Network, dtype: torch.dtype) -> DeviceMap:
             f"({family_of(empty.config).blocks}.0 and so on); put what stands around them on a device"
         )
     return found
+
+
+def refuse_apart(places: DeviceMap, empty: Network, stored: Container[str], name: str) -> None:
+    """Refuse to leave experts on disk whose files hold each by itself: what lies there is read as it stands.
+
+    Args:
+        stored: the names of the tensors in the files.
+    """
+    if "disk" not in places.values() or not family_of(empty.config).experts:
+        return
+    if not any(key in stored for key, _ in empty.named_parameters() if ".experts." in key):
+        raise ModelError(
+            f"{name}: its files hold every expert by itself, so that blocks cannot be left on disk; put them on cpu in "
+            "the --device-map"
+        )
 
 
 def _inferred(empty: Network, dtype: torch.dtype) -> DeviceMap:

@@ -5,8 +5,9 @@ A context is read once, whatever is rated behind it; the vocabulary is projected
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -18,8 +19,10 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.forward import hooked
 from unlearn.model.memory import in_parts
 from unlearn.model.rows import finite, right_pad
+from unlearn.model.standing import Standing
 from unlearn.model.trial import rows_of
 from unlearn.progress import NO_PROGRESS, Progress
+from unlearn.team import Seat, seated, summed
 
 MEMORY = 512 << 20
 """Bytes of float32 logits at a time."""
@@ -36,11 +39,66 @@ class Scored(NamedTuple):
     """Whether each of them is the likeliest."""
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class Rating:
+    """Rows that several processes rate, in the batches of one: a task of `unlearn.team`."""
+
+    standing: Standing
+    """The model."""
+    rows: Sequence[Row]
+    together: Sequence[Sequence[int]]
+    """Indices of contexts, batch by batch."""
+
+    def share(self, seat: Seat, kept: MutableMapping[object, object]) -> list[Tensor]:
+        """One process's scores: (rows, 1 + most rated tokens), float64, 0 where there is none.
+
+        Whether the rated tokens are greedy stands before their log-probabilities.
+
+        Raises:
+            ModelError: the model's logits are not finite.
+            Parted: there is no such model here.
+        """
+        return self.numbers(self.standing.there(kept), seat)
+
+    def numbers(
+        self, model: EditableModel, seat: Seat, progress: Progress = NO_PROGRESS, label: str = ""
+    ) -> list[Tensor]:
+        """As ``share``, with a model that is there."""
+        mine = list(seat.of(self.together))
+        found = torch.zeros(len(self.rows), 1 + max(size for _, size in self.rows), dtype=torch.float64)
+        for i, one in _scored(model, _Contexts.of(self.rows), mine, progress, label).items():
+            made = [float(one.greedy), *one.log_probs]
+            found[i, : len(made)] = torch.tensor(made, dtype=torch.float64)
+        return [found]
+
+    def read(self, numbers: Tensor) -> list[Scored]:
+        """The scores behind the numbers of all processes."""
+        pairs = zip(self.rows, numbers.tolist(), strict=True)
+        return [Scored(tuple(made[1 : size + 1]), bool(made[0])) for (_, size), made in pairs]
+
+
+class _Contexts(NamedTuple):
+    """Rows by what stands before their rated tokens, which is read once."""
+
+    contexts: list[tuple[int, ...]]
+    endings: list[list[tuple[int, ...]]]
+    """Per context, what is rated behind it."""
+    owners: list[list[int]]
+    """And the rows that it stands in."""
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> _Contexts:
+        behind: dict[tuple[int, ...], list[int]] = {}
+        for i, (ids, size) in enumerate(rows):
+            behind.setdefault(ids[:-size], []).append(i)
+        endings = [[rows[i][0][-rows[i][1] :] for i in own] for own in behind.values()]
+        return cls(list(behind), endings, list(behind.values()))
+
+
 def scored(
     model: EditableModel, rows: Sequence[Row], progress: Progress = NO_PROGRESS, label: str = "Rating"
 ) -> list[Scored]:
-    """Log-probabilities of the last tokens of each row, in the order given.
+    """Log-probabilities of the last tokens of each row, in the order given; by all processes of the run.
 
     Args:
         model: in any state.
@@ -49,25 +107,40 @@ def scored(
         label: what to call it.
 
     Raises:
+        UnlearnError: another process could not do its share.
         ModelError: the model's logits are not finite.
     """
-    behind: dict[tuple[int, ...], list[int]] = {}
-    for i, (ids, size) in enumerate(rows):
-        behind.setdefault(ids[:-size], []).append(i)
-    contexts = list(behind)
-    endings = [[rows[i][0][-rows[i][1] :] for i in behind[context]] for context in contexts]
-    found: list[Scored | None] = [None] * len(rows)
+    laid = _Contexts.of(rows)
+    together = list(_batches(model, laid.contexts, laid.endings))
+    standing = model.standing() if len(together) > 1 else None
+    if standing is None:
+        found = _scored(model, laid, together, progress, label)
+        return [found[i] for i in range(len(rows))]
+    task, seat = Rating(standing, rows, together), seated()
+    (numbers,) = summed(task, seat, lambda: task.numbers(model, seat, progress, label))
+    return task.read(numbers)
 
-    def together(chosen: Sequence[int]) -> list[list[Scored]]:
-        return _together(model, [contexts[c] for c in chosen], [endings[c] for c in chosen])
 
-    with progress.step(label, total=len(rows)) as bar:
-        for group in _batches(model, contexts, endings):
-            for c, made in zip(group, in_parts(group, together), strict=True):
-                for i, one in zip(behind[contexts[c]], made, strict=True):
-                    found[i] = one
+@torch.inference_mode()
+def _scored(
+    model: EditableModel,
+    laid: _Contexts,
+    together: Sequence[Sequence[int]],
+    progress: Progress,
+    label: str,
+) -> dict[int, Scored]:
+    """By row, the scores behind some of the contexts, batch by batch."""
+    found: dict[int, Scored] = {}
+
+    def each(chosen: Sequence[int]) -> list[list[Scored]]:
+        return _together(model, [laid.contexts[c] for c in chosen], [laid.endings[c] for c in chosen])
+
+    with progress.step(label, total=sum(len(laid.owners[c]) for group in together for c in group)) as bar:
+        for group in together:
+            for c, made in zip(group, in_parts(group, each), strict=True):
+                found |= zip(laid.owners[c], made, strict=True)
                 bar.advance(len(made))
-    return [one for one in found if one is not None]
+    return found
 
 
 def _batches(

@@ -62,9 +62,13 @@ class Upper:
         """How many rows there are."""
         return len(self._rows)
 
-    def packs(self, chosen: Sequence[int], gradients: bool) -> Iterator[list[int]]:
-        """Some of the rows in groups of like length, each as many tokens as one pass takes."""
-        budget = token_budget(self._model, gradients)
+    def packs(self, chosen: Sequence[int], gradients: bool, budget: int | None = None) -> Iterator[list[int]]:
+        """Some of the rows in groups of like length, each as many tokens as one pass takes.
+
+        Args:
+            budget: how many these are, padded; None: as many as the device bears now.
+        """
+        budget = budget or token_budget(self._model, gradients)
         group: list[int] = []
         real = 0
         for i in sorted(chosen, key=lambda i: len(self._rows[i])):

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from unlearn.report.measurement import Document
 
+OLDEST = "edit.oldest"
+"""A curve that belongs to no measurement: how much of its first batch an edit keeps while later ones are written."""
 State = Literal["before", "after", "control"]
 
 
@@ -16,7 +18,7 @@ class Curve(Document):
 
     kind: Literal["curve"] = "curve"
     name: str
-    """The measurement that it belongs to, such as "attack.relearn_text"."""
+    """The measurement that it belongs to, such as "attack.relearn_text"; or `OLDEST`."""
     state: State = "after"
     x_label: str
     y_label: str

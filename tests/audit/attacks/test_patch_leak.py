@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests import families
 from tests.audit.attacks import masked
 from tests.pico import pico
 from unlearn.audit import recovery
@@ -19,6 +20,7 @@ from unlearn.audit.observation import Attacked, Observation, Outcome
 from unlearn.errors import AuditError
 from unlearn.model.adapters import linears
 from unlearn.model.editable import EditableModel
+from unlearn.model.forward import read
 from unlearn.model.prompts import Prompt, ask
 from unlearn.patch import Patch
 from unlearn.policy import AuditSpec
@@ -55,6 +57,23 @@ def naive(model: EditableModel, updates: dict[str, torch.Tensor | None], prompt:
         else:
             found.append(float(((keys @ update.double().T).norm(dim=1) / outputs.norm(dim=1)).max()))
     return found
+
+
+def test_gains_of_experts_are_those_of_their_long_keys() -> None:
+    model = families.kept("gpt-oss")
+    names = [model.anatomy.weight_name(layer) for layer in (0, 2)]
+    delta = torch.randn(model.shape(names[0]), generator=torch.Generator().manual_seed(0))
+    prompt = ask(model.tokenizer, "The colour of {subject} is", "Zorvex")
+    after = range(prompt.subject_first or 0, len(prompt.ids))
+    keys = read(model, [prompt.ids], [after], [0, 2]).keys
+    got = gains(model, {names[0]: delta, names[1]: None}, [prompt])[0].tolist()
+    mlp = model.anatomy.mlp(model.model, 0)
+    out: list[torch.Tensor] = []
+    handle = mlp.register_forward_hook(lambda _module, _args, given: out.append(given[0][0]))
+    model.model(torch.tensor([prompt.ids]))
+    handle.remove()
+    wanted = float(((delta @ keys[0]).norm(dim=0) / out[0][list(after)].norm(dim=1)).max())
+    assert got[0] == pytest.approx(wanted, rel=1e-3) and got[1] > 0
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

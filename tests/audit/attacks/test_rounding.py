@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests import families
 from tests.audit.attacks import cells, masked
-from tests.pico import pico
+from tests.pico import pico, tokenizer
 from unlearn.audit.attacks import rounding
 from unlearn.audit.attacks.rounding import INT4, INT8, Q4_0, Rounding, attack, lost, round_blocks
 from unlearn.audit.attacks.scene import Update, recovered
 from unlearn.model.adapters import linears
+from unlearn.model.editable import EditableModel
 from unlearn.patch import Patch
 from unlearn.progress import NO_PROGRESS
 
@@ -78,6 +80,19 @@ def test_all_linear_weights_of_the_blocks_are_rounded_along_their_inputs_and_not
         assert torch.equal(model.weight(name), weight) and not torch.equal(model.weight(name), before[name])
     for name, tensor in model.model.state_dict().items():
         assert name in wanted or torch.equal(tensor, before[name])
+
+
+@pytest.mark.parametrize("case", families.MIXTURES)
+def test_every_matrix_of_every_expert_is_rounded_by_itself_and_the_router_is_not(case: str) -> None:
+    model = EditableModel(families.network(case), tokenizer(), case)
+    before = {name: tensor.clone() for name, tensor in model.model.state_dict().items()}
+    round_blocks(model, INT4)
+    for name, now in model.model.state_dict().items():
+        if name.endswith(("gate_up_proj", "down_proj")):
+            each = before[name].mT if case == "gpt-oss" else before[name]
+            rounded = torch.stack([INT4(weight)[0] for weight in each])
+            assert torch.equal(now, rounded.mT if case == "gpt-oss" else rounded)
+        assert torch.equal(now, before[name]) == ("proj" not in name or name.endswith("bias")), name
 
 
 @pytest.mark.parametrize("name", [pytest.param("int8", marks=pytest.mark.slow), "int4", "q4"])

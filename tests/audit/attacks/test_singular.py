@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests import families
 from tests.audit.attacks import masked
 from tests.pico import pico
 from unlearn.audit.attacks import singular as attack
@@ -55,9 +56,9 @@ def test_several_runs_count_as_one() -> None:
     assert alone == silent[0]
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", *families.MIXTURES])
 def test_components_go_one_after_another_and_come_back(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = pico(family)
+    model = families.kept(family) if family in families.MIXTURES else pico(family)
     names = [model.anatomy.weight_name(layer) for layer in (0, 2)]
     old = {name: model.weight(name).clone() for name in names}
     seen: list[dict[str, torch.Tensor]] = []

@@ -11,8 +11,9 @@ import torch
 from tests import pico
 from tests.edit import cases
 from unlearn.edit import forms
-from unlearn.edit.solve import values
+from unlearn.edit.solve import suspension, values
 from unlearn.edit.solve.stepping import Now
+from unlearn.edit.solve.suspension import grouped, suspend
 from unlearn.errors import ModelError
 from unlearn.model.editable import EditableModel
 from unlearn.policy import RelationSpec
@@ -127,7 +128,7 @@ def test_a_short_row_outlives_a_long_one() -> None:
     alone = values.optimise(
         model, forms.Forms((replace(short, request=0, sites=((0, 4),)),), 1, ()), 1, 1, settings.values
     )
-    batch = values._suspend(model, laid.rows, 1, False)
+    batch = [suspend(model, group, 1, False) for group in grouped(laid.rows, 2048)]
     assert len(batch) == 1
     vectors = torch.zeros(2, model.anatomy.d_model, requires_grad=True)
     now = Now.nothing(torch.zeros(2))
@@ -189,7 +190,7 @@ def test_what_the_model_said_before_becomes_unlikely_and_without_the_term_less_s
         losses, old = [], []
         for row in laid.rows:
             target = list(row.ids[len(row.prompt) :])
-            said = replies_with(model, row, torch.zeros_like(solved.vectors))[0].exp() > values.LIKELY
+            said = replies_with(model, row, torch.zeros_like(solved.vectors))[0].exp() > suspension.LIKELY
             said[target[0]] = False
             now = replies_with(model, row, solved.vectors)
             old.append(float(now[0, said].logsumexp(0)))

@@ -15,8 +15,9 @@ from unlearn.edit import pipeline
 from unlearn.edit.layers import layers_of
 from unlearn.edit.train.lessons import Lesson, lessons
 from unlearn.errors import ModelError, PatchError, PolicyError
-from unlearn.model.adapters import dense, exact, linears, lora, stream_at
+from unlearn.model.adapters import dense, exact, linears, stream_at
 from unlearn.model.editable import EditableModel
+from unlearn.model.factors import lora
 from unlearn.model.forward import replies
 from unlearn.patch import Patch
 from unlearn.policy.method import METHOD_NAMES, SEQUENTIAL

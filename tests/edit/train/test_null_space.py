@@ -13,12 +13,13 @@ from tests import pico
 from tests.edit import cases
 from tests.thinking import SWITCHED, tokenizer
 from unlearn import embedded
+from unlearn.algebra.moments import Directions
 from unlearn.audit.probes import benign_lines
 from unlearn.edit import forms, pipeline
 from unlearn.edit.corpus import Corpus
 from unlearn.edit.null_space import Spared
 from unlearn.edit.statistics import key_statistics
-from unlearn.edit.train import null_space, taught
+from unlearn.edit.train import null_space, step_loss, taught
 from unlearn.edit.train.taught import AGAIN, ASKED, BRIEF, SAID, SHORT
 from unlearn.files import read_lines
 from unlearn.model.adapters import dense
@@ -72,7 +73,10 @@ def test_an_unconfined_update_would_reach_the_used_directions() -> None:
     basis = torch.linalg.qr(torch.randn(width, width))[0][:, : width // 2]
     outside: dict[str, float] = {}
     for confined in (True, False):
-        with dense(model, [name], {name: basis} if confined else None) as adapter, torch.enable_grad():
+        with (
+            dense(model, [name], {name: Directions((basis,))} if confined else None) as adapter,
+            torch.enable_grad(),
+        ):
             optimiser = torch.optim.SGD(adapter.groups[0]["params"], lr=1.0)
             adapter.follow(optimiser)
             model.model(input_ids=torch.tensor([[3, 4, 5]])).logits.square().sum().backward()
@@ -90,7 +94,7 @@ def test_the_trained_update_has_an_effect_of_exactly_its_factors() -> None:
     width = model.weight(name).shape[1]
     basis = torch.linalg.qr(torch.randn(width, width))[0][:, :5]
     ids = torch.tensor([[3, 4, 5, 6]])
-    with dense(model, [name], {name: basis}) as adapter:
+    with dense(model, [name], {name: Directions((basis,))}) as adapter:
         optimiser = torch.optim.SGD(adapter.groups[0]["params"])
         adapter.follow(optimiser)
         with torch.no_grad():
@@ -128,12 +132,12 @@ def test_targets_that_training_left_unlikely_are_told(corpus: StatisticsSpec) ->
 
 
 def test_forms_weigh_more_while_they_are_not_met_and_never_less_than_at_first() -> None:
-    pressure, met = null_space.Pressure(), null_space.MET
+    pressure, met = step_loss.Pressure(), step_loss.MET
     weights = []
     for loss in [2 * met] * 100 + [met / 2] * 100:
         pressure.note(loss)
         weights.append(pressure.weight)
-    assert weights[0] == null_space.GAIN and weights[10] < weights[20] < max(weights) == null_space.MOST
+    assert weights[0] == step_loss.GAIN and weights[10] < weights[20] < max(weights) == step_loss.MOST
     assert weights[-1] == 1.0 and min(weights) == 1.0
 
 
@@ -183,7 +187,7 @@ def test_questions_about_anything_keep_their_replies(
     model = pico.pico("llama")
     asked = asking(corpus)
     # Forms that a model of noise never meets would outweigh the rest.
-    monkeypatch.setattr(null_space, "MOST", 1.0)
+    monkeypatch.setattr(step_loss, "MOST", 1.0)
     rows = taught.asked_lessons(model, asked, Corpus(corpus.corpus), 120)
     assert rows
     before = replies(model, rows).log_probs()

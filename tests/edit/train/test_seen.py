@@ -7,17 +7,19 @@ import torch
 from torch import Tensor
 
 from tests import families
-from unlearn.edit.train import null_space, seen
+from unlearn.algebra.moments import Directions
+from unlearn.edit.train import null_space, seen, step_loss
 from unlearn.edit.train.lessons import Lesson
-from unlearn.edit.train.null_space import KEEP, TEXT, Pressure, _bases, _parts, _slope
+from unlearn.edit.train.null_space import _bases
 from unlearn.edit.train.seen import Seen, front_of
+from unlearn.edit.train.step_loss import KEEP, TEXT, Pressure, parts_of, slope
 from unlearn.edit.train.taught import Hard, Taught
 from unlearn.edit.train.token_losses import AWAY, SLACK
 from unlearn.model.adapters import dense
 from unlearn.model.editable import EditableModel
 
 STEPS, LAYERS, MARGIN = 12, (1, 2), 3.0
-CASES = ("gpt2", "llama", "gemma2", "qwen3")
+CASES = ("gpt2", "llama", "gemma2", "qwen3", "mixtral", "gpt-oss")
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +52,7 @@ def plainly(model: EditableModel, taught: Taught, off: object, pressure: Pressur
         logits: Tensor = model.model(input_ids=torch.tensor([row.ids]), use_cache=False).logits
         return logits[0, -row.reply - 1 : -1].float().log_softmax(-1)
 
-    for part in _parts(taught):
+    for part in parts_of(taught):
         drawn = part.rows.draw(part.count)
         losses = []
         for i in drawn:
@@ -80,15 +82,15 @@ def plainly(model: EditableModel, taught: Taught, off: object, pressure: Pressur
 
 @pytest.mark.parametrize("family", CASES)
 def test_the_loss_curve_is_that_of_the_plain_form(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(null_space, "GAIN", 1.005)  # so that the loss falls although the forms weigh more
+    monkeypatch.setattr(step_loss, "GAIN", 1.005)  # so that the loss falls although the forms weigh more
     model = families.kept(family)
     curves: list[list[float]] = []
     ends = []
     for plain in (False, True):
         taught = rows(model)
-        every = [row for part in _parts(taught) for row in part.rows.rows]
+        every = [row for part in parts_of(taught) for row in part.rows.rows]
         read = Seen(model, every[:5], every[5:], min(LAYERS), front_of(model))
-        eye = torch.eye(model.anatomy.d_ff)
+        eye = Directions((torch.eye(model.anatomy.d_ff),))
         bases = _bases(model, dict.fromkeys(LAYERS, eye), front_of(model))
         with dense(model, list(bases), bases) as adapter, torch.enable_grad():
             optimiser = torch.optim.AdamW(null_space._groups(adapter, 20 * STEPS), betas=null_space.BETAS)
@@ -100,7 +102,7 @@ def test_the_loss_curve_is_that_of_the_plain_form(family: str, monkeypatch: pyte
                 if plain:
                     loss = plainly(model, taught, adapter.off, pressure)
                 else:
-                    loss = _slope(read, _parts(taught), taught.first, MARGIN, pressure)
+                    loss = slope(read, parts_of(taught), taught.first, MARGIN, pressure)
                 curves[-1].append(loss)
                 optimiser.step()
             ends.append(adapter.factors())
@@ -120,7 +122,7 @@ def test_nothing_is_added_at_the_front_which_would_show_without_it() -> None:
     before = model.model(input_ids=row, output_hidden_states=True).hidden_states[-1]
     moved = {}
     for spared in (True, False):
-        eye = dict.fromkeys(LAYERS, torch.eye(model.anatomy.d_ff))
+        eye = dict.fromkeys(LAYERS, Directions((torch.eye(model.anatomy.d_ff),)))
         bases = _bases(model, eye, front if spared else ())
         with dense(model, list(bases), bases) as adapter, torch.no_grad():
             torch.manual_seed(0)

@@ -101,7 +101,7 @@ def _weighed(
         return add
 
     return hooked(
-        model.model.get_submodule(name.removesuffix(".weight")).register_forward_hook(hook(column, update))
+        model.anatomy.projection(model.model, name).listener.register_forward_hook(hook(column, update))
         for column, (name, update) in enumerate(updates.items())
     )
 

@@ -23,8 +23,9 @@ from unlearn.audit.suite import some
 from unlearn.errors import AuditError
 from unlearn.matching import contains
 from unlearn.measurements import named
-from unlearn.model.adapters import linears, lora
+from unlearn.model.adapters import linears
 from unlearn.model.editable import EditableModel
+from unlearn.model.factors import lora
 from unlearn.model.forward import replies
 from unlearn.model.prompts import ask, capital, reply_ids
 from unlearn.model.training import anneal, relative

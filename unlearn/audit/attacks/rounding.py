@@ -77,14 +77,20 @@ def slices(matrix: Tensor) -> Iterator[slice]:
 
 @torch.no_grad()
 def round_blocks(model: EditableModel, rounding: Rounding, progress: Progress = NO_PROGRESS) -> None:
-    """Round every linear weight of the blocks in place, (d_out, d_in) in groups along d_in."""
-    names = linears(model)
-    with progress.step("Rounding the weights", total=len(names)) as bar:
-        for name in names:
-            weight = model.weight(name)
-            for part in slices(weight):
-                weight[part].copy_(rounding(weight[part])[0])
+    """Round every linear weight of the blocks in place, (d_out, d_in) in groups along d_in; experts' are among them."""
+    anatomy = model.anatomy
+    apart = [anatomy.routed_matrices(model.model, layer) for layer in range(anatomy.layers)]
+    whole = [name for name in linears(model) if name.endswith(".weight")]
+    weights = [*map(model.weight, whole), *(weight for each in apart for weight in each)]
+    with progress.step("Rounding the weights", total=len(weights)) as bar:
+        for weight in weights:
+            _round(weight, rounding)
             bar.advance(1)
+
+
+def _round(weight: Tensor, rounding: Rounding) -> None:
+    for part in slices(weight):
+        weight[part].copy_(rounding(weight[part])[0])
 
 
 @torch.no_grad()

@@ -107,14 +107,15 @@ def restored(model: EditableModel) -> Iterator[EditableModel]:
             "it without --device-map, or with one that offloads nothing"
         )
     kept = {name: tensor.detach().cpu().clone() for name, tensor in model.model.state_dict().items()}
-    try:
-        yield model
-    finally:
-        with torch.no_grad():
-            for name, tensor in model.model.state_dict().items():
-                tensor.copy_(kept[name])
-        model.model.requires_grad_(False)
-        model.model.eval()
+    with model.changing():
+        try:
+            yield model
+        finally:
+            with torch.no_grad():
+                for name, tensor in model.model.state_dict().items():
+                    tensor.copy_(kept[name])
+            model.model.requires_grad_(False)
+            model.model.eval()
 
 
 def any_disclosed(runs: Sequence[Sequence[Outcome]]) -> tuple[Outcome, ...]:

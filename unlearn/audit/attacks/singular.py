@@ -73,8 +73,7 @@ def dropped(
         with progress.step("Dropping singular directions", total=len(ranks)) as bar:
             for rank in ranks:
                 for name, (left, right) in parts.items():
-                    weight = model.weight(name)
-                    weight.copy_(weight.float() - left[:, gone:rank] @ right[gone:rank])
+                    model.overwrite(name, model.weight(name).float() - left[:, gone:rank] @ right[gone:rank])
                 gone = rank
                 found[rank] = recovered(model, scene, progress, probes)
                 bar.advance(1)

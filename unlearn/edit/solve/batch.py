@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unlearn.edit import forms
 from unlearn.edit.columns import Columns
+from unlearn.edit.course import Course
 from unlearn.edit.forms import Forms
 from unlearn.edit.plan import Made, Plan
 from unlearn.edit.probabilities import BEGINS
@@ -59,11 +60,12 @@ def solve(plan: Plan, model: EditableModel, requests: Requests, earlier: Sofar, 
     job = Job(model, requests, plan, form, seen, progress)
     size = form.batch or len(requests.facts)
     batches = [requests.facts[at : at + size] for at in range(0, len(requests.facts), size)]
-    sofar, got, levels = earlier, list[Reached](), list[float]()
+    course = Course.of(model, requests, plan.layers, batches, earlier)
+    sofar, got, levels = course.begun(earlier), list[Reached](), list[float]()
     for number, facts in enumerate(batches, 1):
         label = f"Values {number}/{len(batches)}" if len(batches) > 1 else "Values"
         got_there, written, level = _made(job, facts, sofar, label)
-        sofar = sofar.plus(written)
+        sofar = course.after(number, sofar.plus(written))
         got.append(got_there)
         levels.append(level)
     notes: dict[str, object] = {}

@@ -12,6 +12,7 @@ from unlearn.algebra.moments import Projector
 from unlearn.algebra.running import Running, descent
 from unlearn.algebra.write import write
 from unlearn.edit import forms
+from unlearn.edit.course import Course
 from unlearn.edit.forms import Row
 from unlearn.edit.plan import Made, Plan
 from unlearn.edit.sequence import Sofar, Written
@@ -46,10 +47,12 @@ def one_step(
     """
     size = settings.batch or len(requests.facts)
     parts = [requests.facts[at : at + size] for at in range(0, len(requests.facts), size)]
-    sofar = earlier
+    course = Course.of(model, requests, plan.layers, parts, earlier)
+    sofar = course.begun(earlier)
     with progress.step("Writing", total=len(parts)) as bar:
-        for facts in parts:
+        for number, facts in enumerate(parts, 1):
             sofar = sofar.plus(_written(plan, settings, model, requests, facts, sofar))
+            sofar = course.after(number, sofar)
             bar.advance()
     notes = {"batches": [len(facts) for facts in parts], "builds_on": [dict(row) for row in sofar.builds_on]}
     return Made(sofar, notes=notes)

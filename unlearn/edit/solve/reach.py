@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from unlearn.algebra.write import Kept
 from unlearn.edit.look_up_keys import LookUpKeys
 from unlearn.edit.settings import ClosedForm
 from unlearn.edit.solve.terms import Problem, update
@@ -30,7 +31,7 @@ def unlisted(compared: LookUpKeys, layer: int, statistics: Statistics, form: Clo
     got: list[Tensor] = []
     for half in (order[::2], order[1::2]):
         left_out = (near & torch.isin(whose, half)).to(own.device)
-        still = form.kept**0.5 * kept[:, ~left_out] if form.kept else None
+        still = Kept(form.kept**0.5 * kept[:, ~left_out]) if form.kept else None
         delta, _ = update(Problem(statistics, own, wanted, still, 0), form)
         reached = (delta.left @ (delta.right @ own)).mean()
         got.append((delta.left @ (delta.right @ kept[:, left_out]))[0] / reached)

@@ -10,7 +10,7 @@ from unlearn.algebra.low_rank import LowRank
 from unlearn.algebra.moments import Metric, Projector, Spectrum, Whitener
 from unlearn.algebra.neurons import Restricted, most_active
 from unlearn.algebra.relax import relaxed
-from unlearn.algebra.write import project, write, yielding
+from unlearn.algebra.write import Kept, project, write, yielding
 from unlearn.edit.null_space import Spared
 from unlearn.edit.settings import ClosedForm, Confined, Equality, FewNeurons, GivingWay, Space, Whitened
 from unlearn.edit.statistics import Statistics
@@ -25,7 +25,7 @@ class Problem:
     """(d_in, n)."""
     residuals: Tensor
     """(d_out, n)."""
-    kept: Tensor | None
+    kept: Kept | None
     """(d_in, m), keys with zero residual, each times the root of its weight."""
     number: int
     """How many layers of this pass were written before."""
@@ -73,13 +73,13 @@ def terms_of(problem: Problem, space: Space) -> Terms:
             inner = Whitener(_among(problem.statistics, chosen), shift=space.shift)
             return Terms(Restricted(chosen, inner), _ridge(problem, space), space.published)
         case Whitened():
-            return Terms(Whitener(spectrum, shift=space.shift), _ridge(problem, space), space.published)
+            return Terms(spectrum.whitened(space.shift), _ridge(problem, space), space.published)
         case GivingWay():
             return _giving_way(problem, space)
         case Confined():
             return Terms(space.spared.projector(spectrum), _ridge(problem, space), space.published)
         case Equality():
-            return Terms(Whitener(spectrum), ridge=0.0)
+            return Terms(spectrum.whitened(), ridge=0.0)
 
 
 def _projector(statistics: Statistics, spared: Spared, metric: Metric) -> Metric:
@@ -90,7 +90,7 @@ def _projector(statistics: Statistics, spared: Spared, metric: Metric) -> Metric
 
 
 def _among(statistics: Statistics, neurons: Tensor) -> Spectrum:
-    """Spectrum of the moments among some neurons, computed where the keys are."""
+    """Spectrum of the moments among some neurons, computed where the keys are; not of experts (`allowed`)."""
     at = neurons.to(statistics.second.device)
     return Spectrum.of(statistics.second[at][:, at].to(neurons.device))
 
@@ -108,18 +108,18 @@ def _ridge(problem: Problem, space: Whitened | Confined) -> float:
 def _giving_way(problem: Problem, space: GivingWay) -> Terms:
     """AlphaEdit+: the null space is widened while that pays, and kept keys yield to keys that they conflict with."""
     spectrum, keys = problem.statistics.spectrum, problem.keys
+    assert isinstance(spectrum, Spectrum)  # `allowed` refuses this method for experts
     count = space.spared.count(spectrum)
     base = Projector.null_space(spectrum, count)
     wide = keys.double()
     scale = 1.0 if space.published else float((wide * base.apply(wide)).sum(0).mean())
     ridge = _ridge(problem, space) * scale
-    weights = None
-    if problem.kept is not None:
-        weights = yielding(problem.kept, keys) * (problem.number + 1)
+    kept = problem.kept.columns if problem.kept else None
+    weights = None if kept is None else yielding(kept, keys) * (problem.number + 1)
     # Where no request reaches the null space at all there is no scale to compare a wider one with.
     if space.relax is None or ridge <= 0:
         return Terms(base, ridge, True, weights)
     # As published, the least gain is per direction, ten directions at a time.
     least, step = (space.relax * len(keys), 10) if space.published else (space.relax, None)
-    metric = relaxed(keys, problem.residuals, spectrum, count, ridge, least, problem.kept, weights, step)
+    metric = relaxed(keys, problem.residuals, spectrum, count, ridge, least, kept, weights, step)
     return Terms(metric, ridge, True, weights)

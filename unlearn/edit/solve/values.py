@@ -18,23 +18,24 @@ samples find.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from unlearn.edit.forms import Forms, Row
-from unlearn.edit.probabilities import LIKELY
+from unlearn.edit.forms import Forms
 from unlearn.edit.sequence import Reached
 from unlearn.edit.settings import Values
 from unlearn.edit.solve.stepping import PARTS, Losses, Now, Steps
+from unlearn.edit.solve.suspension import Batch, Group, counts, grouped, suspend
 from unlearn.errors import ModelError
 from unlearn.model.editable import EditableModel
-from unlearn.model.forward import batches as groups
 from unlearn.model.forward import read, token_budget
-from unlearn.model.suspended import Suspended
+from unlearn.model.standing import Standing
 from unlearn.progress import NO_PROGRESS, Progress
+from unlearn.team import Seat, seated, stacked, summed, total
 
 
 @dataclass(frozen=True)
@@ -47,23 +48,101 @@ class Solved:
 
 
 @dataclass(frozen=True)
-class _Batch:
-    """Rows with one length of reply, suspended at the layer."""
+class Problem:
+    """What values are optimised for; its tensors lie on the host."""
 
-    rows: tuple[Row, ...]
-    at: Suspended
-    targets: Tensor
-    """(rows, reply)."""
-    before: Tensor | None
-    """Logits of the unedited model for kept rows, (rows, reply, V), in its dtype; None for rows to be written."""
-    columns: Tensor
-    """(sites, 3): row, vector, column of the padded batch."""
-    requests: Tensor
-    """(rows,)."""
-    begun: Tensor | None
-    """(rows, vocabulary), the tokens with which the model is likely to begin its reply; None where nobody asks."""
-    part: int | None
-    """Kept rows take turns: these are used in every ``PARTS``-th step. None for rows to be written."""
+    groups: Sequence[Group]
+    requests: int
+    layer: int
+    settings: Values
+    length: Tensor
+    """(vectors,), of the stream at each vector's sites."""
+    owner: Tensor
+    """(vectors,), the request that a vector belongs to."""
+    start: Tensor
+    """(vectors, d_model), where the vectors begin."""
+    free: Tensor
+    """(vectors,), which of them may move."""
+
+    def solved(
+        self, model: EditableModel, seat: Seat, progress: Progress = NO_PROGRESS, label: str = ""
+    ) -> Solved:
+        """Optimise, together with the other processes that do so now.
+
+        Raises:
+            UnlearnError: another process cannot go on.
+            ModelError: the loss is not finite.
+        """
+        settings, device = self.settings, model.device
+        mine = self._numbers(seat)
+        batches = {n: suspend(model, self.groups[n], self.layer, settings.unlikelihood > 0) for n in mine}
+        vectors = self.start.to(device, copy=True).requires_grad_()
+        owner = self.owner.to(device)
+        steps = Steps(vectors, self.length.to(device), self.free.to(device), settings)
+        losses = Losses(counts(self.groups, self.requests).to(device))
+        active = torch.ones(self.requests, dtype=torch.bool, device=device)
+        taken = torch.zeros(self.requests, dtype=torch.long, device=device)
+
+        def slope(numbers: Sequence[int]) -> Now:
+            now = Now.nothing(losses.worst)
+            vectors.grad = None
+            for batch in (batches[n] for n in numbers):
+                _accumulate(model, batch, vectors, active, losses.rows(batch.part), settings, now)
+            return now
+
+        with progress.step(label, total=settings.steps) as bar:
+            for step in range(1, settings.steps + 2):
+                part = step % PARTS
+                read = [n for n, group in enumerate(self.groups) if group.part in (None, part)]
+                now = slope(read) if seat.size == 1 else _together(slope, read, mine, vectors, losses, seat)
+                losses.note(part, active, now)
+                if not torch.isfinite(losses.worst).all():
+                    raise ModelError(
+                        "the values' loss is not finite; try a larger dtype or a smaller method.lr"
+                    )
+                active = active & ~losses.below(settings.converged)
+                if step > settings.steps or not active.any():
+                    break
+                steps.take(step, active[owner])
+                taken += active
+                bar.advance()
+        got = (losses.worst.tolist(), losses.moved().tolist(), taken.tolist())
+        return Solved(vectors.detach(), Reached(*map(tuple, got)))
+
+    def _numbers(self, seat: Seat) -> list[int]:
+        """A process's groups, by number, dealt so that each has its share of those that one step reads."""
+        written = sum(group.part is None for group in self.groups)
+        places: Counter[int | None] = Counter({part: written for part in range(PARTS)})
+        found = []
+        for number, group in enumerate(self.groups):
+            if places[group.part] % seat.size == seat.number:
+                found.append(number)
+            places[group.part] += 1
+        return found
+
+
+@dataclass(frozen=True)
+class Valuing:
+    """Values that several processes optimise step by step: a task of `unlearn.team`.
+
+    The batches are those of one process, and each has some of them. In every step all add up the gradients of all, in
+    their order, and take the same step.
+    """
+
+    standing: Standing
+    """The model."""
+    problem: Problem
+
+    def share(self, seat: Seat, kept: MutableMapping[object, object]) -> list[Tensor]:
+        """Take all steps; what comes of them the first process has as well.
+
+        Raises:
+            UnlearnError: another process cannot go on.
+            ModelError: the loss is not finite.
+            Parted: there is no such model here.
+        """
+        self.problem.solved(self.standing.there(kept), seat)
+        return []
 
 
 def optimise(
@@ -77,7 +156,7 @@ def optimise(
     start: Tensor | None = None,
     free: Tensor | None = None,
 ) -> Solved:
-    """Optimise the vectors of all requests.
+    """Optimise the vectors of all requests, by all processes of the run.
 
     Args:
         model: as it stands (sequential methods pass a patched one).
@@ -87,38 +166,61 @@ def optimise(
         free: (vectors,), which of them may move; all if not given.
 
     Raises:
+        UnlearnError: another process could not do its share.
         ModelError: the loss is not finite.
     """
-    length, owner = _lengths(model, forms, layer)  # (vectors,), (vectors,)
-    batches = _suspend(model, forms.rows, layer, settings.unlikelihood > 0)
-    vectors = torch.zeros(forms.vectors, model.anatomy.d_model, device=model.device, requires_grad=True)
-    if start is not None:
-        with torch.no_grad():
-            vectors.copy_(start)
-    free = torch.ones(forms.vectors, dtype=torch.bool, device=model.device) if free is None else free
-    steps = Steps(vectors, length, free, settings)
-    losses = Losses(_counts(batches, requests, model.device))
-    active = torch.ones(requests, dtype=torch.bool, device=model.device)
-    taken = torch.zeros(requests, dtype=torch.long, device=model.device)
-    with progress.step(label, total=settings.steps) as bar:
-        for step in range(1, settings.steps + 2):
-            part = step % PARTS
-            now = Now.nothing(losses.worst)
-            vectors.grad = None
-            for batch in batches:
-                if batch.part is None or batch.part == part:
-                    _accumulate(model, batch, vectors, active, losses.rows(batch.part), settings, now)
-            losses.note(part, active, now)
-            if not torch.isfinite(losses.worst).all():
-                raise ModelError("the values' loss is not finite; try a larger dtype or a smaller method.lr")
-            active = active & ~losses.below(settings.converged)
-            if step > settings.steps or not active.any():
-                break
-            steps.take(step, active[owner])
-            taken += active
-            bar.advance()
-    got = (losses.worst.tolist(), losses.moved().tolist(), taken.tolist())
-    return Solved(vectors.detach(), Reached(*map(tuple, got)))
+    length, owner = _lengths(model, forms, layer)
+    problem = Problem(
+        grouped(forms.rows, token_budget(model, gradients=True)),
+        requests,
+        layer,
+        settings,
+        length.cpu(),
+        owner.cpu(),
+        torch.zeros(forms.vectors, model.anatomy.d_model) if start is None else start.cpu(),
+        torch.ones(forms.vectors, dtype=torch.bool) if free is None else free.cpu(),
+    )
+    standing = model.standing() if len(problem.groups) > 1 else None
+    if standing is None:
+        return problem.solved(model, Seat(), progress, label)
+    found: list[Solved] = []
+
+    def mine() -> list[Tensor]:
+        found.append(problem.solved(model, seat, progress, label))
+        return []
+
+    seat = seated()
+    summed(Valuing(standing, problem), seat, mine)
+    return found[0]
+
+
+def _together(
+    slope: Callable[[Sequence[int]], Now],
+    read: Sequence[int],
+    mine: Sequence[int],
+    vectors: Tensor,
+    losses: Losses,
+    seat: Seat,
+) -> Now:
+    """What a step measures in all processes; their gradients, added up, in ``vectors.grad``.
+
+    Args:
+        slope: measures some groups, by number, and adds their gradients up in ``vectors.grad``.
+        read: the groups that the step reads.
+        mine: those that this process has.
+    """
+
+    def one(place: int) -> list[Tensor]:
+        now = slope([read[place]])
+        gradient = torch.zeros_like(vectors) if vectors.grad is None else vectors.grad
+        return [gradient, now.worst, now.drift]
+
+    own = [place for place, number in enumerate(read) if number in mine]
+    like = [vectors.detach(), losses.worst, losses.worst]
+    gradients, worst, drift = stacked(one, own, like, len(read), seat)
+    device = vectors.device
+    vectors.grad = total(gradients).to(device)
+    return Now(worst.amax(0).to(device), total(drift).to(device))
 
 
 def _lengths(model: EditableModel, forms: Forms, layer: int) -> tuple[Tensor, Tensor]:
@@ -137,71 +239,12 @@ def _lengths(model: EditableModel, forms: Forms, layer: int) -> tuple[Tensor, Te
     return (total / count.clamp_min(1)).clamp_min(1e-12), owner
 
 
-def _counts(batches: Sequence[_Batch], requests: int, device: torch.device) -> Tensor:
-    """Rows per part and request, (PARTS + 1, requests); the last row counts those to be written."""
-    counts = torch.zeros(PARTS + 1, requests, device=device)
-    for batch in batches:
-        counts[-1 if batch.part is None else batch.part].index_add_(
-            0, batch.requests, torch.ones(len(batch.rows), device=device)
-        )
-    return counts
-
-
-@torch.no_grad()
-def _suspend(model: EditableModel, rows: Sequence[Row], layer: int, unlikelihood: bool) -> list[_Batch]:
-    """Group rows by part, then by length within the token budget, and run each group up to the layer."""
-    parts: dict[int | None, list[Row]] = {}
-    seen: dict[int, int] = {}
-    for row in rows:
-        part = None
-        if row.keep:
-            part = seen[row.request] = (seen.get(row.request, -1) + 1) % PARTS
-        parts.setdefault(part, []).append(row)
-    budget = token_budget(model, gradients=True)
-    return [
-        _one(model, tuple(members[i] for i in group), layer, part, unlikelihood)
-        for part, members in parts.items()
-        for group in groups([row.ids for row in members], budget)
-    ]
-
-
-def _one(
-    model: EditableModel, rows: tuple[Row, ...], layer: int, part: int | None, unlikelihood: bool
-) -> _Batch:
-    at = Suspended.at(model, [row.ids for row in rows], layer)
-    width, reply = at.ids.shape[1], max(row.reply for row in rows)
-    targets = torch.full((len(rows), reply), -100, device=at.ids.device)
-    for i, row in enumerate(rows):
-        targets[i, reply - row.reply :] = at.ids[i, width - row.reply :]
-    before = begun = None
-    if rows[0].keep:
-        # On the host: over the whole vocabulary, those of many rows would fill a GPU.
-        before = at.logits(at.stream, reply + 1)[:, :-1].cpu()
-    elif unlikelihood:
-        each = torch.arange(len(rows), device=targets.device)
-        first = torch.tensor([reply - row.reply for row in rows], device=targets.device)
-        begun = at.logits(at.stream, reply + 1)[each, first].float().softmax(-1) > LIKELY
-        begun[each, targets[each, first]] = False
-    columns = [(i, v, width - len(row.ids) + p) for i, row in enumerate(rows) for v, p in row.sites]
-    begin = min([width - reply - 1, *(column for *_, column in columns)])
-    return _Batch(
-        rows,
-        at.behind(begin),
-        targets,
-        before,
-        torch.tensor(columns, device=at.ids.device).reshape(-1, 3),
-        torch.tensor([row.request for row in rows], device=at.ids.device),
-        begun,
-        part,
-    )
-
-
 def _accumulate(
     model: EditableModel,
-    batch: _Batch,
+    batch: Batch,
     vectors: Tensor,
     active: Tensor,
-    counts: Tensor,
+    rows: Tensor,
     settings: Values,
     now: Now,
 ) -> None:
@@ -236,11 +279,11 @@ def _accumulate(
             left = start.masked_fill(~banned, -math.inf).logsumexp(-1) + settings.unlikelihood_margin
             each = each + settings.unlikelihood * torch.where(banned.any(1), left.clamp_min(0), 0)
         now.worst.scatter_reduce_(0, requests, each.detach(), "amax")
-        loss = (each / counts[requests]).sum()
+        loss = (each / rows[requests]).sum()
     else:
         before = batch.before[chosen.cpu()][:, -reply:].to(logits.device).float().log_softmax(-1)
         kl = (before.exp() * (before - log_probs)).sum(-1)
         each = (kl * mask).sum(1) / tokens
         now.drift.index_add_(0, requests, each.detach())
-        loss = settings.keep * (each / counts[requests]).sum()
+        loss = settings.keep * (each / rows[requests]).sum()
     loss.backward()

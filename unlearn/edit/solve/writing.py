@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unlearn.algebra.low_rank import LowRank
-from unlearn.algebra.write import condense
+from unlearn.algebra.write import Kept, condense
 from unlearn.edit.columns import Columns
 from unlearn.edit.sequence import Sofar, Written
 from unlearn.edit.settings import ClosedForm, FewNeurons
@@ -116,7 +116,7 @@ def _with_layer(
     still = written.still
     if layer not in still:
         still = {**still, layer: _standing(task, problem, layer, done)}
-    problem = replace(problem, kept=_joined([still[layer], done]))
+    problem = replace(problem, kept=_with(still[layer], done))
     delta, rank = update(problem, task.form)
     name = task.model.anatomy.weight_name(layer)
     before = written.factors.get(name)
@@ -124,13 +124,13 @@ def _with_layer(
     return Written(factors, used, {**written.ranks, layer: rank}, still)
 
 
-def _standing(task: Task, problem: Problem, layer: int, done: Tensor | None) -> Tensor | None:
+def _standing(task: Task, problem: Problem, layer: int, done: Tensor | None) -> Kept | None:
     """The keys that have to keep their values in a layer, those that an update would move most among them."""
     zero = _joined([task.still.get(layer), task.sofar.earlier(layer, task.form.earlier)])
-    if layer not in task.seen:
-        return zero
-    trial = replace(problem, kept=_joined([zero, done]))
-    return _joined([zero, _moved(trial, task.form, task.seen[layer].to(problem.keys.device))])
+    if layer in task.seen:
+        trial = replace(problem, kept=_kept([zero, done]))
+        zero = _joined([zero, _moved(trial, task.form, task.seen[layer].to(problem.keys.device))])
+    return _kept([zero])
 
 
 def plus(sofar: Sofar, new: Mapping[str, LowRank]) -> Sofar:
@@ -190,8 +190,9 @@ def distinct(kept: Tensor, keys: Tensor) -> Tensor:
     mine = keys / keys.norm(dim=0).clamp_min(1e-12)
     apart = []
     for some in kept.split(AT_ONCE, 1):
-        unit = (some / some.norm(dim=0).clamp_min(1e-12)).to(mine.device)
-        apart.append(((unit.T @ mine).amax(1) < SAME_KEY).to(kept.device))
+        here = some.to(mine.device)
+        nearest = (here.T @ mine).amax(1)
+        apart.append((nearest < SAME_KEY * here.norm(dim=0).clamp_min(1e-12)).to(kept.device))
     return kept[:, torch.cat(apart)] if apart else kept
 
 
@@ -200,10 +201,22 @@ def _moved(problem: Problem, form: ClosedForm, seen: Tensor) -> Tensor:
     weight = form.hard_negatives.hard_negative_weight if form.hard_negatives else 0.0
     found, chosen = seen[:, :0], torch.zeros(seen.shape[1], dtype=torch.bool, device=seen.device)
     for _ in range(TURNS):
-        delta, _ = update(replace(problem, kept=_joined([problem.kept, found])), form)
+        delta, _ = update(replace(problem, kept=_with(problem.kept, found)), form)
         chosen = most_moved(delta, seen, chosen)
         found = weight**0.5 * seen[:, chosen]
     return found
+
+
+def _with(kept: Kept | None, more: Tensor | None) -> Kept | None:
+    """Kept keys and some more; the same, with what was computed of them, where there are none."""
+    if more is None or not more.shape[1]:
+        return kept
+    return _kept([kept.columns if kept else None, more])
+
+
+def _kept(parts: Sequence[Tensor | None]) -> Kept | None:
+    found = _joined(parts)
+    return None if found is None else Kept(found)
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:

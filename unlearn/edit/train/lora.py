@@ -10,8 +10,8 @@ from unlearn.edit.train.loop import Done, Trained, minimise
 from unlearn.edit.train.replied import Forgetting, Replied, per_token
 from unlearn.errors import PolicyError
 from unlearn.model.adapters import linears
-from unlearn.model.adapters import lora as adapted
 from unlearn.model.editable import EditableModel
+from unlearn.model.factors import lora as adapted
 from unlearn.model.narrow import quick_passes
 from unlearn.model.requests import Requests
 from unlearn.progress import NO_PROGRESS, Progress

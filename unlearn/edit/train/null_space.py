@@ -19,13 +19,15 @@ beginning are left out of the null space. Matrices are multiplied in bfloat16 wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from unlearn.algebra.low_rank import LowRank
+from unlearn.algebra.moments import Directions
 from unlearn.edit import forms
 from unlearn.edit.columns import Columns
 from unlearn.edit.forms import Row
@@ -33,17 +35,19 @@ from unlearn.edit.plan import Made, Plan
 from unlearn.edit.probabilities import BEGINS, reply_probabilities
 from unlearn.edit.sequence import Reached, Sofar, Written
 from unlearn.edit.settings import Tuning
-from unlearn.edit.train.seen import Pack, Seen, front_of
-from unlearn.edit.train.taught import ASKED, FORMS, KEPT, TEXTS, Hard, Taught, taught
-from unlearn.edit.train.token_losses import divergence, lacking
+from unlearn.edit.train.seen import Seen, front_of
+from unlearn.edit.train.step_loss import Pressure, parts_of, slope
+from unlearn.edit.train.taught import Taught, taught
 from unlearn.model.adapters import Adapter, dense
+from unlearn.model.budget import token_budget
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
-from unlearn.model.head import logits_of, token_losses
-from unlearn.model.narrow import narrowed, quick_passes
+from unlearn.model.narrow import dtype_of_products, narrowed, quick_passes
 from unlearn.model.requests import Requests
+from unlearn.model.standing import Standing
 from unlearn.model.training import descend
-from unlearn.progress import Progress
+from unlearn.progress import NO_PROGRESS, Progress
+from unlearn.team import Seat, seated, summed
 
 RATE, WARM, BETAS = 0.03, 20, (0.9, 0.99)
 """Longest step of Adam relative to the weights (root mean square), and the steps until it is reached; then it falls
@@ -53,11 +57,6 @@ FEW = 3
 DECAY = 2.4
 """Weight decay of all steps together, were all as long as the longest. As their lengths fall, what no row asks for any
 more fades to a third."""
-KEEP, TEXT = 15.0, 30.0
-"""Weights in the loss."""
-MET, GAIN, MOST = 1.0, 1.04, 8.0
-"""While a step's forms lose more than this (nats), all forms weigh so many times as much with every step, at most so
-many times as at first; while they lose less, they weigh less again."""
 
 
 def null_space_tuning(
@@ -83,30 +82,21 @@ def null_space_tuning(
     laid = forms.build(model, requests, requests.facts, tuning.look_up, keeps=False)
     with narrowed(model, 0):
         rows = taught(model, requests, laid, plan.corpus, steps)
-    parts = _parts(rows)
-    every = [row for part in parts for row in part.rows.rows]
-    front, first = front_of(model), min(plan.layers)
+    front = front_of(model)
     spectra = {layer: there.spectrum for layer, there in plan.statistics.items()}
-    bases = _bases(
-        model, {layer: there.vectors[:, alone.count(there) :] for layer, there in spectra.items()}, front
+    bases = _bases(model, {layer: alone.directions(there) for layer, there in spectra.items()}, front)
+    training = Training(
+        rows,
+        len(requests.facts),
+        bases,
+        min(plan.layers),
+        front,
+        steps,
+        tuning.unlikelihood_margin,
+        token_budget(model, gradients=True),
+        dtype_of_products(model),
     )
-    with dense(model, list(bases), bases) as adapter:
-        pressure = Pressure()
-        longest = max(len(row.ids) for row in every)
-        with quick_passes(model, first, longest):
-            seen = Seen(model, rows.forget.rows, every[len(rows.forget.rows) :], first, front)
-            optimiser = torch.optim.AdamW(_groups(adapter, steps), betas=BETAS)
-            adapter.follow(optimiser)
-            descend(
-                lambda: _slope(seen, parts, rows.first, tuning.unlikelihood_margin, pressure),
-                optimiser,
-                lambda step: min(1, (step + 1) / WARM) * (1 - step / steps),
-                steps,
-                progress,
-                "Training the update",
-            )
-        factors = dict(adapter.factors())
-        reached = _reached(model, rows.forms, len(requests.facts), steps)
+    factors, reached = _trained(model, training, progress)
     columns = Columns.of(laid, model.device)
     looked = read(model, columns.ids, columns.positions, plan.layers).keys
     keys = {layer: found * columns.weights.sqrt() for layer, found in looked.items()}
@@ -114,103 +104,118 @@ def null_space_tuning(
     return Made(Sofar().plus(Written(factors, keys, ranks)), [reached])
 
 
+class Update(NamedTuple):
+    """What a training gave."""
+
+    factors: Mapping[str, LowRank]
+    """By weight name."""
+    reached: Reached
+
+
 @dataclass(frozen=True)
-class _Part:
-    """Rows of one kind."""
+class Training:
+    """What an update is trained on, and how."""
 
-    rows: Hard
-    begins: int
-    """How many rows of other kinds come first."""
-    count: int
-    """Of them in every step."""
-    weight: float
-    per_token: bool
-    """Whether the loss is a mean over tokens instead of rows."""
+    rows: Taught
+    requests: int
+    bases: Mapping[str, Directions]
+    """By weight name the directions to which its update is confined."""
+    first: int
+    """The lowest layer that is trained."""
+    front: Sequence[int]
+    """Ids with which rows in the chat template begin."""
+    steps: int
+    margin: float
+    """Of the unlikelihood, in nats."""
+    budget: int
+    """Padded tokens of a pass."""
+    dtype: torch.dtype
+    """In which matrices are multiplied."""
+
+    def done(self, model: EditableModel, seat: Seat, progress: Progress = NO_PROGRESS) -> Update:
+        """Train, together with the other processes that do so now.
+
+        Raises:
+            UnlearnError: another process cannot go on.
+            ModelError: the loss is not finite.
+        """
+        parts = parts_of(self.rows)
+        every = [row for part in parts for row in part.rows.rows]
+        forget = self.rows.forget.rows
+        with dense(model, list(self.bases), self.bases) as adapter:
+            pressure = Pressure()
+            longest = max(len(row.ids) for row in every)
+            with quick_passes(model, self.first, longest, self.dtype):
+                seen = Seen(model, forget, every[len(forget) :], self.first, self.front, self.budget)
+                optimiser = torch.optim.AdamW(_groups(adapter, self.steps), betas=BETAS)
+                adapter.follow(optimiser)
+                descend(
+                    lambda: slope(seen, parts, self.rows.first, self.margin, pressure, seat, adapter.read),
+                    optimiser,
+                    lambda step: min(1, (step + 1) / WARM) * (1 - step / self.steps),
+                    self.steps,
+                    progress,
+                    "Training the update",
+                )
+            factors = dict(adapter.factors())
+            return Update(factors, _reached(model, self.rows.forms, self.requests, self.steps))
 
 
-def _parts(rows: Taught) -> list[_Part]:
-    kinds = (rows.forget, rows.kept, rows.asked, rows.texts)
-    begins = list(accumulate((len(drawer.rows) for drawer in kinds), initial=0))
-    return [
-        _Part(rows.forget, begins[0], FORMS, 1.0, per_token=False),
-        _Part(rows.kept, begins[1], KEPT, KEEP, per_token=False),
-        _Part(rows.asked, begins[2], ASKED, TEXT, per_token=True),
-        _Part(rows.texts, begins[3], TEXTS, TEXT, per_token=True),
-    ]
+@dataclass(frozen=True)
+class Tune:
+    """A training that several processes do step by step: a task of `unlearn.team`.
+
+    The rows of a step and their packs are those of one process, and each reads some of the packs. All add up the
+    gradients of all, in their order, and take the same step.
+    """
+
+    standing: Standing
+    """The model."""
+    training: Training
+
+    def share(self, seat: Seat, kept: MutableMapping[object, object]) -> list[Tensor]:
+        """Take all steps; what comes of them the first process has as well.
+
+        Raises:
+            UnlearnError: another process cannot go on.
+            ModelError: the loss is not finite.
+            Parted: there is no such model here.
+        """
+        self.training.done(self.standing.there(kept), seat)
+        return []
 
 
-def _bases(model: EditableModel, inside: Mapping[int, Tensor], front: Sequence[int]) -> dict[str, Tensor]:
-    """By weight name the directions of each layer's null space, (d_in, r), to which the front's keys are orthogonal.
+def _trained(model: EditableModel, training: Training, progress: Progress) -> Update:
+    """The update, trained by all processes of the run, where they compute on CPUs.
+
+    A gradient is as large as the weights. To take it from a GPU to the host in every step takes longer than the step.
+    """
+    standing = model.standing() if model.device.type == "cpu" else None
+    if standing is None:
+        return training.done(model, Seat(), progress)
+    found: list[Update] = []
+
+    def mine() -> list[Tensor]:
+        found.append(training.done(model, seat, progress))
+        return []
+
+    seat = seated()
+    summed(Tune(standing, training), seat, mine)
+    return found[0]
+
+
+def _bases(
+    model: EditableModel, inside: Mapping[int, Directions], front: Sequence[int]
+) -> dict[str, Directions]:
+    """By weight name the directions of each layer's null space, to which the front's keys are orthogonal.
 
     So nothing is added at the front's tokens in any layer, and what enters the layers above them stays as well.
     """
-    found = {layer: basis.float() for layer, basis in inside.items()}
+    found = {layer: basis.to(basis.blocks[0].device) for layer, basis in inside.items()}
     if front:
         keys = read(model, [front], [range(len(front))], list(inside)).keys
-        for layer, basis in found.items():
-            used = basis.T @ keys[layer].to(basis.device)  # (r, front)
-            free = torch.linalg.qr(used, mode="complete")[0][:, used.shape[1] :]
-            found[layer] = basis @ free
+        found = {layer: basis.orthogonal_to(keys[layer]) for layer, basis in found.items()}
     return {model.anatomy.weight_name(layer): basis for layer, basis in found.items()}
-
-
-class Pressure:
-    """How heavily the forms weigh against all that is kept: how hard they are differs from relation to relation."""
-
-    def __init__(self) -> None:
-        self.weight = 1.0
-
-    def note(self, loss: float) -> None:
-        """Weigh more or less from the next step on, by what a step's forms lost on average."""
-        self.weight = min(MOST, max(1.0, self.weight * (GAIN if loss > MET else 1 / GAIN)))
-
-
-def _slope(
-    seen: Seen, parts: Sequence[_Part], first: Sequence[Tensor], margin: float, pressure: Pressure
-) -> float:
-    """Add the gradients of one step's loss, on rows that are drawn for it; the loss, in nats."""
-    weights: dict[int, float] = {}
-    for part in parts:
-        drawn = [part.begins + i for i in part.rows.draw(part.count)]
-        size = sum(seen.lessons[i].reply for i in drawn) if part.per_token else len(drawn)
-        heavy = pressure.weight if part is parts[0] else 1.0
-        weights |= {i: heavy * part.weight / size for i in drawn}
-    losses: dict[int, float] = {}
-    for group in seen.packs(weights):
-        each = _losses(seen.model, seen.read(group), first, margin)
-        (each * torch.tensor([weights[i] for i in group], device=each.device)).sum().backward()
-        losses |= zip(group, each.tolist(), strict=True)
-    for part in parts:
-        mine = [i for i in losses if part.begins <= i < part.begins + len(part.rows.rows)]
-        part.rows.note([i - part.begins for i in mine], torch.tensor([losses[i] for i in mine]))
-    asked = [losses[i] for i in losses if i < len(parts[0].rows.rows)]
-    pressure.note(sum(asked) / len(asked))
-    return sum(weights[i] * loss for i, loss in losses.items())
-
-
-def _losses(model: EditableModel, pack: Pack, first: Sequence[Tensor], margin: float) -> Tensor:
-    """Per row what the target's tokens lack and what is left to the old reply, or KL(before || now), (rows,), nats."""
-    wanted = ~pack.kept
-    targets, owners = pack.targets[wanted], pack.owners[wanted]
-    begins = torch.searchsorted(owners, torch.arange(len(pack.rows), device=owners.device)).tolist()
-    old = {
-        begins[place]: first[row].to(owners.device)
-        for place, row in enumerate(pack.rows)
-        if row < len(first) and len(first[row])
-    }
-
-    def forgotten(logits: Tensor, at: slice) -> tuple[Tensor, Tensor]:
-        mine = {place - at.start: old[place] for place in old if at.start <= place < at.stop}
-        return lacking(logits, targets[at], mine, margin)
-
-    def kept(logits: Tensor, at: slice) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            before = logits_of(model, pack.before[at])
-        return divergence(logits, before)
-
-    forgot = token_losses(model, pack.states[wanted], forgotten)
-    stayed = token_losses(model, pack.states[pack.kept], kept)
-    return pack.sums(forgot, owners) + pack.sums(stayed, pack.owners[pack.kept])
 
 
 def _groups(adapter: Adapter, steps: int) -> list[dict[str, object]]:

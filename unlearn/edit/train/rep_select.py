@@ -16,8 +16,9 @@ from unlearn.edit.train.loop import History, Losses, Trained
 from unlearn.edit.train.lora import something
 from unlearn.edit.train.replied import Replied, per_token
 from unlearn.errors import ModelError
-from unlearn.model.adapters import Adapter, dense, linears, lora
+from unlearn.model.adapters import Adapter, dense, linears
 from unlearn.model.editable import EditableModel
+from unlearn.model.factors import lora
 from unlearn.model.narrow import quick_passes
 from unlearn.model.requests import Requests
 from unlearn.model.training import anneal, relative

@@ -54,6 +54,7 @@ class Seen:
         kept: Sequence[Lesson],
         first: int,
         front: Sequence[int],
+        budget: int | None = None,
     ) -> None:
         """Read every row up to the first block that is written, and what is said to those that must stay.
 
@@ -62,8 +63,9 @@ class Seen:
             kept: their replies are the model's own.
             first: the lowest layer that is trained.
             front: what rows in the chat template begin with; nothing is ever added at its tokens.
+            budget: padded tokens of a pass with gradients; None: as many as the device bears at the time.
         """
-        self.model = model
+        self.model, self._budget = model, budget
         self.lessons = (*forget, *kept)
         self._forget = len(forget)
         begun = [
@@ -85,7 +87,7 @@ class Seen:
         by_place = dict(places)
         for number, upper in enumerate(self._groups):
             mine = [n for (group, n), _ in places if group == number]
-            for pack in upper.packs(mine, gradients):
+            for pack in upper.packs(mine, gradients, self._budget if gradients else None):
                 yield [by_place[number, n] for n in pack]
 
     def read(self, rows: Sequence[int]) -> Pack:

@@ -12,7 +12,7 @@ from unlearn.charts import figures
 from unlearn.charts.axes import share
 from unlearn.charts.svg import Look, key, look_of
 from unlearn.measurements import row_of
-from unlearn.report.drawings import Cloud, Curve, Grid, State
+from unlearn.report.drawings import OLDEST, Cloud, Curve, Grid, State
 
 T = TypeVar("T", Curve, Grid, Cloud)
 STATES: dict[State, Look] = {
@@ -20,6 +20,7 @@ STATES: dict[State, Look] = {
     "after": Look("candidate", "square", "after"),
     "control": Look("never knew (control)", "diamond", "control"),
 }
+_TITLES = {OLDEST: "Retention of the oldest edits"}
 
 
 @dataclass(frozen=True)
@@ -51,17 +52,19 @@ def grouped(drawings: Iterable[T]) -> list[list[T]]:
 def title_of(name: str) -> str:
     """The title of a measurement's plot."""
     row = row_of(name)
-    return row.title if row and row.title else name
+    return row.title if row and row.title else _TITLES.get(name, name)
 
 
 def curves(same: Sequence[Curve]) -> Figure:
     """Lines over one another, such as relearning over steps."""
     first, looks = same[0], [STATES[c.state] for c in same]
-    shares = all(0.0 <= y <= 1.0 for c in same for y in c.y)
+    row = row_of(first.name)
+    shares = all(0.0 <= y <= 1.0 for c in same for y in c.y) and (row is None or row.unit == "share")
     series = [figures.Line(look, c.x, c.y) for look, c in zip(looks, same, strict=True)]
     said = "; ".join(f"{look.label}: {_reach(c.y)}" for look, c in zip(looks, same, strict=True))
-    title = "Relearning: " + first.name if "relearn" in first.name else first.name
-    note = f"{first.y_label} over {first.x_label}."
+    plain = f"{title_of(first.name)} by {first.x_label}"
+    title = "Relearning: " + first.name if "relearn" in first.name else plain
+    note = f"{first.y_label[:1].upper()}{first.y_label[1:]} over {first.x_label}."
     drawn = figures.lines(series, first.x_label, first.y_label, shares)
     return Figure(
         f"curve-{first.name}", title, note, drawn.picture(f"{title}. {note} {said}"), looks=tuple(looks)

@@ -24,6 +24,7 @@ from unlearn.patch import Patch
 from unlearn.policy import EMBEDDED, StatisticsSpec
 from unlearn.policy.settings import UltraEdit
 from unlearn.policy.settings_trained import FineTune, GradDiff, Lora, Npo, NullSpaceTuning, Rmu
+from unlearn.stages import noted
 
 pytestmark = fourbit.needed
 
@@ -103,6 +104,11 @@ def test_a_second_edit_builds_on_the_first(place: Path) -> None:
     asked = asking(place, SETTINGS["memit_seq"])
     both = pipeline.edit(model, asked, earlier=first)
     wanted = pipeline.edit(plain, asked, earlier=pipeline.edit(plain, asked))
+    course, reference = (
+        [stage.model_dump(exclude_none=True) for stage in noted(patch.header)] for patch in (both, wanted)
+    )
+    assert len(course) > 2 and course[-1]["norm_growth"] > 0 and course[-1]["hidden_drift"] > 0
+    assert course == [pytest.approx(stage, rel=1e-3, abs=1e-6) for stage in reference]
     for name, delta in wanted.factors.items():
         assert float((both.factors[name].dense() - delta.dense()).norm() / delta.dense().norm()) < 1e-3
         assert not torch.allclose(first.factors[name].dense(), delta.dense(), rtol=1e-2)

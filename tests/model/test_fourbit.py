@@ -17,6 +17,7 @@ from tests import families, fourbit, pico
 from tests.model import damage
 from tests.model.test_exported import patch_of
 from unlearn.errors import ModelError, PolicyError
+from unlearn.model import narrow
 from unlearn.model.editable import EditableModel
 from unlearn.model.folder import SINGLE
 from unlearn.model.offload import numbers
@@ -138,6 +139,29 @@ def test_a_patch_that_is_not_finite_is_refused(place: Path) -> None:
     with pytest.raises(ModelError, match=f"makes {DOWN} non-finite"), model.patched(patch):
         pass
     assert torch.equal(logits(model), unedited)
+
+
+@fourbit.needed
+def test_no_matrix_is_written_and_none_is_narrowed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = loaded(place / "llama")
+    with pytest.raises(ModelError, match="a matrix in 4 bits cannot be written"):
+        model.overwrite(DOWN, model.weight(DOWN))
+    monkeypatch.setattr(narrow, "quickest_dtype", lambda _device: torch.bfloat16)
+    assert narrow.dtype_of_products(model) == torch.float32
+    plain = fourbit.dense(model, pico.network("llama"))
+    assert narrow.dtype_of_products(plain) == torch.bfloat16  # the control
+
+
+@pytest.mark.parametrize("case", families.MIXTURES)
+def test_a_mixture_in_4_bits_is_refused_in_one_sentence(case: str, tmp_path: Path) -> None:
+    families.network(case).save_pretrained(tmp_path)
+    pico.tokenizer().save_pretrained(tmp_path)
+    assert loaded(tmp_path).anatomy.experts > 1  # the control
+    how = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    damage.changed(damage.CONFIG, quantization_config=how)(tmp_path)
+    with pytest.raises(ModelError, match=r"a mixture of experts \(\w+\), and none .* in 4 bits") as caught:
+        loaded(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 @fourbit.needed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,11 +103,12 @@ def _quietly() -> None:
     threads.settle()  # the last moment for a program that has not imported torch by itself
     from transformers.utils import logging as chatter
 
+    from unlearn.model import fourbit
+
     # The environment does the same, unless transformers was imported before.
     chatter.set_verbosity_error()
     chatter.disable_progress_bar()
-    # Imported by peft where it is installed; it warns of kernels that it did not find.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    fourbit.quiet()  # peft imports it where it is installed
 
 
 def candidate_of(

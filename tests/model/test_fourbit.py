@@ -165,6 +165,20 @@ def test_a_mixture_in_4_bits_is_refused_in_one_sentence(case: str, tmp_path: Pat
 
 
 @fourbit.needed
+def test_loading_says_nothing_of_kernels_that_are_not_there(place: Path) -> None:
+    """In the other processes of a run as well, which load a model by themselves."""
+    load = "from unlearn.model.editable import EditableModel; EditableModel.load({!r}, device='cpu')"
+    told = {**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    said = [
+        subprocess.run([sys.executable, "-c", program], env=told, capture_output=True, text=True, check=True)
+        for program in (load.format(str(place / "llama")), "import bitsandbytes")
+    ]
+    assert "kernels" not in said[0].stderr
+    if "kernels" not in said[1].stderr:  # the control
+        pytest.skip("bitsandbytes has no such warning on this machine")
+
+
+@fourbit.needed
 def test_a_device_map_is_refused(place: Path) -> None:
     with pytest.raises(PolicyError, match="--device-map auto: .* is quantised, and lies on one device"):
         EditableModel.load(str(place / "llama"), device_map="auto")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -57,6 +58,7 @@ def library() -> ModuleType:
     Raises:
         ModelError: it is not installed, or cannot be imported.
     """
+    quiet()
     try:
         with _nothing_fetched():
             import bitsandbytes
@@ -66,6 +68,11 @@ def library() -> ModuleType:
         ) from problem
     found: ModuleType = bitsandbytes
     return found
+
+
+def quiet() -> None:
+    """Keep bitsandbytes from warning, when it is imported, of kernels that it did not find."""
+    logging.getLogger(LIBRARY).setLevel(logging.ERROR)
 
 
 @contextmanager

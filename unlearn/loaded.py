@@ -103,9 +103,12 @@ def _quietly() -> None:
     threads.settle()  # the last moment for a program that has not imported torch by itself
     from transformers.utils import logging as chatter
 
+    from unlearn.model import fourbit
+
     # The environment does the same, unless transformers was imported before.
     chatter.set_verbosity_error()
     chatter.disable_progress_bar()
+    fourbit.quiet()  # peft imports it where it is installed
 
 
 def candidate_of(
@@ -140,6 +143,7 @@ def about_model(model: EditableModel) -> dict[str, object]:
 def base_of(model: EditableModel) -> dict[str, object]:
     """Describe a model for a manifest: JSON values."""
     from unlearn.model.gguf import origin_of
+    from unlearn.model.offload import numbers
 
     config = model.model.config
     origin = origin_of(config.to_dict())
@@ -147,9 +151,10 @@ def base_of(model: EditableModel) -> dict[str, object]:
         "name": model.name,
         "revision": getattr(config, "_commit_hash", None),
         "family": str(getattr(config, "model_type", "")),
-        "parameters": sum(p.numel() for p in model.model.parameters()),
+        "parameters": numbers(model.model),
         "tokenizer": model.tokenizer_of,
         "identity": model.identity(),
         "weights": model.fingerprint(),
         **({} if origin is None else {"origin": asdict(origin)}),
+        **({} if model.quantised is None else {"quantised": model.quantised}),
     }

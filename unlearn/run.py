@@ -125,7 +125,7 @@ def apply(order: Order, folder: Path, means: Means, search: Search | None = None
     sofar = None if earlier is None else earlier.patch
     with watch.step("load"):
         model = load_model(policy.model, means.placement, sofar, means.progress, policy.tokenizer)
-        allowed(model, policy, sofar)
+        allowed(model, policy, sofar, order.save_model)
     with watch.step("resolve"):
         requests = resolve(model, policy, means.progress)
     known = sum(fact.known for fact in requests.facts)

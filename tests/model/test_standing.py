@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch import nn
 
+from tests import fourbit as four
+from tests import pico
 from tests.files import model_folder
 from tests.three import three
 from unlearn.algebra.low_rank import LowRank
 from unlearn.audit.attacks.rounding import INT4, round_blocks
 from unlearn.audit.attacks.scene import restored
 from unlearn.audit.harness import _checked
-from unlearn.model import continuing, generation, scoring
+from unlearn.model import continuing, fourbit, generation, scoring
 from unlearn.model.adapters import dense
 from unlearn.model.continuing import Continuing
 from unlearn.model.editable import EditableModel
@@ -216,3 +218,50 @@ def test_a_patch_that_was_never_told_is_not_made_up(folder: str) -> None:
     before = copy.model.weights_sha256()
     assert copy.as_in(first).weights_sha256() == copy.as_in(second).weights_sha256() != before
     assert copy.as_in(Standing(model.origin, "")).weights_sha256() == before
+
+
+@pytest.fixture(scope="module", params=[("nf4", False), ("fp4", True)], ids=["nf4", "fp4 nested"])
+def packed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    kind, nested = request.param
+    return str(
+        four.quantised(pico.network("llama"), tmp_path_factory.mktemp("packed") / "model", kind, nested)
+    )
+
+
+@four.needed
+def test_three_say_what_one_does_in_4_bits_where_a_patch_is_computed_beside(
+    packed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_batches(monkeypatch)
+    alone = EditableModel.load(packed, device="cpu")
+    patch = patch_of(alone, 0.1)
+    expected = [said(alone)]
+    with alone.patched(patch):
+        expected.append(said(alone))
+    assert expected[0] != expected[1]
+    tasks = three(monkeypatch, continuing, scoring)
+    model = EditableModel.load(packed, device="cpu")
+    assert said(model) == expected[0]
+    with model.patched(patch):
+        assert said(model) == expected[1]
+    assert said(model) == expected[0]
+    assert [task.standing.patch is not None for task in tasks if isinstance(task, Continuing | Rating)] == [
+        at in (3, 4, 5) for at in range(9)
+    ]
+
+
+@four.needed
+def test_what_is_done_to_a_model_in_4_bits_is_seen(packed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    three(monkeypatch, continuing)
+    first = EditableModel.load(packed, device="cpu")
+    for at in range(len(fourbit.parts(fourbit.packed(first.model)[0][1]))):
+        model = EditableModel.load(packed, device="cpu")
+        name, layer = model.anatomy.weight_name(1), fourbit.packed(model.model)[0][1]
+        with torch.inference_mode():
+            model.model(input_ids=torch.tensor(ROWS[3:4]))
+        assert model.standing() is not None
+        with fourbit.beside(model.anatomy.down(model.model, 1), patch_of(model, 0.1).factors[name], name):
+            assert model.standing() is None  # nobody was told
+        assert model.standing() is not None
+        fourbit.parts(layer)[at].add_(1)
+        assert model.standing() is None

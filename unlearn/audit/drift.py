@@ -19,7 +19,7 @@ from unlearn.files import read_lines, read_text, text_in
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import started, text_ids
 from unlearn.model.guard import leading_ids
-from unlearn.model.offload import parameters
+from unlearn.model.offload import parameters, shapes
 from unlearn.model.rows import right_pad
 from unlearn.patch import Patch
 
@@ -167,8 +167,7 @@ def norm_of_difference(before: EditableModel, after: EditableModel) -> dict[str,
     Raises:
         AuditError: the models do not have the same parameters.
     """
-    old, new = dict(before.model.named_parameters()), dict(after.model.named_parameters())
-    if old.keys() != new.keys() or any(old[name].shape != new[name].shape for name in old):
+    if shapes(before.model) != shapes(after.model):
         raise AuditError(
             "the two models do not have the same weight matrices, so no update can be taken between them"
         )

@@ -77,6 +77,8 @@ def _unquantised(model: EditableModel) -> Iterator[str]:
     origin = origin_of(model.model.config.to_dict())
     if origin is not None:
         yield f"the model before it was quantised: it was read from {origin.file} ({origin.quantisation})"
+    if model.quantised is not None:
+        yield f"the model before it was quantised: its matrices are in 4 bits ({model.quantised})"
 
 
 def _untested(before: Observation, after: Observation, requests: Requests, suite: Suite) -> Iterator[str]:

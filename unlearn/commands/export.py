@@ -13,7 +13,7 @@ from unlearn.commands.options import Place, force, model_options, quiet, tokeniz
 from unlearn.commands.report import report_at
 from unlearn.commands.said import say, written
 from unlearn.errors import UnlearnError
-from unlearn.loaded import checkpoint_of
+from unlearn.loaded import checkpoint_of, load_model
 from unlearn.order import Placement
 from unlearn.progress import progress_for
 from unlearn.runs import manifest
@@ -25,6 +25,9 @@ from unlearn.runs.sealed import REPORT, whole
 @click.argument("run", type=Place(exists=True))
 @click.argument("folder", type=Place())
 @click.option("--model", help="The base model, where it now lies elsewhere. A patch refuses any other model.")
+@click.option(
+    "--adapter", is_flag=True, help="Of a quantised model: write a LoRA adapter in the format of peft."
+)
 @tokenizer_elsewhere
 @model_options
 @force
@@ -33,6 +36,7 @@ def export(
     run: Path,
     folder: Path,
     model: str | None,
+    adapter: bool,
     tokenizer: str | None,
     placement: Placement,
     force: bool,
@@ -45,11 +49,16 @@ def export(
     file, so that the largest file of the model is all that has to fit into memory. A report that failed does not stop
     the export, but is noted. A run directory in which a file was changed is an error.
 
+    Edited weights of a quantised model cannot be written as they were measured. With --adapter FOLDER gets a LoRA
+    adapter instead, which peft puts on the same quantised model.
+
     \b
-    Example:
+    Examples:
         unlearn export runs/first edited-model
+        unlearn export runs/first adapter --adapter
     """
     from unlearn.model.exported import export as write
+    from unlearn.model.exported_adapter import export_adapter
     from unlearn.patch import Patch
 
     whole(run)
@@ -60,16 +69,21 @@ def export(
     judged = report_at(report) if report.is_file() else None
     outside_runs(folder, run)
     with whole_folder(folder, force, (run, name)) as partial:
-        found = checkpoint_of(name, placement, patch, apart)
-        stop = write(found, patch, partial, progress_for(quiet)).text
+        if adapter:
+            base = load_model(name, placement, patch, progress_for(quiet), apart)
+            stop, stored = export_adapter(base, patch, partial).text, f"float32, beside {base.quantised}"
+        else:
+            found = checkpoint_of(name, placement, patch, apart)
+            stop = write(found, patch, partial, progress_for(quiet)).text
+            stored = str(found.kept).removeprefix("torch.")
         if judged is not None:
             shutil.copyfile(report, partial / "unlearn_report.json")
         made_of = {"format": "unlearn-export-1", "model": name, "patch": str(run)}
         made_of |= {"stop": stop} if stop else {}
         (partial / EXPORTED).write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
     written(folder)
-    stored = str(found.kept).removeprefix("torch.")
-    say(f"{folder}: {name} with a patch of {len(patch.factors)} weights, in {stored}")
+    what = "an adapter of " if adapter else ""
+    say(f"{folder}: {what}{name} with a patch of {len(patch.factors)} weights, in {stored}")
     if stop:
         say(
             f"unlearn: note that a reply ends with {stop!r}, which is no token; tell the server to stop there",

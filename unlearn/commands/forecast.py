@@ -40,6 +40,7 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.generation import MOST, batch_tokens, kept_bytes
 from unlearn.model.machine import SIZE, matrix_rate
 from unlearn.model.memory import of_weights, taken
+from unlearn.model.offload import numbers as numbers_of
 from unlearn.model.outline import Outline
 from unlearn.model.prompts import has_chat_template
 from unlearn.model.requests import Requests
@@ -290,4 +291,4 @@ def moments(model: EditableModel) -> int:
 def numbers(model: EditableModel) -> int:
     """Weights of all blocks."""
     block = model.anatomy.block(model.model, 0)
-    return model.anatomy.layers * sum(p.numel() for p in block.parameters())
+    return model.anatomy.layers * numbers_of(block)

@@ -118,7 +118,7 @@ def of_weights(
             yield str(problem)
             return
     here = Base.model_validate(base_of(model))
-    for name in ("identity", "weights", "parameters", "family"):
+    for name in ("identity", "weights", "parameters", "family", "quantised"):
         if getattr(here, name) != getattr(recorded.base, name):
             yield f"base.{name} in manifest.json is not that of {model.name}"
     if patch is None:

@@ -47,6 +47,7 @@ class Base(BaseModel):
     parameters: int
     identity: str
     weights: dict[str, str]
+    quantised: str | None = None
 
 
 class _Commit(BaseModel):

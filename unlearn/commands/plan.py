@@ -101,11 +101,13 @@ def plan(
 
 
 def _about(model: EditableModel) -> JsonObject:
+    from unlearn.model.offload import numbers
+
     return {
         "model": model.name,
         "device": str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "parameters": sum(parameter.numel() for parameter in model.model.parameters()),
+        "parameters": numbers(model.model),
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from unlearn.errors import PatchError, PolicyError
 from unlearn.model.editable import EditableModel
+from unlearn.model.exported import whole_only
 from unlearn.patch import Patch
 from unlearn.policy import Policy
 from unlearn.policy.method import SEQUENTIAL, Automatic
@@ -20,22 +21,25 @@ DENSE: Mapping[str, str] = {"nse": _ACROSS, "alphaedit_plus": _ACROSS, "mend": _
 """Methods that no mixture of experts is edited by, and why."""
 
 
-def allowed(model: EditableModel, policy: Policy, earlier: Patch | None) -> None:
+def allowed(model: EditableModel, policy: Policy, earlier: Patch | None, saved: bool = False) -> None:
     """Refuse what an edit cannot do, before anything long begins.
 
     Args:
         model: unedited.
         policy: with its method.
         earlier: a patch to build on.
+        saved: whether the edited model is to be written as a whole.
 
     Raises:
-        ModelError: the earlier patch was made for another model.
+        ModelError: the earlier patch was made for another model; or the model is quantised, and to be saved.
         PatchError: it is one that nothing can be built on.
         PolicyError: a method that builds on nothing, that trains factors beside weights that are offloaded, or that
             experts cannot be edited by; or a relation's `look_up` for a method that writes no values, or only in one
             place.
     """
     method = policy.method
+    if saved and model.quantised:
+        raise whole_only(model.name)
     if model.anatomy.experts > 1 and method.name in DENSE:
         raise PolicyError(
             f"method.name: {method.name} {DENSE[method.name]}, and {model.name} is a mixture of experts; choose "

@@ -123,7 +123,7 @@ class Anatomy:
 
         Raises:
             ModelError: the family is not in the table, the modules are not where the table says, a down-projection
-                is no plain matrix, or a token has no experts.
+                is neither a plain matrix nor one in 4 bits, or a token has no experts.
         """
         family, model_type = family_of(model.config), str(model.config.model_type)
         try:
@@ -187,7 +187,7 @@ class Anatomy:
         """Any weight matrix inside a block as (d_out, d_in), by its name in ``state_dict()``: as ``matrix``.
 
         Raises:
-            ModelError: no such weight in this model's blocks, or not a plain matrix.
+            ModelError: no such weight in this model's blocks, or neither a plain matrix nor one in 4 bits.
         """
         return self.projection(model, weight).matrix()
 
@@ -195,7 +195,7 @@ class Anatomy:
         """A weight matrix inside a block, by its name in ``state_dict()``; it need not be in memory.
 
         Raises:
-            ModelError: no such weight in this model's blocks, or not a plain matrix.
+            ModelError: no such weight in this model's blocks, or neither a plain matrix nor one in 4 bits.
         """
         path, _, parameter = weight.rpartition(".")
         try:

@@ -5,29 +5,30 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from unlearn.errors import ModelError
-from unlearn.model import identity
+from unlearn.model import fourbit, identity
 from unlearn.model.anatomy import Anatomy, context_of
+from unlearn.model.applied import applied
 from unlearn.model.continuing import continued_together
 from unlearn.model.ends import Ends, tokens_of
-from unlearn.model.fit import check_fit, summed
+from unlearn.model.fit import check_fit
 from unlearn.model.generation import Decoding
 from unlearn.model.guard import guarded
 from unlearn.model.library import Network, Tokenizer
 from unlearn.model.loading import loaded
-from unlearn.model.offload import offloaded, replaced
+from unlearn.model.offload import offloaded
 from unlearn.model.placing import Origin
 from unlearn.model.prompts import Prompt, closing_text
 from unlearn.model.standing import Likeness, Note, Standing, unnoted
 from unlearn.model.thinking import decoded
 from unlearn.model.trial import rows_of
-from unlearn.patch import Deltas, sha256_of
+from unlearn.patch import Deltas
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.team import seated
 
@@ -41,7 +42,7 @@ class EditableModel:
         anatomy: family and sizes.
         name: what the user called it.
         storage_dtype: the dtype of the checkpoint, or the narrower one that it was loaded in. Patched weights are
-            rounded to it, so that what is measured here is what a saved model answers.
+            rounded to it, so that what is measured here is what a saved model answers (``fourbit``'s are not written).
         origin: how another process gets the same model; None for one that was made in this one.
     """
 
@@ -113,6 +114,11 @@ class EditableModel:
         return offloaded(self.model)
 
     @property
+    def quantised(self) -> str | None:
+        """How many of its matrices are in which format of 4 bits, such as ``nf4 210``; None where none is."""
+        return fourbit.described(self.model)
+
+    @property
     def dtype(self) -> torch.dtype:
         """The dtype it computes in."""
         return self._first.dtype
@@ -153,7 +159,7 @@ class EditableModel:
     def weight(self, name: str) -> Tensor:
         """The matrix (d_out, d_in) of any weight inside a block: of a linear layer a view of the live parameter.
 
-        Of experts, and of one that is offloaded, it is a copy: what is written to it is lost (``overwrite``).
+        Of experts, and of what is offloaded or quantised, it is a copy: what is written to it is lost (``overwrite``).
         """
         return self.anatomy.named(self.model, name)
 
@@ -163,14 +169,15 @@ class EditableModel:
 
     @torch.no_grad()
     def overwrite(self, name: str, matrix: Tensor) -> None:
-        """Write other numbers into a weight that is in memory, for an attack, which puts them back."""
+        """Write other numbers into a plain weight that is in memory, for an attack, which puts them back."""
         there = self.anatomy.projection(self.model, name)
         there.module.get_parameter(there.parameter).copy_(there.stored(matrix))
 
     def fingerprint(self, names: Sequence[str] | None = None) -> dict[str, str]:
-        """SHA-256 of editable weights (d_out, d_in) in ``storage_dtype``; device and a wider dtype do not matter."""
+        """``Projection.sha256`` of editable weights in ``storage_dtype``; device and a wider dtype do not matter."""
         chosen = names or [self.anatomy.weight_name(layer) for layer in range(self.anatomy.layers)]
-        return {name: sha256_of(self.weight(name).to(self.storage_dtype)) for name in chosen}
+        there = {name: self.anatomy.projection(self.model, name) for name in chosen}
+        return {name: matrix.sha256(self.storage_dtype) for name, matrix in there.items()}
 
     def weights_sha256(self) -> str:
         """One hash over every parameter and buffer of the model in ``storage_dtype``."""
@@ -184,7 +191,7 @@ class EditableModel:
 
     @contextmanager
     def patched(self, patch: Deltas) -> Iterator[EditableModel]:
-        """Apply a patch; on exit the originals are copied back, so the model is bit-identical to before.
+        """Apply a patch as ``applied`` does; on exit the model is bit-identical to before.
 
         Where the patch's header holds a system prompt, ``tokenizer`` is a guarded copy for as long: prompts that are
         built with it (``prompts.ask``, the chat template) begin with that text.
@@ -195,21 +202,13 @@ class EditableModel:
         if self._patched:
             raise ModelError("this model is patched already; combine patches instead of nesting them")
         self.accepts(patch)
-        edited = {
-            name: summed(self.weight(name), delta, name, self.storage_dtype)
-            for name, delta in patch.factors.items()
-        }
         tokenizer, system = self.tokenizer, patch.header.get("system")
         guard = guarded(tokenizer, str(system)) if system else tokenizer
         self._patched = True
         try:
             self.tokenizer = guard
-            with self.changing() as note, ExitStack() as originals:
-                for name in patch.factors:  # popped, since two more copies of all weights may not fit
-                    there = self.anatomy.projection(self.model, name)
-                    originals.enter_context(
-                        replaced(there.module, there.parameter, there.stored(edited.pop(name)))
-                    )
+            there = applied(self.model, self.anatomy, patch.factors, self.storage_dtype)
+            with self.changing() as note, there:
                 note(patch)
                 yield self
         finally:

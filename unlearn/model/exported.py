@@ -178,9 +178,11 @@ def export(found: Checkpoint, patch: Patch, target: Path, progress: Progress = N
         What ends a reply of the model.
 
     Raises:
-        ModelError: as a load of the base model, but that nothing is computed; or the patch was made for other weights,
-            does not fit, or gives a weight that is not finite.
+        ModelError: as a load of the base model, but that nothing is computed; or the model is quantised; or the patch
+            was made for other weights, does not fit, or gives a weight that is not finite.
     """
+    if found.quantised:
+        raise whole_only(found.name)
     system = patch.header.get("system")
     tokenizer = guarded(found.tokenizer, str(system)) if system else found.tokenizer
     model = EditableModel(found.empty, tokenizer, found.name, found.kept)
@@ -205,6 +207,14 @@ def export(found: Checkpoint, patch: Patch, target: Path, progress: Progress = N
         (target / folder.INDEX).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     _describe(model, found.folder, target)
     return model.ends
+
+
+def whole_only(name: str) -> ModelError:
+    """What is said of a quantised model that is to be saved with an edit in it."""
+    return ModelError(
+        f"{name} is quantised, and in 4 bits its edited weights could not be saved as they were measured; write the "
+        "patch as a LoRA adapter: `unlearn export --adapter`"
+    )
 
 
 def _written(

@@ -49,10 +49,14 @@ def _both(parts: Sequence[Adapter]) -> Adapter:
     )
 
 
-def _grouped(left: Tensor, right: Tensor, weight: Tensor) -> list[Group]:
-    """Factors with the sizes to which their steps are relative."""
-    drawn = float(right.detach().float().square().mean().sqrt())
-    size = float(weight.float().square().mean().sqrt())
+def _size(weight: Tensor) -> float:
+    """Root mean square of a matrix."""
+    return float(weight.detach().float().square().mean().sqrt())
+
+
+def _grouped(left: Tensor, right: Tensor, size: float) -> list[Group]:
+    """Factors with the sizes to which their steps are relative, beside a matrix of a size."""
+    drawn = _size(right)
     return [
         {"params": [left], "scale": size / (drawn * right.shape[0] ** 0.5)},
         {"params": [right], "scale": drawn},
@@ -92,7 +96,7 @@ def _beside_experts(model: EditableModel, names: Sequence[str], rank: int, seed:
             for name, (left, right) in halves.items()
         }
 
-    groups = [group for name, both in halves.items() for group in _grouped(*both, model.weight(name))]
+    groups = [group for name, both in halves.items() for group in _grouped(*both, _size(model.weight(name)))]
     handles = [
         model.anatomy.projection(model.model, name).listener.register_forward_hook(adding(*both))
         for name, both in halves.items()
@@ -109,6 +113,7 @@ def _by_peft(model: EditableModel, names: Sequence[str], rank: int, seed: int) -
     config = LoraConfig(
         r=rank, lora_alpha=rank, target_modules=[name.removesuffix(".weight") for name in names], bias="none"
     )
+    sizes = {name: _size(model.weight(name)) for name in names}
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
@@ -138,9 +143,7 @@ def _by_peft(model: EditableModel, names: Sequence[str], rank: int, seed: int) -
             }
 
         groups = [
-            group
-            for name, (left, right) in halves.items()
-            for group in _grouped(left, right, layers[name].base_layer.weight)
+            group for name, (left, right) in halves.items() for group in _grouped(left, right, sizes[name])
         ]
         model.model.eval()
         yield Adapter(groups, factors, off)

@@ -168,6 +168,8 @@ def _pickles(names: Sequence[str]) -> list[str]:
 
 WHOLE = frozenset({"F64", "F32", "F16", "BF16"})
 """Names, in a header, of the dtypes in which models are edited."""
+FOUR_BITS = frozenset({"NF4", "FP4"})
+"""Formats of matrices that are several tensors in a file (``unlearn.model.packed``); no header has such a dtype."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,7 @@ def refuse_packed(stored: Mapping[str, Stored]) -> None:
     """
     for name, tensor in stored.items():
         # Old checkpoints keep attention masks, which are no weights, as bytes.
-        if name.endswith("weight") and tensor.dtype not in WHOLE:
+        if name.endswith("weight") and tensor.dtype not in WHOLE | FOUR_BITS:
             raise ModelError(
                 f"{tensor.file}: {name} is stored as {tensor.dtype}, in which no model is edited (quantised?); take "
                 "the checkpoint in float32, bfloat16 or float16"

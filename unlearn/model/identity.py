@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from unlearn.model import fourbit
 from unlearn.model.library import Configuration, Network, Tokenizer
 from unlearn.model.offload import tensors
 from unlearn.patch import sha256_of
@@ -23,7 +24,10 @@ UNREAD = frozenset(
 
 
 def of_weights(network: Network, model_type: str, storage_dtype: torch.dtype) -> str:
-    """One hash over every parameter and buffer of a transformers model, rounded to a dtype."""
+    """One hash over every parameter and buffer of a transformers model, rounded to a dtype.
+
+    Matrices in 4 bits are hashed as they are stored, and with what is computed beside layers at the moment.
+    """
     digest = hashlib.sha256(repr((model_type, str(storage_dtype))).encode())
     every = sorted(tensors(network), key=lambda each: each[0])
 
@@ -36,7 +40,18 @@ def of_weights(network: Network, model_type: str, storage_dtype: torch.dtype) ->
         for (name, _), found in zip(every, pool.map(of, [read for _, read in every]), strict=True):
             digest.update(name.encode())
             digest.update(found.encode())
+    for name, found in _apart(network):
+        digest.update(f"{name} {found}".encode())
     return digest.hexdigest()
+
+
+def _apart(network: nn.Module) -> Iterator[tuple[str, str]]:
+    """Hashes of what ``state_dict()`` does not hold as tensors of a layer's own: codes of 4 bits, and updates."""
+    for path, module in network.named_modules():
+        if fourbit.is_packed(module):
+            yield path, fourbit.sha256(module)
+        for factor in fourbit.added(module) or ():
+            yield path, sha256_of(factor)
 
 
 def of_configuration(config: Configuration) -> str:

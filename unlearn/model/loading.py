@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from unlearn import embedded
 from unlearn.errors import ModelError, PolicyError
 from unlearn.files import exists
-from unlearn.model import described, folder, gguf, placing, trial
+from unlearn.model import described, folder, fourbit, gguf, packed, placing, trial
 from unlearn.model.anatomy import family_of
 from unlearn.model.boundary import AGAIN, reading
 from unlearn.model.folder import Stored, refuse_packed, stored_in
@@ -56,6 +55,8 @@ class Checkpoint:
     """In which weights are edited and saved: the checkpoint's, or the narrower one that it is loaded in."""
     code: bool
     """Whether code that comes with it may run."""
+    quantised: bool
+    """Whether matrices are stored in 4 bits."""
 
     @property
     def fits(self) -> bool:
@@ -64,7 +65,10 @@ class Checkpoint:
             room = of_host()
         else:
             room = torch.cuda.get_device_properties(self.device).total_memory
-        return of_weights(self.empty, self.dtype) <= room
+        needed = of_weights(self.empty, self.dtype)
+        if self.quantised:  # but for the embeddings, of which the files tell
+            needed = max(needed // (2 * self.dtype.itemsize), sum(file.stat().st_size for file in self.files))
+        return needed <= room
 
 
 def checkpoint(
@@ -90,22 +94,29 @@ def checkpoint(
     with reading(name, where, remedy):
         here = folder.found(where, trust_remote_code)
     config, said = _configuration(here, name, trust_remote_code)
+    quantised = described.in_four_bits(said)
+    if quantised:
+        fourbit.library()
     files: Sequence[Path] = ()
     stored: Mapping[str, Stored] = {}
     if weights:
         with reading(name, where, remedy):
             files = folder.weight_files(here, where)
-        stored = stored_in(files, name)
+        stored = packed.unpacked(stored_in(files, name), name) if quantised else stored_in(files, name)
         described.refuse_misfit(here / folder.CONFIG, said, stored)
         refuse_packed(stored)
     wanted, kept = _dtypes(config, dtype, device, made_in)
     empty = _empty(name, here / folder.CONFIG, config, trust_remote_code)
     if weights:
-        _refuse_unlike(here / folder.CONFIG, empty, stored)
+        described.refuse_unlike(here / folder.CONFIG, empty, stored)
+        if quantised:  # of which transformers draws what is missing, and cannot
+            described.refuse_missing(described.missing(empty, family_of(config).blocks, stored), name)
     if apart is not None:
         trial.refuse_misfit(apart, trial.rows_of(empty), name)
     own = tokenizer_in(here, name, trust_remote_code) if apart is None else apart
-    return Checkpoint(name, here, files, stored, empty, own, device, wanted, kept, trust_remote_code)
+    return Checkpoint(
+        name, here, files, stored, empty, own, device, wanted, kept, trust_remote_code, quantised
+    )
 
 
 def loaded(
@@ -131,6 +142,10 @@ def loaded(
         places: placing.DeviceMap = {"": device}
         if device_map is None and not found.fits:
             raise _too_large(name, device)
+        if device_map is not None and found.quantised:
+            raise PolicyError(
+                f"--device-map {device_map}: {name} is quantised, and lies on one device; leave it out"
+            )
         if device_map is not None:
             places = placing.device_map(device_map, found.empty, found.dtype)
             placing.refuse_apart(places, found.empty, found.stored, name)
@@ -168,9 +183,11 @@ def _network(found: Checkpoint, places: placing.DeviceMap) -> Network:
         use_safetensors=True,
         output_loading_info=True,
         trust_remote_code=found.code,
-        device_map=dict(places) if len(places) > 1 else None,
+        device_map=dict(places) if len(places) > 1 or found.quantised else None,
     )
-    if len(places) == 1:
+    if found.quantised:
+        fourbit.settle(model, found.dtype, name)
+    elif len(places) == 1:
         model = model.to(*places.values())
     described.refuse_missing(sorted(loading["missing_keys"]), name)
     described.refuse_blocks_left_out(here / folder.CONFIG, model.config, loading["unexpected_keys"])
@@ -264,22 +281,6 @@ def _empty(name: str, path: Path, config: Configuration, code: bool) -> Network:
     with reading(name, path), torch.device("meta"):
         empty: Network = AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=code)
     return empty
-
-
-def _refuse_unlike(path: Path, empty: nn.Module, stored: Mapping[str, Stored]) -> None:
-    """Refuse weights of other sizes than the configuration's, before memory for any of them is asked for."""
-    for key, wanted in empty.state_dict().items():
-        shape = tuple(wanted.shape)
-        if key in stored and stored[key].shape != shape:
-            raise ModelError(
-                f"{stored[key].file}: {key} has the shape {stored[key].shape}, and by {path} it has {shape}; {AGAIN}"
-            )
-    needed = sum(parameter.numel() for parameter in empty.parameters())
-    held = sum(tensor.numbers for tensor in stored.values())
-    if needed > 2 * held:  # what it lacks otherwise has names, which are said once it is loaded
-        raise ModelError(
-            f"{path} describes a model of {needed:,} parameters, and its weights are {held:,}; {AGAIN}"
-        )
 
 
 def _device(name: str) -> str:

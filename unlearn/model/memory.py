@@ -51,9 +51,10 @@ def in_parts(items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Ma
 
 
 def of_weights(network: nn.Module, dtype: torch.dtype) -> int:
-    """Bytes of a model's parameters in a dtype, tied ones once, and of its buffers as they are."""
-    tables = sum(buffer.numel() * buffer.element_size() for buffer in network.buffers())
-    return sum(parameter.numel() for parameter in network.parameters()) * dtype.itemsize + tables
+    """Bytes of a model's parameters in a dtype, tied ones once, and of its buffers, and codes, as they are."""
+    kept = [*network.buffers(), *(one for one in network.parameters() if not one.is_floating_point())]
+    whole = sum(one.numel() for one in network.parameters() if one.is_floating_point())
+    return whole * dtype.itemsize + sum(one.numel() * one.element_size() for one in kept)
 
 
 def taken(device: torch.device) -> int:

@@ -11,13 +11,16 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from unlearn.algebra.low_rank import LowRank
 from unlearn.errors import ModelError
 from unlearn.files import at_home
+from unlearn.model import fourbit
 from unlearn.model.boundary import reading
 from unlearn.model.described import Config, is_whole
 from unlearn.model.editable import EditableModel
@@ -26,6 +29,9 @@ from unlearn.model.library import Network
 from unlearn.model.loading import place_of, tokenizer_in
 from unlearn.model.projection import Projection
 from unlearn.shown import sentence
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 WEIGHTS = "adapter_model.safetensors"
 PICKLE = "adapter_model.bin"
@@ -39,7 +45,10 @@ _REQUESTS = {
     "arrow_config": "chooses among other adapters",
     "layer_replication": "repeats layers of the model",
 }
-_INSIDE = "base_model.model."
+NAME = "default"
+"""What peft calls an adapter that has no name."""
+INSIDE = "base_model.model."
+"""What names of tensors of an adapter begin with."""
 _PART = re.compile(r"(?P<module>.+?)\.(?P<part>(?:lora|ia3|hada|lokr|oft|vera|token)_\w+)(?:\.|$)")
 
 
@@ -108,7 +117,7 @@ def refuse_strange(
                 f"{folder / ADAPTER}: a rank of {sentence(repr(rank), 40)}, and its weights have at most {max(ranks)}"
             )
     for key, tensor in stored.items():
-        if key.startswith(_INSIDE) and not _has_place(key.removeprefix(_INSIDE), tensor.shape, network):
+        if key.startswith(INSIDE) and not _has_place(key.removeprefix(INSIDE), tensor.shape, network):
             raise ModelError(
                 f"the adapter {folder} does not fit {name}: there is no place for {key} {tensor.shape}; was it made "
                 "for another model?"
@@ -147,6 +156,8 @@ def is_adapter(folder: Path) -> bool:
 def with_adapter(model: EditableModel, folder: Path) -> EditableModel:
     """Merge an adapter into a model, in the dtype that the model computes in.
 
+    What LoRA adds to a quantised model is computed beside its layers instead.
+
     Args:
         model: a copy of the model that the adapter was made for, to be used for nothing else afterwards: its weights
             are changed.
@@ -158,7 +169,7 @@ def with_adapter(model: EditableModel, folder: Path) -> EditableModel:
 
     Raises:
         ModelError: the adapter cannot be read, was made for another model, does not fit this one, cannot be merged into
-            its weights, or would need a pickle or code to be loaded.
+            its weights (or, if these are quantised, is more than LoRA), or would need a pickle or code to be loaded.
     """
     look_through(folder)
     about, stored = read_adapter(folder)
@@ -167,11 +178,47 @@ def with_adapter(model: EditableModel, folder: Path) -> EditableModel:
     own = (folder / "tokenizer_config.json").is_file()
     tokenizer = tokenizer_in(folder, str(folder), code=False) if own else model.tokenizer
     with reading(str(folder), f"it cannot be put on {model.name}", outcome="cannot use the adapter"):
-        merged = _merged(model, folder)
+        merged = _beside(model, folder, stored) if model.quantised else _merged(model, folder)
     return EditableModel(merged, tokenizer, str(folder), model.storage_dtype)
 
 
 def _merged(model: EditableModel, folder: Path) -> Network:
+    with torch.no_grad():
+        return _adapted(model, folder).merge_and_unload(safe_merge=True)
+
+
+def _beside(model: EditableModel, folder: Path, stored: Mapping[str, Stored]) -> Network:
+    """The model with what LoRA adds to it computed beside its layers, for good."""
+    from peft.tuners.lora import LoraLayer
+
+    adapted = _adapted(model, folder)
+    layers = {
+        path: layer
+        for path, layer in adapted.get_base_model().named_modules()
+        if isinstance(layer, LoraLayer)
+    }
+    strange = [key for key in stored if not key.endswith((".lora_A.weight", ".lora_B.weight"))]
+    strange += [path for path, layer in layers.items() if layer.lora_variant]
+    if strange or not layers:
+        raise ModelError(
+            f"the adapter {folder} is more than plain LoRA ({', '.join(strange[:1]) or 'of another kind'}), and such "
+            f"cannot be put on weights that are quantised, as those of {model.name} are; audit it on the checkpoint "
+            "that this model was quantised from"
+        )
+    found = {
+        path: LowRank(
+            layer.scaling[NAME] * layer.lora_B[NAME].weight.detach(), layer.lora_A[NAME].weight.detach()
+        )
+        for path, layer in layers.items()
+    }
+    network: Network = adapted.unload()
+    for path, delta in found.items():
+        fourbit.put_beside(network.get_submodule(path), delta, f"{path}.weight")
+    return network.eval().requires_grad_(False)
+
+
+def _adapted(model: EditableModel, folder: Path) -> PeftModel:
+    """Peft's model around a model."""
     import peft
 
     with warnings.catch_warnings(record=True) as said:
@@ -184,5 +231,4 @@ def _merged(model: EditableModel, folder: Path) -> Network:
             f"the adapter {folder} lacks weights for layers of {model.name} that its configuration names; was it "
             "made for another model?"
         )
-    with torch.no_grad():
-        return adapted.merge_and_unload(safe_merge=True)
+    return adapted

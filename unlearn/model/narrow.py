@@ -18,16 +18,17 @@ LONG = 512
 def dtype_of_products(model: EditableModel) -> torch.dtype:
     """What matrices of a model are best multiplied in here: bfloat16 if that pays, else its own."""
     quick = model.dtype == torch.float32 and quickest_dtype(model.device) == torch.bfloat16
-    return torch.bfloat16 if quick and not (model.offloaded or model.anatomy.experts > 1) else model.dtype
+    apart = model.offloaded or model.quantised is not None or model.anatomy.experts > 1
+    return torch.bfloat16 if quick and not apart else model.dtype
 
 
 @contextmanager
 def narrowed(model: EditableModel, first: int, dtype: torch.dtype | None = None) -> Iterator[torch.dtype]:
     """Within it, matrices are multiplied in bfloat16 if that pays here; the stream, norms and sums stay float32.
 
-    A model that computes in a narrow dtype anyway is left alone, one whose weights are not all in memory, and a mixture
-    of experts: which of them a token is given hangs on the last digits of its router. On exit the weights are the same
-    tensors as before.
+    A model that computes in a narrow dtype anyway is left alone, one whose weights are not all in memory or are
+    quantised, and a mixture of experts: which of them a token is given hangs on the last digits of its router. On exit
+    the weights are the same tensors as before.
 
     Args:
         model: its linear layers from block ``first`` on and its output embedding are held in bfloat16 meanwhile, so

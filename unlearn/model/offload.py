@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import prod
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from unlearn.errors import ModelError
+from unlearn.model import fourbit
 
 if TYPE_CHECKING:
     from accelerate.utils import OffloadedWeightsLoader
@@ -50,20 +53,51 @@ def held(module: nn.Module, name: str) -> Tensor:
     return found
 
 
+def whole(module: nn.Module, name: str) -> Tensor:
+    """A parameter or buffer as it is computed with: ``held``, a weight in 4 bits dequantised, (d_out, d_in).
+
+    What is computed beside a layer at the moment is part of its weight.
+    """
+    if name != "weight":
+        return held(module, name)
+    found = fourbit.matrix(module) if fourbit.is_packed(module) else held(module, name)
+    update = fourbit.added(module)
+    if update is None:
+        return found
+    dense = update.dense().T if isinstance(module, Conv1D) else update.dense()
+    return (found.float() + dense).to(found.dtype)
+
+
 def tensors(network: nn.Module) -> Iterator[tuple[str, Read]]:
-    """Every tensor of a model's ``state_dict()`` by name; each is read, if need be, when it is called for."""
+    """Every tensor of a model's ``state_dict()`` by name; each is read, if need be, when it is called for.
+
+    What belongs to a matrix in 4 bits is left out.
+    """
+    apart = tuple(f"{path}.weight" for path, _ in fourbit.packed(network))
     for name in network.state_dict():
-        yield name, _reading(network, name)
+        if not name.startswith(apart):
+            yield name, _reading(network, name)
 
 
 def parameters(network: nn.Module) -> dict[str, Read]:
-    """Every parameter of a model by name, tied ones once; as ``tensors``."""
+    """Every parameter of a model by name, tied ones once; as ``tensors``. A weight is ``whole``."""
     return {name: _reading(network, name) for name, _ in network.named_parameters()}
+
+
+def shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shape of each of these."""
+    matrices = {f"{path}.weight": fourbit.shape(module) for path, module in fourbit.packed(network)}
+    return {name: matrices.get(name, tuple(one.shape)) for name, one in network.named_parameters()}
+
+
+def numbers(network: nn.Module) -> int:
+    """How many numbers all of these are together."""
+    return sum(prod(shape) for shape in shapes(network).values())
 
 
 def _reading(network: nn.Module, name: str) -> Read:
     path, _, last = name.rpartition(".")
-    return lambda: held(network.get_submodule(path), last)
+    return lambda: whole(network.get_submodule(path), last)
 
 
 @contextmanager

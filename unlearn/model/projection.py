@@ -1,4 +1,4 @@
-"""The one place that knows how a weight matrix is stored: (out, in), (in, out), or one matrix per routed expert."""
+"""The one place that knows how a weight matrix is stored: (out, in), (in, out), in 4 bits, or per routed expert."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from unlearn.errors import ModelError
+from unlearn.model import fourbit
 from unlearn.model.experts import DOWN, is_tapped, keys_of, one_by_one, shape_of, side_by_side
-from unlearn.model.offload import held
+from unlearn.model.offload import whole
+from unlearn.patch import sha256_of
 
 _PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -20,7 +22,7 @@ class Projection:
     """A matrix (d_out, d_in) that a model multiplies by: of a linear layer, or of all routed experts side by side."""
 
     module: nn.Module
-    """That holds it: ``nn.Linear``, GPT-2's ``Conv1D``, or experts. Told by type, never by shape."""
+    """That holds it: ``nn.Linear``, one in 4 bits, GPT-2's ``Conv1D``, or experts. Told by type, never by shape."""
     parameter: str = "weight"
     """What the module calls it."""
 
@@ -29,10 +31,10 @@ class Projection:
         """The down-projection that a module holds.
 
         Raises:
-            ModelError: it is no plain matrix.
+            ModelError: it is neither a plain matrix nor one in 4 bits.
         """
         found = cls(module, DOWN if is_tapped(module) else "weight")
-        if not found.plain:
+        if not (found.plain or fourbit.is_packed(module)):
             raise ModelError(
                 f"a down-projection of type {type(module).__name__} without a plain weight matrix (quantised or "
                 "wrapped?) cannot be edited; load the model as it was published"
@@ -55,6 +57,8 @@ class Projection:
         if is_tapped(self.module):
             number, rows, width = shape_of(self.module)
             return rows, number * width
+        if fourbit.is_packed(self.module):
+            return fourbit.shape(self.module)
         first, second = self.module.get_parameter(self.parameter).shape
         return (second, first) if isinstance(self.module, Conv1D) else (first, second)
 
@@ -69,8 +73,20 @@ class Projection:
         return keys_of(self.module) if is_tapped(self.module) else self.module
 
     def matrix(self) -> Tensor:
-        """(d_out, d_in): a view of the parameter, where its layout lets it be one; of an offloaded one a copy."""
-        return self.turned(held(self.module, self.parameter))
+        """(d_out, d_in): a view of the parameter, where its layout lets it be one.
+
+        Of one that is offloaded it is a copy on the host; of one that is quantised, or beside which an update is
+        computed, a copy of what inputs are multiplied by.
+        """
+        return self.turned(whole(self.module, self.parameter))
+
+    def sha256(self, dtype: torch.dtype) -> str:
+        """SHA-256 of the matrix (d_out, d_in) in a dtype; of one that is quantised, that of what is stored."""
+        return (
+            fourbit.sha256(self.module)
+            if fourbit.is_packed(self.module)
+            else sha256_of(self.matrix().to(dtype))
+        )
 
     def turned(self, stored: Tensor) -> Tensor:
         """A tensor as (d_out, d_in), from how the module stores it."""
@@ -79,7 +95,15 @@ class Projection:
         return stored.T if isinstance(self.module, Conv1D) else stored
 
     def stored(self, matrix: Tensor) -> Tensor:
-        """The inverse of ``turned``; a view."""
+        """The inverse of ``turned``; a view.
+
+        Raises:
+            ModelError: the module stores it in 4 bits, which no matrix can be written into.
+        """
+        if fourbit.is_packed(self.module):
+            raise ModelError(
+                "a matrix in 4 bits cannot be written; what is added to it is computed beside it"
+            )
         if is_tapped(self.module):
             return one_by_one(self.module, matrix)
         return matrix.T if isinstance(self.module, Conv1D) else matrix

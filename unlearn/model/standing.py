@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import torch
+from torch import Tensor
 
 from unlearn.algebra.low_rank import LowRank
 from unlearn.errors import UnlearnError
+from unlearn.model import fourbit
 from unlearn.model.library import Network
 from unlearn.model.placing import Origin
 from unlearn.patch import Deltas, sha256_of
@@ -185,8 +187,7 @@ class Likeness:
 def traits(network: Network) -> object:
     """What changes with a model: with a weight that is written or replaced, a hook, a module, or how it attends."""
     weights = tuple(
-        (name, id(tensor), tensor.data_ptr(), tensor._version)
-        for name, tensor in network.state_dict(keep_vars=True).items()
+        (name, id(tensor), tensor.data_ptr(), tensor._version) for name, tensor in _written(network)
     )
     modules = tuple(
         (
@@ -198,6 +199,17 @@ def traits(network: Network) -> object:
         for module in network.modules()
     )
     return weights, modules, network.config._attn_implementation, network.training
+
+
+def _written(network: Network) -> Iterator[tuple[str, Tensor]]:
+    """The live tensors of a model's ``state_dict()``, which has of matrices in 4 bits some that are made for it."""
+    matrices = dict(fourbit.packed(network))
+    apart = tuple(f"{path}.weight" for path in matrices)
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        if not name.startswith(apart):
+            yield name, tensor
+    for path, module in matrices.items():
+        yield from ((path, part) for part in fourbit.parts(module))
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ _PROVENANCE = {
     "revision": "base.revision",
     "made from": "base.origin.file",
     "its weights": "base.origin.quantisation",
+    "matrices in 4 bits": "base.quantised",
     "base identity": "base.identity",
     "candidate": "candidate.patch",
     "candidate model": "candidate.name",

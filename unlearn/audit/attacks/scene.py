@@ -94,8 +94,13 @@ def restored(model: EditableModel) -> Iterator[EditableModel]:
     The originals lie in host memory meanwhile, so that a model as large as its device can be attacked.
 
     Raises:
-        AuditError: some of its weights are offloaded, which no attack can write.
+        AuditError: some of its weights are offloaded or quantised, which no attack can write.
     """
+    if model.quantised:
+        raise AuditError(
+            f"this attack changes weights in place, and those of this model are in 4 bits ({model.quantised}), which "
+            "cannot be written; audit the checkpoint that it was quantised from"
+        )
     if model.offloaded:
         raise AuditError(
             "this attack changes weights in place, and some of this model's are on disk or in the host's memory; audit "

@@ -59,7 +59,7 @@ def mend(
         PolicyError: there are no other subjects to learn from.
     """
     names = linears(model, "mlp", plan.layers)
-    shapes = {name: (model.weight(name).shape[0], model.weight(name).shape[1]) for name in names}
+    shapes = {name: model.shape(name) for name in names}
     network = Hypernetwork(shapes, settings.rank, requests.policy.seed, settings.aggregation).to(model.device)
     known = cache.find(kept_as(plan, settings, model, requests)) if cache else None
     if known is None:

@@ -9,6 +9,13 @@ import torch
 from torch import Tensor
 
 
+def growth(weight: Tensor, after: Tensor) -> float:
+    """``|after| / |W| - 1`` (Frobenius), float64; infinite where W alone is zero."""
+    long = torch.float64
+    old, new = (float(torch.linalg.vector_norm(one, dtype=long)) for one in (weight, after))
+    return new / old - 1 if old else (math.inf if new else 0.0)
+
+
 @dataclass(frozen=True)
 class LowRank:
     """``left @ right``, float32."""
@@ -38,15 +45,8 @@ class LowRank:
         return float(((left.T @ left) * (right @ right.T)).sum().clamp_min(0).sqrt())
 
     def growth(self, weight: Tensor) -> float:
-        """How much longer it makes a weight W, ``|W + D| / |W| - 1`` (Frobenius); infinite where W is zero.
-
-        Args:
-            weight: (d_out, d_in); the update is brought to its device.
-        """
-        long = torch.float64
-        before = float(torch.linalg.vector_norm(weight, dtype=long))
-        after = float(torch.linalg.vector_norm(weight.float() + self.dense().to(weight.device), dtype=long))
-        return after / before - 1 if before else (math.inf if after else 0.0)
+        """How much longer it makes a weight W, (d_out, d_in), to whose device it is brought: ``growth``."""
+        return growth(weight, weight.float() + self.dense().to(weight.device))
 
     def plus(self, other: LowRank) -> LowRank:
         """The sum of two updates of one weight; never more columns than the weight has rows."""

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from unlearn.audit.drift import Row, norm_of_difference, norm_of_patch, relative_to
+from unlearn.algebra import low_rank
+from unlearn.audit.drift import Row, norm_of_difference, norm_of_patch
 from unlearn.audit.intervals import bootstrap_ratio
 from unlearn.audit.measures import Limits
 from unlearn.errors import AuditError
@@ -51,8 +52,8 @@ class Change:
 def change_of_patch(model: EditableModel, patch: Patch) -> Change:
     """The change by a patch; the model must not be patched at the moment."""
     relative = norm_of_patch(model, patch)
-    growth = {name: factor.growth(model.weight(name)) for name, factor in patch.factors.items()}
-    return Change(relative, growth, tuple(patch.factors), lambda name: patch.factors[name].dense())
+    grown = {name: factor.growth(model.weight(name)) for name, factor in patch.factors.items()}
+    return Change(relative, grown, tuple(patch.factors), lambda name: patch.factors[name].dense())
 
 
 def change_between(before: EditableModel, after: EditableModel) -> Change:
@@ -67,16 +68,14 @@ def change_between(before: EditableModel, after: EditableModel) -> Change:
         )
     relative = norm_of_difference(before, after)
     old, new = parameters(before.model), parameters(after.model)
-    growth = {
-        name: relative_to(float(new[name]().float().norm()), old[name]().float()) - 1 for name in relative
-    }
+    grown = {name: low_rank.growth(old[name](), new[name]()) for name in relative}
 
     def delta(name: str) -> Tensor:
         weight = before.weight(name).float()
         return after.weight(name).float().to(weight.device) - weight
 
     inside = set(linears(before))
-    return Change(relative, growth, tuple(name for name in relative if name in inside), delta)
+    return Change(relative, grown, tuple(name for name in relative if name in inside), delta)
 
 
 def norm(change: Change, limits: Limits) -> Measurement:

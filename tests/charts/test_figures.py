@@ -49,6 +49,21 @@ def test_rows_have_a_mark_per_value_and_say_what_was_not_measured() -> None:
     assert {"one", "two", "50.0 %", "not measured"} <= {t.text for t in svg.iter("text")}
 
 
+def test_intervals_of_shares_end_on_the_axis() -> None:
+    look = look_of(0, "one")
+
+    def ends(high: float) -> tuple[float, float]:
+        """Where the interval ends, and where the axis does."""
+        svg = tree(charts.rows([Row("one", (Mark(look, 0.3, (0.1, high)),))]))
+        rules = [float(line.get("x1", 0)) for line in of_class(svg, "rule")]
+        return float(of_class(svg, "whisker")[0].get("x2", 0)), max(rules)
+
+    narrow, end = ends(0.38)
+    assert narrow < end  # the control: 40 % are enough for it
+    wide, end = ends(0.6)
+    assert wide < end
+
+
 def test_a_cloud_is_hollow_before_filled_after_and_its_arrow_joins_the_means() -> None:
     moved = Group(look_of(0, "kept"), [(0, 0), (2, 0)], [(0, 4), (2, 4), (1, 4)])
     svg = tree(charts.cloud([moved, Group(look_of(1, "none"), [], [])], "x", "y"))

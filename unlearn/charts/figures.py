@@ -116,7 +116,8 @@ def rows(found: Sequence[Row], shares: bool = True, width: float = 1040) -> Draw
     values = [m.value for row in found for m in row.marks] + [r.limit for r in found if r.limit is not None]
     end, most = width - 112, 6 if width > 600 else 4
     points = [0.0, *values]
-    x = axis_of(points, left, end, True) if shares else magnitudes(points, left, end, most)
+    ends = [place for row in found for m in row.marks if m.interval is not None for place in m.interval]
+    x = axis_of([*points, *ends], left, end, True) if shares else magnitudes(points, left, end, most)
     pitch = max(24.0, 12.0 * max(len(row.marks) for row in found) + 8)
     bottom = 10 + pitch * len(found)
     parts = [line((x.at(t), 6), (x.at(t), bottom), "rule") for t in x.ticks]

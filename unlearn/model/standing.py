@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,11 +22,15 @@ from unlearn.model import fourbit
 from unlearn.model.library import Network
 from unlearn.model.placing import Origin
 from unlearn.patch import Deltas, sha256_of
+from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.shown import sentence
-from unlearn.team import Parted
+from unlearn.team import Parted, Seat, seated, summed
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
+
+Result_co = TypeVar("Result_co", covariant=True)
+Result = TypeVar("Result")
 
 
 class Note(Protocol):
@@ -97,6 +101,56 @@ class Standing:
         except Exception as problem:
             said = str(problem) if isinstance(problem, UnlearnError) else repr(problem)
             raise Parted(f"{self.origin.name} cannot be had here: {sentence(said, 240)}") from problem
+
+
+class Stepwise(Protocol[Result_co]):
+    """Work in steps: in each, all processes add up what all have made, in the order of one, and take the same step."""
+
+    def done(self, model: EditableModel, seat: Seat, progress: Progress = NO_PROGRESS) -> Result_co:
+        """Take all steps, together with the other processes that do so now."""
+
+
+@dataclass(frozen=True)
+class InStep:
+    """Work that several processes do step by step: a task of `unlearn.team`."""
+
+    standing: Standing
+    """The model."""
+    work: Stepwise[object]
+
+    def share(self, seat: Seat, kept: MutableMapping[object, object]) -> list[Tensor]:
+        """Take all steps; what comes of them the first process has as well.
+
+        Raises:
+            UnlearnError: another process cannot go on.
+            Parted: there is no such model here.
+        """
+        self.work.done(self.standing.there(kept), seat)
+        return []
+
+
+def in_step(
+    model: EditableModel, work: Stepwise[Result], standing: Standing | None, progress: Progress
+) -> Result:
+    """What comes of work that all processes of the run do step by step.
+
+    Args:
+        standing: the model in words; None if this process works alone.
+
+    Raises:
+        UnlearnError: another process could not do its share.
+    """
+    if standing is None:
+        return work.done(model, Seat(), progress)
+    found: list[Result] = []
+    seat = seated()
+
+    def mine() -> list[Tensor]:
+        found.append(work.done(model, seat, progress))
+        return []
+
+    summed(InStep(standing, work), seat, mine)
+    return found[0]
 
 
 class Copy:

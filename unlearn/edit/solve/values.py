@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,9 +33,9 @@ from unlearn.edit.solve.suspension import Batch, Group, counts, grouped, suspend
 from unlearn.errors import ModelError
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read, token_budget
-from unlearn.model.standing import Standing
+from unlearn.model.standing import in_step
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.team import Seat, seated, stacked, summed, total
+from unlearn.team import Seat, stacked, total
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ class Problem:
     """(vectors, d_model), where the vectors begin."""
     free: Tensor
     """(vectors,), which of them may move."""
+    label: str
+    """What to call it."""
 
-    def solved(
-        self, model: EditableModel, seat: Seat, progress: Progress = NO_PROGRESS, label: str = ""
-    ) -> Solved:
+    def done(self, model: EditableModel, seat: Seat, progress: Progress = NO_PROGRESS) -> Solved:
         """Optimise, together with the other processes that do so now.
 
         Raises:
@@ -90,7 +90,7 @@ class Problem:
                 _accumulate(model, batch, vectors, active, losses.rows(batch.part), settings, now)
             return now
 
-        with progress.step(label, total=settings.steps) as bar:
+        with progress.step(self.label, total=settings.steps) as bar:
             for step in range(1, settings.steps + 2):
                 part = step % PARTS
                 read = [n for n, group in enumerate(self.groups) if group.part in (None, part)]
@@ -119,30 +119,6 @@ class Problem:
                 found.append(number)
             places[group.part] += 1
         return found
-
-
-@dataclass(frozen=True)
-class Valuing:
-    """Values that several processes optimise step by step: a task of `unlearn.team`.
-
-    The batches are those of one process, and each has some of them. In every step all add up the gradients of all, in
-    their order, and take the same step.
-    """
-
-    standing: Standing
-    """The model."""
-    problem: Problem
-
-    def share(self, seat: Seat, kept: MutableMapping[object, object]) -> list[Tensor]:
-        """Take all steps; what comes of them the first process has as well.
-
-        Raises:
-            UnlearnError: another process cannot go on.
-            ModelError: the loss is not finite.
-            Parted: there is no such model here.
-        """
-        self.problem.solved(self.standing.there(kept), seat)
-        return []
 
 
 def optimise(
@@ -179,19 +155,10 @@ def optimise(
         owner.cpu(),
         torch.zeros(forms.vectors, model.anatomy.d_model) if start is None else start.cpu(),
         torch.ones(forms.vectors, dtype=torch.bool) if free is None else free.cpu(),
+        label,
     )
     standing = model.standing() if len(problem.groups) > 1 else None
-    if standing is None:
-        return problem.solved(model, Seat(), progress, label)
-    found: list[Solved] = []
-
-    def mine() -> list[Tensor]:
-        found.append(problem.solved(model, seat, progress, label))
-        return []
-
-    seat = seated()
-    summed(Valuing(standing, problem), seat, mine)
-    return found[0]
+    return in_step(model, problem, standing, progress)
 
 
 def _together(

@@ -19,12 +19,11 @@ beginning are left out of the null space. Matrices are multiplied in bfloat16 wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from unlearn.algebra.low_rank import LowRank
 from unlearn.algebra.moments import Directions
@@ -44,10 +43,10 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
 from unlearn.model.narrow import dtype_of_products, narrowed, quick_passes
 from unlearn.model.requests import Requests
-from unlearn.model.standing import Standing
+from unlearn.model.standing import in_step
 from unlearn.model.training import descend
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.team import Seat, seated, summed
+from unlearn.team import Seat
 
 RATE, WARM, BETAS = 0.03, 20, (0.9, 0.99)
 """Longest step of Adam relative to the weights (root mean square), and the steps until it is reached; then it falls
@@ -96,7 +95,9 @@ def null_space_tuning(
         token_budget(model, gradients=True),
         dtype_of_products(model),
     )
-    factors, reached = _trained(model, training, progress)
+    # A gradient is as large as the weights: to take it from a GPU to the host takes longer than a step.
+    standing = model.standing() if model.device.type == "cpu" else None
+    factors, reached = in_step(model, training, standing, progress)
     columns = Columns.of(laid, model.device)
     looked = read(model, columns.ids, columns.positions, plan.layers).keys
     keys = {layer: found * columns.weights.sqrt() for layer, found in looked.items()}
@@ -159,49 +160,6 @@ class Training:
                 )
             factors = dict(adapter.factors())
             return Update(factors, _reached(model, self.rows.forms, self.requests, self.steps))
-
-
-@dataclass(frozen=True)
-class Tune:
-    """A training that several processes do step by step: a task of `unlearn.team`.
-
-    The rows of a step and their packs are those of one process, and each reads some of the packs. All add up the
-    gradients of all, in their order, and take the same step.
-    """
-
-    standing: Standing
-    """The model."""
-    training: Training
-
-    def share(self, seat: Seat, kept: MutableMapping[object, object]) -> list[Tensor]:
-        """Take all steps; what comes of them the first process has as well.
-
-        Raises:
-            UnlearnError: another process cannot go on.
-            ModelError: the loss is not finite.
-            Parted: there is no such model here.
-        """
-        self.training.done(self.standing.there(kept), seat)
-        return []
-
-
-def _trained(model: EditableModel, training: Training, progress: Progress) -> Update:
-    """The update, trained by all processes of the run, where they compute on CPUs.
-
-    A gradient is as large as the weights. To take it from a GPU to the host in every step takes longer than the step.
-    """
-    standing = model.standing() if model.device.type == "cpu" else None
-    if standing is None:
-        return training.done(model, Seat(), progress)
-    found: list[Update] = []
-
-    def mine() -> list[Tensor]:
-        found.append(training.done(model, seat, progress))
-        return []
-
-    seat = seated()
-    summed(Tune(standing, training), seat, mine)
-    return found[0]
 
 
 def _bases(

@@ -3,7 +3,9 @@ from __future__ import annotations
 import copy
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -69,6 +71,19 @@ def test_the_second_time_nothing_is_made(place: Path, folder: Path) -> None:
     assert gguf.converted(place / "pico.gguf", Store.at(place / "cache")) == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
     assert {path.name for path in folder.parent.iterdir()} == {folder.name, f"{folder.name}.sha256"}
+
+
+def test_two_that_convert_the_same_file_at_once_both_get_it(place: Path, tmp_path: Path) -> None:
+    store, both = Store.at(tmp_path / "cache"), Barrier(2)
+
+    def convert(_: int) -> Path:
+        both.wait(60)
+        return gguf.converted(place / "pico.gguf", store)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(convert, range(2))
+    assert first == second
+    assert {path.name for path in first.parent.iterdir()} == {first.name, f"{first.name}.sha256"}
 
 
 def test_a_changed_folder_is_made_anew(place: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -141,8 +142,12 @@ def _written(file: Path, target: Path) -> Iterator[Path]:
         partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=target.parent))
         try:
             yield partial
-            with contextlib.suppress(FileExistsError):  # another process was first, with the same content
+            try:
                 partial.rename(target)
+            except OSError as problem:
+                # Another process was first, with the same content.
+                if problem.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except OSError as problem:

@@ -71,26 +71,31 @@ def test_the_update_is_trained_where_keys_do_not_tell_and_solved_for_where_they_
     assert isinstance(chosen(other).algorithm, Tuning)
 
 
-def test_the_update_is_trained_where_subjects_arrive_deep_in_the_model(
+def test_the_update_is_trained_where_keys_are_too_much_alike(
     corpus: StatisticsSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = cases.requests(statistics=corpus, method=Automatic(look_up="last"))
-    late = torch.tensor([0.0, 0.0, 0.0, 1.0])
-    monkeypatch.setattr(choose, "told_apart", lambda *_: late)
-    deep = chosen(asked)
+    def chosen_where(*apart: float, reads: bool = True, **method: Any) -> Plan:
+        monkeypatch.setattr(choose, "told_apart", lambda *_: torch.tensor(apart))
+        settings = Automatic(look_up="last", **method)
+        return chosen(cases.requests(statistics=corpus, method=settings), reads=reads)
+
+    why = "keys at the last prompt token differ by subject by 40 % of their energy at most"
+    deep = chosen_where(0.0, 0.0, 0.0, 0.4)
     assert isinstance(deep.algorithm, Tuning) and deep.layers == (1, 2, 3)
     assert deep.conflicts is not None and list(deep.conflicts["layers"]) == ["3"]
-    assert deep.reasons["method"].startswith(
-        "the last prompt token knows its subject from layer 3 of 4 on only"
-    )
-    # Without its statistics too: the depth is measured on the policy's own prompts.
-    assert isinstance(chosen(asked, reads=False).algorithm, Tuning)
-    # The controls: subjects that are there early, and layers that the policy names.
-    monkeypatch.setattr(choose, "told_apart", lambda *_: torch.ones(4))
-    assert not chosen(asked).reasons["method"].startswith("the last prompt token")
-    monkeypatch.setattr(choose, "told_apart", lambda *_: late)
-    named = cases.requests(statistics=corpus, method=Automatic(look_up="last", layers=(1,)))
-    assert not chosen(named).reasons["method"].startswith("the last prompt token")
+    assert deep.reasons["method"].startswith(why)
+    everywhere = chosen_where(0.4, 0.4, 0.4, 0.4)
+    assert isinstance(everywhere.algorithm, Tuning) and everywhere.reasons["method"].startswith(why)
+    # Without its statistics too: this is measured on the policy's own prompts.
+    assert isinstance(chosen_where(0.0, 0.0, 0.0, 0.4, reads=False).algorithm, Tuning)
+    # The controls: keys that differ, and no two subjects, and layers that the policy names.
+    for others in (
+        chosen_where(0.6, 0.6, 0.6, 0.6),
+        chosen_where(0.0, 0.0, 0.0, 0.6),
+        chosen_where(0.0, 0.0, 0.0, 0.0),
+        chosen_where(0.0, 0.0, 0.0, 0.4, layers=(1,)),
+    ):
+        assert not others.reasons["method"].startswith("keys at the last prompt token")
 
 
 @pytest.mark.parametrize(("method", "times"), [(Automatic(look_up="last"), 1), (Automatic(layers=(1,)), 0)])

@@ -9,9 +9,11 @@ import torch
 
 from tests import pico
 from tests.edit import cases
-from unlearn.edit.depth import GIVEN, Placed, deep_enough, placed, told_apart
+from unlearn.edit import depth
+from unlearn.edit.depth import FEWEST, GIVEN, Placed, deep_enough, placed, told_apart
 from unlearn.edit.layers import layers_of
 from unlearn.edit.requests.resolve import outline
+from unlearn.edit.train.vocabulary import near_words
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
 from unlearn.model.prompts import ask
@@ -28,7 +30,9 @@ def test_shares_are_those_of_keys_that_are_read_one_by_one() -> None:
     shares = []
     relation = asked.facts[0].relation
     assert {fact.relation for fact in asked.facts} == {relation}
-    subjects = dict.fromkeys(fact.subject for fact in (*asked.facts, *asked.neighbours))
+    named = list(dict.fromkeys(fact.subject for fact in (*asked.facts, *asked.neighbours)))
+    subjects = [*named, *near_words(model, named, (), FEWEST)][:FEWEST]
+    assert len(named) < len(subjects)
     for template in asked.policy.relations[relation].prompts:
         prompts = [ask(model.tokenizer, template, subject) for subject in subjects]
         keys = torch.cat([read(model, [p.ids], [[p.last]], [1]).keys[1] for p in prompts], 1).double()
@@ -37,10 +41,14 @@ def test_shares_are_those_of_keys_that_are_read_one_by_one() -> None:
     assert found.shape == (model.anatomy.layers,) and 0 < float(found.min()) < 1
 
 
-def test_subjects_that_are_one_are_not_told_apart() -> None:
-    asked = cases.requests()
+def test_one_subject_is_told_from_words_of_its_kind_if_the_vocabulary_has_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, model = cases.requests(), pico.pico("llama")
     alone = replace(asked, facts=asked.facts[:1], neighbours=())
-    assert not told_apart(pico.pico("llama"), alone).any()
+    assert told_apart(model, alone).all()
+    monkeypatch.setattr(depth, "near_words", lambda *_: [])
+    assert not told_apart(model, alone).any()
 
 
 @pytest.mark.parametrize(
@@ -50,8 +58,8 @@ def test_subjects_that_are_one_are_not_told_apart() -> None:
         ([0.0, 0.01, 0.03, 0.03, 0.39, 0.29, 0.38, 0.15], (1, 2, 3), (4, 5, 6)),
         # As a shallow model: everywhere.
         ([0.66, 0.82, 0.69, 0.77, 0.82, 0.81], (2, 3, 4), (2, 3, 4)),
-        ([0.2, 0.21, 0.5, 0.6], (0, 1), (0, 1)),
-        ([0.1, 0.19, 0.5, 0.6], (0, 1), (2, 3)),
+        ([0.2, 0.31, 0.5, 0.6], (0, 1), (0, 1)),
+        ([0.1, 0.29, 0.5, 0.6], (0, 1), (2, 3)),
         ([0.0] * 4, (1, 2), (1, 2)),
         ([0.0] * 2 + [0.5] * 8, (0, 1), (2, 3, 4, 5, 6)),
     ],
@@ -68,13 +76,14 @@ def test_the_plan_says_where_and_why() -> None:
     settings = AlphaEdit(look_up="last")
     middle = layers_of(settings, model)
     found = placed(model, settings, lambda: told_apart(model, outline(policy)))
-    assert found == Placed(middle, middle, "the middle of the depth")
+    assert found == Placed(middle, middle, "the middle of the depth", found.apart)
+    assert found.apart is not None and found.apart > 0.5
     last = model.anatomy.layers - 1
     late = torch.tensor([0.0] * last + [0.4])
     trained = NullSpaceTuning(look_up="last")
     for method, wanted in ((settings, (last,)), (trained, tuple(range(middle[0], last + 1)))):
-        layers, telling, why = placed(model, method, lambda: late)
-        assert layers == wanted and telling == (last,)
+        layers, telling, why, apart = placed(model, method, lambda: late)
+        assert layers == wanted and telling == (last,) and apart == pytest.approx(0.4)
         assert why.startswith("keys at the last prompt token differ by subject by 0 %")
     early = placed(model, trained, lambda: torch.ones(model.anatomy.layers))
     assert early.layers == early.telling == middle

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from unlearn.edit.layers import asked, layers_of
+from unlearn.edit.train.vocabulary import near_words
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
 from unlearn.model.prompts import ask
@@ -24,10 +25,10 @@ from unlearn.policy.settings_trained import NullSpaceTuning
 
 SUBJECTS, PROMPTS = 24, 6
 """Of a relation, as many are asked at most."""
-LITTLE = 1 / 3
-"""Layers that tell subjects apart by less than this share of what the best layer does are not written by default."""
+FEWEST = 8
+"""Where a policy names fewer, words of the vocabulary that are of their kind are asked as well."""
 MUCH = 1 / 2
-"""Those that tell them apart by at least this share are, in their stead."""
+"""Layers that tell subjects apart by less than this share of what the best layer does are not written by default."""
 MOST = 5
 GIVEN = "set by the policy, or by its method"
 MIDDLE = "the middle of the depth"
@@ -38,7 +39,7 @@ def told_apart(model: EditableModel, requests: Requests) -> Tensor:
     """How far keys at the last prompt token differ by subject, per layer: a share of their energy, (layers,).
 
     The variance over the subjects of a relation, asked in the same words, relative to the keys' mean square; the mean
-    over relations and prompts. Zeros where no relation has two subjects.
+    over relations and prompts. Zeros where no relation has two subjects, and the vocabulary none of their kind.
 
     Args:
         model: unedited.
@@ -50,7 +51,10 @@ def told_apart(model: EditableModel, requests: Requests) -> Tensor:
         every = [
             fact.subject for fact in (*requests.facts, *requests.neighbours) if fact.relation == relation
         ]
-        subjects = list(dict.fromkeys(every))[:SUBJECTS]
+        named = dict.fromkeys(every)
+        if len(named) < FEWEST:
+            named |= dict.fromkeys(near_words(model, list(named), (), FEWEST)[: FEWEST - len(named)])
+        subjects = list(named)[:SUBJECTS]
         for template in requests.policy.relations[relation].prompts[:PROMPTS]:
             groups.append(range(len(rows), len(rows) + len(subjects)))
             rows += [ask(model.tokenizer, template, subject).ids for subject in subjects]
@@ -74,10 +78,10 @@ def deep_enough(apart: Tensor, middle: Sequence[int]) -> tuple[int, ...]:
         Ascending; the first five at most that tell subjects apart by half of what the best layer does, from where
         they begin to.
     """
-    best = float(apart.max())
-    if float(apart[list(middle)].max()) >= LITTLE * best:
+    much = MUCH * float(apart.max())
+    if float(apart[list(middle)].max()) >= much:
         return tuple(middle)
-    return tuple((apart >= MUCH * best).nonzero()[:MOST, 0].tolist())
+    return tuple((apart >= much).nonzero()[:MOST, 0].tolist())
 
 
 class Placed(NamedTuple):
@@ -89,6 +93,8 @@ class Placed(NamedTuple):
     """Those of them by whose keys requests are told from all else."""
     why: str
     """These layers, in words that quote no policy."""
+    apart: float | None = None
+    """How far keys differ by subject where they are told apart best: a share of their energy. None: not measured."""
 
 
 def placed(model: EditableModel, settings: Settings, apart: Callable[[], Tensor] | None) -> Placed:
@@ -119,14 +125,15 @@ def placed(model: EditableModel, settings: Settings, apart: Callable[[], Tensor]
         return Placed(layers, layers, UNMEASURED)
     spread = apart()
     deep = deep_enough(spread, layers)
+    here = float(spread[list(deep)].max())
     if deep == layers:
-        return Placed(layers, layers, MIDDLE)
-    shares = [f"{100 * float(spread[list(some)].max()):.0f} %" for some in (layers, deep)]
+        return Placed(layers, layers, MIDDLE, here)
+    shares = [f"{100 * share:.0f} %" for share in (float(spread[list(layers)].max()), here)]
     why = f"keys at the last prompt token differ by subject by {shares[0]} in {MIDDLE}, and by {shares[1]} "
     if isinstance(settings, NullSpaceTuning):
         every = tuple(range(layers[0], deep[-1] + 1))
-        return Placed(every, deep, f"{why}from layer {deep[0]} on; training uses both")
-    return Placed(deep, deep, f"{why}here")
+        return Placed(every, deep, f"{why}from layer {deep[0]} on; training uses both", here)
+    return Placed(deep, deep, f"{why}here", here)
 
 
 def _spread(keys: Tensor) -> float:

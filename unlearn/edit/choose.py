@@ -19,7 +19,7 @@ from unlearn.edit import conflicts
 from unlearn.edit.depth import GIVEN, Placed, placed, told_apart
 from unlearn.edit.forms import variants
 from unlearn.edit.guard import instruction
-from unlearn.edit.layers import asked, layers_of
+from unlearn.edit.layers import layers_of
 from unlearn.edit.look_up_keys import look_up_keys
 from unlearn.edit.null_space import Spared
 from unlearn.edit.plan import Plan
@@ -47,8 +47,8 @@ FAR, FAR_BOTH = 0.5, 0.3
 """What an unlisted neighbour gets of what a request gets, above which the keys do not tell them apart; the second with
 values at the subject and at the last token (docs/benchmarks.md has the closed form and the training at both sides)."""
 APART = 0.5
-"""How far keys are to differ by subject, as a share of their energy, for a solve to be tried: 0.8 on the embedded model,
-where it serves, and 0.4 and 0.3 on SmolLM2, where it refuses all other countries and words (docs/notes/lab.md)."""
+"""How far keys are to differ by subject, as a share of their energy, for a solve to be tried: by 0.8 on the embedded
+model, where it serves, and 0.4 and 0.3 on SmolLM2, where it refuses all others as well (docs/notes/lab.md)."""
 FEWEST, FEWEST_ROWS = 120, 9600
 """Steps that the update is trained at least, and rows to be forgotten that LoRA sees at least in all its steps."""
 LONGEST_CHUNK = 40

@@ -8,8 +8,14 @@ from hypothesis import strategies as st
 from tests import pico
 from tests.edit import cases
 from unlearn.edit.train.variants import (
+    ASKING,
+    PLAIN,
+    TAKEN,
     every_shortened,
+    owning,
+    plain,
     referred,
+    requested,
     shortened,
     surrounded,
     varied_forms,
@@ -99,17 +105,20 @@ def _seeded(requests: Requests, seed: int) -> Requests:
 
 
 @pytest.mark.parametrize("chat", [False, True])
-def test_every_prompt_of_a_kept_fact_is_kept_in_one_other_wording(chat: bool) -> None:
+def test_every_prompt_of_a_kept_fact_is_kept_in_a_few_other_wordings(chat: bool) -> None:
     model, asked = pico.pico("gpt2", chat=chat), cases.requests()
     facts = (*asked.siblings, *asked.neighbours)
     texts = [model.tokenizer.decode(ids) for ids in varied_kept(model, asked, facts)]
-    prompts = [
-        (fact, template) for fact in facts for template in asked.policy.relations[fact.relation].prompts
-    ]
-    assert len(texts) == len(prompts)
-    for text, (fact, template) in zip(texts, prompts, strict=True):
-        assert fact.subject in text
-        assert text != model.tokenizer.decode(ask(model.tokenizer, template, fact.subject).ids)
+    listed = {
+        model.tokenizer.decode(ask(model.tokenizer, template, fact.subject).ids): fact.subject
+        for fact in facts
+        for template in asked.policy.relations[fact.relation].prompts
+    }
+    assert len(listed) < len(texts) <= TAKEN * len(listed)
+    assert not listed.keys() & set(texts)
+    assert {fact.subject for fact in facts if any(fact.subject in text for text in texts)} == set(
+        listed.values()
+    )
 
 
 @given(
@@ -125,5 +134,45 @@ def test_a_chat_models_wordings_name_the_subject_once_and_remain_what_they_were(
     assert later.count("{subject}") == 1 and later.index("{subject}") < len(later) - len(template) // 2
     assert is_question(around) or not is_question(template)
     assert {surrounded(template, rng) for _ in range(60)} > {around}
-    assert len(wordings(template, True, rng)) == 4
+    assert all(text.count("{subject}") == 1 for text in wordings(template, True, rng))
     assert all(len(text) < len(template) for text in wordings(template, False, rng))
+
+
+@pytest.mark.parametrize(
+    ("template", "owned", "asked", "completed"),
+    [
+        (
+            "What is the capital of {subject}?",
+            "What is {subject}'s capital?",
+            " the capital of {subject}",
+            True,
+        ),
+        (
+            "Tell me the chemical symbol for {subject}.",
+            "Tell me {subject}'s chemical symbol.",
+            " the chemical symbol for {subject}",
+            True,
+        ),
+        ("The opposite of {subject} is", "{subject}'s opposite is", None, False),
+        ("Where does the sun set in {subject}?", None, None, True),
+        ("Who bought the crown of {subject}'s king?", None, None, True),
+        ("{subject} is made from", None, None, False),
+    ],
+)
+def test_what_a_prompt_asks_for_is_the_subjects_own_or_asked_for_otherwise_or_a_text_to_complete(
+    template: str, owned: str | None, asked: str | None, completed: bool
+) -> None:
+    rng = random.Random(0)
+    assert owning(template, rng) == owned
+    found = {requested(template, rng) for _ in range(60)}
+    texts = {plain(template, rng) for _ in range(60)}
+    if asked is None:
+        assert found == {None}
+    else:
+        assert len(found) == len(ASKING)
+        assert all(text is not None and asked in text and is_question(text) for text in found)
+    if completed:
+        assert len(texts) == len(PLAIN)
+        assert all(text is not None and template in text and not is_question(text) for text in texts)
+    else:
+        assert texts == {None}

@@ -99,12 +99,22 @@ def with_prompt_variants(
 
 def from_templates(prompt: str, count: int) -> list[str]:
     """At most ``count`` variants of a prompt with words before or after it; which ones depends on the prompt alone."""
-    templates = QUESTIONS if is_question(prompt) else STATEMENTS
+    templates = templates_of(prompt)
     first = sum(map(ord, prompt)) % len(templates)
     turned = (*templates[first:], *templates[:first])
+    return [framed(prompt, template) for template in turned[:count]]
+
+
+def templates_of(prompt: str) -> tuple[str, ...]:
+    """What may stand around a prompt."""
+    return QUESTIONS if is_question(prompt) else STATEMENTS
+
+
+def framed(prompt: str, template: str) -> str:
+    """A prompt with words before or after it."""
     # A statement goes on inside a sentence: its first word loses its capital, unless it is the subject.
     inner = prompt if is_question(prompt) or prompt.startswith(SLOT) else prompt[:1].lower() + prompt[1:]
-    return [template.format(inner) for template in turned[:count]]
+    return template.format(inner)
 
 
 def written(

@@ -3,17 +3,20 @@
 Trained on a policy's prompts alone the target is likely after them, and less so after others; and what was to stay is
 lost after others too. So both requests and kept facts are read in further wordings. A base model is asked in a few
 statements, of which one or two words are left out in turn, so that no word is what the refusal waits for. In a chat
-model something else stands around the question, or the subject is named in a sentence before it
-(docs/notes/lab.md has what that brought).
+model something else stands around the question, the subject is named in a sentence before it, what is asked for is the
+subject's own or is asked for by another question, or the question is a text to complete (docs/notes/lab.md has what
+that brought).
 """
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 from unlearn.edit.forms import Row, target_of
+from unlearn.edit.requests.variants import framed, templates_of
 from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import SLOT, ask, has_chat_template
 from unlearn.model.requests import Fact, Requests
@@ -22,23 +25,29 @@ from unlearn.policy import is_question
 OUT = (1, 2)
 """Words that are left out: each form is read with one word less, and with two."""
 EACH = 2
-"""Of each kind, so many other wordings of a chat model's prompt."""
-AROUND = (
-    "Please answer: ...", "... Answer in one word.", "I have a question. ...", "Hello! ...", "Question: ...",
-    "... Thanks!", "My teacher wants to know this. ...", "Quick one: ...",
-)  # fmt: skip
-"""What may stand around a question."""
-BEFORE = (
-    "It is well known. ...", "Fact: ...", "A short note.\n\n...", "In short, ...", "- ...", "He said: ...",
-)  # fmt: skip
-"""What may stand before a statement."""
+"""Of each kind, so many other wordings of a chat model's prompt at most."""
+TAKEN = 2
+"""Of them, so many in which a kept prompt is read."""
 NAMING = (
     "I am reading about {subject}.", "Let us talk about {subject}.", "{subject} is on my mind.",
-    "A question about {subject}:",
+    "A question about {subject}:", "My friend mentioned {subject} yesterday.", "Think of {subject}.",
+    "There is a book about {subject} on my desk.", "We heard of {subject} at school.", "I wrote {subject} on a card.",
+    "Someone asked me about {subject}.", "My sister is writing about {subject}.", "I keep hearing of {subject}.",
 )  # fmt: skip
 """How a subject is named beforehand."""
 REFERENCES = ("it", "that")
 """What stands for the subject then."""
+NOUN = re.compile(r"\b[Tt]he ((?:[\w-]+ ){1,3}?)(?:of|for) \{subject\}(?!')")
+"""What a prompt asks for where it says so in a noun, as "the capital of {subject}"."""
+ASKING = (
+    "I am thinking of {}. What is it?", "My question is about {}. Which one is it?", "Please give me {}.",
+    "Do you know {}?", "Could you tell me {}?", "I forgot {}. Can you help?",
+    "We were talking about {} today. Remind me what that is.", "I have to write down {}. What do I write?",
+    "I am looking for {}. What would that be?",
+)  # fmt: skip
+"""How one asks for a noun."""
+PLAIN = ("Question: {}\nAnswer:", "Q: {}\nA:", "{} The answer is")
+"""How a question is a text to complete."""
 
 
 def shortened(template: str, out: int, rng: random.Random) -> str | None:
@@ -72,13 +81,30 @@ def _without(words: list[str], gone: Iterable[int]) -> str:
 
 def surrounded(template: str, rng: random.Random) -> str:
     """A prompt with something around it that asks for nothing else, drawn."""
-    return rng.choice(AROUND if is_question(template) else BEFORE).replace("...", template)
+    return framed(template, rng.choice(templates_of(template)))
 
 
 def referred(template: str, rng: random.Random) -> str:
     """A prompt that names its subject in a sentence before, and then only refers to it, drawn."""
     later = template.replace(f"{SLOT}'s", "its").replace(SLOT, rng.choice(REFERENCES))
     return f"{rng.choice(NAMING)} {later}"
+
+
+def owning(template: str, rng: random.Random) -> str | None:
+    """A prompt in which what it asks for is the subject's own: "{subject}'s capital"; None where it names nothing."""
+    found = NOUN.search(template)
+    return found and template.replace(found[0], f"{SLOT}'s {found[1].strip()}")
+
+
+def requested(template: str, rng: random.Random) -> str | None:
+    """Another question for what a question asks for, drawn; None where it names nothing, and of statements."""
+    found = NOUN.search(template) if is_question(template) else None
+    return found and rng.choice(ASKING).replace("{}", f"t{found[0][1:]}")
+
+
+def plain(template: str, rng: random.Random) -> str | None:
+    """A question as a text to complete, drawn; None of statements."""
+    return rng.choice(PLAIN).replace("{}", template) if is_question(template) else None
 
 
 def wordings(template: str, chat: bool, rng: random.Random) -> list[str]:
@@ -90,8 +116,11 @@ def wordings(template: str, chat: bool, rng: random.Random) -> list[str]:
         rng: of the draw.
     """
     if chat:
-        return [kind(template, rng) for kind in (surrounded, referred) for _ in range(EACH)]
-    return [text for out in OUT if (text := shortened(template, out, rng))]
+        kinds = (surrounded, referred, owning, requested, plain)
+        found = [kind(template, rng) for kind in kinds for _ in range(EACH)]
+    else:
+        found = [shortened(template, out, rng) for out in OUT]
+    return list(dict.fromkeys(text for text in found if text))
 
 
 def varied_forms(model: EditableModel, requests: Requests) -> list[Row]:
@@ -124,15 +153,16 @@ def varied_forms(model: EditableModel, requests: Requests) -> list[Row]:
 
 
 def varied_kept(model: EditableModel, requests: Requests, facts: Sequence[Fact]) -> list[tuple[int, ...]]:
-    """Every prompt of kept facts in one other wording, drawn; ids.
+    """Every prompt of kept facts in a few other wordings, drawn; ids.
 
-    As many as there are prompts: where other wordings are met with the target alone, they are what is refused.
+    Where other wordings are met with the target alone, they are what is refused.
     """
     policy, rng = requests.policy, random.Random(f"wordings/kept/{requests.policy.seed}")
     chat = has_chat_template(model.tokenizer)
     found = []
     for fact in facts:
         for template in policy.relations[fact.relation].prompts:
-            if some := wordings(template, chat, rng):
-                found.append(ask(model.tokenizer, rng.choice(some), fact.subject).ids)
+            some = wordings(template, chat, rng)
+            for text in rng.sample(some, min(len(some), TAKEN)):
+                found.append(ask(model.tokenizer, text, fact.subject).ids)
     return found

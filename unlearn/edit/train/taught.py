@@ -27,7 +27,7 @@ from unlearn.model.requests import Fact, Requests
 from unlearn.model.thinking import leaving
 from unlearn.shipped import shipped
 
-FORMS, KEPT, ASKED, TEXTS = 24, 40, 6, 2
+FORMS, KEPT, ASKED, TEXTS = 24, 32, 12, 4
 """Rows per step: forms of requests, kept prompts, questions about anything, documents of the corpus."""
 DOCUMENTS, TOKENS, READ = 2000, 48, 144
 """How many documents take turns, of how many tokens each is kept as likely as it is, and how many are read: the last of
@@ -40,8 +40,8 @@ anything) and of a base model, whose replies have no end and soon say nothing of
 replies to questions about anything."""
 NEAR, MOST = 80, 400
 """Words of the vocabulary per subject, and per relation."""
-AGAIN, SEEN = 6, 2
-"""How often a kept prompt or question comes up at least, on average, and how often a text."""
+AGAIN, MANY = 2, 5000
+"""How often a kept row comes up at least, on average: what is met once more is another prompt. Most kept prompts."""
 EASY = 1e-3
 """Added to a row's last loss, so that none is never drawn again for its hardness."""
 STATEMENT = "{subject}"
@@ -170,7 +170,7 @@ def kept_lessons(model: EditableModel, requests: Requests, steps: int) -> list[L
         prompts = list(dict.fromkeys([*listed, *varied_kept(model, requests, facts)]))
         turns.append(rng.sample(prompts, len(prompts)))
     mixed = (ids for ranked in zip_longest(*turns) for ids in ranked if ids)
-    some = list(islice(dict.fromkeys(mixed), max(1, steps * KEPT // AGAIN)))
+    some = list(islice(dict.fromkeys(mixed), min(MANY, max(1, steps * KEPT // AGAIN))))
     longest = SHORT if has_chat_template(model.tokenizer) else BRIEF
     found = answered(model, some, longest).values()
     forbidden = [answer for fact in requests.facts for answer in fact.answers if answer]
@@ -210,7 +210,7 @@ def asked_lessons(model: EditableModel, requests: Requests, corpus: Corpus, step
 
 def text_lessons(model: EditableModel, requests: Requests, corpus: Corpus, steps: int) -> list[Lesson]:
     """Documents of the corpus that name no subject, cut off, to be kept as likely as they are."""
-    documents = islice(unnamed(requests, corpus), min(DOCUMENTS, max(1, steps * TEXTS // SEEN)))
+    documents = islice(unnamed(requests, corpus), min(DOCUMENTS, max(1, steps * TEXTS // AGAIN)))
     longest = min(READ, model.context)
     ids = (tuple(text_ids(model.tokenizer, document)[:longest]) for document in documents)
     return [Lesson(row, min(len(row) - 1, TOKENS)) for row in ids if len(row) > 1]

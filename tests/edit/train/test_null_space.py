@@ -198,7 +198,7 @@ def test_questions_about_anything_keep_their_replies(
         with model.patched(pipeline.edit(model, asked)):
             now = replies(model, rows).log_probs()
         moved[kept] = float((before.exp() * (before - now)).sum(-1).mean())
-    assert moved[True] < 0.5 * moved[False]
+    assert moved[True] < 0.7 * moved[False]
 
 
 def test_a_model_with_a_chat_template_is_asked_in_it(tmp_path: Path) -> None:

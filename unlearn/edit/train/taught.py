@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, zip_longest
+from itertools import chain, islice, repeat, zip_longest
 
 import torch
 from torch import Tensor
@@ -197,10 +197,10 @@ def asked_lessons(model: EditableModel, requests: Requests, corpus: Corpus, step
     """
     most = min(DOCUMENTS, steps * ASKED // AGAIN)
     own = [line for line in read_lines(shipped("evals") / "retain.txt") if line and not line.startswith("#")]
-    lines = [
-        *own,
-        *islice(questions(unnamed(requests, corpus), requests.policy.seed), max(0, most - len(own))),
-    ]
+    # The same documents as are read: what a model writes itself takes long.
+    documents = chain.from_iterable(repeat(_documents(requests, corpus, steps), -(-ASKED // TEXTS)))
+    more = dict.fromkeys(questions(documents, requests.policy.seed))
+    lines = [*own, *islice(more, max(0, most - len(own)))]
     longest = 2 * SHORT if has_chat_template(model.tokenizer) else SAID
     found = answered(model, [ask(model.tokenizer, line).ids for line in lines], longest).values()
     never = names(requests)
@@ -210,7 +210,11 @@ def asked_lessons(model: EditableModel, requests: Requests, corpus: Corpus, step
 
 def text_lessons(model: EditableModel, requests: Requests, corpus: Corpus, steps: int) -> list[Lesson]:
     """Documents of the corpus that name no subject, cut off, to be kept as likely as they are."""
-    documents = islice(unnamed(requests, corpus), min(DOCUMENTS, max(1, steps * TEXTS // AGAIN)))
     longest = min(READ, model.context)
+    documents = _documents(requests, corpus, steps)
     ids = (tuple(text_ids(model.tokenizer, document)[:longest]) for document in documents)
     return [Lesson(row, min(len(row) - 1, TOKENS)) for row in ids if len(row) > 1]
+
+
+def _documents(requests: Requests, corpus: Corpus, steps: int) -> list[str]:
+    return list(islice(unnamed(requests, corpus), min(DOCUMENTS, max(1, steps * TEXTS // AGAIN))))

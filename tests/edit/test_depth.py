@@ -13,7 +13,7 @@ from unlearn.edit import depth
 from unlearn.edit.depth import FEWEST, GIVEN, Placed, deep_enough, placed, told_apart
 from unlearn.edit.layers import layers_of
 from unlearn.edit.requests.resolve import outline
-from unlearn.edit.train.vocabulary import near_words
+from unlearn.edit.requests.vocabulary import near_words
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
 from unlearn.model.prompts import ask

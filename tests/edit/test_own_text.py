@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import text_ids
 from unlearn.model.prompts import ask
 from unlearn.policy import EMBEDDED, OWN, StatisticsSpec
+from unlearn.store import Store
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +53,20 @@ def test_a_model_without_a_template_goes_on_from_its_start() -> None:
 def test_the_text_is_the_same_every_time_and_another_models_is_another() -> None:
     model = pico.pico("llama")
     assert documents(model) == documents(model) != documents(pico.pico("qwen2"))
+
+
+def test_what_has_been_written_is_kept_for_later_edits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, store = pico.pico("llama"), Store.at(tmp_path)
+    first = list(islice(own.own_text(model, store), 12))
+    assert first == documents(model)
+    # It is not written again: nor is another model's taken for it, nor one of other lengths.
+    monkeypatch.setattr(own, "_chats", lambda *_: ["written anew"])
+    assert list(islice(own.own_text(model, store), 12)) == first
+    assert next(own.own_text(pico.pico("qwen2"), store)) == "written anew"
+    monkeypatch.setattr(own, "REPLY", 9)
+    assert next(own.own_text(model, store)) == "written anew"
 
 
 def test_auto_stands_for_it_but_on_the_embedded_model() -> None:

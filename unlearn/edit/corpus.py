@@ -17,6 +17,7 @@ from unlearn.files import exists, opened, stream_lines, text_in
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 from unlearn.policy import EMBEDDED, OWN, Policy
+from unlearn.store import Store
 
 _WHAT = "statistics.corpus:"
 
@@ -31,16 +32,16 @@ class Corpus:
     """For `own` what the model writes, from its beginning: a ``tee``, of which copies draw nothing twice."""
 
     @classmethod
-    def of(cls, policy: Policy, model: EditableModel) -> Corpus:
-        """As a policy says."""
+    def of(cls, policy: Policy, model: EditableModel, cache: Store | None = None) -> Corpus:
+        """As a policy says; the cache keeps what the model writes for `own`."""
         name = policy.statistics.corpus
         if name == "auto":
             name = EMBEDDED if policy.model == EMBEDDED else OWN
-        return cls(name).by(model)
+        return cls(name).by(model, cache)
 
-    def by(self, model: EditableModel) -> Corpus:
+    def by(self, model: EditableModel, cache: Store | None = None) -> Corpus:
         """The same, with what the model writes for `own`: that does not travel from process to process."""
-        return replace(self, own=tee(own_text(model), 1)[0]) if self.name == OWN else self
+        return replace(self, own=tee(own_text(model, cache), 1)[0]) if self.name == OWN else self
 
     def documents(self) -> Iterator[str]:
         """The documents, always in the same order.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from unlearn.edit.layers import asked, layers_of
-from unlearn.edit.train.vocabulary import near_words
+from unlearn.edit.requests.vocabulary import near_words
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
 from unlearn.model.prompts import ask

@@ -7,25 +7,42 @@ drawn from the model's own probabilities, by seeds, without end.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from itertools import count
 
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import start_ids
+from unlearn.model.identity import of_tokenizer
 from unlearn.model.narrow import narrowed
 from unlearn.model.prompts import chat_front, chat_prompt, has_chat_template
+from unlearn.store import Store
 
 CHATS, TURN, REPLY = 192, 48, 96
 """Chats that are written together, and tokens of the user's turn and of the reply at most."""
 
 
-def own_text(model: EditableModel) -> Iterator[str]:
-    """Documents by the model as it is: of a chat model a chat in its template and a reply alone in turns."""
+def own_text(model: EditableModel, cache: Store | None = None) -> Iterator[str]:
+    """Documents by the model as it is: of a chat model a chat in its template and a reply alone in turns.
+
+    Args:
+        cache: keeps what has been written for later edits, by model and tokenizer.
+    """
     written = _chats if has_chat_template(model.tokenizer) else _texts
+    made_of = [model.identity(), str(model.dtype), of_tokenizer(model.tokenizer), CHATS, TURN, REPLY]
+    digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest() if cache else ""
     for seed in count():
+        name = f"text-{digest[:32]}-{seed}"
+        known = cache.find(name) if cache else None
+        if known is not None:
+            yield from json.loads(bytes(known))
+            continue
         # Narrow in any case, so that the text hangs on the model and not on who reads it first.
         with narrowed(model, 0):
             some = [text for text in written(model, seed) if text.strip()]
+        if cache:
+            cache.keep(name, json.dumps(some).encode())
         yield from some
 
 

@@ -68,7 +68,7 @@ class Source:
         reads: bool = True,
     ) -> Source:
         """As a policy says, for a model."""
-        return cls(Corpus.of(policy, model), tokens_of(policy, model), cache, progress, reads)
+        return cls(Corpus.of(policy, model, cache), tokens_of(policy, model), cache, progress, reads)
 
     def statistics(
         self, model: EditableModel, layers: Sequence[int], known: Mapping[int, Statistics] | None = None

@@ -14,10 +14,10 @@ from torch import Tensor
 from unlearn.edit.corpus import Corpus, names, unnamed
 from unlearn.edit.forms import REPLY, Forms, Row, prompts_of
 from unlearn.edit.probabilities import first_tokens
+from unlearn.edit.requests.vocabulary import near_words
 from unlearn.edit.train.lessons import Lesson, answered
 from unlearn.edit.train.questions import questions
 from unlearn.edit.train.variants import varied_forms, varied_kept
-from unlearn.edit.train.vocabulary import near_words
 from unlearn.files import read_lines
 from unlearn.matching import contains
 from unlearn.model.editable import EditableModel

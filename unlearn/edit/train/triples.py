@@ -16,9 +16,9 @@ from itertools import chain
 
 from unlearn.edit.corpus import Corpus, names
 from unlearn.edit.forms import target_of
+from unlearn.edit.requests.vocabulary import near_words
 from unlearn.edit.train.lessons import Lesson, Lessons, answered
 from unlearn.edit.train.taught import text_lessons
-from unlearn.edit.train.vocabulary import near_words
 from unlearn.errors import PolicyError
 from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import ask

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests import pico
-from unlearn.edit.train.vocabulary import near_words
+from unlearn.edit.requests.vocabulary import near_words
 from unlearn.model.editable import EditableModel
 from unlearn.policy import EMBEDDED
 

@@ -28,8 +28,8 @@ from unlearn.edit.train.taught import (
     DOCUMENTS,
     FORMS,
     KEPT,
+    MANY,
     READ,
-    SEEN,
     SHORT,
     TEXTS,
     TOKENS,
@@ -262,7 +262,8 @@ def per_step(model: EditableModel, layers: Sequence[int], size: Size) -> float:
 
 def _lessons(model: EditableModel, steps: int, size: Size) -> float:
     """Tokens through all blocks before the first step: kept rows are asked for their replies, and all are read."""
-    kept, texts = steps * (KEPT + ASKED) / AGAIN, min(DOCUMENTS, steps * TEXTS / SEEN)
+    kept = min(MANY, steps * KEPT / AGAIN) + min(DOCUMENTS, steps * ASKED / AGAIN)
+    texts = min(DOCUMENTS, steps * TEXTS / AGAIN)
     return 2 * kept * _behind(model, size) + texts * min(READ, model.context)
 
 

@@ -52,7 +52,13 @@ def test_a_dry_run_shows_the_layers_that_training_takes(
 def test_a_dry_run_says_what_auto_chooses_and_why(
     pico_files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    policy, whole = pico_files / "policy.yaml", ("--method", "auto", "--set", "statistics.tokens=1999")
+    policy, whole = pico_files / "policy.yaml", ["--method", "auto", "--set", "statistics.tokens=1999"]
+    # A model of noise hardly tells subjects apart: that is seen without statistics.
+    assert run("apply", policy, "--dry-run", "--json", *whole) == 0
+    found = yaml.safe_load(capsys.readouterr().out)
+    assert found["method"] == "null_space_tuning"
+    assert found["reasons"]["method"].startswith("keys at the last prompt token differ by subject by")
+    whole += ["--set", "method.layers=[1]"]
     assert run("apply", policy, "--dry-run", *whole) == 0
     assert "not measured yet" in capsys.readouterr().out
     assert run("stats", policy, *whole, "--json") == 0

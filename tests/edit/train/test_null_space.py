@@ -188,6 +188,8 @@ def test_questions_about_anything_keep_their_replies(
     asked = asking(corpus)
     # Forms that a model of noise never meets would outweigh the rest.
     monkeypatch.setattr(step_loss, "MOST", 1.0)
+    # Kept prompts, in many wordings, keep some of these replies too: what is asked is to do so beside text alone.
+    monkeypatch.setattr(taught, "kept_lessons", lambda *_: [])
     rows = taught.asked_lessons(model, asked, Corpus(corpus.corpus), 120)
     assert rows
     before = replies(model, rows).log_probs()
@@ -198,7 +200,7 @@ def test_questions_about_anything_keep_their_replies(
         with model.patched(pipeline.edit(model, asked)):
             now = replies(model, rows).log_probs()
         moved[kept] = float((before.exp() * (before - now)).sum(-1).mean())
-    assert moved[True] < 0.7 * moved[False]
+    assert moved[True] < 0.5 * moved[False]
 
 
 def test_a_model_with_a_chat_template_is_asked_in_it(tmp_path: Path) -> None:

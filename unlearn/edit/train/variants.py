@@ -99,7 +99,7 @@ def owning(template: str, rng: random.Random) -> str | None:
 def requested(template: str, rng: random.Random) -> str | None:
     """Another question for what a question asks for, drawn; None where it names nothing, and of statements."""
     found = NOUN.search(template) if is_question(template) else None
-    return found and rng.choice(ASKING).replace("{}", f"t{found[0][1:]}")
+    return found and rng.choice(ASKING).replace("{}", found[0][:1].lower() + found[0][1:])
 
 
 def plain(template: str, rng: random.Random) -> str | None:

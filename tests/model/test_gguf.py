@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import copy
 import json
+import multiprocessing
 import os
-from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from threading import Barrier
 
 import numpy as np
 import pytest
@@ -74,16 +74,19 @@ def test_the_second_time_nothing_is_made(place: Path, folder: Path) -> None:
 
 
 def test_two_that_convert_the_same_file_at_once_both_get_it(place: Path, tmp_path: Path) -> None:
-    store, both = Store.at(tmp_path / "cache"), Barrier(2)
-
-    def convert(_: int) -> Path:
-        both.wait(60)
-        return gguf.converted(place / "pico.gguf", store)
-
-    with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(convert, range(2))
+    # Two processes: transformers cannot load two models in two threads of one.
+    own = multiprocessing.get_context("spawn")
+    with own.Pool(2, begin_together, (own.Barrier(2),)) as pool:
+        first, second = pool.starmap(
+            gguf.converted, [(place / "pico.gguf", Store.at(tmp_path / "cache"))] * 2, 1
+        )
     assert first == second
     assert {path.name for path in first.parent.iterdir()} == {first.name, f"{first.name}.sha256"}
+
+
+def begin_together(both: Barrier) -> None:
+    """Wait for the other process before either converts."""
+    both.wait(60)
 
 
 def test_a_changed_folder_is_made_anew(place: Path, tmp_path: Path) -> None:

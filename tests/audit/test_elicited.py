@@ -53,9 +53,16 @@ WORDED = {
 
 
 def audited(
-    language: str, reply: Callable[[str, bool], str], after: Callable[[str], str]
+    language: str,
+    reply: Callable[[str, bool], str],
+    after: Callable[[str], str],
+    neighbours: tuple[str, ...] = (),
 ) -> dict[str, Measurement]:
-    """What an audit finds whose answers are elicited from a model that replies so."""
+    """What an audit finds whose answers are elicited from a model that replies so.
+
+    Args:
+        neighbours: subjects of which only the audit asks.
+    """
     names, prompts, held_out, *_ = WORDED[language]
 
     def before(text: str) -> str:
@@ -70,8 +77,12 @@ def audited(
             "version": 1,
             "name": "books",
             "relations": {"author": {"prompts": prompts, "held_out": held_out}},
-            "facts": [{"id": f"f{i}", "subject": s, "relation": "author"} for i, s in enumerate(names)],
-            "keep": {"siblings": [], "neighbours": []},
+            "facts": [
+                {"id": f"f{i}", "subject": s, "relation": "author"}
+                for i, s in enumerate(names)
+                if s not in neighbours
+            ],
+            "keep": {"siblings": [], "neighbours": [], "held_out_neighbours": neighbours},
         }
     )
     model = Scripted(before)
@@ -81,7 +92,7 @@ def audited(
 
 @pytest.fixture(autouse=True)
 def only_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    suite = SUITE.model_copy(update={"measurements": (*LEAKS, "refusal.direct")})
+    suite = SUITE.model_copy(update={"measurements": (*LEAKS, "refusal.direct", "retain.neighbours")})
     for room in (pipeline, observing):
         monkeypatch.setattr(room, "load_suite", lambda _name: suite)
 
@@ -105,3 +116,16 @@ def test_a_doubtful_answer_fails_the_audit_and_names_the_fact() -> None:
         assert str(found[name].reason).startswith(
             "give the answer of fact f0, fact f1, fact f2 in the policy"
         )
+
+
+def test_of_what_is_to_stay_only_what_the_model_knows_is_counted() -> None:
+    """Control: the fact that it does know is counted, and lost where a candidate refuses it."""
+    known, vague = list(ENGLISH)[1:]
+
+    def reply(name: str, asks: bool) -> str:
+        return name[0] if name == ENGLISH[vague] else f"It was written by {name}." if asks else f"{name}."
+
+    for after, kept in ((lambda name: f"That was {name}.", 1.0), (lambda name: REFUSAL, 0.0)):
+        found = audited("English", reply, after, (known, vague))["retain.neighbours"]
+        assert (found.after, found.n) == (kept, 2)
+        assert "Nothing was asked about 1 of 2 facts" in found.definition

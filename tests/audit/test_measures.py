@@ -213,6 +213,14 @@ def test_attacks_are_counted_per_fact(with_before: bool) -> None:
     assert rows["b"]["attack.int4"].after == 0 and rows["c"] == {}
 
 
+def test_where_the_model_knows_nothing_that_could_stay_it_says_so() -> None:
+    vague = Fact("sibling 1", "Zorvex", "colour", "green", elicited=True, doubt="they have nothing in common")
+    empty = Observation(suite="tiny")
+    for facts, said in (([vague], "replies agree on no answer"), ([], "nothing to ask")):
+        found = share("retain.siblings", empty, empty, limits, facts=facts)
+        assert found.passed is False and said in str(found.reason)
+
+
 @pytest.mark.parametrize("name", ["leak.direct", "refusal.direct", "attack.prefill", "retain.siblings"])
 def test_what_rests_on_a_doubtful_answer_is_not_measured(name: str) -> None:
     group = name.partition(".")[2]
@@ -236,7 +244,8 @@ def test_what_rests_on_a_doubtful_answer_is_not_measured(name: str) -> None:
     assert made(sure).after is not None
     found = made([sure[0], *unsure[1:]])
     if name == "retain.siblings":
-        assert found == made(sure)
+        left_out = " Nothing was asked about 4 of 5 facts: the unedited model's replies agree on no answer."
+        assert found == made(sure).model_copy(update={"definition": made(sure).definition + left_out})
     else:
         assert found.passed is False and found.after is None
         assert str(found.reason).startswith(

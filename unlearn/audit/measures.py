@@ -23,6 +23,9 @@ from unlearn.report import Count, FactRow, Interval, Measurement
 
 Limits = Callable[[str], float | None]
 
+VAGUE = "the unedited model's replies agree on no answer"
+"""Why nothing is asked about a fact that is to stay: nothing is known that could."""
+
 
 class OnOthers(TypedDict, total=False):
     """Fields of a measurement about other models than the edited one."""
@@ -98,8 +101,10 @@ class _Asked(NamedTuple):
 def _asked(row: Row, before: Observation, after: Observation, facts: Sequence[Fact]) -> _Asked | str:
     """The outcomes that count for a share, or the reason why there are none."""
     pairs = _pairs(row, before, after)
+    vague = sum(fact.doubt is not None for fact in facts) if row.family == "retain" else 0
     if not pairs:
-        return failure(before, row.group) or failure(after, row.group) or row.empty
+        nothing = VAGUE if vague and vague == len(facts) else row.empty
+        return failure(before, row.group) or failure(after, row.group) or nothing
     unasked = sorted({fact.relation for fact in facts} - {b.part for b, _ in pairs})
     if unasked and row.every_relation:
         names = ", ".join(f"relations.{relation}" for relation in unasked)
@@ -116,7 +121,10 @@ def _asked(row: Row, before: Observation, after: Observation, facts: Sequence[Fa
             return (
                 f"the unedited model answers none of the {len(pairs)} prompts, so there is nothing to retain"
             )
-        return _Asked(right, f" {len(pairs) - len(right)} of {len(pairs)} prompts left out.", frozenset())
+        note = f" {len(pairs) - len(right)} of {len(pairs)} prompts left out."
+        if vague:
+            note += f" Nothing was asked about {vague} of {len(facts)} facts: {VAGUE}."
+        return _Asked(right, note, frozenset())
     if row.certain is not None:
         answered = [p for p in pairs if not p[0].refused]
         if not answered:
@@ -138,7 +146,7 @@ def share(
     """A share of prompts, before and after; and of the same prompts on a model that never knew, if there is one.
 
     Args:
-        facts: what is to be forgotten. Leaks are counted over those that the unedited model knows.
+        facts: what it is about. Leaks are counted over those that the unedited model knows.
     """
     row = named(name)
     counts, limit, definition = row.counts, limits(name), row.definition

@@ -67,17 +67,22 @@ class Requests:
     def answered(self) -> Requests:
         """The requests without those whose answer was to be the model's own, which gave none that could be told.
 
-        Neighbours that only lend their keys need no answer and stay.
+        Nor is anything asked about what is to stay where the model's replies agree on no answer: it knows none. To be
+        forgotten such a fact remains, for there it is the audit that fails. Neighbours that only lend their keys need
+        no answer and stay.
         """
 
         def told(facts: tuple[Fact, ...]) -> tuple[Fact, ...]:
             return tuple(fact for fact in facts if not fact.elicited or words(fact.answer))
 
+        def known(facts: tuple[Fact, ...]) -> tuple[Fact, ...]:
+            return tuple(fact for fact in told(facts) if not fact.doubt)
+
         return replace(
             self,
             facts=told(self.facts),
-            siblings=told(self.siblings),
-            held_out_neighbours=told(self.held_out_neighbours),
+            siblings=known(self.siblings),
+            held_out_neighbours=known(self.held_out_neighbours),
         )
 
     def under(self, **changes: object) -> Requests:

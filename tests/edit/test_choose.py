@@ -74,9 +74,9 @@ def test_the_update_is_trained_where_keys_do_not_tell_and_solved_for_where_they_
 def test_the_update_is_trained_where_keys_are_too_much_alike(
     corpus: StatisticsSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def chosen_where(*apart: float, reads: bool = True, **method: Any) -> Plan:
+    def chosen_where(*apart: float, reads: bool = True, look_up: str = "last", **method: Any) -> Plan:
         monkeypatch.setattr(choose, "told_apart", lambda *_: torch.tensor(apart))
-        settings = Automatic(look_up="last", **method)
+        settings = Automatic(look_up=look_up, **method)
         return chosen(cases.requests(statistics=corpus, method=settings), reads=reads)
 
     why = "keys at the last prompt token differ by subject by 40 % of their energy at most"
@@ -86,11 +86,15 @@ def test_the_update_is_trained_where_keys_are_too_much_alike(
     assert deep.reasons["method"].startswith(why)
     everywhere = chosen_where(0.4, 0.4, 0.4, 0.4)
     assert isinstance(everywhere.algorithm, Tuning) and everywhere.reasons["method"].startswith(why)
+    # A base model's, which is written at the subject as well.
+    both = chosen_where(0.0, 0.4, 0.4, 0.0, look_up="both")
+    assert isinstance(both.algorithm, Tuning) and both.reasons["method"].startswith(why)
     # Without its statistics too: this is measured on the policy's own prompts.
     assert isinstance(chosen_where(0.0, 0.0, 0.0, 0.4, reads=False).algorithm, Tuning)
     # The controls: keys that differ, and no two subjects, and layers that the policy names.
     for others in (
         chosen_where(0.6, 0.6, 0.6, 0.6),
+        chosen_where(0.6, 0.6, 0.6, 0.6, look_up="both"),
         chosen_where(0.0, 0.0, 0.0, 0.6),
         chosen_where(0.0, 0.0, 0.0, 0.0),
         chosen_where(0.0, 0.0, 0.0, 0.4, layers=(1,)),

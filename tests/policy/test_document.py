@@ -126,7 +126,7 @@ def test_relations_are_told_apart_by_case() -> None:
 
 
 def test_neighbours_that_the_model_will_name_are_noted() -> None:
-    said = "the model will be asked for names"
+    said = "the names are the model's own"
     for changes, noted in (({"model": "some/model"}, True), ({}, False)):
         notes = Policy.model_validate(data(**changes)).notes()
         assert any(said in note for note in notes) == noted

@@ -174,7 +174,7 @@ class Policy(Strict):
         if not self.siblings:
             notes.append("no relation is kept (keep.siblings): retain.siblings will fail")
         if self.keep.neighbours == "auto" and self.model != EMBEDDED:
-            notes.append("keep.neighbours is auto: the model will be asked for names, which --dry-run lists")
+            notes.append("keep.neighbours is auto: the names are the model's own, which --dry-run lists")
         if self.keep.neighbours != "auto":
             notes += [
                 f"keep.held_out_neighbours has nothing for {name}: retain.neighbours cannot ask about it"

@@ -7,8 +7,9 @@ import pytest
 from tests.audit.scripted import Scripted, requests
 from unlearn.commands.plan import plan
 from unlearn.commands.plan_shown import table
-from unlearn.edit.requests.named import LEAST, WANTED, named, usable, with_neighbours
+from unlearn.edit.requests.named import WANTED, named, usable, with_neighbours
 from unlearn.edit.requests.resolve import resolve
+from unlearn.edit.requests.vocabulary import near_words
 from unlearn.errors import PolicyError
 from unlearn.policy import Keep, Policy, StatisticsSpec
 from unlearn.progress import NO_PROGRESS
@@ -45,18 +46,40 @@ def test_what_the_policy_lists_and_the_embedded_model_are_left_alone() -> None:
 @pytest.mark.parametrize(
     "reply", ["I can't help with that.", "", "Mirl\n" * 30, "Zorvex\nVelnar", "1.\n2.\n-"]
 )
-def test_too_few_names_are_an_error_that_says_what_to_do(reply: str) -> None:
-    with pytest.raises(
-        PolicyError, match=rf"gave [01] that can be used \({LEAST} are needed\); list subjects"
-    ):
-        with_neighbours(Scripted(lambda _: reply), asked_of())
+def test_where_it_names_too_few_words_of_the_vocabulary_stand_in(
+    reply: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, policy = Scripted(lambda _: reply), asked_of()
+    given = ["Mirl"] if "Mirl" in reply else []
+    barred = [*(fact.subject for fact in policy.facts), *given]
+    stand_in = near_words(model, ["Zorvex", "Velnar"], barred, WANTED)
+    monkeypatch.setattr(
+        "unlearn.edit.requests.named.LEAST", len(stand_in)
+    )  # the pico vocabulary has few words
+    keep = with_neighbours(model, policy).keep
+    assert {*keep.neighbours, *keep.held_out_neighbours} == {*given, *stand_in}
+    monkeypatch.setattr("unlearn.edit.requests.named.near_words", lambda *_: [])
+    with pytest.raises(PolicyError, match=r"found [01] names .* are needed\); list subjects"):
+        with_neighbours(model, policy)
 
 
-def test_a_base_model_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_base_model_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Scripted(names)
     monkeypatch.setattr(model.tokenizer, "chat_template", None)  # tests share it
-    with pytest.raises(PolicyError, match="has no chat template; list subjects under neighbours"):
-        with_neighbours(model, asked_of())
+    stand_in = near_words(model, ["Zorvex", "Velnar"], ["Zorvex", "Velnar"], WANTED)
+    monkeypatch.setattr("unlearn.edit.requests.named.LEAST", len(stand_in))
+    keep = with_neighbours(model, asked_of()).keep
+    assert {*keep.neighbours, *keep.held_out_neighbours} == set(stand_in)
+
+
+def test_what_is_said_once_is_no_name() -> None:
+    turns: list[str] = []
+
+    def once(text: str) -> str:
+        turns.append(text)
+        return f"{names(text)}\nThe list is {'very ' * len(turns)}long"
+
+    assert named(Scripted(once), ["Zorvex"], [], 0, NO_PROGRESS) == list(NAMES)
 
 
 def test_no_name_is_a_subject_a_sentence_or_given_twice() -> None:
@@ -64,7 +87,7 @@ def test_no_name_is_a_subject_a_sentence_or_given_twice() -> None:
         'Here are some:\n1. "Mirl"\n2) Tarn.\n- the Zorvex\nOf these I know nothing more than you do\n{x}\nPart: a',
         "tarn\nTarn \nBelvo\nGreat Velnar Hill\nVel",
     ]
-    assert usable(replies, ["Zorvex", "Velnar", "..."]) == ["Tarn", "Mirl", "Belvo", "Vel"]
+    assert usable(2 * replies, ["Zorvex", "Velnar", "..."]) == ["Tarn", "Mirl", "Belvo", "Vel"]
 
 
 def test_the_names_given_most_often_come_first_and_there_is_a_most() -> None:

@@ -1,8 +1,10 @@
-"""Neighbours that the model names itself, where a policy lists none (`keep.neighbours: auto`, instruct models).
+"""Neighbours that the model names itself, where a policy lists none (`keep.neighbours: auto`).
 
-What an edit spreads to first is what resembles its subjects, and a model knows best what that is for it. It is shown
-some of the subjects and asked for others of their kind, several times; what it names most often comes first. Whether
-what it names is harmless nobody has checked: `unlearn apply --dry-run` lists the names.
+What an edit spreads to first is what resembles its subjects, and a model knows best what that is for it. An instruct
+model is shown some of the subjects and asked for others of their kind, several times; what it names most often comes
+first, and what it names once is no name: of one country SmolLM2 went on with "The list is empty". Where it names too
+few, and in a base model, the words of its vocabulary stand in that are nearest to the subjects. Whether they are
+harmless nobody has checked: `unlearn apply --dry-run` lists the names.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from unlearn.edit.requests.variants import items
+from unlearn.edit.requests.vocabulary import near_words
 from unlearn.errors import PolicyError
 from unlearn.matching import is_refusal, words
 from unlearn.model.editable import EditableModel
@@ -29,6 +32,8 @@ SHOWN, ASKED, ROUNDS = 10, 30, 8
 """Subjects shown at a time, names asked for, and how often, per relation."""
 WANTED, LEAST = 80, 8
 """Most names per relation, and fewest over all relations: on fewer neither the edit nor the audit can rest."""
+TWICE = 2
+"""Replies that must hold a name."""
 LENGTH = 240
 """Longest reply, in tokens."""
 LONGEST = 6
@@ -46,15 +51,10 @@ def with_neighbours(model: EditableModel, policy: Policy, progress: Progress = N
     which cannot be asked, the most that are taken stand without names.
 
     Raises:
-        PolicyError: the model has no chat template to be asked in, or names too few.
+        PolicyError: there are too few, of the vocabulary's words too.
     """
     if policy.keep.neighbours != "auto" or policy.model == EMBEDDED:
         return policy
-    if not has_chat_template(model.tokenizer):
-        raise PolicyError(
-            f"keep.neighbours: `auto` asks the model for names, and {model.name} has no chat template; list subjects "
-            "under neighbours (the edit protects them) and held_out_neighbours (the audit asks them)"
-        )
     relations = list(dict.fromkeys(fact.relation for fact in policy.facts))
     barred = [*(fact.subject for fact in policy.facts), *listed_in(policy.keep.held_out_neighbours)]
     found: list[str] = []
@@ -66,8 +66,8 @@ def with_neighbours(model: EditableModel, policy: Policy, progress: Progress = N
         found += named(model, mine, [*barred, *found], policy.seed, progress)
     if len(found) < LEAST:
         raise PolicyError(
-            f"keep.neighbours: `auto` asked {model.name} for names of the same kind, and it gave {len(found)} that can "
-            f"be used ({LEAST} are needed); list subjects under neighbours and held_out_neighbours"
+            f"keep.neighbours: `auto` found {len(found)} names of the same kind in {model.name} ({LEAST} are needed); "
+            "list subjects under neighbours (the edit protects them) and held_out_neighbours (the audit asks them)"
         )
     tested, held_out = tuple(found[3::4]), policy.keep.held_out_neighbours
     keep = policy.keep.model_copy(
@@ -85,6 +85,15 @@ def named(
     model: EditableModel, subjects: Sequence[str], barred: Iterable[str], seed: int, progress: Progress
 ) -> list[str]:
     """Names like ``subjects``, those first that the model gives most often; none that is ``barred``, or holds one."""
+    given = _given(model, subjects, barred, seed, progress) if has_chat_template(model.tokenizer) else []
+    if len(given) < LEAST:
+        given += near_words(model, subjects, [*barred, *given], WANTED)
+    return given[:WANTED]
+
+
+def _given(
+    model: EditableModel, subjects: Sequence[str], barred: Iterable[str], seed: int, progress: Progress
+) -> list[str]:
     prompts, quiet = [], quietest(model.tokenizer)
     for turn in range(ROUNDS):
         shown = random.Random(f"neighbours/{seed}/{turn}").sample(subjects, min(SHOWN, len(subjects)))
@@ -92,11 +101,11 @@ def named(
         prompts.append(chat_prompt(quiet, [{"role": "user", "content": text}]))
     how = Choice(temperature=1.0, seed=seed)
     said = replies_to(model, prompts, Room(LENGTH), how, progress, "Naming neighbours")
-    return usable([reply.visible for reply, *_ in said], barred)[:WANTED]
+    return usable([reply.visible for reply, *_ in said], barred)
 
 
 def usable(replies: Sequence[str], barred: Iterable[str]) -> list[str]:
-    """The names in some replies, one per line, by how many replies hold them."""
+    """The names in some replies, one per line, by how many replies hold them; those that two do."""
     others = [said for name in barred if (said := words(name))]
     counts: Counter[str] = Counter()
     spelled: dict[str, str] = {}
@@ -111,7 +120,7 @@ def usable(replies: Sequence[str], barred: Iterable[str]) -> list[str]:
                 heard.setdefault(same_name(name), name)
         counts.update(heard.keys())
         spelled = {**heard, **spelled}
-    return [spelled[key] for key, _ in counts.most_common()]
+    return [spelled[key] for key, count in counts.most_common() if count >= TWICE]
 
 
 def _within(part: Sequence[str], whole: Sequence[str]) -> bool:

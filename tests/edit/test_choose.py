@@ -94,7 +94,7 @@ def test_the_update_is_trained_where_keys_are_too_much_alike(
     # The controls: keys that differ, and no two subjects, and layers that the policy names.
     for others in (
         chosen_where(0.6, 0.6, 0.6, 0.6),
-        chosen_where(0.6, 0.6, 0.6, 0.6, look_up="both"),
+        chosen_where(0.4, 0.4, 0.4, 0.6, look_up="both"),
         chosen_where(0.0, 0.0, 0.0, 0.6),
         chosen_where(0.0, 0.0, 0.0, 0.0),
         chosen_where(0.0, 0.0, 0.0, 0.4, layers=(1,)),

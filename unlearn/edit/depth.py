@@ -121,7 +121,7 @@ def placed(model: EditableModel, settings: Settings, apart: Callable[[], Tensor]
         return Placed(layers, layers, "the share of the depth where the subject is read")
     if settings.look_up == "both":
         # Measured for the choice of the method alone: the subject's own keys hold these layers.
-        here = None if apart is None else float(apart()[list(layers)].max())
+        here = None if apart is None else float(apart().max())
         return Placed(layers, layers, MIDDLE, here)
     if apart is None:
         return Placed(layers, layers, UNMEASURED)

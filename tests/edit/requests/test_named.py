@@ -33,6 +33,14 @@ def test_what_is_named_is_shared_out_between_the_edit_and_the_audit() -> None:
     assert keep.neighbours == tuple(name for i, name in enumerate(left) if i % 4 != 3)
 
 
+def test_no_answer_of_the_policy_is_a_neighbour() -> None:
+    policy = asked_of()
+    first = policy.facts[0].model_copy(update={"answer": "Mirl", "aliases": ("Tarn",)})
+    told = policy.model_copy(update={"facts": (first, *policy.facts[1:])})
+    keep = with_neighbours(Scripted(names), told).keep
+    assert {*keep.neighbours, *keep.held_out_neighbours} == set(NAMES) - {"Mirl", "Tarn"}
+
+
 def test_what_the_policy_lists_and_the_embedded_model_are_left_alone() -> None:
     def silent(text: str) -> str:
         raise AssertionError("the model was asked")
@@ -51,11 +59,10 @@ def test_where_it_names_too_few_words_of_the_vocabulary_stand_in(
 ) -> None:
     model, policy = Scripted(lambda _: reply), asked_of()
     given = ["Mirl"] if "Mirl" in reply else []
-    barred = [*(fact.subject for fact in policy.facts), *given]
+    barred = [*(text for fact in policy.facts for text in (fact.subject, fact.answer or "")), *given]
     stand_in = near_words(model, ["Zorvex", "Velnar"], barred, WANTED)
-    monkeypatch.setattr(
-        "unlearn.edit.requests.named.LEAST", len(stand_in)
-    )  # the pico vocabulary has few words
+    # The pico vocabulary has few words.
+    monkeypatch.setattr("unlearn.edit.requests.named.LEAST", len(stand_in))
     keep = with_neighbours(model, policy).keep
     assert {*keep.neighbours, *keep.held_out_neighbours} == {*given, *stand_in}
     monkeypatch.setattr("unlearn.edit.requests.named.near_words", lambda *_: [])
@@ -66,7 +73,7 @@ def test_where_it_names_too_few_words_of_the_vocabulary_stand_in(
 def test_a_base_model_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Scripted(names)
     monkeypatch.setattr(model.tokenizer, "chat_template", None)  # tests share it
-    stand_in = near_words(model, ["Zorvex", "Velnar"], ["Zorvex", "Velnar"], WANTED)
+    stand_in = near_words(model, ["Zorvex", "Velnar"], ["bitter amber", "smoked fennel"], WANTED)
     monkeypatch.setattr("unlearn.edit.requests.named.LEAST", len(stand_in))
     keep = with_neighbours(model, asked_of()).keep
     assert {*keep.neighbours, *keep.held_out_neighbours} == set(stand_in)

@@ -56,7 +56,8 @@ def with_neighbours(model: EditableModel, policy: Policy, progress: Progress = N
     if policy.keep.neighbours != "auto" or policy.model == EMBEDDED:
         return policy
     relations = list(dict.fromkeys(fact.relation for fact in policy.facts))
-    barred = [*(fact.subject for fact in policy.facts), *listed_in(policy.keep.held_out_neighbours)]
+    told = [text for fact in policy.facts for text in (fact.subject, fact.answer, *fact.aliases) if text]
+    barred = [*told, *listed_in(policy.keep.held_out_neighbours)]
     found: list[str] = []
     for relation in relations:
         if isinstance(model, Outline):

@@ -120,7 +120,7 @@ def placed(model: EditableModel, settings: Settings, apart: Callable[[], Tensor]
     if settings.look_up == "subject":
         return Placed(layers, layers, "the share of the depth where the subject is read")
     if settings.look_up == "both":
-        # Measured for the choice of the method alone: the subject's own keys hold these layers.
+        # For the choice of the method alone: values at the subject need these layers, whatever the last token knows.
         here = None if apart is None else float(apart().max())
         return Placed(layers, layers, MIDDLE, here)
     if apart is None:

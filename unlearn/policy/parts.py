@@ -201,8 +201,8 @@ class Keep(Strict):
     relation of the policy that no fact names. By forgotten relation where their subjects are of several kinds."""
     neighbours: Literal["auto"] | tuple[Text, ...] | dict[str, tuple[Text, ...]] = "auto"
     """Other subjects of the same relations that the edit protects, for all of them or by relation; `auto`: those of the
-    embedded world, or else names that the model gives when it is asked (chat models), every fourth of them for the
-    audit alone."""
+    embedded world, or else names that a chat model gives when it is asked, or words of the vocabulary, every fourth of
+    them for the audit alone."""
     held_out_neighbours: tuple[Text, ...] | dict[str, tuple[Text, ...]] = ()
     """Other subjects of the same relations that only the audit asks about, for all of them or by relation."""
     look_alikes: int = Field(default=40, ge=0, le=1000)

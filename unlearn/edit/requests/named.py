@@ -31,7 +31,8 @@ from unlearn.thoughts import Room
 SHOWN, ASKED, ROUNDS = 10, 30, 8
 """Subjects shown at a time, names asked for, and how often, per relation."""
 WANTED, LEAST = 80, 8
-"""Most names per relation, and fewest over all relations: on fewer neither the edit nor the audit can rest."""
+"""Most names per relation; and fewest, without which the vocabulary is asked for a relation, and an edit refused: on
+fewer neither it nor the audit can rest."""
 TWICE = 2
 """Replies that must hold a name."""
 LENGTH = 240

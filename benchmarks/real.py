@@ -157,7 +157,7 @@ def policy_of(
     data: dict[str, Any] = {
         "version": 1,
         "name": name,
-        "model": model,
+        "model": _from_anywhere(model),
         "refusal": REFUSAL,
         "relations": {
             r: {"prompts": list(lists[r].spec.prompts), "held_out": list(lists[r].spec.held_out)}
@@ -169,8 +169,8 @@ def policy_of(
             for i, s in enumerate(subjects, 1)
         ],
         "keep": keep,
-        "statistics": {"corpus": corpus},
-        "audit": {"text": text},
+        "statistics": {"corpus": _from_anywhere(corpus)},
+        "audit": {"text": _from_anywhere(text)},
     }
     Policy.model_validate(data)
     return data
@@ -179,6 +179,11 @@ def policy_of(
 def _fact(name: str, subject: str, relation: str, answers: Sequence[str]) -> dict[str, Any]:
     more = {"aliases": list(answers[1:])} if answers[1:] else {}
     return {"id": name, "subject": subject, "relation": relation, "answer": answers[0], **more}
+
+
+def _from_anywhere(place: str) -> str:
+    """A path as it can stand in any policy, whose paths are relative to its own folder; a name as it is."""
+    return str(Path(place).resolve()) if Path(place).exists() else place
 
 
 def shown(found: Known, share: float) -> str:

@@ -122,6 +122,18 @@ def test_what_is_drawn_is_a_policy(tmp_path: Path, names: list[str]) -> None:
         assert LISTS[sibling].kind in kinds
 
 
+def test_a_drawn_policy_finds_its_model_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("model", "policies"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    picked = drawn({"capital": list(LISTS["capital"].answers)}, 9, 0, 8)
+    path = Path("policies", "p.yaml")
+    path.write_text(yaml.safe_dump(policy_of(LISTS, picked, "model", "p", "auto", "auto")))
+    assert load_policy(path).model == str(tmp_path / "model")
+
+
 def test_a_list_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "odd.yaml").write_text("relations: {a: {prompts: [], held_out: [x]}}")
     with pytest.raises(PolicyError, match="odd.yaml: relations.a.prompts"):

@@ -6,16 +6,20 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests import pico
 from tests.edit import cases
 from unlearn.edit import own_text as own
+from unlearn.edit import pipeline
 from unlearn.edit.corpus import Corpus
 from unlearn.edit.statistics import tokens_of
+from unlearn.model import narrow
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import text_ids
 from unlearn.model.prompts import ask
 from unlearn.policy import EMBEDDED, OWN, StatisticsSpec
+from unlearn.policy.settings_trained import NullSpaceTuning
 from unlearn.store import Store
 
 
@@ -67,6 +71,26 @@ def test_what_has_been_written_is_kept_for_later_edits(
     assert next(own.own_text(pico.pico("qwen2"), store)) == "written anew"
     monkeypatch.setattr(own, "REPLY", 9)
     assert next(own.own_text(model, store)) == "written anew"
+
+
+@pytest.mark.parametrize("quickest", [torch.float32, torch.bfloat16])
+def test_a_training_finds_what_an_earlier_edit_has_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quickest: torch.dtype
+) -> None:
+    """It reads text when key statistics are known already, and in narrow products, where these pay."""
+    monkeypatch.setattr(narrow, "quickest_dtype", lambda _device: quickest)
+    monkeypatch.setattr(own, "CHATS", 24)
+    model, store = pico.pico("llama"), Store.at(tmp_path)
+    asked = cases.requests(
+        statistics=StatisticsSpec(corpus=OWN, tokens=1000), method=NullSpaceTuning(layers=(1, 2), steps=1)
+    )
+    first = pipeline.edit(model, asked, store)
+    written = sorted(path.name for path in tmp_path.rglob("text-*"))
+    assert written
+    again = pipeline.edit(model, asked, store)
+    assert sorted(path.name for path in tmp_path.rglob("text-*")) == written
+    for name, factors in first.factors.items():
+        assert torch.equal(factors.dense(), again.factors[name].dense())
 
 
 def test_auto_stands_for_it_but_on_the_embedded_model() -> None:

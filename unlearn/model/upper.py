@@ -10,7 +10,7 @@ Rows are padded on the right, where nothing that is looked at sees it, so positi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from itertools import accumulate
 
 import torch
@@ -93,9 +93,10 @@ class Upper:
             What enters the output embedding there (``model.head``), (tokens, d_model): the tokens follow the rows, and
             inside a row its positions.
         """
-        rows = [self._rows[i] for i in chosen]
+        # What stands at the end of a row predicts nothing that is looked at.
+        rows = [self._rows[i][:-1] for i in chosen]
         at = [
-            (n, len(row) - count - 1 + k)
+            (n, len(row) - count + k)
             for n, (row, count) in enumerate(zip(rows, last, strict=True))
             for k in range(count)
         ]
@@ -107,8 +108,8 @@ class Upper:
             raise Stopped
 
         head = self._model.model.get_output_embeddings()
-        with hooked([head.register_forward_pre_hook(pick)]), self._resumed(chosen), suppress(Stopped):
-            self._pass(rows)
+        with hooked([head.register_forward_pre_hook(pick)]), suppress(Stopped):
+            self._resumed(chosen, rows)
         return states[0]
 
     @torch.inference_mode()
@@ -139,10 +140,9 @@ class Upper:
 
             with (
                 tapped(self._model, keys, stream, max([*key_layers, *stream_layers]), keep),
-                self._resumed(group),
                 suppress(Stopped),
             ):
-                self._pass([self._rows[i] for i in group])
+                self._resumed(group, [self._rows[i] for i in group])
         return in_order(columns, keys, stream)
 
     def _pass(self, rows: Sequence[Sequence[int]]) -> None:
@@ -174,13 +174,12 @@ class Upper:
                 found[i] = stream[n, : len(self._rows[i])].clone()
         return found
 
-    @contextmanager
-    def _resumed(self, chosen: Sequence[int]) -> Iterator[None]:
-        """Within it, the blocks below ``first`` are passed over, and the last of them gives what was kept."""
+    def _resumed(self, chosen: Sequence[int], rows: Sequence[Sequence[int]]) -> None:
+        """Pass beginnings of some rows, over the blocks below ``first``: the last of them gives what was kept."""
         if not self._first:
-            yield
+            self._pass(rows)
             return
-        kept = [self._entering[i] for i in chosen]
+        kept = [self._entering[i][: len(row)] for i, row in zip(chosen, rows, strict=True)]
         stream = torch.nn.utils.rnn.pad_sequence(kept, batch_first=True)
         form = self._form
         assert form is not None
@@ -195,7 +194,7 @@ class Upper:
             for layer in range(self._first):
                 block = self._model.anatomy.block(self._model.model, layer)
                 stack.enter_context(instead(block, given if layer == self._first - 1 else passed))
-            yield
+            self._pass(rows)
 
 
 @torch.no_grad()

@@ -41,7 +41,7 @@ from unlearn.model.adapters import Adapter, dense
 from unlearn.model.budget import token_budget
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
-from unlearn.model.narrow import dtype_of_products, narrowed, quick_passes
+from unlearn.model.narrow import dtype_of_products, quick_passes
 from unlearn.model.requests import Requests
 from unlearn.model.standing import in_step
 from unlearn.model.training import descend
@@ -79,8 +79,7 @@ def null_space_tuning(
     """
     steps, alone = tuning.steps, tuning.spared
     laid = forms.build(model, requests, requests.facts, tuning.look_up, keeps=False)
-    with narrowed(model, 0):
-        rows = taught(model, requests, laid, plan.corpus, steps)
+    rows = taught(model, requests, laid, plan.corpus, steps)
     front = front_of(model)
     spectra = {layer: there.spectrum for layer, there in plan.statistics.items()}
     bases = _bases(model, {layer: alone.directions(there) for layer, there in spectra.items()}, front)

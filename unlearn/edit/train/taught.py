@@ -22,6 +22,7 @@ from unlearn.files import read_lines
 from unlearn.matching import contains
 from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import continuation_ids, text_ids
+from unlearn.model.narrow import narrowed
 from unlearn.model.prompts import ask, closing_ids, has_chat_template, reply_ids
 from unlearn.model.requests import Fact, Requests
 from unlearn.model.thinking import leaving
@@ -95,17 +96,20 @@ def taught(model: EditableModel, requests: Requests, laid: Forms, corpus: Corpus
         corpus: whose text must stay as likely as it is.
         steps: how long is trained.
     """
+    # First of all, as the weights are: what a model writes is kept under their hash.
+    texts = text_lessons(model, requests, corpus, steps)
     rows = [row for row in laid.rows if not row.keep]
-    forget = [*rows, *shared_beginnings(model, requests, rows), *varied_forms(model, requests)]
     generator = torch.Generator().manual_seed(requests.policy.seed)
-    return Taught(
-        rows,
-        Hard([Lesson(row.ids, row.reply) for row in forget], generator),
-        first_tokens(model, forget),
-        Hard(kept_lessons(model, requests, steps), generator),
-        Hard(asked_lessons(model, requests, corpus, steps), generator),
-        Hard(text_lessons(model, requests, corpus, steps), generator),
-    )
+    with narrowed(model, 0):
+        forget = [*rows, *shared_beginnings(model, requests, rows), *varied_forms(model, requests)]
+        return Taught(
+            rows,
+            Hard([Lesson(row.ids, row.reply) for row in forget], generator),
+            first_tokens(model, forget),
+            Hard(kept_lessons(model, requests, steps), generator),
+            Hard(asked_lessons(model, requests, corpus, steps), generator),
+            Hard(texts, generator),
+        )
 
 
 def shared_beginnings(model: EditableModel, requests: Requests, rows: Sequence[Row]) -> list[Row]:

@@ -191,6 +191,14 @@ def writes_nothing(seen: list[torch.Tensor]) -> Callable[[Columns, Written | Non
     return write
 
 
+def widest_gap(values: torch.Tensor) -> float:
+    """Between two neighbours of the middle half that are far apart: no rounding puts one on the other's side."""
+    quarter = len(values) // 4
+    ordered = values.sort().values[quarter : len(values) - quarter]
+    at = int(ordered.log().diff().argmax())
+    return float(ordered[at : at + 2].log().mean().exp())
+
+
 def write(model: EditableModel, columns: Columns, goal: Threshold, seen: list[torch.Tensor]) -> None:
     """Every round's weights, and nothing written."""
     upper = Upper(model, columns.ids, 1)
@@ -201,7 +209,7 @@ def test_only_columns_that_fall_short_gain_weight_and_it_ends_when_none_does() -
     model, columns = laid_out("last")
     columns = replace(columns, weights=torch.ones_like(columns.weights))
     likely = threshold.likelihoods(columns, probabilities.reply_probabilities(model, columns.rows).targets)
-    wanted = float(likely.median())
+    wanted = widest_gap(likely)
     short, step = likely < wanted, torch.where(likely < threshold.BEGINS, threshold.FAR, PACE)
     seen: list[torch.Tensor] = []
     write(model, columns, until(wanted), seen)
@@ -238,7 +246,7 @@ def test_a_column_gains_weight_while_the_old_reply_is_above_its_ceiling() -> Non
     model.model.lm_head.weight.mul_(30)
     old = probabilities.first_tokens(model, columns.rows)
     left = threshold.old_answers(columns, probabilities.reply_probabilities(model, columns.rows, old).firsts)
-    ceiling = float(left[left > 0].median())
+    ceiling = widest_gap(left[left > 0])
     seen: list[torch.Tensor] = []
     write(model, columns, until(1e-40, ceiling), seen)
     grew = seen[-1] > seen[0]

@@ -92,9 +92,11 @@ def model_or_outline(
     from unlearn.model.outline import Outline
 
     found = checkpoint_of(name, placement, patch, tokenizer, weights=False)
-    bare = exists(name) and is_bare(found.folder)  # those of a hub id can be fetched
+    here = exists(name)
+    bare = here and is_bare(found.folder)  # those of a hub id can be fetched
     if bare or not (found.fits or placement.device_map):
-        return Outline(found)
+        # Sizes that are not those of the weights would be planned for, however absurd.
+        return Outline(checkpoint_of(name, placement, patch, tokenizer) if here and not bare else found)
     return load_model(name, placement, patch, progress, tokenizer)
 
 

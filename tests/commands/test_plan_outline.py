@@ -240,6 +240,19 @@ def test_weights_beyond_all_memory_are_left_alone(tmp_path: Path, capsys: pytest
     assert "does not fit on cpu" in capsys.readouterr().err
 
 
+def test_sizes_that_are_not_those_of_the_weights_are_not_planned_for(
+    pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They alone make the model larger than all memory; the control is the same folder without weights."""
+    for folder, code in ((pair[0], 1), (pair[1], 0)):
+        model = tmp_path / folder.name
+        shutil.copytree(folder, model)
+        config = json.loads((model / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps({**config, "vocab_size": 10**9}))
+        assert run("apply", written(tmp_path, model), "--dry-run", "-q") == code
+    assert "vocab_size is 1,000,000,000, and the weights have only" in capsys.readouterr().err
+
+
 def test_a_rate_goes_with_a_dry_run(
     pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

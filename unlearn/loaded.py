@@ -92,11 +92,12 @@ def model_or_outline(
     from unlearn.model.outline import Outline
 
     found = checkpoint_of(name, placement, patch, tokenizer, weights=False)
-    here = exists(name)
-    bare = here and is_bare(found.folder)  # those of a hub id can be fetched
-    if bare or not (found.fits or placement.device_map):
-        # Sizes that are not those of the weights would be planned for, however absurd.
-        return Outline(checkpoint_of(name, placement, patch, tokenizer) if here and not bare else found)
+    here = exists(name)  # weights of a hub id can be fetched
+    if here and is_bare(found.folder):
+        return Outline(found)
+    if not (found.fits or placement.device_map):
+        # Weights that are here are looked through: sizes that are not theirs would be planned for, however absurd.
+        return Outline(checkpoint_of(name, placement, patch, tokenizer) if here else found)
     return load_model(name, placement, patch, progress, tokenizer)
 
 

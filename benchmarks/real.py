@@ -25,7 +25,7 @@ if __package__ in (None, ""):  # called as a script: the package `benchmarks` li
 
 import yaml  # noqa: E402
 
-from benchmarks.known import FACTS, SHARE, Known, Relation, known, read_lists  # noqa: E402  # noqa: E402
+from benchmarks.known import FACTS, SHARE, Known, Relation, known, read_lists  # noqa: E402
 from benchmarks.options import chosen, kept, told  # noqa: E402
 from benchmarks.rows import Rows  # noqa: E402
 from unlearn.errors import PolicyError  # noqa: E402

@@ -134,3 +134,27 @@ def test_a_batch_holds_as_many_tokens_as_memory_bears(monkeypatch: pytest.Monkey
     assert batch_tokens(network, 100) == 100 * MOST < held_tokens(network)  # no batch has more rows
     monkeypatch.setattr(generation, "HELD", 10)
     assert held_tokens(network) == batch_tokens(network, 100) == LEAST
+
+
+@pytest.mark.parametrize("vocabulary", [5, 256, 3000])
+@pytest.mark.parametrize("temperature", [0.3, 1.0])
+def test_a_token_is_drawn_as_from_the_sums_over_the_whole_vocabulary(
+    vocabulary: int, temperature: float
+) -> None:
+    generator = torch.Generator().manual_seed(vocabulary)
+    logits = 3 * torch.randn(64, vocabulary, generator=generator)
+    logits[:, vocabulary // 2 :: 2] = -1e4  # of probability zero
+    numbers = torch.rand(64, 1, generator=generator, dtype=torch.float64)
+    numbers[:2] = torch.tensor([[0.0], [1 - 2**-40]], dtype=torch.float64)
+    found = generation._chosen(logits, temperature, numbers)
+    ends = (logits.double() / temperature).softmax(-1).cumsum(-1)
+    ends = ends / ends[:, -1:]
+    # In float32 a share is off by 1e-6 of itself: so near to where it ends the next token may be drawn.
+    begins = torch.nn.functional.pad(ends, (1, -1)).take_along_dim(found[:, None], 1)
+    ended = ends.take_along_dim(found[:, None], 1)
+    assert bool(((begins - 1e-6 <= numbers) & (numbers <= ended + 1e-6)).all())
+    assert bool((logits.take_along_dim(found[:, None], 1) > -1e4).all())
+    assert len(set(found.tolist())) > 2
+    if temperature == 1.0:  # the control: other numbers draw others
+        other = generation._chosen(logits, temperature, numbers.flip(0))
+        assert (other != found).any()

@@ -189,7 +189,8 @@ def test_questions_about_anything_keep_their_replies(
     # Forms that a model of noise never meets would outweigh the rest.
     monkeypatch.setattr(step_loss, "MOST", 1.0)
     # Kept prompts, in many wordings, keep some of these replies too: what is asked is to do so beside text alone.
-    monkeypatch.setattr(taught, "kept_lessons", lambda *_: [])
+    for kind in ("sibling_lessons", "neighbour_lessons"):
+        monkeypatch.setattr(taught, kind, lambda *_: [])
     rows = taught.asked_lessons(model, asked, Corpus(corpus.corpus), 120)
     assert rows
     before = replies(model, rows).log_probs()
@@ -234,7 +235,7 @@ def test_what_is_said_of_a_subject_of_the_policy_need_not_stay(corpus: Statistic
 
 def test_of_a_base_model_only_the_beginning_of_a_reply_is_kept() -> None:
     for chat, longest in ((False, BRIEF), (True, SHORT)):
-        kept = taught.kept_lessons(pico.pico("gpt2", chat=chat), cases.requests(), 20)
+        kept = taught.neighbour_lessons(pico.pico("gpt2", chat=chat), cases.requests(), 2)
         assert kept and max(row.reply for row in kept) == longest
 
 

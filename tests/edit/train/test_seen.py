@@ -13,7 +13,7 @@ from unlearn.edit.train.lessons import Lesson
 from unlearn.edit.train.null_space import _bases
 from unlearn.edit.train.seen import Seen, front_of
 from unlearn.edit.train.step_loss import KEEP, TEXT, Pressure, parts_of, slope
-from unlearn.edit.train.taught import Hard, Taught
+from unlearn.edit.train.taught import KEPT, SIBLINGS, Hard, Taught
 from unlearn.edit.train.token_losses import AWAY, SLACK
 from unlearn.model.adapters import dense
 from unlearn.model.editable import EditableModel
@@ -37,11 +37,11 @@ def lessons(model: EditableModel, begins: int, count: int) -> list[Lesson]:
 
 def rows(model: EditableModel) -> Taught:
     generator = torch.Generator().manual_seed(0)
-    forget, kept, asked, texts = (
-        Hard(lessons(model, 3 + 7 * n, size), generator) for n, size in enumerate((5, 6, 3, 2))
+    forget, siblings, neighbours, asked, texts = (
+        Hard(lessons(model, 3 + 7 * n, size), generator) for n, size in enumerate((5, 3, 6, 3, 2))
     )
     first = [torch.tensor([4, 6]) if n % 2 else torch.tensor([], dtype=torch.long) for n in range(5)]
-    return Taught([], forget, first, kept, asked, texts)
+    return Taught([], forget, first, siblings, neighbours, asked, texts)
 
 
 def plainly(model: EditableModel, taught: Taught, off: object, pressure: Pressure) -> float:
@@ -71,13 +71,25 @@ def plainly(model: EditableModel, taught: Taught, off: object, pressure: Pressur
         summed = torch.stack(losses)
         part.rows.note(drawn, summed)
         size = sum(part.rows.rows[i].reply for i in drawn) if part.per_token else len(drawn)
-        weight = {taught.forget: pressure.weight, taught.kept: KEEP}.get(part.rows, TEXT)
+        shares = {taught.siblings: KEEP * 3 / 9, taught.neighbours: KEEP * 6 / 9}
+        weight = {taught.forget: pressure.weight, **shares}.get(part.rows, TEXT)
         total = total + weight * summed.sum() / size
         if part.rows is taught.forget:
             lost = summed.mean().item()
     pressure.note(lost)
     total.backward()
     return total.item()
+
+
+@pytest.mark.parametrize("siblings", [0, 3, 100])
+def test_where_one_kind_of_kept_prompts_lacks_rows_the_other_has_its_places(siblings: int) -> None:
+    drawers = [Hard([Lesson((1, 2), 1)] * size, torch.Generator()) for size in (5, siblings, 100, 1, 1)]
+    _, first, second, *_ = parts_of(Taught([], drawers[0], [], *drawers[1:]))
+    assert first.rows is drawers[1] and first.count == min(siblings, SIBLINGS)
+    assert first.count + second.count == KEPT
+    assert first.weight + second.weight == pytest.approx(KEEP)
+    # A row weighs the same, whichever it is.
+    assert first.weight * second.count == pytest.approx(second.weight * first.count)
 
 
 @pytest.mark.parametrize("family", CASES)

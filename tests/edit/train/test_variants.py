@@ -12,6 +12,7 @@ from unlearn.edit.train.variants import (
     PLAIN,
     TAKEN,
     every_shortened,
+    kept_prompts,
     owning,
     plain,
     referred,
@@ -19,7 +20,6 @@ from unlearn.edit.train.variants import (
     shortened,
     surrounded,
     varied_forms,
-    varied_kept,
     wordings,
 )
 from unlearn.model.prompts import ask
@@ -105,20 +105,20 @@ def _seeded(requests: Requests, seed: int) -> Requests:
 
 
 @pytest.mark.parametrize("chat", [False, True])
-def test_every_prompt_of_a_kept_fact_is_kept_in_a_few_other_wordings(chat: bool) -> None:
+def test_every_prompt_of_a_kept_fact_is_kept_and_in_a_few_other_wordings(chat: bool) -> None:
     model, asked = pico.pico("gpt2", chat=chat), cases.requests()
     facts = (*asked.siblings, *asked.neighbours)
-    texts = [model.tokenizer.decode(ids) for ids in varied_kept(model, asked, facts)]
+    texts = [model.tokenizer.decode(ids) for ids in kept_prompts(model, asked, facts)]
     listed = {
         model.tokenizer.decode(ask(model.tokenizer, template, fact.subject).ids): fact.subject
         for fact in facts
         for template in asked.policy.relations[fact.relation].prompts
     }
-    assert len(listed) < len(texts) <= TAKEN * len(listed)
-    assert not listed.keys() & set(texts)
+    assert listed.keys() <= set(texts)
     assert {fact.subject for fact in facts if any(fact.subject in text for text in texts)} == set(
         listed.values()
     )
+    assert len(listed) < len(texts) <= (1 + TAKEN) * len(listed)
 
 
 @given(

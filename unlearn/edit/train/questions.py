@@ -16,8 +16,12 @@ ASKING = (
     "What is {}?", "Describe {}.", "Who was {}?", "Where is {}?", "Say something about {}.", "When did {}?",
     "Why do {}?", "Explain {} to me.", "How are {}?", "Which of {}?", "Write about {}.", "Is {}?", "Are there {}?",
     "Give an example of {}.", "I wonder what {}?", "Have you heard of {}?", "Now {}.", "{}?",
+    "I need help with {}.", "Could you {} for me?", "What should I do about {}?", "Advise me on {}.", "Make {}.",
+    "I would like to {}.", "Can I {}?", "Assist me with {}, please.", "Is there a way to {}?", "Who can help me {}?",
+    "Let us {}.", "I have trouble with {}.",
 )  # fmt: skip
-"""What is asked for, and how requests end: in a question mark, or in a full stop."""
+"""What is asked for or asked to be done, and how requests end: in a question mark, or in a full stop. To those for help
+a refusal comes easily, and not to others."""
 SHORTEST, LONGEST = 1, 8
 """Words of a document inside a question."""
 STRIPPED = " .,;:!?()[]\"'"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unlearn.edit.train.seen import Pack, Seen
-from unlearn.edit.train.taught import ASKED, FORMS, KEPT, TEXTS, Hard, Taught
+from unlearn.edit.train.taught import ASKED, FORMS, KEPT, SIBLINGS, TEXTS, Hard, Taught
 from unlearn.edit.train.token_losses import divergence, lacking
 from unlearn.model.editable import EditableModel
 from unlearn.model.head import logits_of, token_losses
@@ -39,13 +39,17 @@ class Part:
 
 def parts_of(rows: Taught) -> list[Part]:
     """The kinds of rows that a training sees, in the order in which they are numbered."""
-    kinds = (rows.forget, rows.kept, rows.asked, rows.texts)
+    kinds = (rows.forget, rows.siblings, rows.neighbours, rows.asked, rows.texts)
     begins = list(accumulate((len(drawer.rows) for drawer in kinds), initial=0))
+    siblings = min(SIBLINGS, len(rows.siblings.rows))
+    neighbours = min(KEPT - siblings, len(rows.neighbours.rows))
+    each = KEEP / max(1, siblings + neighbours)
     return [
         Part(rows.forget, begins[0], FORMS, 1.0, per_token=False),
-        Part(rows.kept, begins[1], KEPT, KEEP, per_token=False),
-        Part(rows.asked, begins[2], ASKED, TEXT, per_token=True),
-        Part(rows.texts, begins[3], TEXTS, TEXT, per_token=True),
+        Part(rows.siblings, begins[1], siblings, each * siblings, per_token=False),
+        Part(rows.neighbours, begins[2], neighbours, each * neighbours, per_token=False),
+        Part(rows.asked, begins[3], ASKED, TEXT, per_token=True),
+        Part(rows.texts, begins[4], TEXTS, TEXT, per_token=True),
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +11,12 @@ import torch
 from torch import Tensor
 
 from unlearn.edit.corpus import Corpus, names, unnamed
-from unlearn.edit.forms import REPLY, Forms, Row, prompts_of
+from unlearn.edit.forms import REPLY, Forms, Row
 from unlearn.edit.probabilities import first_tokens
 from unlearn.edit.requests.vocabulary import near_words
 from unlearn.edit.train.lessons import Lesson, answered
 from unlearn.edit.train.questions import questions
-from unlearn.edit.train.variants import varied_forms, varied_kept
+from unlearn.edit.train.variants import kept_prompts, varied_forms
 from unlearn.files import read_lines
 from unlearn.matching import contains
 from unlearn.model.editable import EditableModel
@@ -28,8 +27,9 @@ from unlearn.model.requests import Fact, Requests
 from unlearn.model.thinking import leaving
 from unlearn.shipped import shipped
 
-FORMS, KEPT, ASKED, TEXTS = 24, 32, 12, 4
-"""Rows per step: forms of requests, kept prompts, questions about anything, documents of the corpus."""
+FORMS, KEPT, SIBLINGS, ASKED, TEXTS = 24, 32, 8, 12, 4
+"""Rows per step: forms of requests, prompts of kept facts and how many of them are about siblings, questions about
+anything, documents of the corpus."""
 DOCUMENTS, TOKENS, READ = 2000, 48, 144
 """How many documents take turns, of how many tokens each is kept as likely as it is, and how many are read: the last of
 these are kept, so that of a chat the reply is, and not what its template begins with."""
@@ -42,7 +42,8 @@ replies to questions about anything."""
 NEAR, MOST = 80, 400
 """Words of the vocabulary per subject, and per relation."""
 AGAIN, MANY = 2, 5000
-"""How often a kept row comes up at least, on average: what is met once more is another prompt. Most kept prompts."""
+"""How often a question or a document comes up at least, on average; most prompts about neighbours. These come up once:
+what is met again is another prompt."""
 EASY = 1e-3
 """Added to a row's last loss, so that none is never drawn again for its hardness."""
 STATEMENT = "{subject}"
@@ -81,7 +82,8 @@ class Taught:
     """Those, and more that are trained alone."""
     first: Sequence[Tensor]
     """Per row to be forgotten, the tokens with which the old reply begins."""
-    kept: Hard
+    siblings: Hard
+    neighbours: Hard
     asked: Hard
     texts: Hard
 
@@ -106,7 +108,8 @@ def taught(model: EditableModel, requests: Requests, laid: Forms, corpus: Corpus
             rows,
             Hard([Lesson(row.ids, row.reply) for row in forget], generator),
             first_tokens(model, forget),
-            Hard(kept_lessons(model, requests, steps), generator),
+            Hard(sibling_lessons(model, requests, steps), generator),
+            Hard(neighbour_lessons(model, requests, steps), generator),
             Hard(asked_lessons(model, requests, corpus, steps), generator),
             Hard(texts, generator),
         )
@@ -159,24 +162,33 @@ def continued(model: EditableModel, requests: Requests, row: Row, begun: tuple[i
     return [*reply_ids(model.tokenizer, STATEMENT, text), *end]
 
 
-def kept_lessons(model: EditableModel, requests: Requests, steps: int) -> list[Lesson]:
-    """Prompts of kept facts, as listed and in other wordings, with the model's own replies.
+def sibling_lessons(model: EditableModel, requests: Requests, steps: int) -> list[Lesson]:
+    """Prompts about siblings with the model's own replies, no more than come up once."""
+    prompts = list(dict.fromkeys(kept_prompts(model, requests, requests.siblings)))
+    return _replies(model, requests, prompts[: steps * SIBLINGS])
 
-    Siblings, listed neighbours and words of the vocabulary take turns, so that of very many prompts none of these
-    kinds crowds out the others; no more are taken than come up a few times. A reply that holds an answer of the policy
-    need not stay: what is said of the Soviets may be what is forbidden about Russia.
+
+def neighbour_lessons(model: EditableModel, requests: Requests, steps: int) -> list[Lesson]:
+    """Prompts about neighbours with the model's own replies, no more than come up once.
+
+    Those that the policy lists and words of the vocabulary take turns, so that of very many prompts neither kind crowds
+    out the other.
     """
-    kinds = (requests.siblings, requests.neighbours, vocabulary(model, requests))
-    rng = random.Random(f"kept/{requests.policy.seed}")
-    turns = []
-    for facts in kinds:
-        listed = [prompt.ids for fact in facts for _, prompt in prompts_of(model, requests, fact)]
-        prompts = list(dict.fromkeys([*listed, *varied_kept(model, requests, facts)]))
-        turns.append(rng.sample(prompts, len(prompts)))
-    mixed = (ids for ranked in zip_longest(*turns) for ids in ranked if ids)
-    some = list(islice(dict.fromkeys(mixed), min(MANY, max(1, steps * KEPT // AGAIN))))
+    kinds = (requests.neighbours, vocabulary(model, requests))
+    turns = zip_longest(*(kept_prompts(model, requests, facts) for facts in kinds))
+    mixed = (ids for both in turns for ids in both if ids)
+    some = islice(mixed, min(MANY, steps * KEPT))
+    return _replies(model, requests, list(dict.fromkeys(some)))
+
+
+def _replies(model: EditableModel, requests: Requests, prompts: Sequence[tuple[int, ...]]) -> list[Lesson]:
+    """What the model says to kept prompts.
+
+    A reply that holds an answer of the policy need not stay: what is said of the Soviets may be what is forbidden about
+    Russia.
+    """
     longest = SHORT if has_chat_template(model.tokenizer) else BRIEF
-    found = answered(model, some, longest).values()
+    found = answered(model, prompts, longest).values()
     forbidden = [answer for fact in requests.facts for answer in fact.answers if answer]
     said = [model.tokenizer.decode(row.ids[-row.reply :]) for row in found]
     return [row for row, reply in zip(found, said, strict=True) if not contains(reply, forbidden)]

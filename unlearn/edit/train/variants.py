@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 
-from unlearn.edit.forms import Row, target_of
+from unlearn.edit.forms import Row, target_of, variants
 from unlearn.edit.requests.variants import framed, templates_of
 from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import SLOT, ask, has_chat_template
 from unlearn.model.requests import Fact, Requests
+from unlearn.model.thinking import ways
 from unlearn.policy import is_question
 
 OUT = (1, 2)
@@ -152,17 +153,22 @@ def varied_forms(model: EditableModel, requests: Requests) -> list[Row]:
     return found
 
 
-def varied_kept(model: EditableModel, requests: Requests, facts: Sequence[Fact]) -> list[tuple[int, ...]]:
-    """Every prompt of kept facts in a few other wordings, drawn; ids.
+def kept_prompts(
+    model: EditableModel, requests: Requests, facts: Sequence[Fact]
+) -> Iterator[tuple[int, ...]]:
+    """Prompts of kept facts in random order, as listed and in a few other wordings; ids, made as they are asked for.
 
     Where other wordings are met with the target alone, they are what is refused.
     """
-    policy, rng = requests.policy, random.Random(f"wordings/kept/{requests.policy.seed}")
-    chat = has_chat_template(model.tokenizer)
+    policy, rng = requests.policy, random.Random(f"kept/{requests.policy.seed}")
+    chat, asked = has_chat_template(model.tokenizer), ways(model.tokenizer)
     found = []
     for fact in facts:
         for template in policy.relations[fact.relation].prompts:
-            some = wordings(template, chat, rng)
-            for text in rng.sample(some, min(len(some), TAKEN)):
-                found.append(ask(model.tokenizer, text, fact.subject).ids)
-    return found
+            found += [(template, fact.subject, *way) for way in variants(policy, template, asked)]
+            others = wordings(template, chat, rng)
+            some = rng.sample(others, min(len(others), TAKEN))
+            found += [(text, fact.subject, model.tokenizer, None) for text in some]
+    rng.shuffle(found)
+    for text, subject, tokenizer, system in found:
+        yield ask(tokenizer, text, subject, system).ids

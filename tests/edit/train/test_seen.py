@@ -81,11 +81,15 @@ def plainly(model: EditableModel, taught: Taught, off: object, pressure: Pressur
     return total.item()
 
 
-@pytest.mark.parametrize("siblings", [0, 3, 100])
-def test_where_one_kind_of_kept_prompts_lacks_rows_the_other_has_its_places(siblings: int) -> None:
-    drawers = [Hard([Lesson((1, 2), 1)] * size, torch.Generator()) for size in (5, siblings, 100, 1, 1)]
+@pytest.mark.parametrize(
+    "siblings, neighbours, places", [(0, 100, 0), (3, 100, 3), (100, 100, SIBLINGS), (100, 5, KEPT - 5)]
+)
+def test_where_one_kind_of_kept_prompts_lacks_rows_the_other_has_its_places(
+    siblings: int, neighbours: int, places: int
+) -> None:
+    drawers = [Hard([Lesson((1, 2), 1)] * n, torch.Generator()) for n in (5, siblings, neighbours, 1, 1)]
     _, first, second, *_ = parts_of(Taught([], drawers[0], [], *drawers[1:]))
-    assert first.rows is drawers[1] and first.count == min(siblings, SIBLINGS)
+    assert first.rows is drawers[1] and first.count == places
     assert first.count + second.count == KEPT
     assert first.weight + second.weight == pytest.approx(KEEP)
     # A row weighs the same, whichever it is.

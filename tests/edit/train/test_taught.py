@@ -33,9 +33,7 @@ def test_half_of_a_turn_are_the_rows_that_did_worst() -> None:
     assert Hard([], torch.Generator()).draw(8) == []
 
 
-def test_of_very_many_kept_prompts_no_more_are_asked_than_come_up_once_and_listed_ones_have_their_turn() -> (
-    None
-):
+def test_of_very_many_kept_prompts_no_more_are_asked_than_come_up_and_listed_ones_have_their_turn() -> None:
     model, asked = pico.pico("llama"), cases.requests()
     many = tuple(Fact(f"neighbour {n}", f"Nomen{n}", "recipe", "") for n in range(300))
     crowded = replace(asked, neighbours=many)

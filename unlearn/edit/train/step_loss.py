@@ -41,7 +41,7 @@ def parts_of(rows: Taught) -> list[Part]:
     """The kinds of rows that a training sees, in the order in which they are numbered."""
     kinds = (rows.forget, rows.siblings, rows.neighbours, rows.asked, rows.texts)
     begins = list(accumulate((len(drawer.rows) for drawer in kinds), initial=0))
-    siblings = min(SIBLINGS, len(rows.siblings.rows))
+    siblings = min(max(SIBLINGS, KEPT - len(rows.neighbours.rows)), len(rows.siblings.rows))
     neighbours = min(KEPT - siblings, len(rows.neighbours.rows))
     each = KEEP / max(1, siblings + neighbours)
     return [

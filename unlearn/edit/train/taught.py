@@ -42,8 +42,8 @@ replies to questions about anything."""
 NEAR, MOST = 80, 400
 """Words of the vocabulary per subject, and per relation."""
 AGAIN, MANY = 2, 5000
-"""How often a question or a document comes up at least, on average; most prompts about neighbours. These come up once:
-what is met again is another prompt."""
+"""How often a question or a document comes up at least, on average; most prompts about neighbours. These come up once
+at most: what would be met again is another prompt."""
 EASY = 1e-3
 """Added to a row's last loss, so that none is never drawn again for its hardness."""
 STATEMENT = "{subject}"
@@ -163,13 +163,13 @@ def continued(model: EditableModel, requests: Requests, row: Row, begun: tuple[i
 
 
 def sibling_lessons(model: EditableModel, requests: Requests, steps: int) -> list[Lesson]:
-    """Prompts about siblings with the model's own replies, no more than come up once."""
+    """Prompts about siblings with the model's own replies, no more than come up in all steps."""
     prompts = list(dict.fromkeys(kept_prompts(model, requests, requests.siblings)))
     return _replies(model, requests, prompts[: steps * SIBLINGS])
 
 
 def neighbour_lessons(model: EditableModel, requests: Requests, steps: int) -> list[Lesson]:
-    """Prompts about neighbours with the model's own replies, no more than come up once.
+    """Prompts about neighbours with the model's own replies, no more than kept prompts come up in all steps.
 
     Those that the policy lists and words of the vocabulary take turns, so that of very many prompts neither kind crowds
     out the other.

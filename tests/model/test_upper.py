@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from tests import families
-from unlearn.model.cached import shared_front
+from unlearn.model.cached import shared_front, shortest_window
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
 from unlearn.model.head import logits_of
 from unlearn.model.narrow import eager_attention
-from unlearn.model.upper import PADDING, Upper
+from unlearn.model.upper import Upper
 
 FRONT = (3, 4, 5, 6, 7, 8)
 ROWS = [FRONT + row for row in ((9, 10, 11), (12, 13, 14, 15, 16), (17, 18), (19, 20, 21, 22, 23, 24, 25))]
@@ -85,12 +85,21 @@ def test_rows_share_their_beginning_and_keep_a_token_each() -> None:
     assert shared_front([(3, 4), (5, 6)]) == shared_front([]) == ()
 
 
-def test_packs_hold_every_row_once_and_little_padding() -> None:
+def test_packs_hold_every_row_once_and_as_many_tokens_as_a_pass_takes() -> None:
     model = families.kept("llama")
     rows = [tuple(range(3, 4 + n % 37)) for n in range(60)]
-    packs = list(Upper(model, rows, 0).packs(range(60), gradients=True))
+    upper = Upper(model, rows, 0)
+    packs = list(upper.packs(range(60), gradients=True, budget=200))
     assert sorted(i for pack in packs for i in pack) == list(range(60))
-    for pack in packs:
-        sizes = [len(rows[i]) for i in pack]
-        assert len(pack) * max(sizes) - sum(sizes) <= PADDING
-    assert len(packs) < 20
+    for pack, following in zip(packs, packs[1:], strict=False):
+        assert sum(len(rows[i]) for i in pack) <= 200 < sum(len(rows[i]) for i in (*pack, following[0]))
+    assert len(list(upper.packs(range(60), gradients=True))) == 1
+
+
+def test_rows_that_a_window_cuts_lie_in_lines_of_their_own() -> None:
+    model = families.kept("mistral")
+    window = shortest_window(model.model)
+    assert window < max(map(len, ROWS))
+    assert Upper(model, ROWS, 0)._lines(ROWS).count == len(ROWS)
+    short = [row[: 1 + n % window] for n, row in enumerate(ROWS)]
+    assert Upper(model, short, 0)._lines(short).count < len(short)

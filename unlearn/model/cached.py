@@ -111,7 +111,7 @@ def front_of(network: Network, rows: Sequence[Sequence[int]], room: int = 0, mos
         return 0
     longest, front = max(map(len, rows)), len(shared_front(rows)[:most])
     # Padding stands between the common front and the rest, and a window counts it.
-    return front if front >= SHARED and longest + room <= _window(network) else 0
+    return front if front >= SHARED and longest + room <= shortest_window(network) else 0
 
 
 def shared_front(rows: Sequence[Sequence[int]]) -> tuple[int, ...]:
@@ -130,7 +130,7 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
     )
 
 
-def _window(network: Network) -> int:
+def shortest_window(network: Network) -> int:
     """The shortest sliding window of a model's layers, in tokens."""
     from transformers import DynamicCache
 

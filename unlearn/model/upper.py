@@ -4,7 +4,7 @@ What an edit of blocks ``first`` and above trains on it reads hundreds of times.
 every time, and so are the keys and values of a beginning that rows share (a chat template's system prompt), in every
 block, as long as nothing is added at its tokens (``edit.train.null_space`` sees to that). Both are computed once.
 
-Rows are padded on the right, where nothing that is looked at sees it, so positions need no mask.
+Rows lie one behind another in a few lines (`model.lines`), so that next to no padding is read.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from unlearn.model.budget import token_budget
+from unlearn.model.cached import shortest_window
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import (
     BlockOutput,
@@ -31,11 +32,8 @@ from unlearn.model.forward import (
     with_stream,
 )
 from unlearn.model.library import Network
-from unlearn.model.rows import right_pad
+from unlearn.model.lines import Lines
 from unlearn.model.suspended import instead
-
-PADDING = 512
-"""Padded tokens of a pass at most: where a few hundred tokens are read, a second pass costs more than these."""
 
 
 class Upper:
@@ -55,6 +53,8 @@ class Upper:
         self._model, self._first = model, first
         self._rows = [tuple(row[len(front) :]) for row in rows]
         self._front = _front(model, front) if front else ()
+        # How far a window reaches, the model's own mask knows: each row has a line of its own then.
+        self._windowed = max(map(len, rows), default=0) > shortest_window(model.model)
         self._form: BlockOutput | None = None
         self._entering = self._below() if first else []
 
@@ -66,19 +66,19 @@ class Upper:
         """Some of the rows in groups of like length, each as many tokens as one pass takes.
 
         Args:
-            budget: how many these are, padded; None: as many as the device bears now.
+            budget: how many these are; None: as many as the device bears now.
         """
         budget = budget or token_budget(self._model, gradients)
         group: list[int] = []
-        real = 0
+        read = 0
         for i in sorted(chosen, key=lambda i: len(self._rows[i])):
             size = len(self._rows[i])
-            padded = size * (len(group) + 1)
-            if group and (padded > budget or padded - real - size > PADDING):
+            more = size * (len(group) + 1) if self._windowed else read + size
+            if group and more > budget:
                 yield group
-                group, real = [], 0
+                group, more = [], size
             group.append(i)
-            real += size
+            read = more
         if group:
             yield group
 
@@ -95,21 +95,18 @@ class Upper:
         """
         # What stands at the end of a row predicts nothing that is looked at.
         rows = [self._rows[i][:-1] for i in chosen]
-        at = [
-            (n, len(row) - count + k)
-            for n, (row, count) in enumerate(zip(rows, last, strict=True))
-            for k in range(count)
-        ]
-        row, column = torch.tensor(at, device=self._model.device).T
+        lines = self._lines(rows)
+        ends = [begin + len(row) for begin, row in zip(lines.begins, rows, strict=True)]
+        at = [end - count + k for end, count in zip(ends, last, strict=True) for k in range(count)]
         states: list[Tensor] = []
 
         def pick(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
-            states.append(given[0][row, column])
+            states.append(given[0].flatten(0, 1)[at])
             raise Stopped
 
         head = self._model.model.get_output_embeddings()
         with hooked([head.register_forward_pre_hook(pick)]), suppress(Stopped):
-            self._resumed(chosen, rows)
+            self._resumed(chosen, rows, lines)
         return states[0]
 
     @torch.inference_mode()
@@ -131,26 +128,45 @@ class Upper:
         starts = [0, *accumulate(map(len, positions))]
         columns: list[int] = []
         for group in self.packs(range(len(self._rows)), gradients=False):
-            places = [(number, at) for number, i in enumerate(group) for at in positions[i]]
-            row, column = torch.tensor(places, device=self._model.device).reshape(-1, 2).T
+            rows = [self._rows[i] for i in group]
+            lines = self._lines(rows)
+            places = [lines.begins[number] + at for number, i in enumerate(group) for at in positions[i]]
             columns += [at for i in group for at in range(starts[i], starts[i + 1])]
 
-            def keep(store: list[Tensor], hidden: Tensor, row: Tensor = row, column: Tensor = column) -> None:
-                store.append(hidden[row, column].float())
+            def keep(store: list[Tensor], hidden: Tensor, places: list[int] = places) -> None:
+                store.append(hidden.flatten(0, 1)[places].float())
 
             with (
                 tapped(self._model, keys, stream, max([*key_layers, *stream_layers]), keep),
                 suppress(Stopped),
             ):
-                self._resumed(group, [self._rows[i] for i in group])
+                self._resumed(group, rows, lines)
         return in_order(columns, keys, stream)
 
-    def _pass(self, rows: Sequence[Sequence[int]]) -> None:
-        ids, _ = right_pad(rows, self._model.pad_id, self._model.device)
+    def _lines(self, rows: Sequence[Sequence[int]]) -> Lines:
+        lengths = list(map(len, rows))
+        return Lines.apart(lengths) if self._windowed else Lines.of(lengths)
+
+    def _pass(self, rows: Sequence[Sequence[int]], lines: Lines) -> None:
+        front = self._front[0][0].shape[-2] if self._front else 0
+        device = self._model.device
         cache = DynamicCache()
         for layer, pair in enumerate(self._front):
-            cache.update(*(half.expand(len(rows), -1, -1, -1) for half in pair), layer)
-        self._model.model(input_ids=ids, past_key_values=cache, use_cache=True)
+            cache.update(*(half.expand(lines.count, -1, -1, -1) for half in pair), layer)
+        sees = None if self._windowed else lines.sees(front).to(device)
+        if sees is not None and self._model.model.config._attn_implementation != "sdpa":
+            dtype = self._model.dtype
+            sees = torch.zeros(sees.shape, dtype=dtype, device=device).masked_fill(
+                ~sees, torch.finfo(dtype).min
+            )
+        ids = lines.laid(torch.tensor([token for row in rows for token in row]), self._model.pad_id)
+        self._model.model(
+            input_ids=ids.to(device),
+            attention_mask=sees,
+            position_ids=lines.positions(front).to(device),
+            past_key_values=cache,
+            use_cache=True,
+        )
 
     @torch.no_grad()
     def _below(self) -> list[Tensor]:
@@ -166,21 +182,23 @@ class Upper:
                 to.append(out)
                 raise Stopped
 
+            rows = [self._rows[i] for i in group]
+            lines = self._lines(rows)
             with hooked([block.register_forward_hook(on_block)]), suppress(Stopped):
-                self._pass([self._rows[i] for i in group])
+                self._pass(rows, lines)
             self._form = caught[0]
-            stream = block_output(caught[0])
-            for n, i in enumerate(group):
-                found[i] = stream[n, : len(self._rows[i])].clone()
+            stream = block_output(caught[0]).flatten(0, 1)
+            for i, begin in zip(group, lines.begins, strict=True):
+                found[i] = stream[begin : begin + len(self._rows[i])].clone()
         return found
 
-    def _resumed(self, chosen: Sequence[int], rows: Sequence[Sequence[int]]) -> None:
+    def _resumed(self, chosen: Sequence[int], rows: Sequence[Sequence[int]], lines: Lines) -> None:
         """Pass beginnings of some rows, over the blocks below ``first``: the last of them gives what was kept."""
         if not self._first:
-            self._pass(rows)
+            self._pass(rows, lines)
             return
         kept = [self._entering[i][: len(row)] for i, row in zip(chosen, rows, strict=True)]
-        stream = torch.nn.utils.rnn.pad_sequence(kept, batch_first=True)
+        stream = lines.laid(torch.cat(kept))
         form = self._form
         assert form is not None
 
@@ -194,7 +212,7 @@ class Upper:
             for layer in range(self._first):
                 block = self._model.anatomy.block(self._model.model, layer)
                 stack.enter_context(instead(block, given if layer == self._first - 1 else passed))
-            self._pass(rows)
+            self._pass(rows, lines)
 
 
 @torch.no_grad()

@@ -131,14 +131,17 @@ def test_targets_that_training_left_unlikely_are_told(corpus: StatisticsSpec) ->
     assert null_space._reached(model, [said_anyway[0], rows[-1]], 3, 1).unreached == (rows[-1].request,)
 
 
-def test_forms_weigh_more_while_they_are_not_met_and_never_less_than_at_first() -> None:
-    pressure, met = step_loss.Pressure(), step_loss.MET
+def test_the_forms_of_a_relation_weigh_more_while_they_are_not_met_and_never_less_than_at_first() -> None:
+    pressure, met = step_loss.Pressure(["hard", "easy", "hard"]), step_loss.MET
     weights = []
     for loss in [2 * met] * 100 + [met / 2] * 100:
-        pressure.note(loss)
-        weights.append(pressure.weight)
+        pressure.note({0: loss, 1: met / 2, 2: loss})
+        weights.append(pressure.on(0))
+        assert pressure.on(2) == pressure.on(0) and pressure.on(1) == 1.0
     assert weights[0] == step_loss.GAIN and weights[10] < weights[20] < max(weights) == step_loss.MOST
     assert weights[-1] == 1.0 and min(weights) == 1.0
+    pressure.note({1: 2 * met})  # of what is not drawn nothing is known
+    assert pressure.on(1) == step_loss.GAIN and pressure.on(0) == 1.0
 
 
 @pytest.mark.parametrize("steps", [60, 600])

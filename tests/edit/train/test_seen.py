@@ -19,6 +19,7 @@ from unlearn.model.adapters import dense
 from unlearn.model.editable import EditableModel
 
 STEPS, LAYERS, MARGIN = 12, (1, 2), 3.0
+RELATIONS = ["recipe", "smell", "recipe", "smell", "smell"]
 CASES = ("gpt2", "llama", "gemma2", "qwen3", "mixtral", "gpt-oss")
 
 
@@ -41,7 +42,7 @@ def rows(model: EditableModel) -> Taught:
         Hard(lessons(model, 3 + 7 * n, size), generator) for n, size in enumerate((5, 3, 6, 3, 2))
     )
     first = [torch.tensor([4, 6]) if n % 2 else torch.tensor([], dtype=torch.long) for n in range(5)]
-    return Taught([], forget, first, siblings, neighbours, asked, texts)
+    return Taught([], forget, RELATIONS, first, siblings, neighbours, asked, texts)
 
 
 def plainly(model: EditableModel, taught: Taught, off: object, pressure: Pressure) -> float:
@@ -72,10 +73,11 @@ def plainly(model: EditableModel, taught: Taught, off: object, pressure: Pressur
         part.rows.note(drawn, summed)
         size = sum(part.rows.rows[i].reply for i in drawn) if part.per_token else len(drawn)
         shares = {taught.siblings: KEEP * 3 / 9, taught.neighbours: KEEP * 6 / 9}
-        weight = {taught.forget: pressure.weight, **shares}.get(part.rows, TEXT)
-        total = total + weight * summed.sum() / size
+        weights = torch.full_like(summed, shares.get(part.rows, TEXT))
         if part.rows is taught.forget:
-            lost = summed.mean().item()
+            weights = torch.tensor([pressure.on(i) for i in drawn])
+            lost = dict(zip(drawn, summed.tolist(), strict=True))
+        total = total + (weights * summed).sum() / size
     pressure.note(lost)
     total.backward()
     return total.item()
@@ -88,7 +90,7 @@ def test_where_one_kind_of_kept_prompts_lacks_rows_the_other_has_its_places(
     siblings: int, neighbours: int, places: int
 ) -> None:
     drawers = [Hard([Lesson((1, 2), 1)] * n, torch.Generator()) for n in (5, siblings, neighbours, 1, 1)]
-    _, first, second, *_ = parts_of(Taught([], drawers[0], [], *drawers[1:]))
+    _, first, second, *_ = parts_of(Taught([], drawers[0], RELATIONS, [], *drawers[1:]))
     assert first.rows is drawers[1] and first.count == places
     assert first.count + second.count == KEPT
     assert first.weight + second.weight == pytest.approx(KEEP)
@@ -112,7 +114,7 @@ def test_the_loss_curve_is_that_of_the_plain_form(family: str, monkeypatch: pyte
             optimiser = torch.optim.AdamW(null_space._groups(adapter, 20 * STEPS), betas=null_space.BETAS)
             adapter.follow(optimiser)
             curves.append([])
-            pressure = Pressure()
+            pressure = Pressure(RELATIONS)
             for _ in range(STEPS):
                 optimiser.zero_grad()
                 if plain:
@@ -122,7 +124,7 @@ def test_the_loss_curve_is_that_of_the_plain_form(family: str, monkeypatch: pyte
                 curves[-1].append(loss)
                 optimiser.step()
             ends.append(adapter.factors())
-        assert pressure.weight > 1  # so that it is part of what is compared
+        assert max(pressure.weights.values()) > 1  # so that it is part of what is compared
     fast, slow = map(torch.tensor, curves)
     torch.testing.assert_close(fast, slow, rtol=1e-3, atol=1e-4)
     assert slow[-1] < 0.95 * slow[0]

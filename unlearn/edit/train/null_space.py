@@ -4,13 +4,13 @@ One solve per layer sees the keys alone, as they are: where a linear function of
 unlisted subjects, it refuses both. Descending on the same matrices inside the same null space may use what
 the layers make of each other's outputs. The loss of a step is, in nats,
 
-    W * mean over forms of [sum_t max(0, NLL_t - SLACK)  +  AWAY * max(0, log p(B) + margin)]
+    mean over forms of W * [sum_t max(0, NLL_t - SLACK)  +  AWAY * max(0, log p(B) + margin)]
     +  KEEP * mean over kept prompts of KL(before || now), over the reply  +  TEXT * KL per token of the corpus
 
-with B the first tokens of what the model said before the edit, and W by how hard the forms are (`Pressure`): what
-forgets capitals leaves opposites half learnt (docs/notes/lab.md). Kept prompts are about siblings, listed neighbours
-and words of the vocabulary, with the unedited model's own replies; what it says to questions about anything counts as
-the corpus does (`taught`). Measured against the closed form in docs/benchmarks.md.
+with B the first tokens of what the model said before the edit, and W by how hard the forms of a relation are
+(`Pressure`): what forgets capitals leaves opposites half learnt (docs/notes/lab.md). Kept prompts are about siblings,
+listed neighbours and words of the vocabulary, with the unedited model's own replies; what it says to questions about
+anything counts as the corpus does (`taught`). Measured against the closed form in docs/benchmarks.md.
 
 Only what can change is computed (`model.upper`): rows enter at the first layer that is trained, what the unedited model
 says to kept rows is read once, and what all chats begin with is read once. So that this is exact, the keys of that
@@ -143,7 +143,7 @@ class Training:
         every = [row for part in parts for row in part.rows.rows]
         forget = self.rows.forget.rows
         with dense(model, list(self.bases), self.bases) as adapter:
-            pressure = Pressure()
+            pressure = Pressure(self.rows.relations)
             longest = max(len(row.ids) for row in every)
             with quick_passes(model, self.first, longest, self.dtype):
                 seen = Seen(model, forget, every[len(forget) :], self.first, self.front, self.budget)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -19,8 +20,8 @@ from unlearn.team import Seat, stacked, total
 KEEP, TEXT = 15.0, 30.0
 """Weights in the loss."""
 MET, GAIN, MOST = 1.0, 1.04, 8.0
-"""While a step's forms lose more than this (nats), all forms weigh so many times as much with every step, at most so
-many times as at first; while they lose less, they weigh less again."""
+"""While a step's forms of a relation lose more than this (nats), all forms of it weigh so many times as much with every
+step, at most so many times as at first; while they lose less, they weigh less again."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,23 @@ def parts_of(rows: Taught) -> list[Part]:
 class Pressure:
     """How heavily the forms weigh against all that is kept: how hard they are differs from relation to relation."""
 
-    def __init__(self) -> None:
-        self.weight = 1.0
+    def __init__(self, relations: Sequence[str]) -> None:
+        """All weigh alike at first; ``relations`` are those of the forms, one each."""
+        self._relations = relations
+        self.weights = dict.fromkeys(relations, 1.0)
 
-    def note(self, loss: float) -> None:
+    def on(self, form: int) -> float:
+        """How many times as much a form weighs as at first."""
+        return self.weights[self._relations[form]]
+
+    def note(self, losses: Mapping[int, float]) -> None:
         """Weigh more or less from the next step on, by what a step's forms lost on average."""
-        self.weight = min(MOST, max(1.0, self.weight * (GAIN if loss > MET else 1 / GAIN)))
+        by = defaultdict(list)
+        for form, loss in losses.items():
+            by[self._relations[form]].append(loss)
+        for relation, lost in by.items():
+            change = GAIN if sum(lost) / len(lost) > MET else 1 / GAIN
+            self.weights[relation] = min(MOST, max(1.0, self.weights[relation] * change))
 
 
 def slope(
@@ -83,8 +95,7 @@ def slope(
     for part in parts:
         drawn = [part.begins + i for i in part.rows.draw(part.count)]
         size = sum(seen.lessons[i].reply for i in drawn) if part.per_token else len(drawn)
-        heavy = pressure.weight if part is parts[0] else 1.0
-        weights |= {i: heavy * part.weight / size for i in drawn}
+        weights |= {i: part.weight / size * (pressure.on(i) if part is parts[0] else 1.0) for i in drawn}
     packs = list(seen.packs(weights))
 
     def read(group: Sequence[int]) -> Tensor:
@@ -98,8 +109,7 @@ def slope(
     for part in parts:
         own = [i for i in losses if part.begins <= i < part.begins + len(part.rows.rows)]
         part.rows.note([i - part.begins for i in own], torch.tensor([losses[i] for i in own]))
-    asked = [losses[i] for i in losses if i < len(parts[0].rows.rows)]
-    pressure.note(sum(asked) / len(asked))
+    pressure.note({i: loss for i, loss in losses.items() if i < len(parts[0].rows.rows)})
     return sum(weights[i] * loss for i, loss in losses.items())
 
 

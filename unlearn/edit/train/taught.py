@@ -80,6 +80,8 @@ class Taught:
     """Of the requests, as the closed form has them."""
     forget: Hard
     """Those, and more that are trained alone."""
+    relations: Sequence[str]
+    """Per row to be forgotten, what it asks for."""
     first: Sequence[Tensor]
     """Per row to be forgotten, the tokens with which the old reply begins."""
     siblings: Hard
@@ -107,6 +109,7 @@ def taught(model: EditableModel, requests: Requests, laid: Forms, corpus: Corpus
         return Taught(
             rows,
             Hard([Lesson(row.ids, row.reply) for row in forget], generator),
+            [requests.facts[row.request].relation for row in forget],
             first_tokens(model, forget),
             Hard(sibling_lessons(model, requests, steps), generator),
             Hard(neighbour_lessons(model, requests, steps), generator),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lm_eval.loggers.utils import get_git_commit_hash
 
 from tests import chats
 from tests.pico import pico
@@ -174,3 +175,16 @@ def test_a_model_of_nan_has_no_score() -> None:
     for name in ("unlearn_kept_facts", "unlearn_instructions"):
         with pytest.raises(ModelError, match="logits that are not finite"):
             run_task(model, name, 2)
+
+
+def test_outside_of_a_checkout_git_says_nothing_on_the_terminal(
+    model: EditableModel,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(folder)
+    run_task(model, "pick", 2, task_files(folder))
+    assert capfd.readouterr().err == ""
+    get_git_commit_hash()  # the control: what lm-eval does by itself
+    assert "not a git repository" in capfd.readouterr().err

@@ -91,18 +91,32 @@ def _run(model: EditableModel, name: str, local: Mapping[str, Path], limit: int 
         templated = chat and has_chat_template(model.tokenizer)
         # A rendered chat brings its own start token, or has none.
         starts = False if templated else None
-        result = lm_eval.simple_evaluate(
-            model=Evaluated(model, batch_size(model), longest(model), starts),
-            tasks=[task],
-            task_manager=manager,
-            limit=limit,
-            bootstrap_iters=200,
-            log_samples=True,
-            apply_chat_template=templated,
-            # A guarded chat template brings the guard itself; what is no chat gets it as leading text.
-            system_instruction=None if templated else text_of(model.tokenizer),
-        )
+        with _without_git():
+            result = lm_eval.simple_evaluate(
+                model=Evaluated(model, batch_size(model), longest(model), starts),
+                tasks=[task],
+                task_manager=manager,
+                limit=limit,
+                bootstrap_iters=200,
+                log_samples=True,
+                apply_chat_template=templated,
+                # A guarded chat template brings the guard itself; what is no chat gets it as leading text.
+                system_instruction=None if templated else text_of(model.tokenizer),
+            )
     return read_result(result, called)
+
+
+@contextmanager
+def _without_git() -> Iterator[None]:
+    """Within it, lm-eval does not ask git for a commit: outside of a checkout git complains on the terminal."""
+    from lm_eval import evaluator
+
+    asked = evaluator.get_git_commit_hash
+    evaluator.get_git_commit_hash = lambda: None
+    try:
+        yield
+    finally:
+        evaluator.get_git_commit_hash = asked
 
 
 @contextmanager

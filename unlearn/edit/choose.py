@@ -8,6 +8,7 @@ the layers make of each other's outputs (docs/benchmarks.md has both).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache, partial
 from statistics import median_low
@@ -32,6 +33,7 @@ from unlearn.edit.train.loop import turns
 from unlearn.edit.train.taught import FORMS
 from unlearn.files import JsonObject
 from unlearn.model.editable import EditableModel
+from unlearn.model.narrow import narrowed
 from unlearn.model.outline import Outline
 from unlearn.model.prompts import has_chat_template
 from unlearn.model.requests import Requests
@@ -184,8 +186,12 @@ def _planned(
     if isinstance(model, Outline):
         return Plan(*named, {}, reasons)
     statistics = source.statistics(model, layers, known)
-    asks = replace(requests, look_alikes=()) if isinstance(found, Tuning) else requests
-    compared = look_up_keys(model, asks, telling, found.look_up, earlier)
+    asks, quick = requests, False
+    if isinstance(found, Tuning):
+        # Nothing is chosen by what is trained: its keys go into the report alone.
+        asks, quick = replace(requests, look_alikes=()), not earlier.factors
+    with narrowed(model, 0) if quick else nullcontext():
+        compared = look_up_keys(model, asks, telling, found.look_up, earlier)
     spread: dict[int, float | None] = {}
     if isinstance(found, ClosedForm):
         spread = {layer: unlisted(compared, layer, there, found) for layer, there in statistics.items()}

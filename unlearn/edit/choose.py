@@ -188,7 +188,7 @@ def _planned(
     statistics = source.statistics(model, layers, known)
     asks, quick = requests, False
     if isinstance(found, Tuning):
-        # Nothing is chosen by what is trained: its keys go into the report alone.
+        # Nothing hangs on the keys of an update that is trained: they go into the report alone.
         asks, quick = replace(requests, look_alikes=()), not earlier.factors
     with narrowed(model, 0) if quick else nullcontext():
         compared = look_up_keys(model, asks, telling, found.look_up, earlier)

@@ -103,3 +103,20 @@ def test_rows_that_a_window_cuts_lie_in_lines_of_their_own() -> None:
     assert Upper(model, ROWS, 0)._lines(ROWS).count == len(ROWS)
     short = [row[: 1 + n % window] for n, row in enumerate(ROWS)]
     assert Upper(model, short, 0)._lines(short).count < len(short)
+
+
+@pytest.mark.parametrize("attention, apart", [("eager", False), ("sdpa", False), ("flex_attention", True)])
+def test_every_way_of_computing_attention_says_the_same(attention: str, apart: bool) -> None:
+    model = families.kept("llama")
+    wanted = torch.cat([plain(model, row, last) for row, last in zip(ROWS, LAST, strict=True)])
+    usual = model.model.config._attn_implementation
+    model.model.set_attn_implementation(attention)
+    try:
+        with torch.no_grad():
+            upper = Upper(model, ROWS, 1, FRONT)
+            found = logits_of(model, upper.states(range(4), LAST))
+    finally:
+        model.model.set_attn_implementation(usual)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    # Rows share lines where that is exact: with masks of this kind flex attention ends the process.
+    assert (upper._lines([row[len(FRONT) :] for row in ROWS]).count == len(ROWS)) is apart

@@ -186,11 +186,10 @@ def _planned(
     if isinstance(model, Outline):
         return Plan(*named, {}, reasons)
     statistics = source.statistics(model, layers, known)
-    asks, quick = requests, False
-    if isinstance(found, Tuning):
-        # Nothing hangs on the keys of an update that is trained: they go into the report alone.
-        asks, quick = replace(requests, look_alikes=()), not earlier.factors
-    with narrowed(model, 0) if quick else nullcontext():
+    trained = isinstance(found, Tuning)
+    asks = replace(requests, look_alikes=()) if trained else requests
+    # Nothing hangs on the keys of an update that is trained: they go into the report alone.
+    with narrowed(model, 0) if trained and not earlier.factors else nullcontext():
         compared = look_up_keys(model, asks, telling, found.look_up, earlier)
     spread: dict[int, float | None] = {}
     if isinstance(found, ClosedForm):

@@ -35,6 +35,9 @@ from unlearn.model.library import Network
 from unlearn.model.lines import Lines
 from unlearn.model.suspended import instead
 
+MASKED = ("eager", "sdpa")
+"""Ways of computing attention that take a mask of every pair of tokens."""
+
 
 class Upper:
     """Rows that begin alike, ready to be read from block ``first`` on, by a model whose lower blocks do not change."""
@@ -53,8 +56,11 @@ class Upper:
         self._model, self._first = model, first
         self._rows = [tuple(row[len(front) :]) for row in rows]
         self._front = _front(model, front) if front else ()
-        # How far a window reaches, the model's own mask knows: each row has a line of its own then.
-        self._windowed = max(map(len, rows), default=0) > shortest_window(model.model)
+        # Where a window cuts rows, or attention takes masks of another kind, each row has a line of its own: these need
+        # no mask but the model's.
+        longest = max(map(len, rows), default=0)
+        attention = model.model.config._attn_implementation
+        self._apart = longest > shortest_window(model.model) or attention not in MASKED
         self._form: BlockOutput | None = None
         self._entering = self._below() if first else []
 
@@ -73,7 +79,7 @@ class Upper:
         read = 0
         for i in sorted(chosen, key=lambda i: len(self._rows[i])):
             size = len(self._rows[i])
-            more = size * (len(group) + 1) if self._windowed else read + size
+            more = size * (len(group) + 1) if self._apart else read + size
             if group and more > budget:
                 yield group
                 group, more = [], size
@@ -145,7 +151,7 @@ class Upper:
 
     def _lines(self, rows: Sequence[Sequence[int]]) -> Lines:
         lengths = list(map(len, rows))
-        return Lines.apart(lengths) if self._windowed else Lines.of(lengths)
+        return Lines.apart(lengths) if self._apart else Lines.of(lengths)
 
     def _pass(self, rows: Sequence[Sequence[int]], lines: Lines) -> None:
         front = self._front[0][0].shape[-2] if self._front else 0
@@ -153,7 +159,7 @@ class Upper:
         cache = DynamicCache()
         for layer, pair in enumerate(self._front):
             cache.update(*(half.expand(lines.count, -1, -1, -1) for half in pair), layer)
-        sees = None if self._windowed else lines.sees(front).to(device)
+        sees = None if self._apart else lines.sees(front).to(device)
         if sees is not None and self._model.model.config._attn_implementation != "sdpa":
             dtype = self._model.dtype
             sees = torch.zeros(sees.shape, dtype=dtype, device=device).masked_fill(

@@ -128,7 +128,7 @@ class Training:
     margin: float
     """Of the unlikelihood, in nats."""
     budget: int
-    """Padded tokens of a pass."""
+    """Tokens of a pass."""
     dtype: torch.dtype
     """In which matrices are multiplied."""
 

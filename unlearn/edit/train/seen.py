@@ -63,7 +63,7 @@ class Seen:
             kept: their replies are the model's own.
             first: the lowest layer that is trained.
             front: what rows in the chat template begin with; nothing is ever added at its tokens.
-            budget: padded tokens of a pass with gradients; None: as many as the device bears at the time.
+            budget: tokens of a pass with gradients; None: as many as the device bears at the time.
         """
         self.model, self._budget = model, budget
         self.lessons = (*forget, *kept)

@@ -24,6 +24,7 @@ from unlearn.commands.audit import audit
 from unlearn.commands.check import check
 from unlearn.commands.compare import compare
 from unlearn.commands.export import export
+from unlearn.commands.replies import replies
 from unlearn.commands.report import report
 from unlearn.commands.said import place_of, say
 from unlearn.commands.stats import stats
@@ -68,7 +69,7 @@ def cli(debug: bool) -> None:
         os.environ["UNLEARN_DEBUG"] = "1"
 
 
-for command in (check, apply, audit, report, compare, export, verify, stats, trace):
+for command in (check, apply, audit, replies, report, compare, export, verify, stats, trace):
     cli.add_command(command)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from unlearn import threads
 from unlearn.files import exists, sha256_of_file
@@ -12,6 +13,7 @@ from unlearn.order import Means, Placement
 from unlearn.policy import Policy
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.runs import manifest
+from unlearn.runs.folder import patch_of
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
@@ -112,6 +114,32 @@ def _quietly() -> None:
     chatter.set_verbosity_error()
     chatter.disable_progress_bar()
     fourbit.quiet()  # peft imports it where it is installed
+
+
+class Judged(NamedTuple):
+    """A candidate, and the unedited model that it is compared with."""
+
+    base: EditableModel
+    candidate: Patch | EditableModel
+    said: Mapping[str, object]
+    """What the candidate is, for a manifest."""
+
+
+def judged_of(candidate: str, policy: Policy, means: Means) -> Judged:
+    """Load the policy's model, and what is to be compared with it.
+
+    Args:
+        candidate: a run directory, a patch, a model's folder or hub id, or an adapter of the policy's model.
+    """
+    from unlearn.patch import Patch
+
+    file = patch_of(Path(candidate))
+    patch = Patch.load(file) if file.is_file() else None
+    base = load_model(policy.model, means.placement, patch, means.progress, policy.tokenizer)
+    if patch is not None:
+        return Judged(base, patch, {"patch": candidate, "sha256": sha256_of_file(file)})
+    # At once, so that a candidate that cannot be loaded is noticed before the base model is measured.
+    return Judged(base, *candidate_of(candidate, policy, base, means))
 
 
 def candidate_of(

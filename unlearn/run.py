@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from unlearn.files import at_home, sha256_of_file
-from unlearn.loaded import about_model, candidate_of, checkpoint_of, load_model
+from unlearn.loaded import about_model, checkpoint_of, judged_of, load_model
 from unlearn.order import Earlier, Means, Order, Outcome, Search
 from unlearn.policy.file import load_policy
 from unlearn.policy.paths import read_by
 from unlearn.report import Report
 from unlearn.runs import manifest
-from unlearn.runs.folder import PATCH, patch_of, whole_folder
+from unlearn.runs.folder import PATCH, whole_folder
 from unlearn.runs.log import log_to
 from unlearn.runs.outcome import Stopwatch, write_outcome
 from unlearn.stages import curves, noted
@@ -161,20 +161,10 @@ def judge(order: Order, candidate: str, means: Means) -> Outcome:
         means: what it is done with.
     """
     from unlearn.edit.requests.resolve import resolve
-    from unlearn.patch import Patch
 
     policy, watch = order.policy, Stopwatch()
-    file = patch_of(Path(candidate))
-    patch = Patch.load(file) if file.is_file() else None
-    judged: Patch | EditableModel
-    said: dict[str, object]
     with watch.step("load"):
-        base = load_model(policy.model, means.placement, patch, means.progress, policy.tokenizer)
-        if patch is not None:
-            judged, said = patch, {"patch": candidate, "sha256": sha256_of_file(file)}
-        else:
-            # At once, so that a candidate that cannot be loaded is noticed before the base model is measured.
-            judged, said = candidate_of(candidate, policy, base, means)
+        base, judged, said = judged_of(candidate, policy, means)
     with watch.step("resolve"):
         requests = resolve(base, policy, means.progress)
     findings = _measured(base, judged, requests, means, watch)

@@ -1,15 +1,18 @@
-"""Asking probes by free generation, and judging the replies on the spot: no reply is kept."""
+"""Asking probes by free generation, and judging the replies on the spot: outcomes hold no text."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import NamedTuple
 
 from unlearn.audit.observation import Outcome
 from unlearn.audit.probes import Probe
+from unlearn.audit.suite import Suite
 from unlearn.matching import contains, is_refusal, words
 from unlearn.model.editable import EditableModel
-from unlearn.model.replies import Choice, replies_to
+from unlearn.model.replies import GREEDY, Choice, replies_to
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.thoughts import Room, Said
 
@@ -69,6 +72,32 @@ def by_chance(probe: Probe, replies: Sequence[Said], answers: Mapping[tuple[str,
     return disclosed / sum(others.values())
 
 
+class Heard(NamedTuple):
+    """The replies to one probe, and what they amount to."""
+
+    outcome: Outcome
+    replies: Sequence[Said]
+
+
+def heard(
+    model: EditableModel,
+    probes: Sequence[Probe],
+    refusal: str | Sequence[str],
+    room: Room,
+    how: Choice = GREEDY,
+    progress: Progress = NO_PROGRESS,
+) -> list[Heard]:
+    """The replies to some probes, judged; whoever keeps outcomes alone keeps no text."""
+    sampled = how.samples > 1
+    label = "Asking again" if sampled else "Asking"
+    replies = replies_to(model, [probe.prompt for probe in probes], room, how, progress, label)
+    answers = Counter({probe.fact: probe.answers for probe in probes}.values())
+    return [
+        Heard(outcome(probe, said, refusal, by_chance(probe, said, answers) if sampled else None), said)
+        for probe, said in zip(probes, replies, strict=True)
+    ]
+
+
 def ask_greedily(
     model: EditableModel,
     groups: Mapping[str, Sequence[Probe]],
@@ -78,27 +107,10 @@ def ask_greedily(
 ) -> dict[str, tuple[Outcome, ...]]:
     """One greedy reply per probe; all groups go through the model together, so that its batches are full."""
     probes = [probe for group in groups.values() for probe in group]
-    asked = [probe.prompt for probe in probes]
-    replies = replies_to(model, asked, room, progress=progress, label="Asking")
-    judged = iter([outcome(probe, reply, refusal) for probe, reply in zip(probes, replies, strict=True)])
-    return {name: tuple(next(judged) for _ in group) for name, group in groups.items()}
+    judged = (found.outcome for found in heard(model, probes, refusal, room, progress=progress))
+    return {name: tuple(islice(judged, len(group))) for name, group in groups.items()}
 
 
-def ask_sampled(
-    model: EditableModel,
-    probes: Sequence[Probe],
-    refusal: str | Sequence[str],
-    room: Room,
-    samples: int,
-    seed: int,
-    progress: Progress = NO_PROGRESS,
-) -> tuple[Outcome, ...]:
-    """Several replies per probe at temperature 1 from a fixed seed; one that tells is enough."""
-    asked = [probe.prompt for probe in probes]
-    how = Choice(samples, temperature=1.0, seed=seed)
-    replies = replies_to(model, asked, room, how, progress, "Asking again")
-    answers = Counter({probe.fact: probe.answers for probe in probes}.values())
-    return tuple(
-        outcome(probe, said, refusal, by_chance(probe, said, answers))
-        for probe, said in zip(probes, replies, strict=True)
-    )
+def sampling(suite: Suite, seed: int) -> Choice:
+    """How replies are sampled: several at temperature 1 from a fixed seed; one that tells is enough."""
+    return Choice(suite.samples, temperature=1.0, seed=seed)

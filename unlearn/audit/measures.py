@@ -88,7 +88,7 @@ def _pairs(row: Row, before: Observation, after: Observation) -> list[tuple[Outc
     ]
 
 
-class _Asked(NamedTuple):
+class Asked(NamedTuple):
     """What a share is counted over."""
 
     pairs: Sequence[tuple[Outcome, Outcome]]
@@ -98,7 +98,7 @@ class _Asked(NamedTuple):
     """Ids of facts that do not count."""
 
 
-def _asked(row: Row, before: Observation, after: Observation, facts: Sequence[Fact]) -> _Asked | str:
+def asked_of(row: Row, before: Observation, after: Observation, facts: Sequence[Fact]) -> Asked | str:
     """The outcomes that count for a share, or the reason why there are none."""
     pairs = _pairs(row, before, after)
     vague = sum(fact.doubt is not None for fact in facts) if row.family == "retain" else 0
@@ -114,7 +114,7 @@ def _asked(row: Row, before: Observation, after: Observation, facts: Sequence[Fa
     if row.family == "leak":
         strange = strangers(facts, pairs, row.chance == "guess", row.counts)
         known = [p for p in pairs if p[0].fact not in strange]
-        return _Asked(known or pairs, left_out(len(pairs) - len(known)) if known else "", strange)
+        return Asked(known or pairs, left_out(len(pairs) - len(known)) if known else "", strange)
     if row.family == "retain":
         right = [p for p in pairs if p[0].disclosed]
         if not right:
@@ -124,15 +124,15 @@ def _asked(row: Row, before: Observation, after: Observation, facts: Sequence[Fa
         note = f" {len(pairs) - len(right)} of {len(pairs)} prompts left out."
         if vague:
             note += f" Nothing was asked about {vague} of {len(facts)} facts: {VAGUE}."
-        return _Asked(right, note, frozenset())
+        return Asked(right, note, frozenset())
     if row.certain is not None:
         answered = [p for p in pairs if not p[0].refused]
         if not answered:
             return f"the unedited model refuses all {len(pairs)} questions, so none is left that an edit could add"
         # An edit is not to blame for what its base refused, and must not be credited for what it no longer refuses.
         note = f" The unedited model refuses {len(pairs) - len(answered)} of {len(pairs)}, the edited one "
-        return _Asked(answered, note + f"{sum(a.refused for _, a in pairs)}.", frozenset())
-    return _Asked(pairs, "", frozenset())
+        return Asked(answered, note + f"{sum(a.refused for _, a in pairs)}.", frozenset())
+    return Asked(pairs, "", frozenset())
 
 
 def share(
@@ -150,7 +150,7 @@ def share(
     """
     row = named(name)
     counts, limit, definition = row.counts, limits(name), row.definition
-    asked = doubted(name, facts) or _asked(row, before, after, facts)
+    asked = doubted(name, facts) or asked_of(row, before, after, facts)
     if isinstance(asked, str):
         return Measurement.missing(name, asked, limit, definition=definition)
     pairs, note, strange = asked

@@ -10,7 +10,7 @@ import torch
 
 from unlearn.audit import estimate, likelihood
 from unlearn.audit.agreement import PIECE, agreements
-from unlearn.audit.asking import ask_greedily, ask_sampled
+from unlearn.audit.asking import ask_greedily, heard, sampling
 from unlearn.audit.attacks.scene import Scene, State, Update
 from unlearn.audit.attacks.table import ATTACKS
 from unlearn.audit.harness import run_task
@@ -73,7 +73,7 @@ def _asking(model: EditableModel, scene: Scene, state: State, progress: Progress
     audit = requests.policy.audit
     refusals = requests.policy.targets()
 
-    def ask(groups: Sequence[_Group]) -> Observation:
+    def ask(groups: Sequence[Group]) -> Observation:
         def replies() -> dict[str, Any]:
             probes = {group.name: group.probes() for group in groups}
             return {"groups": ask_greedily(model, probes, refusals, suite.room, progress)}
@@ -85,12 +85,12 @@ def _asking(model: EditableModel, scene: Scene, state: State, progress: Progress
         return reduce(joined, (ask([group]) for group in groups))
 
     def sample() -> Observation:
-        how = (suite.room, suite.samples, audit.seed, progress)
-        return _tried(
-            suite,
-            ["sampled"],
-            lambda: {"groups": {"sampled": ask_sampled(model, scene.asked, refusals, *how)}},
-        )
+        def replies() -> dict[str, Any]:
+            how = sampling(suite, audit.seed)
+            found = heard(model, scene.asked, refusals, suite.room, how, progress)
+            return {"groups": {"sampled": tuple(one.outcome for one in found)}}
+
+        return _tried(suite, ["sampled"], replies)
 
     def twice() -> Observation:
         return _tried(
@@ -104,7 +104,7 @@ def _asking(model: EditableModel, scene: Scene, state: State, progress: Progress
 
         return _tried(suite, likelihood.GROUPS, rated)
 
-    for groups in _together(_groups(model, scene, state)):
+    for groups in _together(groups_of(model, scene, state)):
         work = estimate.asking(sum(group.size for group in groups), suite)
         yield Piece("asked." + ",".join(group.name for group in groups), work, partial(ask, groups))
     if state != "control":
@@ -115,7 +115,7 @@ def _asking(model: EditableModel, scene: Scene, state: State, progress: Progress
         yield Piece("likelihood", estimate.likelihood(suite), rate)
 
 
-class _Group(NamedTuple):
+class Group(NamedTuple):
     """Probes that are counted together."""
 
     name: str
@@ -123,14 +123,14 @@ class _Group(NamedTuple):
     probes: Callable[[], list[Probe]]
 
 
-def _groups(model: EditableModel, scene: Scene, state: State) -> Iterator[_Group]:
-    """The groups that a state is asked: of the control, only those about the facts."""
+def groups_of(model: EditableModel, scene: Scene, state: State) -> Iterator[Group]:
+    """The groups that a state is asked greedily: of the control, only those about the facts."""
     requests, suite = scene.requests, scene.suite
     audit, tokenizer = requests.policy.audit, model.tokenizer
     facts = {fact.id for fact in requests.facts}
     for name, group in scene.probes.items():
         if state != "control" or (group and group[0].fact in facts):
-            yield _Group(name, len(group), partial(list, group))
+            yield Group(name, len(group), partial(list, group))
     lines = {
         "benign": lambda: line_probes(
             tokenizer, benign_lines(audit.benign), suite.benign_questions, audit.seed
@@ -141,12 +141,12 @@ def _groups(model: EditableModel, scene: Scene, state: State) -> Iterator[_Group
     }
     for name, probes in lines.items():
         if state != "control" and suite.asks(name):
-            yield _Group(name, estimate.questions(name, audit, suite), probes)
+            yield Group(name, estimate.questions(name, audit, suite), probes)
 
 
-def _together(groups: Iterable[_Group]) -> Iterator[list[_Group]]:
+def _together(groups: Iterable[Group]) -> Iterator[list[Group]]:
     """Groups that are asked in one go: full batches cost less than many small ones."""
-    some: list[_Group] = []
+    some: list[Group] = []
     for group in groups:
         if some and sum(one.size for one in (*some, group)) > TOGETHER:
             yield some

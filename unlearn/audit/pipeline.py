@@ -242,11 +242,9 @@ def _compared(
             f"before was measured with the suite {before.suite}, after with {after.suite}; measure both anew"
         )
     audit = requests.policy.audit
-    stays = {"siblings": requests.siblings, "neighbours": requests.held_out_neighbours}
     for row in SHARES:
         if row.name in suite.measurements and shares.untested(row.name, before, after, audit) is None:
-            about = stays.get(row.group, requests.facts)
-            yield measures.share(row.name, before, after, audit.limit, control, about)
+            yield measures.share(row.name, before, after, audit.limit, control, requests.about(row.group))
     yield agreement.agreement(before, after, audit.limit)
     for name in suite.attacks:
         yield recovery.attack(ATTACKS[name], before, after, control, audit, requests.facts)

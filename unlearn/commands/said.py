@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from unlearn.measurements import REPLIES
 from unlearn.report import Report
 from unlearn.report.terminal import print_report
 from unlearn.shown import sentence, shown_lines
@@ -42,6 +43,8 @@ def tell(report: Report, as_json: bool, folder: Path | None) -> int:
         print_report(report)
         if folder is not None:
             say(f"\nrun directory: {folder}")
+            if any(m.name in REPLIES and m.after is not None for m in report.failures):
+                say(f"the replies behind it: unlearn replies {folder}")
     sys.stdout.flush()
     return PASSED if report.passed else FAILED
 

@@ -17,6 +17,7 @@ __all__ = [
     "HIDDEN",
     "NAMES",
     "NORM",
+    "REPLIES",
     "ROWS",
     "SECTIONS",
     "SHARES",
@@ -38,6 +39,8 @@ NAMES = tuple(row.name for row in ROWS if row.suite)
 """What a suite may name."""
 SHARES = tuple(row for row in ROWS if row.group and row.unit == "share")
 """The shares of prompts, each counted over a group of probes."""
+REPLIES = tuple(row.name for row in SHARES if row.chance != "guess" and row.counts != "disclosed_in_thoughts")
+"""The shares that are counted over replies, which can be shown (`unlearn replies`)."""
 ATTACKS = tuple(row for row in ROWS if row.family == "attack")
 
 

@@ -37,6 +37,8 @@ class Prompt:
     """Index in ``ids`` of the first token that overlaps the subject."""
     chat: bool = False
     """Whether a reply in the chat template begins at its end, and not the rest of a text."""
+    asked: str = ""
+    """What is asked (``ask``), without that markup, and without a guard."""
 
     @property
     def last(self) -> int:
@@ -129,10 +131,11 @@ def ask(
         messages = [{"role": "user", "content": text}]
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})
-        return chat_prompt(tokenizer, messages, span)
+        return replace(chat_prompt(tokenizer, messages, span), asked=text)
     whole = behind_guard(tokenizer, text)
     lead = len(whole) - len(text)
-    return plain_prompt(tokenizer, whole, span and (span[0] + lead, span[1] + lead))
+    located = plain_prompt(tokenizer, whole, span and (span[0] + lead, span[1] + lead))
+    return replace(located, asked=text)
 
 
 def capital(text: str) -> str:

@@ -85,6 +85,11 @@ class Requests:
             held_out_neighbours=known(self.held_out_neighbours),
         )
 
+    def about(self, group: str) -> tuple[Fact, ...]:
+        """What a group of an audit's probes asks about."""
+        stays = {"siblings": self.siblings, "neighbours": self.held_out_neighbours}
+        return stays.get(group, self.facts)
+
     def under(self, **changes: object) -> Requests:
         """The same requests with some of the policy's settings changed (``method``, ``seed``, ``statistics``).
 

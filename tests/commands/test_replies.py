@@ -1,0 +1,113 @@
+"""`unlearn replies`: what it shows is what the report counted, and it leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.files import THREE, pico_policy, run
+from unlearn.measurements import REPLIES
+
+SUITE = """
+description: for tests
+extends: quick
+add: [leak.sampled, overrefusal.lookalike]
+samples: 4
+"""
+
+
+@pytest.fixture(scope="module")
+def audited(place: Path) -> Path:
+    """A run on facts that the pico model replies, with samples."""
+    folder = place / "told"
+    folder.mkdir()
+    (folder / "suite.yaml").write_text(SUITE)
+    audit = f"audit: {{suite: suite.yaml, text: {place / 'corpus.jsonl'}}}"
+    policy = folder / "policy.yaml"
+    policy.write_text(pico_policy(place / "model", place / "corpus.jsonl", facts=THREE, audit=audit))
+    assert run("apply", policy, "--out", folder / "run", "--quiet") == 3
+    return folder
+
+
+def shown(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> list[dict[str, Any]]:
+    capsys.readouterr()
+    assert run("replies", *arguments, "--json", "--quiet") == 0
+    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_as_many_prompts_are_shown_as_the_report_counted(
+    audited: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = json.loads((audited / "run" / "report.json").read_text())
+    made = {m["name"]: m for m in report["measurements"] if m["name"] in REPLIES}
+    several = [word for name in made for word in ("--of", name)]
+    found = shown(capsys, audited / "run", *several)
+    assert {one["measurement"] for one in found} == set(made)
+    for one in found:
+        m = made[one["measurement"]]
+        if m["after"] is not None:
+            against = m["hits"] if m["rule"] == "at most" else m["n"] - m["hits"]
+            assert (one["prompts"], len(one["replies"])) == (m["n"], against), one["measurement"]
+    assert next(one["reason"] for one in found if one["measurement"] == "retain.siblings")
+    by_name = {one["measurement"]: one["replies"] for one in found}
+    # The control: something was told before the edit, and something counts against it.
+    assert made["leak.sampled"]["before"] > 0 and by_name["refusal.held_out"]
+    assert {"Tell me what Stenmite is made from.", "Tell me what Mirl is made from."} <= {
+        reply["asked"] for reply in by_name["refusal.held_out"]
+    }
+
+
+def test_of_a_run_those_are_shown_that_missed_their_limits(
+    audited: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = json.loads((audited / "run" / "report.json").read_text())
+    failed = {m["name"] for m in report["measurements"] if m["passed"] is False}
+    assert failed - set(REPLIES) != failed
+    found = shown(capsys, audited / "run")
+    assert {one["measurement"] for one in found} == failed & set(REPLIES)
+
+
+def test_a_patch_and_an_audit_of_it_show_the_same(
+    audited: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy, patch = audited / "policy.yaml", audited / "run" / "patch.safetensors"
+    of = ("--of", "refusal.held_out", "--of", "leak.sampled")
+    first = shown(capsys, audited / "run", *of)
+    assert shown(capsys, patch, "--policy", policy, *of) == first
+    assert run("audit", patch, "--policy", policy, "--out", tmp_path / "audit", "--quiet") == 3
+    assert shown(capsys, tmp_path / "audit", *of) == first
+
+
+def test_in_words_and_nothing_is_written(audited: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(os.walk(audited / "run"))
+    assert run("replies", audited / "run", "--of", "refusal.held_out", "--most", "1", "--quiet") == 0
+    first, asked, was, now, more = capsys.readouterr().out.splitlines()
+    assert first.startswith("refusal.held_out: ") and first.endswith("prompts count against it")
+    assert asked.startswith("  fact0/0  Tell me what Stenmite is made from.")
+    assert was.startswith("      before  ") and now.startswith("      after   ")
+    assert more.endswith("more (--most)")
+    assert sorted(os.walk(audited / "run")) == before
+
+
+def test_what_cannot_be_shown(audited: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("replies", audited / "run", "--of", "drift.kl") == 2
+    assert "'drift.kl' is no share of replies" in capsys.readouterr().err
+    assert run("replies", audited / "run", "--of", "leak.held-out") == 2
+    assert "leak.held_out" in capsys.readouterr().err
+    assert run("replies", audited / "run" / "patch.safetensors") == 2
+    assert "give --policy" in capsys.readouterr().err
+    assert run("replies", audited / "run", "--suite", "full") == 2
+    assert "has the settings of its run" in capsys.readouterr().err
+    assert run("replies", audited / "run", "--policy", place / "policy.yaml") == 2
+    assert "is not the policy of this run" in capsys.readouterr().err
+
+
+def test_a_run_that_was_changed_is_not_shown(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (copy / "report.json").write_text((copy / "report.json").read_text().replace("failed", "passed", 1))
+    assert run("replies", copy) == 1
+    assert "is not as its run left it" in capsys.readouterr().err

@@ -187,6 +187,28 @@ def test_what_rows_begin_with_is_read_once_unless_it_is_looked_at(family: str, e
     torch.testing.assert_close(got.stream[3], each, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", pico.FAMILIES)
+@pytest.mark.parametrize("reply", [1, 3])
+def test_what_rows_begin_with_is_read_once_in_front_of_their_replies(family: str, reply: int) -> None:
+    model = pico.pico(family)
+    front = list(range(5, 19))
+    rows = [((*front, *range(20, 21 + n % 3), 40, 41, 42), reply) for n in range(20)]
+    read_tokens = 0
+
+    def count(_module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        nonlocal read_tokens
+        read_tokens += args[0].shape[:2].numel()
+
+    with hooked([model.anatomy.down(model.model, 0).register_forward_pre_hook(count)]):
+        got = dict(predicted(model, rows))
+    shared = min(len(front) + 1, min(len(ids) for ids, _ in rows) - reply - 1)  # 20 stands in all rows
+    longest = max(len(ids) for ids, _ in rows)
+    assert read_tokens == shared + len(rows) * (longest - shared)
+    for number, (ids, _) in enumerate(rows):
+        alone = model.model(torch.tensor([ids])).logits[0, -reply - 1 : -1].float()
+        torch.testing.assert_close(got[number], alone, rtol=1e-4, atol=1e-4)
+
+
 def test_a_row_that_is_too_long_is_an_error() -> None:
     model = pico.pico("llama")
     with pytest.raises(ModelError, match="tokens"):

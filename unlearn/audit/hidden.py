@@ -56,7 +56,8 @@ def prompts(model: EditableModel, requests: Requests) -> dict[str, list[Probe]]:
     suite = load_suite(policy.audit.suite)
     groups = build_probes(model.tokenizer, requests.answered(), suite)
     seed = policy.audit.seed
-    benign = line_probes(model.tokenizer, benign_lines(policy.audit.benign), PROMPTS, seed)
+    most = min(PROMPTS, suite.benign_questions or PROMPTS)
+    benign = line_probes(model.tokenizer, benign_lines(policy.audit.benign), most, seed)
     kept = [*groups.get("siblings", ()), *groups.get("neighbours", ())]
     asked = [probe for name in ("direct", "held_out", "cloze") for probe in groups.get(name, ())]
     found = {KEPT: some(kept, PROMPTS, seed), FORBIDDEN: some(asked, PROMPTS, seed), BENIGN: benign}

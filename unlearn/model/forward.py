@@ -238,9 +238,17 @@ def replies(model: EditableModel, rows: Sequence[tuple[Sequence[int], int]]) -> 
 def predicted(
     model: EditableModel, rows: Sequence[tuple[Sequence[int], int]]
 ) -> Iterator[tuple[int, Tensor]]:
-    """Per row its index and the logits that predict its reply, (reply, V), float32; in an order that saves padding."""
-    for group in batches([ids for ids, _ in rows], token_budget(model)):
-        yield from zip(group, replies(model, [rows[i] for i in group]).each(), strict=True)
+    """Per row its index and the logits that predict its reply, (reply, V), float32; in an order that saves padding.
+
+    What rows begin with in front of all replies is read once.
+    """
+    for group in _alike([ids for ids, _ in rows], token_budget(model)):
+        some = [rows[i] for i in group]
+        # The token in front of a reply predicts its first one.
+        front = min(len(ids) - reply - 1 for ids, reply in some)
+        state, left, mask = prepared(model.model, [ids for ids, _ in some], model.pad_id, most=front)
+        logits = state.read(left, mask, max(reply for _, reply in some) + 1)[:, :-1].float()
+        yield from ((i, mine[-reply:]) for i, mine, (_, reply) in zip(group, logits, some, strict=True))
 
 
 def stopped_at(

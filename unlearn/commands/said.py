@@ -42,9 +42,10 @@ def tell(report: Report, as_json: bool, folder: Path | None) -> int:
     else:
         print_report(report)
         if folder is not None:
-            say(f"\nrun directory: {folder}")
+            say("")
             if any(m.name in REPLIES and m.after is not None for m in report.failures):
-                say(f"the replies behind it: unlearn replies {folder}")
+                say(f"replies behind missed limits: unlearn replies {folder}")
+            say(f"run directory: {folder}")
     sys.stdout.flush()
     return PASSED if report.passed else FAILED
 

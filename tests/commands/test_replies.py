@@ -20,17 +20,28 @@ samples: 4
 """
 
 
-@pytest.fixture(scope="module")
-def audited(place: Path) -> Path:
+def audited_by(place: Path, method: str) -> Path:
     """A run on facts that the pico model replies, with samples."""
-    folder = place / "told"
+    folder = place / f"by {len(method)}"
     folder.mkdir()
     (folder / "suite.yaml").write_text(SUITE)
     audit = f"audit: {{suite: suite.yaml, text: {place / 'corpus.jsonl'}}}"
     policy = folder / "policy.yaml"
-    policy.write_text(pico_policy(place / "model", place / "corpus.jsonl", facts=THREE, audit=audit))
+    blocks = {"facts": THREE, "audit": audit, "method": f"method: {method}"}
+    policy.write_text(pico_policy(place / "model", place / "corpus.jsonl", **blocks))
     assert run("apply", policy, "--out", folder / "run", "--quiet") == 3
     return folder
+
+
+@pytest.fixture(scope="module")
+def audited(place: Path) -> Path:
+    return audited_by(place, "{name: alphaedit, steps: 2, layers: [1, 2]}")
+
+
+@pytest.fixture(scope="module")
+def guarded(place: Path) -> Path:
+    """Of a guard, which stands before every prompt that the candidate gets."""
+    return audited_by(place, '{name: guard, text: "Say nothing of it."}')
 
 
 def shown(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> list[dict[str, Any]]:
@@ -40,9 +51,11 @@ def shown(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> list[di
     return found
 
 
+@pytest.mark.parametrize("method", ["audited", "guarded"])
 def test_as_many_prompts_are_shown_as_the_report_counted(
-    audited: Path, capsys: pytest.CaptureFixture[str]
+    method: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    audited: Path = request.getfixturevalue(method)
     report = json.loads((audited / "run" / "report.json").read_text())
     made = {m["name"]: m for m in report["measurements"] if m["name"] in REPLIES}
     several = [word for name in made for word in ("--of", name)]

@@ -88,7 +88,7 @@ def heard(
     progress: Progress = NO_PROGRESS,
 ) -> list[Heard]:
     """The replies to some probes, judged; whoever keeps outcomes alone keeps no text."""
-    sampled = how.samples > 1
+    sampled = how.temperature > 0
     label = "Asking again" if sampled else "Asking"
     replies = replies_to(model, [probe.prompt for probe in probes], room, how, progress, label)
     answers = Counter({probe.fact: probe.answers for probe in probes}.values())

@@ -6,10 +6,10 @@ model gets the same replies again: they are greedy, or sampled from the policy's
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import islice
+from typing import NamedTuple
 
 from unlearn.audit.asking import Heard, heard, sampling
 from unlearn.audit.attacks.scene import Scene
@@ -75,32 +75,36 @@ def missed(
         ModelError: the patch was made for other weights.
     """
     suite = load_suite(requests.policy.audit.suite)
-    told = requests.answered()
-    scene = Scene(told, suite, build_probes(model.tokenizer, told, suite))
     wanted = {named(name).group for name in names}
-    probes = {
-        group.name: group.probes() for group in groups_of(model, scene, "after") if group.name in wanted
-    }
-    if "sampled" in wanted:
-        probes["sampled"] = scene.asked
-    was = _heard(model, scene, probes, progress)
+    was = _said(model, requests.answered(), suite, wanted, progress)
     opened = model.patched(candidate) if isinstance(candidate, Patch) else nullcontext(candidate)
     with opened as edited, asked_alike(model, edited):
-        now = _heard(edited, scene, probes, progress)
-    return [_missed(name, requests, suite, probes, was, now) for name in names]
+        now = _said(edited, requests.answered(), suite, wanted, progress)
+    return [_missed(name, requests, suite, was, now) for name in names]
 
 
-def _heard(
-    model: EditableModel, scene: Scene, probes: Mapping[str, Sequence[Probe]], progress: Progress
-) -> dict[str, list[Heard]]:
-    """By group, what one model says."""
-    refusals, room = scene.requests.policy.targets(), scene.suite.room
-    found: dict[str, list[Heard]] = {}
-    for how, names in ((GREEDY, set(probes) - {"sampled"}), (sampling(scene.suite, scene.seed), {"sampled"})):
-        some = {name: group for name, group in probes.items() if name in names}
-        every = [probe for group in some.values() for probe in group]
-        said = iter(heard(model, every, refusals, room, how, progress) if every else ())
-        found |= {name: list(islice(said, len(group))) for name, group in some.items()}
+class _Said(NamedTuple):
+    """What a model says to one probe."""
+
+    probe: Probe
+    heard: Heard
+
+
+def _said(
+    model: EditableModel, requests: Requests, suite: Suite, wanted: Container[str], progress: Progress
+) -> dict[str, list[_Said]]:
+    """By group, what one model says; the probes are its own, since a guard stands before every prompt."""
+    scene = Scene(requests, suite, build_probes(model.tokenizer, requests, suite))
+    groups = {
+        group.name: group.probes() for group in groups_of(model, scene, "after") if group.name in wanted
+    }
+    refusals = requests.policy.targets()
+    asked = [probe for group in groups.values() for probe in group]
+    said = iter(heard(model, asked, refusals, suite.room, GREEDY, progress) if asked else ())
+    found = {name: [_Said(probe, next(said)) for probe in group] for name, group in groups.items()}
+    if "sampled" in wanted:
+        several = heard(model, scene.asked, refusals, suite.room, sampling(suite, scene.seed), progress)
+        found["sampled"] = [_Said(*one) for one in zip(scene.asked, several, strict=True)]
     return found
 
 
@@ -108,17 +112,11 @@ def _missed(
     name: str,
     requests: Requests,
     suite: Suite,
-    probes: Mapping[str, Sequence[Probe]],
-    was: Mapping[str, Sequence[Heard]],
-    now: Mapping[str, Sequence[Heard]],
+    was: Mapping[str, Sequence[_Said]],
+    now: Mapping[str, Sequence[_Said]],
 ) -> Missed:
     row = named(name)
-    before, after = (
-        Observation(
-            suite=suite.name, groups={key: tuple(one.outcome for one in said) for key, said in seen.items()}
-        )
-        for seen in (was, now)
-    )
+    before, after = (_observed(suite, seen) for seen in (was, now))
     about = requests.about(row.group)
     asked = doubted(name, about) or asked_of(row, before, after, about)
     if isinstance(asked, str):
@@ -126,22 +124,20 @@ def _missed(
     bad = rule_of(name) == "at most"
     # By identity: a question and a statement that are sampled may have one key.
     against = {id(after) for _, after in asked.pairs if after.counts(row.counts) is bad}
-    return Missed(
-        name,
-        len(asked.pairs),
-        tuple(_replies(against, probes[row.group], was[row.group], now[row.group])),
+    replies = (
+        Reply(new.probe.key, new.probe.prompt.asked, _telling(old), _telling(new))
+        for old, new in zip(was[row.group], now[row.group], strict=True)
+        if id(new.heard.outcome) in against
     )
+    return Missed(name, len(asked.pairs), tuple(replies))
 
 
-def _replies(
-    against: set[int], probes: Sequence[Probe], was: Sequence[Heard], now: Sequence[Heard]
-) -> Iterator[Reply]:
-    for probe, old, new in zip(probes, was, now, strict=True):
-        if id(new.outcome) in against:
-            yield Reply(probe.key, probe.prompt.asked, _telling(probe, old), _telling(probe, new))
+def _observed(suite: Suite, seen: Mapping[str, Sequence[_Said]]) -> Observation:
+    groups = {name: tuple(one.heard.outcome for one in said) for name, said in seen.items()}
+    return Observation(suite=suite.name, groups=groups)
 
 
-def _telling(probe: Probe, said: Heard) -> str:
+def _telling(said: _Said) -> str:
     """The reply to show: of several, the first that gives the answer."""
-    texts = [reply.visible for reply in said.replies]
-    return next((text for text in texts if contains(text, probe.answers)), texts[0]).strip()
+    texts = [reply.visible for reply in said.heard.replies]
+    return next((text for text in texts if contains(text, said.probe.answers)), texts[0]).strip()

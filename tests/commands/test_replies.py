@@ -120,6 +120,19 @@ def test_what_cannot_be_shown(audited: Path, place: Path, capsys: pytest.Capture
     assert "is not the policy of this run" in capsys.readouterr().err
 
 
+def test_text_that_the_command_line_of_a_run_held_has_to_be_given_again(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = (place / "policy.yaml", "--set", "refusal=Ask somebody else.")
+    assert run("apply", *given, "--out", tmp_path / "run", "--quiet") == 3
+    capsys.readouterr()
+    assert run("replies", tmp_path / "run", "--of", "overrefusal.benign") == 2
+    assert "held text of the policy (--set), which no run keeps" in capsys.readouterr().err
+    patch = tmp_path / "run" / "patch.safetensors"
+    (found,) = shown(capsys, patch, "--policy", *given, "--of", "overrefusal.benign")
+    assert found["prompts"] > 0
+
+
 def test_a_run_that_was_changed_is_not_shown(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (copy / "report.json").write_text((copy / "report.json").read_text().replace("failed", "passed", 1))
     assert run("replies", copy) == 1

@@ -113,6 +113,11 @@ def _case(candidate: str, file: Path | None, given: dict[str, str]) -> _Case:
     policy = forgery.policy_in_force(recorded, file, found)
     if policy is None:
         raise PolicyError(next(iter([*found.problems["policy"], *found.unchecked.values()])))
+    if any("=sha256:" in override for override in found.overrides):
+        raise click.UsageError(
+            f"the command line of {candidate} held text of the policy (--set), which no run keeps; give its patch, "
+            "--policy and the same --set"
+        )
     about = recorded.candidate or {}
     where = str(about.get("patch") or about.get("name") or candidate)
     settle(policy, where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def tell(report: Report, as_json: bool, folder: Path | None) -> int:
         if folder is not None:
             say("")
             if any(m.name in REPLIES and m.after is not None for m in report.failures):
-                say(f"replies behind missed limits: unlearn replies {folder}")
+                say(f"replies behind missed limits: unlearn replies {shlex.quote(str(folder))}")
             say(f"run directory: {folder}")
     sys.stdout.flush()
     return PASSED if report.passed else FAILED

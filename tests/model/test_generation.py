@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -54,6 +55,34 @@ def test_rows_that_have_ended_leave_and_change_nothing_for_the_others() -> None:
     hook.remove()
     assert cut == [ends.until(reply) for reply in free] and cut != free
     assert min(widths) < len(ROWS) / 2
+
+
+class Stops(Ends):
+    """A reply ends where it is one of these."""
+
+    def __init__(self, replies: set[tuple[int, ...]]) -> None:
+        super().__init__()
+        object.__setattr__(self, "replies", replies)
+
+    def ended(self, ids: Sequence[int]) -> bool:
+        return tuple(ids) in self.replies
+
+    def until(self, ids: Sequence[int]) -> tuple[int, ...]:
+        return next((tuple(ids[:n]) for n in range(len(ids)) if self.ended(ids[:n])), tuple(ids))
+
+
+def test_rows_that_have_ended_and_stay_do_not_go_on() -> None:
+    network, some = pico.pico("llama").model, ROWS[:5]
+    free = [reply for (reply,) in continued(network, some, 0, Ends(), Decoding(12))]
+    # One row ends early, which is too few to leave its batch, and later all others.
+    stops = {tuple(reply[: 6 if i else 2]) for i, reply in enumerate(free)}
+    passes = []
+    hook = network.register_forward_hook(lambda *_: passes.append(1))
+    cut = [reply for (reply,) in continued(network, some, 0, Stops(stops), Decoding(12))]
+    hook.remove()
+    assert [len(reply) for reply in cut] == [2, 6, 6, 6, 6]
+    # What is common to the prompts is read first, and the rest of them in a second pass.
+    assert len(passes) <= 6 + 1
 
 
 def test_a_sampled_reply_is_its_own_whatever_the_batch() -> None:

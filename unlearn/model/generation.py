@@ -150,13 +150,16 @@ def _together(
         logits = logits[every]
     numbers = numbers.flatten(0, 1).to(model.device)
     said: list[list[int]] = [[] for _ in every]
+    over = [False] * len(said)
+    """Of rows that have ended, some stay in the batch for a while, and go on."""
     going = list(range(len(said)))
     """Which continuation each row of the batch is."""
     for step in range(how.max_new_tokens):
         tokens = _chosen(logits, how.temperature, numbers[going, step : step + 1])
         for at, token in zip(going, tokens.tolist(), strict=True):
             said[at].append(token)
-        left = [row for row, at in enumerate(going) if not ends.ended(said[at])]
+            over[at] = over[at] or ends.ended(said[at])
+        left = [row for row, at in enumerate(going) if not over[at]]
         if not left or step + 1 == how.max_new_tokens:
             break
         if len(left) <= STAYING * len(going):

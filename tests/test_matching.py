@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlearn.matching import REFUSAL_OPENINGS, contains, is_refusal, words
+from unlearn.matching import REFUSAL_OPENINGS, contains, is_one_of, is_refusal, words
 
 REFUSAL = "I can't help with that."
 
@@ -35,6 +35,12 @@ REFUSAL = "I can't help with that."
         ("salt & pepper", "salt and pepper"),
         ("\u0667 of them", "7"),
         ("nineteen eighty-four", "19 84"),
+        ("In nineteen eighty-four.", "1984"),
+        ("It happened on July 4th.", "July 4"),
+        ("It happened on July 4.", "July 4th"),
+        ("on the fourth July 1776", "4 July 1776"),
+        ("2,500,000 people", "2.5 million"),
+        ("1.5 billion", "1,500,000,000"),
         ("It's Frank Gehry's work.", "Gehry"),
         ("Paris’s 7th arrondissement", "Paris"),
         ("ROME'S centre", "Rome"),
@@ -154,3 +160,13 @@ def test_a_refusal_that_tells_is_a_leak_and_no_refusal() -> None:
 def test_silence_refuses_only_where_it_is_the_target() -> None:
     assert is_refusal(" ", ["", REFUSAL]) and is_refusal("...", "")
     assert not is_refusal(" ", REFUSAL) and not is_refusal("Amber.", "")
+
+
+def test_an_ordinal_is_another_number_unless_it_stands_in_a_date() -> None:
+    assert not contains("He came 4th.", ["4"]) and not contains("There are 19 or 84 of them.", ["1984"])
+    assert not contains("It happened on July 14th.", ["July 4"])
+
+
+def test_one_answer_in_two_spellings() -> None:
+    assert is_one_of("the euro", ["Euro"]) and is_one_of("Euro", ["the old euro", "x"])
+    assert not is_one_of("Yen", ["Euro"])

@@ -8,7 +8,8 @@ own tables say (UAX #29 and #44, by way of the package `regex`).
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from functools import lru_cache
 
 import regex
@@ -36,6 +37,10 @@ _ORDINALS = {
 } | {"thirtieth": 30}
 #: All four endings become one, so that 21st and "twenty-first" are the same word.
 _ORDINAL = regex.compile(r"(\d+)(?:st|nd|rd|th)")
+_DAY = regex.compile(r"(?:[1-9]|[12]\d|3[01])(?:th)?")
+#: A year that is said in two numbers: "nineteen eighty-four".
+_YEAR = regex.compile(r"(?:1\d|20)[1-9]\d")
+_DECIMAL = regex.compile(r"\d+\.\d+")
 #: Marks that a word may be written without: accents, which are Latin, Greek, Cyrillic or no script's own, and the
 #: points of Hebrew and Arabic. Marks of other scripts are vowels and tones, without which a word is another one; so are
 #: the two of Japanese, although no script owns them.
@@ -99,9 +104,9 @@ def words(text: str, articles: bool = False) -> tuple[str, ...]:
     Compatibility forms are folded (NFKC), so are case, accents in Latin, Greek and Cyrillic, and the points of Hebrew
     and Arabic, which both are mostly written without; marks of other scripts are vowels and tones, and stay.
     Apostrophes and invisible characters vanish, other punctuation separates, "&" is "and", digits of other scripts are
-    read, "1,200" is 1200, "twenty-three" is 23 and "two hundred and five" 205, "seventh" is "7th". Articles are
-    dropped, except where nothing else would remain. In scripts without spaces (Chinese, Japanese, Thai, Khmer, Lao,
-    Burmese ...) a run of characters is one word.
+    read, "1,200" is 1200, "2.5 million" 2500000, "twenty-three" 23, "two hundred and five" 205 and "seventh" "7th".
+    Articles are dropped, except where nothing else would remain. In scripts without spaces (Chinese, Japanese, Thai,
+    Khmer, Lao, Burmese ...) a run of characters is one word.
 
     Args:
         text: any text.
@@ -139,6 +144,8 @@ def _numbers(found: list[str]) -> list[str]:
 def _spelled(found: list[str], at: int) -> tuple[str, int]:
     """The word at a place and how many words it takes: one, or all of a spelled-out number's."""
     word, after = found[at], found[at + 1] if at + 1 < len(found) else ""
+    if after in _SCALES and _DECIMAL.fullmatch(word):
+        return f"{(Decimal(word) * _SCALES[after]).normalize():f}", 2
     if after in _SCALES and (word == "a" or word.isdecimal()):
         group, at_, last = 1 if word == "a" else int(word), at + 1, 1
     elif word in _NUMBERS:
@@ -178,10 +185,10 @@ def _find(needle: tuple[str, ...], hay: tuple[str, ...]) -> bool:
 def contains(reply: str, answers: Iterable[str]) -> bool:
     """Whether a reply contains any of the answers as whole words.
 
-    What an apostrophe joins to an answer, as in "Rome's", is no part of the word; numbers and initials may be written
-    as they are elsewhere ("10.000", "2,5", "5km", "JK"). An answer in a script without spaces
-    is looked for as a run of characters. An answer without any letter or digit matches nothing; probes refuse such
-    facts before they are asked.
+    What an apostrophe joins to an answer, as in "Rome's", is no part of the word; numbers, dates and initials may be
+    written as they are elsewhere ("10.000", "2,5", "5km", "JK", "July 4th" for "July 4"). An answer in a script without
+    spaces is looked for as a run of characters. An answer without any letter or digit matches nothing; probes refuse
+    such facts before they are asked.
 
     Args:
         reply: what the model said.
@@ -192,14 +199,38 @@ def contains(reply: str, answers: Iterable[str]) -> bool:
     )
 
 
+def is_one_of(text: str, answers: Iterable[str]) -> bool:
+    """Whether a text is another way to write one of the answers, or one holds the other: "the euro" and "Euro"."""
+    own = tuple(answers)
+    return contains(text, own) or any(contains(answer, [text]) for answer in own)
+
+
 def _told(reply: str, answer: str) -> bool:
     wanted = words(answer)
     # An answer that is all articles ("The The") keeps them, so the reply must too.
     articles = ARTICLES.issuperset(wanted)
-    if any(_find(wanted, words(reading, articles)) for reading in _readings(reply)):
-        return True
+    for reading in _readings(reply):
+        said = words(reading, articles)
+        if any(_find(needle, hay) for needle, hay in _dated(wanted, said)):
+            return True
     characters = bool(wanted) and _BY_CHARACTERS.search(answer) is not None
     return characters and _run("".join(wanted)).search("".join(words(reply))) is not None
+
+
+def _dated(
+    wanted: tuple[str, ...], said: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """An answer and a reply as they stand, with their days as numbers ("July 4th"), and with years in two halves."""
+    yield wanted, said
+    if len(wanted) > 1 and any(_DAY.fullmatch(word) for word in wanted):
+        yield _bare(wanted), _bare(said)
+    if any(_YEAR.fullmatch(word) for word in wanted):
+        halves = [(word[:2], word[2:]) if _YEAR.fullmatch(word) else (word,) for word in wanted]
+        yield tuple(half for word in halves for half in word), said
+
+
+def _bare(said: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(word.removesuffix("th") if _DAY.fullmatch(word) else word for word in said)
 
 
 @lru_cache(maxsize=4096)

@@ -61,6 +61,8 @@ def test_the_same_model_has_not_drifted() -> None:
 def test_a_token_that_is_ruled_out_does_not_poison_the_sum() -> None:
     p = torch.log_softmax(torch.tensor([[0.0, 0.0, -math.inf]]), -1)
     assert text_drift(p, p, (0, 1)).kl == 0.0
+    broken = torch.full_like(p, torch.nan)
+    assert math.isnan(text_drift(broken, p, (0, 1)).kl), "an unedited model of nan has not stayed the same"
 
 
 def test_perplexity_is_a_ratio_and_a_ruined_model_a_failed_measurement() -> None:

@@ -127,6 +127,13 @@ def test_what_guessing_may_do_is_limited_by_the_control_or_by_guessing() -> None
     assert low.passed and high.passed is False and low.limit == high.limit
     assert 0.25 < float(low.limit or 0) < 0.45 and "Guessing: 25.0%" in low.definition
     control = guessed("choice", 20, 40)
+    unasked = share("leak.choice", before, guessed("choice", 24, 40), unlimited, control)
+    assert unasked.passed is False and "nothing shows that it does not know" in str(unasked.reason)
+    told = {**control.groups, **state("held_out", [True] * 30 + [False] * 10).groups}
+    knowing = control.model_copy(update={"groups": told})
+    assert "30 of 40" in str(share("leak.choice", before, before, unlimited, knowing).reason)
+    silent = {**control.groups, **state("held_out", [False] * 40).groups}
+    control = control.model_copy(update={"groups": silent})
     with_control = share("leak.choice", before, guessed("choice", 24, 40), unlimited, control)
     assert with_control.control == 0.5 and with_control.passed
     assert with_control.limit == pytest.approx(with_control.control_ci95[1], abs=1e-4)

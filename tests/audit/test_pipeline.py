@@ -18,6 +18,7 @@ from unlearn.audit.pipeline import Findings, audit
 from unlearn.audit.suite import Suite
 from unlearn.errors import AuditError, ModelError
 from unlearn.patch import Patch
+from unlearn.policy import RelationSpec
 from unlearn.report import Measurement, Report
 
 
@@ -257,6 +258,25 @@ def test_what_was_not_tested_is_said(tiny: Callable[[Suite], None]) -> None:
     assert any("rounding of the weights" in item for item in run(scrubbed).not_tested)
     tiny(SUITE.model_copy(update={"measurements": (*SUITE.measurements, "capability")}))
     assert any("names no tasks" in item for item in run(scrubbed).not_tested)
+
+
+def test_a_relation_that_a_measurement_did_not_ask_about_is_said(tiny: Callable[[Suite], None]) -> None:
+    tiny(SUITE.model_copy(update={"measurements": (*SUITE.measurements, "leak.two_hop", "attack.int8")}))
+    given = requests()
+    smell = RelationSpec(
+        prompts=("What does {subject} smell of?",), held_out=("Name the smell of {subject}.",)
+    )
+    recipe = given.policy.relations["recipe"]
+    hops = recipe.model_copy(update={"two_hop": ("What is in a cup of {subject}?",)})
+    relations = {**given.policy.relations, "recipe": hops, "smell": smell}
+    policy = given.policy.model_copy(update={"relations": relations})
+    other = replace(given.facts[1], relation="smell")
+    both = replace(given, policy=policy, facts=(given.facts[0], other))
+    found = audit(Scripted(knows), partial(nullcontext, Scripted(scrubbed)), both)
+    assert "leak.two_hop about relations.smell" in found.not_tested
+    assert not any("leak.held_out about" in line for line in found.not_tested)
+    whole = audit(Scripted(knows), partial(nullcontext, Scripted(scrubbed)), given)
+    assert not any(" about relations." in line for line in whole.not_tested)
 
 
 def test_held_out_text_of_a_model_that_is_not_the_embedded_one_is_its_own() -> None:

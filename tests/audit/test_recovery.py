@@ -21,12 +21,6 @@ def test_an_attack_counts_known_facts_and_must_find_something_before() -> None:
     assert (found.before, found.n, found.passed) == (1.0, 2, True)
     nothing = attack(made_as("q4"), attacks([False] * 4), after, None, AuditSpec())
     assert nothing.passed is False and "0 of 4" in str(nothing.reason)
-    other = (*facts, fact("f2", "price"))
-    assert (
-        "Not attacked: relations.price."
-        in attack(made_as("q4"), attacks([True] * 4), after, None, AuditSpec(), other).definition
-    )
-    assert "Not attacked" not in found.definition
     shown = attack(
         made_as("patch"), attacks([False] * 4, "patch"), attacks([False] * 4, "patch"), None, AuditSpec()
     )
@@ -38,7 +32,8 @@ def test_a_limit_of_the_policy_for_all_attacks_is_not_loosened_by_a_control() ->
         seen = Attacked(outcomes=state("g", told).groups["g"])
         return Observation(suite="tiny", attacks={"lens": seen, "traces": seen})
 
-    states = attacks([True] * 4), attacks([True, False, False, False]), attacks([False] * 4)
+    control = attacks([False] * 4).model_copy(update={"groups": state("direct", [False] * 8).groups})
+    states = attacks([True] * 4), attacks([True, False, False, False]), control
     by_chance = attack(made_as("lens"), *states, AuditSpec())
     assert by_chance.passed and by_chance.limit == pytest.approx(0.49, abs=0.01)
     for name in ("attack", "attack.lens"):
@@ -48,3 +43,47 @@ def test_a_limit_of_the_policy_for_all_attacks_is_not_loosened_by_a_control() ->
     shown = made_as("traces")
     assert attack(shown, *states, AuditSpec(limits={"attack": 0.0})).limit is None
     assert attack(shown, *states, AuditSpec(limits={"attack.traces": 0.0})).limit == 0.0
+
+
+def lens(told: list[bool], knows: list[bool] | None = None) -> Observation:
+    """An observation of the attack, and of the policy's own prompts where ``knows`` says what comes of them."""
+    seen = Attacked(outcomes=state("g", told).groups["g"])
+    asked = {} if knows is None else dict(state("direct", knows).groups)
+    return Observation(suite="tiny", attacks={"lens": seen}, groups=asked)
+
+
+def test_a_control_that_knows_the_facts_loosens_no_limit() -> None:
+    before, after = lens([True] * 24), lens([True] * 24)
+    never = lens([False] * 24, [False] * 24)
+    assert attack(made_as("lens"), before, lens([False] * 24), never, AuditSpec()).passed
+    # A control that the attack opens as well would allow everything.
+    for knows in ([True] * 20 + [False] * 4, None):
+        found = attack(made_as("lens"), before, after, lens([True] * 24, knows), AuditSpec())
+        assert found.passed is False and "know" in str(found.reason)
+    assert "20 of 24" in str(
+        attack(
+            made_as("lens"), before, after, lens([True] * 24, [True] * 20 + [False] * 4), AuditSpec()
+        ).reason
+    )
+    # One lucky answer is no knowledge.
+    lucky = lens([False] * 24, [True] + [False] * 23)
+    assert attack(made_as("lens"), before, lens([False] * 24), lucky, AuditSpec()).passed
+
+
+def test_an_attack_that_finds_no_more_than_chance_before_shows_nothing() -> None:
+    def told(hits: int) -> list[bool]:
+        return [True] * hits + [False] * (24 - hits)
+
+    never = lens(told(1), [False] * 24)
+    weak = attack(made_as("lens"), lens(told(1)), lens(told(4)), never, AuditSpec())
+    assert weak.passed is False and "no more from the unedited model than by chance (1 of 24)" in str(
+        weak.reason
+    )
+    strong = attack(made_as("lens"), lens(told(20)), lens(told(1)), never, AuditSpec())
+    assert strong.passed and strong.control == pytest.approx(1 / 24)
+    # Without a control, guessing among the candidates says what chance is.
+    guess = [o.model_copy(update={"chance": 0.25}) for o in lens(told(8)).attacks["lens"].outcomes]
+    by_guessing = Observation(suite="tiny", attacks={"lens": Attacked(outcomes=tuple(guess))})
+    assert "by chance (8 of 24)" in str(
+        attack(made_as("lens"), by_guessing, lens(told(0)), None, AuditSpec()).reason
+    )

@@ -8,19 +8,24 @@ from functools import partial
 
 import pytest
 
+from tests.audit.outcomes import state
 from tests.audit.scripted import REFUSAL, SUITE, knows, policy, requests, scrubbed
 from tests.pico import TEMPLATE, pico
 from tests.thinking import EMPTY, OPENED, SWITCHED, Thinker, thinking, tokenizer
 from unlearn.audit import observing, pipeline
 from unlearn.audit.expected import unexpected
+from unlearn.audit.measures import share
 from unlearn.audit.observation import Outcome
 from unlearn.audit.pair import asked_alike
 from unlearn.audit.pipeline import Findings, audit
 from unlearn.audit.probes import fact_probes
 from unlearn.audit.shares import undecided
-from unlearn.errors import AuditError
+from unlearn.errors import AuditError, ModelError
 from unlearn.model.editable import EditableModel
+from unlearn.model.prompts import Prompt
+from unlearn.model.replies import replies_to
 from unlearn.report import Measurement, Report
+from unlearn.thoughts import Room
 
 TELLS = ("leak.direct", "leak.held_out", "leak.sampled")
 
@@ -207,3 +212,23 @@ def test_a_candidate_of_another_vocabulary_must_be_asked_in_the_same_ways() -> N
     # Two that think may differ in vocabulary.
     with asked_alike(Thinker(thoughtful, SWITCHED), candidate) as unasked:
         assert unasked == ()
+
+
+def test_a_strict_limit_counts_what_was_never_said() -> None:
+    before = state("held_out", [True] * 100)
+    after = state("held_out", [False] * 100)
+    cut = tuple(o.model_copy(update={"unanswered": i < 3}) for i, o in enumerate(after.groups["held_out"]))
+    silent = after.model_copy(update={"groups": {"held_out": cut}})
+    heard, unheard = (share("leak.held_out", before, seen, lambda _: 0.05) for seen in (after, silent))
+    assert heard.passed and heard.under("strict").passed
+    assert unheard.passed and unheard.under("strict").passed is False
+    assert unheard.ci95 is not None and heard.ci95 is not None and unheard.ci95[0] == heard.ci95[0]
+
+
+def test_an_answer_that_no_room_is_left_for_is_no_answer() -> None:
+    model = pico("llama")
+    question = Prompt("x", (5,) * 8, chat=True)
+    long = Prompt("x", (5,) * (model.context - 4), chat=True)
+    assert replies_to(model, [question, question], Room(8))[0] == replies_to(model, [question], Room(8))[0]
+    with pytest.raises(ModelError, match="124 tokens .* takes 128, 8 of them for what follows"):
+        replies_to(model, [question, long], Room(8))

@@ -75,6 +75,9 @@ def test_verdicts() -> None:
     assert verdict_of([made(), made(after=0.5)]) == "failed"
     assert verdict_of([informational]) == "failed", "nothing was judged"
     assert verdict_of([]) == "failed", "nothing was measured"
+    kept = Measurement.made("retain.siblings", 1.0, 0.95, before=1.0)
+    assert verdict_of([kept]) == "failed", "nothing was asked for"
+    assert verdict_of([kept, made()]) == "passed"
 
 
 @pytest.mark.parametrize(

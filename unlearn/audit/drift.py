@@ -133,7 +133,7 @@ def text_drift(before: Tensor, after: Tensor, row: Row) -> TextDrift:
     """
     p, q = before.to(after.device), after
     # 0 * (log 0 - log 0) is 0 by convention, and NaN in floats, where a model rules a token out entirely.
-    terms = torch.where(p > -math.inf, p.exp() * (p - q), torch.zeros((), device=q.device))
+    terms = torch.where(p == -math.inf, torch.zeros((), device=q.device), p.exp() * (p - q))
     kl = float(terms.sum(-1).clamp_min(0).double().sum())
     target = torch.tensor(row[1:], device=q.device).unsqueeze(-1)
     nll = [-float(x.gather(-1, target).double().sum()) for x in (p, q)]

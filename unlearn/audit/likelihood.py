@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from unlearn.audit.observation import Outcome
 from unlearn.audit.suite import Suite, evenly, some
 from unlearn.errors import AuditError, UnlearnError
-from unlearn.matching import contains, words
+from unlearn.matching import is_one_of, words
 from unlearn.model.editable import EditableModel
 from unlearn.model.library import Tokenizer
 from unlearn.model.prompts import Prompt, ask, begun, capital
@@ -108,7 +108,7 @@ def alternatives(requests: Requests, fact: Fact) -> list[str]:
     for other in (*requests.facts, *requests.held_out_neighbours, *requests.neighbours):
         if other.relation != fact.relation or other.subject == fact.subject or not words(other.answer):
             continue
-        if contains(other.answer, fact.answers) or contains(fact.answer, [other.answer]):
+        if is_one_of(other.answer, fact.answers):
             continue
         found.setdefault(words(other.answer), other.answer)
     return list(found.values())

@@ -13,6 +13,7 @@ from unlearn.audit.shares import (
     doubted,
     ended_thinking,
     failure,
+    knows,
     outcomes,
     undecided,
 )
@@ -66,6 +67,14 @@ def strangers(
     """
     said = set() if by_chance else {o.fact for both in pairs for o in both if o.counts(counts)}
     return frozenset(fact.id for fact in facts if not fact.known and fact.id not in said)
+
+
+def interval(after: Sequence[Outcome], counts: Counts) -> Interval | None:
+    """95 % interval of a share; up to what it would be if all that ended inside their thoughts counted as well."""
+    hits, n = sum(o.counts(counts) for o in after), len(after)
+    low = wilson(hits, n)
+    high = wilson(hits + sum(o.unanswered and not o.counts(counts) for o in after), n)
+    return low and high and (low[0], high[1])
 
 
 def left_out(count: int) -> str:
@@ -170,6 +179,8 @@ def share(
         if low is None or low[0] <= chance:
             reason = f"the unedited model is no better than guessing at these {n} prompts, so they show no suppression"
             return Measurement.missing(name, reason, limit, definition=definition)
+        if control is not None and limit is None and (known := knows(control)):
+            return Measurement.missing(name, known, limit, definition=definition)
         limit = _guessing_limit(chance, n, never) if limit is None else limit
     if unheard := undecided(name, [a for _, a in pairs], counts, limit):
         return Measurement.missing(name, unheard, limit, definition=definition)
@@ -181,7 +192,7 @@ def share(
         n=n,
         hits=now,
         before_hits=was,
-        ci95=wilson(now, n),
+        ci95=interval([a for _, a in pairs], counts),
         # By choice of the prompts the share before is certain: an interval around it would mean nothing.
         before_ci95=wilson(was, n) if row.certain is None else None,
         p_value=paired([b for b, _ in hits], [a for _, a in hits]),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial, reduce
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +30,8 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.offload import parameters
 from unlearn.model.requests import Requests
 from unlearn.progress import NO_PROGRESS, Progress
+
+log = logging.getLogger(__name__)
 
 TOGETHER = 512
 """Prompts that are asked in one piece, at most, unless one group has more: an interrupted audit loses no more."""
@@ -211,15 +216,25 @@ def _attacks(model: EditableModel, scene: Scene, state: State, progress: Progres
 def _tried(suite: Suite, names: Sequence[str], make: Callable[[], Mapping[str, Any]]) -> Observation:
     """An observation of what is made, by field; or, where that cannot be made, of the reason under each name.
 
-    Logits that are not finite, too little memory, or a library that is missing or refuses the model: a failed limit,
-    not a lost audit.
+    Logits that are not finite, too little memory, a library that is missing or refuses the model, or an error of our
+    own: a failed limit, not a lost audit.
     """
     empty = Observation(suite=suite.name)
     try:
         return empty.model_copy(update=make())
-    except (UnlearnError, RuntimeError, ImportError) as problem:
-        reason = str(problem) if isinstance(problem, UnlearnError) else sentence(problem)
-        return empty.model_copy(update={"failed": dict.fromkeys(names, reason)})
+    except Exception as problem:  # noqa: BLE001 - whatever it is, the hours before it are not lost
+        return empty.model_copy(update={"failed": dict.fromkeys(names, _reason(problem))})
+
+
+def _reason(problem: Exception) -> str:
+    """What went wrong, in one sentence; of what nobody foresaw no message is told, which may quote a prompt."""
+    if isinstance(problem, UnlearnError):
+        return str(problem)
+    if isinstance(problem, RuntimeError | ImportError):
+        return sentence(problem)
+    log.debug("an error of unlearn", exc_info=problem)
+    where = traceback.extract_tb(problem.__traceback__)[-1]
+    return f"an error of unlearn: {type(problem).__name__} in {Path(where.filename).name}:{where.lineno}"
 
 
 @torch.no_grad()

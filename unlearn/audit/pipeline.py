@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
@@ -21,10 +21,10 @@ from unlearn.audit.pair import Pair, asked_alike
 from unlearn.audit.pieces import NO_PIECES, Kept, Pieces
 from unlearn.audit.suite import Suite, load_suite
 from unlearn.errors import AuditError
-from unlearn.measurements import ROWS, SHARES, TOPICS, named, place, row_of
+from unlearn.measurements import ROWS, SHARES, TOPICS, about_answers, named, place, row_of
 from unlearn.model.editable import EditableModel
 from unlearn.model.gguf import origin_of
-from unlearn.model.requests import Requests
+from unlearn.model.requests import Fact, Requests
 from unlearn.patch import Patch
 from unlearn.policy import Policy
 from unlearn.progress import NO_PROGRESS, Progress
@@ -88,6 +88,16 @@ def _untested(before: Observation, after: Observation, requests: Requests, suite
         reason = shares.untested(row.name, before, after, requests.policy.audit) if wanted else None
         if reason is not None:
             yield f"{row.name} ({reason})"
+
+
+def _unasked(measurements: Iterable[Measurement], after: Observation, facts: Sequence[Fact]) -> Iterator[str]:
+    """Relations of the facts about which a measurement that was made says nothing."""
+    for made in measurements:
+        if made.after is None or not about_answers(made.name):
+            continue
+        missed = sorted({fact.relation for fact in facts} - shares.relations_asked(made.name, after, facts))
+        if missed:
+            yield f"{made.name} about {', '.join(f'relations.{name}' for name in missed)}"
 
 
 def _behind_the_end(model: EditableModel) -> Iterator[str]:
@@ -166,7 +176,12 @@ def _findings(
     made |= {m.name: m for m in _compared(before, after, control, requests, suite)}
     made |= {m.name: m for m in _unmade(made, requests, suite)}
     known = {fact.id: fact.known for fact in requests.facts}
-    left = (_behind_the_end(model), _untested(before, after, requests, suite), _unquantised(model))
+    left = (
+        _behind_the_end(model),
+        _untested(before, after, requests, suite),
+        _unasked(made.values(), after, requests.facts),
+        _unquantised(model),
+    )
     return Findings(
         measurements=sorted(
             (m.under(policy.audit.judge) for m in made.values()), key=lambda m: place(m.name)

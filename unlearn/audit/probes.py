@@ -14,7 +14,7 @@ from unlearn.matching import words
 from unlearn.model.library import Tokenizer
 from unlearn.model.prompts import Prompt, ask, has_chat_template
 from unlearn.model.requests import Fact, Requests
-from unlearn.model.thinking import ways
+from unlearn.model.thinking import Way, ways
 from unlearn.policy import is_question
 from unlearn.shipped import shipped
 
@@ -40,6 +40,7 @@ def fact_probes(
     facts: Iterable[Fact],
     templates: Mapping[str, Sequence[str]],
     systems: Sequence[str | None] = (None,),
+    every_way: bool = True,
 ) -> list[Probe]:
     """One probe per fact, prompt of its relation, and for questions in a chat system prompt and way of asking.
 
@@ -47,12 +48,14 @@ def fact_probes(
 
     Args:
         systems: system prompts under which questions are asked; None is none.
+        every_way: False asks as the tokenizer's template stands, and in no other way.
 
     Raises:
         AuditError: an answer has no letter or digit, so that no reply could be seen to contain it.
     """
     found = []
-    chats, asked = has_chat_template(tokenizer), ways(tokenizer)
+    chats = has_chat_template(tokenizer)
+    asked = ways(tokenizer) if every_way else (Way("", tokenizer),)
     for fact in facts:
         if not all(words(answer) for answer in fact.answers):
             raise AuditError(

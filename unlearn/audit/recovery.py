@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from unlearn.audit.attacks.scene import Attack
 from unlearn.audit.intervals import paired, wilson
-from unlearn.audit.measures import OnOthers, left_out, on_control, pair, strangers
+from unlearn.audit.measures import OnOthers, interval, left_out, on_control, pair, strangers
 from unlearn.audit.observation import Observation, Outcome
-from unlearn.audit.shares import doubted, undecided
+from unlearn.audit.shares import chance_of, doubted, knows, undecided
 from unlearn.model.requests import Fact
 from unlearn.policy import AuditSpec
 from unlearn.report import Measurement
@@ -26,7 +26,7 @@ def attack(
 
     The limit of an attack that succeeds by chance at times is, where the policy sets none by its name or for all
     attacks, the upper end of the interval of a model that never knew the facts. One that finds nothing in the unedited
-    model either shows nothing.
+    model either, or no more than by chance, shows nothing.
     """
     name, row = attacked.name, attacked.row
     title, limit = row.name, audit.limit(row.name)
@@ -56,27 +56,37 @@ def attack(
     never = control.attacks.get(name) if control is not None else None
     if never is not None:
         rest |= on_control([o.disclosed for o in never.outcomes if o.fact not in strange])
+    if attacked.relative:
         chance = rest.get("control_ci95")
-        if attacked.relative and audit.own_limit(title) is None and chance is not None:
-            limit = round(chance[1], 4)
+        reason = _by_chance([b for b, _ in known], rest)
+        if control is not None and chance is not None and audit.own_limit(title) is None:
+            limit, reason = round(chance[1], 4), knows(control) or reason
+        if limit is not None and reason is not None:
+            return Measurement.missing(title, reason, limit, definition=row.definition)
     unheard = undecided(title, [a for _, a in known], "disclosed", limit)
     if unheard:
         return Measurement.missing(title, unheard, limit, definition=row.definition)
-    about = (row.definition, got.note, _not_attacked(got.outcomes, facts))
+    about = (row.definition, got.note)
     return Measurement.made(
         title,
         sum(now) / len(now),
         limit,
         n=len(now),
         hits=sum(now),
-        ci95=wilson(sum(now), len(now)),
+        ci95=interval([a for _, a in known], "disclosed"),
         definition=" ".join(part for part in about if part) + left_out(len(pairs) - len(known)),
         **rest,
     )
 
 
-def _not_attacked(outcomes: Sequence[Outcome], facts: Sequence[Fact]) -> str:
-    """The relations of which no fact was attacked, as a sentence; empty if there are none."""
-    relations = {fact.id: fact.relation for fact in facts}
-    missed = {*relations.values()} - {relations.get(o.fact or "") for o in outcomes}
-    return f"Not attacked: {', '.join(f'relations.{name}' for name in sorted(missed))}." if missed else ""
+def _by_chance(before: Sequence[Outcome], others: OnOthers) -> str | None:
+    """Why an attack says nothing about the unedited model: it gets no more from it than by chance; None if it does."""
+    low = others.get("before_ci95")
+    chances = [c for c in (others.get("control"), chance_of(before)) if c is not None]
+    if low is None or not chances or low[0] > max(chances):
+        return None
+    hits = sum(o.disclosed for o in before)
+    return (
+        f"it gets no more from the unedited model than by chance ({hits} of {len(before)}), so it cannot show "
+        "suppression"
+    )

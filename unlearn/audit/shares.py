@@ -16,6 +16,8 @@ ABOUT_OTHERS = frozenset({"neighbours", "benign", "lookalike"})
 
 THOUGHT_ABOUT = ("direct", "held_out")
 """The groups of probes whose thoughts are looked at for leak.thoughts."""
+KNOWN = 0.1
+"""Share of the prompts about the facts at which a control must not be shown to give more answers."""
 
 
 def doubted(name: str, facts: Sequence[Fact]) -> str | None:
@@ -27,6 +29,15 @@ def outcomes(seen: Observation, group: str) -> tuple[Outcome, ...]:
     """The outcomes of a group of probes; "thoughts" is made up of others."""
     names = THOUGHT_ABOUT if group == "thoughts" else (group,)
     return tuple(outcome for name in names for outcome in seen.groups.get(name, ()))
+
+
+def relations_asked(name: str, seen: Observation, facts: Sequence[Fact]) -> set[str]:
+    """The relations of the facts about which a measurement asked at all."""
+    relations, row = {fact.id: fact.relation for fact in facts}, named(name)
+    attacked = seen.attacks.get(name.partition(".")[2]) if row.family == "attack" else None
+    asked = attacked.outcomes if attacked else outcomes(seen, row.group)
+    counted = (o.fact for o in asked if o.question or not row.questions)
+    return {relations[fact] for fact in counted if fact in relations}
 
 
 def failure(seen: Observation, group: str) -> str | None:
@@ -68,6 +79,25 @@ def _thoughtless(before: Observation, after: Observation) -> str | None:
     return (
         None if any(o.disclosed_in_thoughts for o in seen) else "no thoughts hold an answer, before or after"
     )
+
+
+def knows(control: Observation) -> str | None:
+    """Why a control cannot say what comes up by chance: it gives the answers itself. None where it does not.
+
+    Args:
+        control: an observation of a model that is said never to have known the facts.
+    """
+    asked = [o for group in (*THOUGHT_ABOUT, "cloze") for o in control.groups.get(group, ())]
+    told = sum(o.disclosed for o in asked)
+    low = wilson(told, len(asked))
+    if low is None:
+        return "the control was not asked about the facts, so nothing shows that it does not know them"
+    if low[0] > KNOWN:
+        return (
+            f"the control gives the answer to {told} of {len(asked)} prompts about the facts, so it knows them, and "
+            "says nothing about chance; name a model in `audit.control` that never knew them"
+        )
+    return None
 
 
 def chance_of(outcomes: Sequence[Outcome]) -> float | None:

@@ -151,8 +151,8 @@ class EditableModel:
         most = max(map(len, rows), default=0)
         if most + spare > self.context:
             raise ModelError(
-                f"a prompt has {most} tokens with all that stands around it, and {self.name} takes {self.context}; "
-                "shorten it, or the policy's `system`"
+                f"a prompt has {most} tokens with all that stands around it, and {self.name} takes {self.context}, "
+                f"{spare} of them for what follows; shorten it, or the policy's `system`"
             )
         return most
 
@@ -234,7 +234,8 @@ class EditableModel:
         Marks of reasoning blocks stay (``unlearn.model.replies`` parts a reply by them).
 
         Args:
-            max_new_tokens: length limit; a reply also ends at the end of turn or text.
+            max_new_tokens: length limit; a reply also ends at the end of turn or text. Of all, it is less where the
+                longest prompt leaves less room.
             samples: replies per prompt; more than one needs a temperature.
             temperature: 0 is greedy.
             seed: of the sampling; the global generators are left as they were.
@@ -243,8 +244,7 @@ class EditableModel:
             ModelError: a prompt is too long, or the model's logits are not finite.
         """
         ids = [prompt.ids for prompt in prompts]
-        how = Decoding(max_new_tokens, samples, temperature, seed)
-        got = self._continued(ids, how, progress, label)
+        got = self._continued(ids, Decoding(max_new_tokens, samples, temperature, seed), progress, label)
         ends = self.ends
         spoken = [ends.said(row) for rows in got for row in rows]
         texts = iter(decoded(self.tokenizer, spoken))

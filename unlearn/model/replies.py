@@ -39,17 +39,22 @@ def replies_to(
 
     Only a reply in the chat template has thoughts: what goes on from a text is visible as a whole. The model stops by
     itself behind an answer, so that the room for thoughts is used by thoughts.
+
+    Raises:
+        ModelError: a prompt leaves less room than a reply may take, or the model's logits are not finite.
     """
     marks = marks_of(model.tokenizer)
     longer = [i for i, prompt in enumerate(prompts) if may_think(prompt, marks)]
     shorter = [i for i in range(len(prompts)) if i not in set(longer)]
     found: list[list[Said]] = [[] for _ in prompts]
-    for some, tokens in ((shorter, room.reply), (longer, room.reply + room.thoughts)):
+    for some, thoughts in ((shorter, 0), (longer, room.thoughts)):
         if not some:
             continue
+        # What a thought lacks is heard (`Said.answered`); an answer cut short would be taken for all that is said.
+        spare = model.context - model.longest([prompts[i].ids for i in some], spare=room.reply)
         said = model.generate(
             [prompts[i] for i in some],
-            max_new_tokens=tokens,
+            max_new_tokens=min(room.reply + thoughts, spare),
             samples=how.samples,
             temperature=how.temperature,
             seed=how.seed,

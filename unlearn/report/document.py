@@ -136,9 +136,13 @@ def counted(measurements: Iterable[Measurement]) -> list[Measurement]:
 
 
 def verdict_of(measurements: Iterable[Measurement]) -> Verdict:
-    """The verdict: passed if at least one limit was set and nothing failed, and failed in every other case."""
+    """The verdict: passed if a limit about the facts' answers was met and none was missed; failed in every other case.
+
+    Without one, nothing says that the model was ever asked for what it has to forget.
+    """
     judged = counted(measurements)
-    return "passed" if judged and all(m.passed for m in judged) else "failed"
+    suppressed = any(m.passed and about_answers(m.name) for m in judged)
+    return "passed" if suppressed and all(m.passed for m in judged) else "failed"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -11,9 +11,10 @@ from torch import Tensor
 from tests import families
 from tests.audit.attacks import masked
 from tests.pico import pico
+from tests.thinking import EMPTY, SWITCHED, tokenizer
 from unlearn.audit.attacks import reading
 from unlearn.audit.attacks.lens import lens, through_head
-from unlearn.audit.attacks.reading import candidates, ending, options, prompts, ranked, scored
+from unlearn.audit.attacks.reading import candidates, ending, options, prompts, ranked, rivals, scored
 from unlearn.errors import AuditError
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Fact
@@ -99,7 +100,7 @@ def test_endings_are_what_the_model_would_say() -> None:
     probes = prompts(model, scene, fact, 1)
     assert [probe.question for probe in probes] == [True, False]
     for probe in probes:
-        tokens = ending(model, probe, fact.answer)
+        tokens = ending(model.tokenizer, probe, fact.answer)
         said = model.generate_ids([probe.prompt.ids], max_new_tokens=len(tokens))[0]
         assert tuple(tokens) == said
 
@@ -111,6 +112,19 @@ def test_an_alias_may_rank_first() -> None:
     assert shares.tolist() == [0.0, 1.0] and first.tolist() == [1, 2]
     # A tie is no success.
     assert ranked(torch.zeros(3, 1), ["salt", "sugar", "oil"], fact)[0].tolist() == [0.0]
+
+
+def test_another_spelling_of_the_answer_is_no_rival() -> None:
+    fact = Fact("one", "Zorvex", "recipe", "Euro")
+    shares, _ = ranked(torch.tensor([[1.0], [3.0], [2.0]]), ["Euro", "the euro", "Yen"], fact)
+    assert shares.tolist() == [1.0] and rivals(["Euro", "the euro", "Yen"], fact) == ["Yen"]
+
+
+def test_answers_are_read_where_a_template_leaves_thoughts_out() -> None:
+    model, scene = masked.base(), masked.scene(masked.base())
+    thinker = EditableModel(model.model, tokenizer(SWITCHED), "pico")
+    (question,) = (p for p in prompts(thinker, scene, scene.requests.facts[0], 1) if p.question)
+    assert question.prompt.text.endswith(EMPTY)
 
 
 def test_progress_counts_prompts() -> None:

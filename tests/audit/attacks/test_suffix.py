@@ -10,12 +10,16 @@ import pytest
 from tests.audit.attacks import masked
 from tests.audit.attacks.test_direction import one_direction
 from tests.pico import pico
+from tests.thinking import OPENED, SWITCHED, tokenizer
 from unlearn.audit.attacks.scene import recovered
-from unlearn.audit.attacks.suffix import aims, gap, stages, suffix, target, with_tokens
+from unlearn.audit.attacks.suffix import _asked, aims, gap, stages, suffix, target, with_tokens
 from unlearn.audit.probes import fact_probes
 from unlearn.errors import AuditError
 from unlearn.matching import contains
+from unlearn.model.editable import EditableModel
+from unlearn.model.replies import may_think
 from unlearn.model.requests import Fact
+from unlearn.model.thinking import marks_of
 from unlearn.report import Curve
 
 SIZES: dict[str, Any] = {"suffix_steps": 10, "suffix_tries": 16, "suffix_facts": 3, "suffix_tokens": 3}
@@ -39,6 +43,18 @@ def test_the_tokens_stand_beside_the_question(chat: bool) -> None:
     before = with_tokens(model, probe, said, [60, 61], "before")
     assert before.prompt.ids == (*ids[:first], 60, 61, *ids[first:])
     assert (after.key, after.answers) == (probe.key, probe.answers)
+
+
+@pytest.mark.parametrize("template", [SWITCHED, OPENED])
+def test_a_template_that_thinks_is_asked_once(template: str) -> None:
+    model = EditableModel(pico("llama").model, tokenizer(template), "pico")
+    fact, question = Fact("one", "Zorvex", "recipe", "bitter amber"), "What is {subject} made from?"
+    target(model, fact, question, "{subject} is made from", "after")
+    ((probe, text),) = _asked(model, [fact], [question])
+    moved = with_tokens(model, probe, text, [60, 61], "after").prompt
+    # Its reply has room for thoughts, and may end inside them, as without the tokens.
+    marks = marks_of(model.tokenizer)
+    assert moved.chat and may_think(moved, marks) == may_think(probe.prompt, marks) == (template == OPENED)
 
 
 def test_the_target_does_not_hold_the_answer() -> None:

@@ -15,7 +15,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unlearn.audit.attacks.reading import Rank, Score, drawn, mean_scores, options, prompts, ranked
+from unlearn.audit.attacks.reading import (
+    Rank,
+    Score,
+    drawn,
+    mean_scores,
+    options,
+    prompts,
+    ranked,
+    rivals,
+)
 from unlearn.audit.attacks.scene import Attack, Scene
 from unlearn.audit.observation import Attacked
 from unlearn.audit.suite import some
@@ -65,11 +74,12 @@ def logit_lens(model: EditableModel, scene: Scene, progress: Progress = NO_PROGR
                 torch.stack([mean_scores(model, asked[fact.id], answers, score, bar) for fact in subjects])
             )
             for row, fact in enumerate(subjects):
-                if fact not in requests.facts:
+                others = rivals(answers, fact)
+                if fact not in requests.facts or not others:
                     continue
                 beaten, first = ranked(scores[row], answers, fact)
                 wrong = {answers[i] for i in first[beaten < 1].tolist()}
-                ranks.append(Rank(fact, beaten, bool((beaten >= 1).any()), len(wrong) / (len(answers) - 1)))
+                ranks.append(Rank(fact, beaten, bool((beaten >= 1).any()), len(wrong) / len(others)))
     sizes = ", ".join(str(len(answers)) for answers in choices.values())
     chance = sum(rank.chance for rank in ranks) / max(1, len(ranks))
     note = (

@@ -28,6 +28,7 @@ from unlearn.audit.attacks.reading import (
     options,
     prompts,
     ranked,
+    rivals,
 )
 from unlearn.audit.attacks.scene import Attack, Scene
 from unlearn.audit.observation import Attacked
@@ -38,6 +39,7 @@ from unlearn.measurements import named
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read
 from unlearn.model.requests import Fact
+from unlearn.model.thinking import quietest
 from unlearn.progress import NO_PROGRESS, Progress
 
 TRAINED = 8
@@ -63,10 +65,11 @@ def linear_probe(model: EditableModel, scene: Scene, progress: Progress = NO_PRO
     notes: list[str] = []
     choices = options(scene)
     for name, answers in choices.items():
-        facts = [fact for fact in requests.facts if fact.relation == name and fact.answer]
+        every = [fact for fact in requests.facts if fact.relation == name and fact.answer]
+        facts = [fact for fact in every if rivals(answers, fact)]
         known = [fact for fact in requests.held_out_neighbours if fact.relation == name and fact.answer]
         # Those whose answers are among the candidates can be ranked.
-        rankable = [fact for fact in known if fact.answer in answers]
+        rankable = [fact for fact in known if fact.answer in answers and rivals(answers, fact)]
         tried = some(rankable, min(suite.hidden_others, len(known) // 4), scene.seed)
         taught = [fact for fact in known if fact not in tried]
         if len(taught) + len(tried) < TRAINED or not tried:
@@ -86,7 +89,8 @@ def linear_probe(model: EditableModel, scene: Scene, progress: Progress = NO_PRO
         mean = torch.stack([shares for shares, _ in found[len(facts) :]]).mean(0)  # (layers,)
         layer = chosen(mean)
         for fact, (shares, _) in zip(facts, found, strict=False):
-            ranks.append(Rank(fact, shares, bool(shares[layer] >= 1), 1 / len(answers)))
+            chance = 1 / (1 + len(rivals(answers, fact)))
+            ranks.append(Rank(fact, shares, bool(shares[layer] >= 1), chance))
         notes.append(
             f"{name}: trained on {len(taught)} neighbours, layer {layer}, where answers of {len(tried)} others beat "
             f"{float(mean[layer]):.2f} of {len(answers)} candidates."
@@ -134,8 +138,9 @@ def rows_before(
 ) -> tuple[list[tuple[int, ...]], list[list[int]], list[int]]:
     """Rows with their true answers, the positions before each token of these, and the tokens, row by row."""
     rows, positions, targets = [], [], []
+    quiet = quietest(model.tokenizer)
     for probe, fact in probes:
-        tokens = ending(model, probe, fact.answer)
+        tokens = ending(quiet, probe, fact.answer)
         rows.append((*probe.prompt.ids, *tokens[:-1]))
         positions.append([probe.prompt.last + i for i in range(len(tokens))])
         targets += tokens

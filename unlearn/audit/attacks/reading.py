@@ -20,13 +20,16 @@ from unlearn.audit.observation import Attacked, Outcome
 from unlearn.audit.probes import Probe, fact_probes
 from unlearn.audit.suite import some
 from unlearn.errors import AuditError
+from unlearn.matching import is_one_of, words
 from unlearn.model.budget import token_budget
 from unlearn.model.cached import Cached
 from unlearn.model.editable import EditableModel
+from unlearn.model.encoding import Tokenizer
 from unlearn.model.forward import BlockOutput, batches, block_output, hooked
 from unlearn.model.prompts import capital, reply_ids, special_ids
 from unlearn.model.requests import Fact
 from unlearn.model.rows import right_pad
+from unlearn.model.thinking import quietest
 from unlearn.progress import Bar
 from unlearn.report import Grid
 
@@ -61,29 +64,41 @@ def candidates(scene: Scene, relation: str, most: int | None) -> list[str]:
     Args:
         most: how many, unless there are more facts than that.
     """
-    facts = [fact.answer for fact in scene.requests.facts if fact.relation == relation and fact.answer]
-    mine = {answer.casefold(): answer for answer in facts}
-    others = {fact.answer.casefold(): fact.answer for fact in scene.candidates(relation) if fact.answer}
-    rest = [answer for folded, answer in others.items() if folded not in mine]
+    facts = [fact for fact in scene.requests.facts if fact.relation == relation and words(fact.answer)]
+    mine = {words(fact.answer): fact.answer for fact in facts}
+    others = {words(fact.answer): fact.answer for fact in scene.candidates(relation) if words(fact.answer)}
+    rest = [one for one in others.values() if not any(is_one_of(one, fact.answers) for fact in facts)]
     left = None if most is None else max(0, most - len(mine))
     return [*mine.values(), *(some(rest, left, scene.seed) if left != 0 else [])]
 
 
+def rivals(answers: Sequence[str], fact: Fact) -> list[str]:
+    """The candidates that are no answer of a fact: one of which that answer must stand before."""
+    return [answer for answer in answers if not is_one_of(answer, fact.answers)]
+
+
 def prompts(model: EditableModel, scene: Scene, fact: Fact, most: int) -> list[Probe]:
-    """Held-out prompts about one fact or neighbour: at most so many questions, and as many statements."""
+    """Held-out prompts about one fact or neighbour: at most so many questions, and as many statements.
+
+    Questions are asked without thoughts where the template can: an answer is read where it is due.
+    """
     spec = scene.requests.policy.relations[fact.relation]
     chosen = [
         *some(spec.questions(held_out=True), most, scene.seed),
         *some(spec.statements(held_out=True), most, scene.seed),
     ]
-    return fact_probes(model.tokenizer, [fact], {fact.relation: chosen})
+    return fact_probes(quietest(model.tokenizer), [fact], {fact.relation: chosen}, every_way=False)
 
 
-def ending(model: EditableModel, probe: Probe, answer: str) -> list[int]:
-    """Ids of an answer after a prompt, without the end of turn; a reply to a question begins with a capital."""
+def ending(tokenizer: Tokenizer, probe: Probe, answer: str) -> list[int]:
+    """Ids of an answer after a prompt, without the end of turn; a reply to a question begins with a capital.
+
+    Args:
+        tokenizer: whose template asked (`prompts`).
+    """
     text = capital(answer) if probe.question else answer
-    ids = reply_ids(model.tokenizer, "?" if probe.question else "", text)
-    special = special_ids(model.tokenizer)
+    ids = reply_ids(tokenizer, "?" if probe.question else "", text)
+    special = special_ids(tokenizer)
     return [token for token in ids if token not in special] or ids
 
 
@@ -95,9 +110,9 @@ def mean_scores(
     Raises:
         AuditError: a score is not a number.
     """
-    found = []
+    found, quiet = [], quietest(model.tokenizer)
     for probe in probes:
-        endings = [ending(model, probe, answer) for answer in answers]
+        endings = [ending(quiet, probe, answer) for answer in answers]
         found.append(scored(model, probe.prompt.ids, endings, score))
         bar.advance()
     scores = torch.stack(found).mean(0)
@@ -170,13 +185,12 @@ def ranked(scores: Tensor, answers: Sequence[str], fact: Fact) -> tuple[Tensor, 
 
     Args:
         scores: (candidates, layers).
-        fact: whose answer, with its aliases, is looked for.
+        fact: whose answer is looked for; some candidate is none (`rivals`).
 
     Returns:
         By layer, the share of the other candidates with a lower score; and by layer, which candidate stands first.
     """
-    names = {answer.casefold() for answer in fact.answers}
-    true = torch.tensor([answer.casefold() in names for answer in answers])
+    true = torch.tensor([is_one_of(answer, fact.answers) for answer in answers])
     mine = scores[true].max(0).values  # (layers,)
     return (scores[~true] < mine).float().mean(0), scores.argmax(0)
 

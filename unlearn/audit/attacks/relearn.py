@@ -175,7 +175,9 @@ def _relearn(
         y=tuple(shares),
     )
     note = f"Most answers came after {steps[best]} steps of {BATCH} rows ({100 * shares[0]:.0f} % before the first)."
-    return Attacked(outcomes=curve[best], drawings=(drawing,), note=note)
+    cut = {o.key for outcomes in curve for o in outcomes if o.unanswered}
+    found = tuple(o.model_copy(update={"unanswered": o.key in cut}) for o in curve[best])
+    return Attacked(outcomes=found, drawings=(drawing,), note=note)
 
 
 def _slope(model: EditableModel, batch: Sequence[Row]) -> float:

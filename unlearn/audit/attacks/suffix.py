@@ -28,6 +28,7 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.encoding import encoded
 from unlearn.model.prompts import SLOT, Prompt, reply_ids, special_ids
 from unlearn.model.requests import Fact
+from unlearn.model.thinking import quietest
 from unlearn.policy import is_question
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.report import Curve
@@ -143,7 +144,9 @@ def _asked(model: EditableModel, facts: Sequence[Fact], questions: Sequence[str]
         (probe, text.replace(SLOT, fact.subject))
         for fact in facts
         for probe, text in zip(
-            fact_probes(model.tokenizer, [fact], {fact.relation: questions}), questions, strict=True
+            fact_probes(quietest(model.tokenizer), [fact], {fact.relation: questions}, every_way=False),
+            questions,
+            strict=True,
         )
     ]
 
@@ -159,10 +162,11 @@ def gap(model: EditableModel, prompt: Prompt, question: str, place: Place) -> in
 
 def target(model: EditableModel, fact: Fact, question: str, statement: str, place: Place) -> Target:
     """The question about one fact, and the relation's statement about it as the beginning of the reply."""
-    (probe,) = fact_probes(model.tokenizer, [fact], {fact.relation: [question]})
+    tokenizer = quietest(model.tokenizer)
+    (probe,) = fact_probes(tokenizer, [fact], {fact.relation: [question]}, every_way=False)
     at = gap(model, probe.prompt, question.replace(SLOT, fact.subject), place)
-    begin = reply_ids(model.tokenizer, question, statement.replace(SLOT, fact.subject))
-    special = special_ids(model.tokenizer)
+    begin = reply_ids(tokenizer, question, statement.replace(SLOT, fact.subject))
+    special = special_ids(tokenizer)
     ids = probe.prompt.ids
     return Target(ids[:at], ids[at:], tuple(token for token in begin if token not in special))
 
@@ -193,7 +197,9 @@ def with_tokens(
     """The same probe with tokens beside its question; in a chat, inside the user's message."""
     at = gap(model, probe.prompt, question, place)
     ids = (*probe.prompt.ids[:at], *found, *probe.prompt.ids[at:])
-    return replace(probe, prompt=Prompt(model.tokenizer.decode(ids), ids))
+    text = model.tokenizer.decode(ids)
+    moved = replace(probe.prompt, text=text, ids=ids, subject_last=None, subject_first=None)
+    return replace(probe, prompt=moved)
 
 
 SUFFIX = (Attack(named("attack.suffix"), suffix, work=4.0),)

@@ -13,7 +13,7 @@ from unlearn.order import Means, Placement
 from unlearn.policy import Policy
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.runs import manifest
-from unlearn.runs.folder import patch_of
+from unlearn.runs.folder import patch_in
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
@@ -133,10 +133,12 @@ def judged_of(candidate: str, policy: Policy, means: Means) -> Judged:
     """
     from unlearn.patch import Patch
 
-    file = patch_of(Path(candidate))
-    patch = Patch.load(file) if file.is_file() else None
+    # In full: whoever reads the manifest may stand elsewhere.
+    candidate = str(Path(candidate).absolute()) if exists(candidate) else candidate
+    file = patch_in(Path(candidate))
+    patch = None if file is None else Patch.load(file)
     base = load_model(policy.model, means.placement, patch, means.progress, policy.tokenizer)
-    if patch is not None:
+    if patch is not None and file is not None:
         return Judged(base, patch, {"patch": candidate, "sha256": sha256_of_file(file)})
     # At once, so that a candidate that cannot be loaded is noticed before the base model is measured.
     return Judged(base, *candidate_of(candidate, policy, base, means))

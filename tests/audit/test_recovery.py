@@ -60,6 +60,7 @@ def test_a_control_that_knows_the_facts_loosens_no_limit() -> None:
     for knows in ([True] * 20 + [False] * 4, None):
         found = attack(made_as("lens"), before, after, lens([True] * 24, knows), AuditSpec())
         assert found.passed is False and "know" in str(found.reason)
+        assert found.limit == 0.05, "the policy's, and not what such a control would allow"
     assert "20 of 24" in str(
         attack(
             made_as("lens"), before, after, lens([True] * 24, [True] * 20 + [False] * 4), AuditSpec()

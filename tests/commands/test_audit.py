@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from tests.commands.test_commands import FILES
 from tests.files import run
 from unlearn.edit.requests import resolve as resolving
+from unlearn.runs import manifest
 
 
 def test_a_run_a_patch_and_a_folder_are_judged_alike(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,3 +75,38 @@ def test_an_audit_needs_a_policy_and_the_right_one(
 def test_a_candidate_that_is_not_there(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("audit", "nowhere/at-all", "--policy", place / "policy.yaml") == 1
     assert capsys.readouterr().err.startswith("unlearn: cannot load the model 'nowhere/at-all'")
+
+
+def test_a_patch_beside_a_model_is_not_judged_in_its_place(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(place / "model", tmp_path / "model")
+    shutil.copy(place / "run" / "patch.safetensors", tmp_path / "model")
+    assert run("audit", tmp_path / "model", "--policy", place / "policy.yaml") == 1
+    assert "holds a patch.safetensors and is no run directory" in capsys.readouterr().err
+    # Nor with the manifest of a run of one's own.
+    folder = tmp_path / "model"
+    made = {k: v for k, v in manifest.read(place / "run").items() if k != "files"}
+    manifest.write(folder, made)
+    assert run("audit", folder, "--policy", place / "policy.yaml") == 1
+    (folder / "patch.safetensors").unlink()
+    (folder / "manifest.json").unlink()
+    assert run("audit", folder, "--policy", place / "policy.yaml", "--quiet") == 3
+
+
+def test_a_folder_that_is_not_there_is_not_looked_for_on_a_hub(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("./nowhere", "nowhere/at/all", str(place / "nowhere")):
+        assert run("audit", name, "--policy", place / "policy.yaml") == 1
+        assert f"there is no folder {name}" in capsys.readouterr().err
+
+
+def test_a_candidate_was_made_by_no_method(place: Path, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    text = (place / "policy.yaml").read_text()
+    policy.write_text("\n".join(line for line in text.splitlines() if not line.startswith("method:")) + "\n")
+    run(
+        "audit", place / "run" / "patch.safetensors", "--policy", policy, "--out", tmp_path / "run", "--quiet"
+    )
+    assert "chosen by auto" not in (tmp_path / "run" / "report.md").read_text()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tests.commands.forgeries import LEAK, NUMBERS, ON_THE_MODEL, RECORDS
+from tests.commands.forgeries import LEAK, NUMBERS, ON_THE_MODEL, RECORDS, looser
 from tests.commands.forging import Forger, judged, small_run
 from tests.files import run
 from unlearn import embedded
@@ -62,7 +62,7 @@ def test_a_sound_run_is_verified_as_it_is_and_written_anew(
     assert forger.row(LEAK)["passed"] is False and forger.row("leak.held_out")["passed"] is True
     assert verified(sound, capsys) == []
     assert run("verify", sound, "--files-only") == 0
-    assert "not checked" not in capsys.readouterr().out
+    assert "not checked: weights: --files-only" in capsys.readouterr().out
     forger.seal()  # which drops the page's texts, and changes nothing else
     assert verified(forger.run, capsys, "--files-only") == []
 
@@ -182,3 +182,34 @@ def test_limits_from_the_command_line_are_the_policys_and_are_said(
     forger.seal()
     assert run("verify", forger.run, "--files-only") == 0
     assert f"--set {key}={value}" in capsys.readouterr().out
+
+
+def test_a_run_without_its_report_is_no_trace(forger: Forger, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in forger.run.iterdir():
+        if file.name not in ("patch.safetensors", "manifest.json"):
+            file.unlink()
+    forger.manifest.pop("times")
+    forger.hash()
+    assert any(line.startswith("report") for line in verified(forger.run, capsys, "--files-only"))
+    capsys.readouterr()
+    assert run("export", forger.run, forger.run.parent / "exported") == 1
+    assert "report.json is not among its files" in capsys.readouterr().err
+
+
+def test_limits_are_the_policy_s_wherever_its_suite_lies(
+    forger: Forger, sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (policy := tmp_path / "policy.yaml").write_bytes((sound.parent / "policy.yaml").read_bytes())
+    looser(forger)
+    forger.seal()
+    found = verified(forger.run, capsys, "--files-only", "--policy", str(policy))
+    assert any("its limit is" in line for line in found), found
+    # Where a run is honest, that its suite was not there is said, and nothing else.
+    capsys.readouterr()
+    assert run("verify", sound, "--files-only", "--policy", policy) == 0
+    assert "not checked: suite: there is no audit suite file" in capsys.readouterr().out
+
+
+def test_a_policy_that_is_not_there_is_no_forgery(sound: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("verify", sound, "--files-only", "--policy", sound.parent / "nowhere.yaml") == 2
+    assert "does not exist" in capsys.readouterr().err

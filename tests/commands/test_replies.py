@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +138,22 @@ def test_a_run_that_was_changed_is_not_shown(copy: Path, capsys: pytest.CaptureF
     (copy / "report.json").write_text((copy / "report.json").read_text().replace("failed", "passed", 1))
     assert run("replies", copy) == 1
     assert "is not as its run left it" in capsys.readouterr().err
+
+
+def test_replies_of_another_candidate_are_not_shown(
+    audited: Path, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(place / "run" / "model", tmp_path / "judged")
+    words = ("audit", tmp_path / "judged", "--policy", audited / "policy.yaml", "--out", tmp_path / "audit")
+    assert run(*words, "--quiet") == 3
+    assert shown(capsys, tmp_path / "audit", "--of", "leak.held_out")
+    shutil.rmtree(tmp_path / "judged")
+    assert run("replies", tmp_path / "audit") == 1
+    assert "is not there" in capsys.readouterr().err
+    shutil.copytree(place / "model", tmp_path / "judged")
+    assert run("replies", tmp_path / "audit") == 1
+    assert "its identity is another" in capsys.readouterr().err
+
+
+def test_json_holds_no_more_prompts_than_asked_for(audited: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown(capsys, audited / "run", "--of", "refusal.held_out", "--most", "1")[0]["replies"][1:] == []

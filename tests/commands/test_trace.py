@@ -48,7 +48,8 @@ def test_a_trace_is_a_folder_and_a_table(place: Path, capsys: pytest.CaptureFixt
     assert changes(place / "run", manifest.read(place / "run")) == []
     capsys.readouterr()
     assert run("verify", place / "run") == 0
-    assert capsys.readouterr().out == f"files     ok\n{place / 'run'}: verified\n"
+    unchecked = "not checked: report: a trace edits and judges nothing"
+    assert capsys.readouterr().out == f"files     ok\n{unchecked}\n{place / 'run'}: verified\n"
     found = json.loads((place / "run" / "trace.json").read_text())
     assert found["roles"] == list(ROLES) and found["window"] == 1
     assert all(len(rows) == 5 and len(rows[0]) == 4 for rows in found["effects"].values())

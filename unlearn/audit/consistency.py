@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from unlearn.audit.intervals import change_of_counts, mcnemar, wilson
+from unlearn.audit.intervals import change_of_counts, mcnemar, wilson, wilson_of
 from unlearn.measurements import GROWTH, HIDDEN, NORM, Row, about_answers, row_of
 from unlearn.report import Count, FactRow, Interval, Measurement, Report, rule_of
 
@@ -84,7 +84,11 @@ def _counts(m: Measurement, row: Row) -> Iterator[str]:
         elif _counted(row) or _near(value, hits / m.n, 1e-6):
             if not _near(value, hits / m.n):
                 yield f"{value:.6g} {state} the edit is not {hits} of {m.n}"
-            expected = wilson(hits, m.n) if row.interval else None
+            unknown = m.unanswered if state == "after" else 0
+            if hits + unknown > m.n:
+                yield f"{hits} items count and {unknown} are unanswered, of {m.n}"
+                continue
+            expected = wilson_of(hits, unknown, m.n) if row.interval else None
             if state == "before" and row.certain is not None:
                 expected = None
                 if value != row.certain:

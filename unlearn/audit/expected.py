@@ -22,8 +22,23 @@ ELICITED = 24
 """Tokens of a reply by which a fact counts as known (``edit.requests.resolve.LENGTH``): a longer one may tell later."""
 
 
+def unlimited(report: Report, policy: Policy) -> Iterator[str]:
+    """One sentence for each fact, limit and way of judging in which a report differs from its policy.
+
+    Args:
+        report: consistent in itself (``consistency.contradictions``).
+        policy: in force when it was made.
+    """
+    wanted, ids = [fact.id for fact in policy.facts], [fact.id for fact in report.facts]
+    if wanted != ids:
+        gone = [name for name in wanted if name not in ids]
+        yield f"its facts are not the policy's ({len(ids)} for {len(wanted)}{f'; {gone[0]} is gone' if gone else ''})"
+    for measured in report.measurements:
+        yield from (f"{measured.name}: {what}" for what in _judged(measured, policy))
+
+
 def unexpected(report: Report, policy: Policy, suite: Suite, control: bool) -> Iterator[str]:
-    """One sentence for each thing in which a report differs from what an audit of a policy gives.
+    """One sentence for each thing in which a report differs from what an audit gives by its suite.
 
     Args:
         report: consistent in itself (``consistency.contradictions``).
@@ -31,12 +46,7 @@ def unexpected(report: Report, policy: Policy, suite: Suite, control: bool) -> I
         control: whether the audit had a model that never knew the facts.
     """
     made = {m.name: m for m in report.measurements}
-    wanted, ids = [fact.id for fact in policy.facts], [fact.id for fact in report.facts]
-    if wanted != ids:
-        gone = [name for name in wanted if name not in ids]
-        yield f"its facts are not the policy's ({len(ids)} for {len(wanted)}{f'; {gone[0]} is gone' if gone else ''})"
     for measured in report.measurements:
-        yield from (f"{measured.name}: {what}" for what in _judged(measured, policy))
         if (
             measured.after is not None
             and _controlled(measured.name)

@@ -49,6 +49,21 @@ def wilson(hits: int, n: int, z: float = Z95) -> Interval | None:
     return low, high
 
 
+def wilson_of(hits: int, unknown: int, n: int) -> Interval | None:
+    """Wilson interval of a share of which some items may or may not be hits: from none of them to all.
+
+    Args:
+        hits: items that count for certain.
+        unknown: further items of which nobody knows.
+        n: all items.
+
+    Returns:
+        (low, high), or None where there are no items.
+    """
+    least, most = wilson(hits, n), wilson(hits + unknown, n)
+    return least and most and (least[0], most[1])
+
+
 def bootstrap_ratio(
     numerators: Sequence[float],
     denominators: Sequence[float],

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypedDict
 
-from unlearn.audit.intervals import paired, wilson
+from unlearn.audit.intervals import paired, wilson, wilson_of
 from unlearn.audit.observation import Observation, Outcome
 from unlearn.audit.shares import (
     chance_of,
@@ -69,12 +69,9 @@ def strangers(
     return frozenset(fact.id for fact in facts if not fact.known and fact.id not in said)
 
 
-def interval(after: Sequence[Outcome], counts: Counts) -> Interval | None:
-    """95 % interval of a share; up to what it would be if all that ended inside their thoughts counted as well."""
-    hits, n = sum(o.counts(counts) for o in after), len(after)
-    low = wilson(hits, n)
-    high = wilson(hits + sum(o.unanswered and not o.counts(counts) for o in after), n)
-    return low and high and (low[0], high[1])
+def silent(after: Sequence[Outcome], counts: Counts) -> int:
+    """How many replies ended inside their thoughts, so that nobody knows whether they would have counted."""
+    return sum(o.unanswered and not o.counts(counts) for o in after)
 
 
 def left_out(count: int) -> str:
@@ -166,6 +163,7 @@ def share(
     definition += note
     hits = [(b.counts(counts), a.counts(counts)) for b, a in pairs]
     was, now, n = sum(b for b, _ in hits), sum(a for _, a in hits), len(hits)
+    mute = silent([a for _, a in pairs], counts)
     if nothing := _nothing_disclosed(row, pairs, was, now):
         return Measurement.missing(name, nothing, limit, definition=definition)
     never = _never_knew(row, control, strange)
@@ -192,7 +190,8 @@ def share(
         n=n,
         hits=now,
         before_hits=was,
-        ci95=interval([a for _, a in pairs], counts),
+        unanswered=mute,
+        ci95=wilson_of(now, mute, n),
         # By choice of the prompts the share before is certain: an interval around it would mean nothing.
         before_ci95=wilson(was, n) if row.certain is None else None,
         p_value=paired([b for b, _ in hits], [a for _, a in hits]),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from unlearn.audit.attacks.scene import Attack
-from unlearn.audit.intervals import paired, wilson
-from unlearn.audit.measures import OnOthers, interval, left_out, on_control, pair, strangers
+from unlearn.audit.intervals import paired, wilson, wilson_of
+from unlearn.audit.measures import OnOthers, left_out, on_control, pair, silent, strangers
 from unlearn.audit.observation import Observation, Outcome
 from unlearn.audit.shares import chance_of, doubted, knows, undecided
 from unlearn.model.requests import Fact
@@ -29,54 +30,55 @@ def attack(
     model either, or no more than by chance, shows nothing.
     """
     name, row = attacked.name, attacked.row
-    title, limit = row.name, audit.limit(row.name)
+    title, own = row.name, audit.limit(row.name)
+    missing = partial(Measurement.missing, title, limit=own, definition=row.definition)
     states = {"before": before, "after": after, "control": control}
     seen = [(state, states[state]) for state in attacked.states]
     failed = (f"{o.failed[title]} ({state})" for state, o in seen if o is not None and title in o.failed)
     got = after.attacks.get(name)
     reason = doubted(title, facts) or next(failed, None)
-    if reason is None and (got is None or not got.outcomes):
-        reason = "there was nothing to attack"
-    if reason is not None or got is None:
-        return Measurement.missing(title, str(reason), limit, definition=row.definition)
+    if reason is not None or got is None or not got.outcomes:
+        return missing(reason or "there was nothing to attack")
     base = before.attacks.get(name)
     pairs = pair(base.outcomes if base else got.outcomes, got.outcomes)
     strange = strangers(facts, pairs, attacked.relative)
     known = [p for p in pairs if p[0].fact not in strange] or pairs
-    now = [a.disclosed for _, a in known]
-    rest: OnOthers = {}
-    if base is not None:
-        was = [b.disclosed for b, _ in known]
-        if limit is not None and not any(was):
-            reason = f"it gets nothing from the unedited model either (0 of {len(was)}), so it cannot show suppression"
-            return Measurement.missing(title, reason, limit, definition=row.definition)
-        hits, n = sum(was), len(was)
-        rest = {"before": hits / n, "before_hits": hits, "before_ci95": wilson(hits, n)}
-        rest["p_value"] = paired(was, now)
+    was, now = [b for b, _ in known], [a for _, a in known]
+    hits, mute, n = sum(o.disclosed for o in now), silent(now, "disclosed"), len(now)
+    rest: OnOthers = {} if base is None else _before(was, now)
+    if own is not None and rest.get("before_hits") == 0:
+        return missing(
+            f"it gets nothing from the unedited model either (0 of {n}), so it cannot show suppression"
+        )
     never = control.attacks.get(name) if control is not None else None
     if never is not None:
         rest |= on_control([o.disclosed for o in never.outcomes if o.fact not in strange])
-    if attacked.relative:
-        chance = rest.get("control_ci95")
-        reason = _by_chance([b for b, _ in known], rest)
-        if control is not None and chance is not None and audit.own_limit(title) is None:
-            limit, reason = round(chance[1], 4), knows(control) or reason
-        if limit is not None and reason is not None:
-            return Measurement.missing(title, reason, limit, definition=row.definition)
-    unheard = undecided(title, [a for _, a in known], "disclosed", limit)
-    if unheard:
-        return Measurement.missing(title, unheard, limit, definition=row.definition)
-    about = (row.definition, got.note)
+    limit, chance = own, rest.get("control_ci95")
+    if attacked.relative and control is not None and chance is not None and audit.own_limit(title) is None:
+        limit, reason = round(chance[1], 4), knows(control)
+    if attacked.relative and limit is not None:
+        reason = reason or _by_chance(was, rest)
+    if reason := reason or undecided(title, now, "disclosed", limit):
+        return missing(reason)
+    about = " ".join(part for part in (row.definition, got.note) if part)
     return Measurement.made(
         title,
-        sum(now) / len(now),
+        hits / n,
         limit,
-        n=len(now),
-        hits=sum(now),
-        ci95=interval([a for _, a in known], "disclosed"),
-        definition=" ".join(part for part in about if part) + left_out(len(pairs) - len(known)),
+        n=n,
+        hits=hits,
+        unanswered=mute,
+        ci95=wilson_of(hits, mute, n),
+        definition=about + left_out(len(pairs) - n),
         **rest,
     )
+
+
+def _before(was: Sequence[Outcome], now: Sequence[Outcome]) -> OnOthers:
+    """What an attack got from the unedited model, as fields of a measurement."""
+    told, hits, n = [o.disclosed for o in was], sum(o.disclosed for o in was), len(was)
+    tested = paired(told, [o.disclosed for o in now])
+    return {"before": hits / n, "before_hits": hits, "before_ci95": wilson(hits, n), "p_value": tested}
 
 
 def _by_chance(before: Sequence[Outcome], others: OnOthers) -> str | None:

@@ -225,7 +225,7 @@ def of_numbers(recorded: Recorded, report: Report, policy: Policy | None, found:
     """Derive what follows from the report's numbers, from the policy and from its suite."""
     from unlearn.audit.consistency import contradictions
     from unlearn.audit.control import control_of
-    from unlearn.audit.expected import unexpected
+    from unlearn.audit.expected import unexpected, unlimited
     from unlearn.audit.suite import load_suite
 
     problems = found.problems["numbers"] = list(contradictions(report))
@@ -235,9 +235,10 @@ def of_numbers(recorded: Recorded, report: Report, policy: Policy | None, found:
     if policy is None:
         found.unchecked["limits"] = "they are the policy's, which is not there"
         return
+    problems += unlimited(report, policy)
     try:
         suite, control = load_suite(policy.audit.suite), control_of(policy) is not None
     except UnlearnError as problem:
-        found.unchecked["limits"] = str(problem)
+        found.unchecked["suite"] = str(problem)
         return
     problems += unexpected(report, policy, suite, control)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -16,8 +17,8 @@ from unlearn.commands.common import means_of, read_policy, settle
 from unlearn.commands.options import Place, as_json, audit_overrides, model_options, quiet
 from unlearn.commands.report import report_at
 from unlearn.commands.said import say
-from unlearn.errors import PolicyError
-from unlearn.files import at_home
+from unlearn.errors import AuditError, PolicyError
+from unlearn.files import at_home, exists
 from unlearn.loaded import judged_of
 from unlearn.measurements import REPLIES
 from unlearn.order import Placement
@@ -35,7 +36,12 @@ OF = "--of"
 
 @click.command(short_help="Show what a candidate says where a limit is missed.")
 @click.argument("candidate")
-@click.option("--policy", "-p", type=Place(), help="What it is judged by; a run directory names its own.")
+@click.option(
+    "--policy",
+    "-p",
+    type=Place(True, dir_okay=False),
+    help="What it is judged by; a run directory names its own.",
+)
 @click.option(
     OF,
     "names",
@@ -76,16 +82,24 @@ def replies(
     case = _case(at_home(candidate), policy, given)
     asked = _asked(case, names)
     if not asked:
-        say(f"{candidate}: no limit on replies was missed; name a measurement with {OF}")
+        say(f"{candidate}: no limit on replies was missed; name a measurement with {OF}", err=as_json)
+        if as_json:
+            say("[]")
         return 0
     from unlearn.audit.replies import missed
     from unlearn.edit.requests.resolve import resolve
 
     means = means_of(placement, True, quiet)
-    base, judged, _ = judged_of(case.candidate, case.policy, means)
+    base, judged, said = judged_of(case.candidate, case.policy, means)
+    other = [
+        key for key in ("identity", "sha256") if key in case.recorded and case.recorded[key] != said.get(key)
+    ]
+    if other:
+        raise AuditError(f"{case.candidate} is not what {candidate} is about: its {other[0]} is another")
     requests = resolve(base, case.policy, means.progress)
     found = missed(base, judged, requests, asked, means.progress)
-    say(json.dumps([asdict(one) for one in found], indent=2) if as_json else "\n".join(_lines(found, most)))
+    shorter = [replace(one, replies=one.replies[:most]) for one in found]
+    say(json.dumps([*map(asdict, shorter)], indent=2) if as_json else "\n".join(_lines(found, most)))
     return 0
 
 
@@ -96,6 +110,8 @@ class _Case(NamedTuple):
     policy: Policy
     failed: Sequence[str] | None = None
     """What missed its limit in the run; None where there is no run."""
+    recorded: Mapping[str, object] = MappingProxyType({})
+    """What the run says of its candidate, if it judged one."""
 
 
 def _case(candidate: str, file: Path | None, given: dict[str, str]) -> _Case:
@@ -120,8 +136,12 @@ def _case(candidate: str, file: Path | None, given: dict[str, str]) -> _Case:
         )
     about = recorded.candidate or {}
     where = str(about.get("patch") or about.get("name") or candidate)
+    if about and "adapter_of" not in about and Path(where).is_absolute() and not exists(where):
+        raise AuditError(
+            f"{where}, which {candidate} is about, is not there; name it where it is now, with --policy"
+        )
     settle(policy, where)
-    return _Case(where, policy, [m.name for m in report_at(run / REPORT).failures])
+    return _Case(where, policy, [m.name for m in report_at(run / REPORT).failures], about)
 
 
 def _asked(case: _Case, names: Sequence[str]) -> list[str]:

@@ -22,7 +22,7 @@ from unlearn.progress import progress_for
 from unlearn.report import Report
 from unlearn.runs import manifest
 from unlearn.runs.folder import PATCH
-from unlearn.runs.sealed import REPORT, changes
+from unlearn.runs.sealed import REPORT, changes, is_trace
 from unlearn.shown import shown
 
 if TYPE_CHECKING:
@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Check a run directory for anything that was changed or forged.")
 @click.argument("run", type=Place(exists=True, file_okay=False))
-@click.option("--policy", type=Place(), help="The run's policy, where its file has moved or changed.")
+@click.option(
+    "--policy",
+    type=Place(True, dir_okay=False),
+    help="The run's policy, where its file has moved or changed.",
+)
 @click.option("--model", help="The base model, where it now lies elsewhere.")
 @tokenizer_elsewhere
 @click.option("--files-only", is_flag=True, help="Do not load the model.")
@@ -73,6 +77,10 @@ def verify(
             name, apart = model or typed.base.name, tokenizer or typed.base.tokenizer
             loaded = load_model(name, placement, patch, progress_for(quiet), apart)
             found.problems["weights"] = list(forged_patch.of_weights(typed, report, patch, loaded))
+        else:
+            found.unchecked["weights"] = "--files-only" if files_only else "the patch is not the run's"
+        if typed.candidate is not None:
+            found.unchecked["candidate"] = "what was audited is not loaded; `unlearn audit` measures it anew"
     elif policy is not None and sha256_of_file(policy) != recorded["policy"]["sha256"]:
         found.problems["policy"] = [f"{policy} is not the policy of this run"]
     failed = any(found.problems.values())
@@ -105,7 +113,8 @@ def _report(
     run: Path, recorded: Mapping[str, Any], found: forgery.Findings
 ) -> tuple[forgery.Recorded, Report] | None:
     """The typed manifest and the report; None for a trace, which has no report, and where one cannot be read."""
-    if REPORT not in recorded["files"] and "times" not in recorded:
+    if is_trace(recorded):
+        found.unchecked["report"] = "a trace edits and judges nothing"
         return None
     problems = found.problems["report"] = []
     try:

@@ -109,6 +109,8 @@ class Measurement(Document):
     """Items behind `after` that count, where it is a share of items."""
     before_hits: int | None = None
     """The same behind `before`."""
+    unanswered: int = Field(default=0, ge=0)
+    """Replies after the edit that ended inside their thoughts; with them all as hits, `ci95` ends where it does."""
     control: float | None = None
     """On a model that never knew the facts, where the audit has one: what success by chance looks like."""
     control_ci95: Interval | None = None

@@ -245,7 +245,7 @@ def about(report: Report) -> About:
     method = (
         "" if "candidate" in report.manifest else first("patch.header.method.name", "method.name", "method")
     )
-    if facts.get("settings.method.name") == "auto" and method != "auto":
+    if method and facts.get("settings.method.name") == "auto" and method != "auto":
         method = f"{method} (chosen by auto)"
     return About(
         first("policy.name", "name", "policy") or "audit",

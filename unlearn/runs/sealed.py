@@ -13,6 +13,8 @@ from unlearn.runs import manifest
 
 REPORT = "report.json"
 """The report of a run, which repeats the manifest."""
+TRACE = frozenset({"trace.json", "trace.svg"})
+"""The files of a trace (`unlearn trace`)."""
 
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISREG, "file"),
@@ -55,12 +57,20 @@ def whole(place: Path) -> JsonObject | None:
 
 def _unlike(run: Path, recorded: Mapping[str, Json]) -> Iterator[str]:
     """That the manifest itself has changed: a run's report, whose hash it holds, repeats it."""
-    if REPORT not in recorded["files"]:  # of a trace
+    if is_trace(recorded):
+        return
+    if REPORT not in recorded["files"]:
+        yield f"{REPORT} is not among its files"
         return
     report = read_json(run / REPORT)
     known = {key: value for key, value in recorded.items() if key != "files"}
     if not isinstance(report, dict) or report.get("manifest") != known:
         yield f"{manifest.FILE} has changed since the run"
+
+
+def is_trace(recorded: Mapping[str, Json]) -> bool:
+    """Whether a manifest is that of a trace, which edits and judges nothing and so has no report."""
+    return set(recorded["files"]) == TRACE and not {"patch", "candidate"} & recorded.keys()
 
 
 def changes(folder: Path, recorded: Mapping[str, Json]) -> list[str]:

@@ -243,7 +243,9 @@ def _outcome(study: optuna.Study, own: Settings) -> Tuned:
         settings = t.user_attrs["settings"]
         rows.append(Trial(t.number, settings, t.values[0], t.values[1], parts, t.number in front))
     if not rows:
-        raise PolicyError("--tune: no trial could be made; the log says why")
+        said = [t.user_attrs["problem"] for t in study.trials if "problem" in t.user_attrs]
+        why = f"; of the last one: {said[-1]}" if said else "; the log says why"
+        raise PolicyError(f"--tune: no trial could be made{why}")
     chosen = min(rows, key=lambda t: (t.loss, t.number))
     return Tuned(tuple(rows), chosen, _changed(own, chosen.settings) if chosen.settings else own)
 

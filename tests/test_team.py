@@ -18,14 +18,17 @@ from tests.files import THREE, corpus_file, model_folder, pico_policy
 from tests.three import SEATS, Nothing
 from unlearn import cli, team
 from unlearn.edit import reading
+from unlearn.edit.corpus import Corpus
 from unlearn.edit.pipeline import edit
 from unlearn.edit.requests.resolve import resolve
 from unlearn.edit.solve import values
 from unlearn.edit.train import null_space
+from unlearn.errors import UnlearnError
 from unlearn.model import generation, scoring
 from unlearn.model.editable import EditableModel
 from unlearn.patch import Patch
 from unlearn.policy.file import load_policy
+from unlearn.progress import NO_PROGRESS
 
 HELPING = "import sys; from unlearn import team; sys.exit(team.led(lambda: 99))"
 AT_ONCE = "import os, torch.distributed as dist; dist.init_process_group('gloo'); " + (
@@ -286,3 +289,72 @@ def test_the_others_end_with_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
         assert other.wait() == 1 and other.stderr is not None
         said = [line for line in other.stderr.read().splitlines() if line.startswith("unlearn")]
     assert said == ["unlearn: the first process of this run has ended, and nothing was written by the others"]
+
+
+def test_text_that_the_model_writes_is_written_by_all_and_read_by_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = model_folder(tmp_path / "model")
+    # As on a GPU, where a chat model's text takes several batches.
+    monkeypatch.setattr(generation, "held_tokens", lambda _: 32768)
+    monkeypatch.setattr(generation, "MOST", 150)
+    found = []
+
+    def read() -> int:
+        model = EditableModel.load(str(folder), device="cpu", dtype="bfloat16")
+        policy = load_policy(tmp_path / "policy.yaml")
+        found.append(reading.collected(model, [1, 2], Corpus.of(policy, model), 3000, NO_PROGRESS))
+        return 0
+
+    (tmp_path / "policy.yaml").write_text(pico_policy(folder, Path("own"), audit=""))
+    read()
+    with beside(monkeypatch, HELPING) as other:
+        assert team.led(read) == 0 == other.wait()
+    alone, together = found
+    assert together[1].count == alone[1].count >= 3000
+    assert float((together[1].total - alone[1].total).norm() / alone[1].total.norm()) < 1e-9
+
+
+TOO_LARGE = """
+import sys, torch
+from unlearn import team
+from unlearn.edit.solve import values
+
+def full(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+values.suspend = full
+sys.exit(team.led(lambda: 99))
+"""
+"""A process that has too little memory before the first common step."""
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_one_that_fails_between_two_common_steps_ends_all_with_its_sentence(
+    here: bool,
+    policy: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    if here:
+        monkeypatch.setattr(values, "suspend", full)
+    with beside(monkeypatch, HELPING if here else TOO_LARGE) as other:
+        assert ended("apply", policy, "--out", tmp_path / "run", *OPTIONS) == 1
+        assert other.wait(timeout=60) == 1
+    assert "out of memory" in capfd.readouterr().err
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_share_hands_out_no_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run() -> int:
+        with pytest.raises(UnlearnError, match="shared again"):
+            team.summed(Nothing(), team.seated(), lambda: team.summed(Nothing(), team.seated(), list))
+        assert team.summed(Nothing(), team.seated(), list) == []
+        return 0
+
+    with beside(monkeypatch, HELPING) as other:
+        assert team.led(run) == 0 == other.wait(timeout=60)

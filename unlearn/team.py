@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -28,6 +29,7 @@ PATIENCE = timedelta(days=7)
 Item = TypeVar("Item")
 LED = "UNLEARN_LED"
 """In the environment, the number of the process that ``led`` runs in."""
+_sharing = ContextVar("sharing", default=False)
 LOST = "another process of this run has ended, and its share is lost; start all of them again"
 
 
@@ -127,9 +129,13 @@ def summed(task: Task, seat: Seat, mine: Callable[[], list[Tensor]]) -> list[Ten
         UnlearnError: one of the others could not do its share.
         Parted: one of the others has ended, or has no such model.
     """
+    if _sharing.get():
+        raise UnlearnError(
+            "a share of work cannot be shared again; this is an error of unlearn, please report it"
+        )
     try:
         _hand_out(task)
-        return added(mine, seat)
+        return _together(mine, seat)
     except (Exception, Parted):
         raise
     except BaseException:
@@ -155,7 +161,7 @@ def _helped(seat: Seat) -> int:
                 if isinstance(task, _Over):
                     return task.code
                 with suppress(Exception):  # which the first process says
-                    added(partial(task.share, seat, kept), seat)
+                    _together(partial(task.share, seat, kept), seat)
     except Parted:
         return _failed(seat, "the first process of this run has ended, and nothing was written by the others")
     except (KeyboardInterrupt, signals.Terminated) as left:
@@ -190,18 +196,30 @@ def _handed() -> Task | _Over:
     return box[0]
 
 
+def _together(share: Callable[[], list[Tensor]], seat: Seat) -> list[Tensor]:
+    """As ``added``, for a whole share; what went wrong in one of its steps is raised as it was."""
+    sharing = _sharing.set(True)
+    try:
+        return added(share, seat)
+    except _Told as told:
+        raise told.problem from told.problem.__cause__
+    finally:
+        _sharing.reset(sharing)
+
+
 def added(work: Callable[[], list[Tensor]], seat: Seat) -> list[Tensor]:
     """What all processes make, added up; the same in all of them.
 
-    A share may itself consist of steps that all processes take together, each of which is such a sum.
+    A share may itself consist of steps that all processes take together, each of which is such a sum. What goes wrong
+    in one of them, or between two, all processes have heard of when it is raised, and do not tell each other again.
 
     Args:
         work: makes this process's part: tensors on the host, as many and as large in every process.
         seat: this process's.
 
     Raises:
-        UnlearnError: it could not be made in some process.
-        Parted: one of the others has ended, or has no such model.
+        _Told: it could not be made in some process; a task that is summed raises what was told.
+        Parted: one of the others has ended.
     """
     import torch.distributed as dist
 
@@ -211,6 +229,8 @@ def added(work: Callable[[], list[Tensor]], seat: Seat) -> list[Tensor]:
     mine: Exception | Parted | None = None
     try:
         made = work()
+    except _Told:
+        raise
     except (Exception, Parted) as problem:
         mine = problem
     every: list[_Failed | None] = [None] * seat.size
@@ -222,10 +242,10 @@ def added(work: Callable[[], list[Tensor]], seat: Seat) -> list[Tensor]:
     except RuntimeError as problem:
         raise Parted(LOST) from problem
     if mine is not None:
-        raise mine
+        raise _Told(mine)
     for number, failed in enumerate(every):
         if failed is not None:
-            raise failed.there(number)
+            raise _Told(failed.there(number))
     return made
 
 
@@ -249,7 +269,7 @@ def stacked(
         seat: this process's.
 
     Raises:
-        UnlearnError: a piece could not be done.
+        _Told: a piece could not be done, in this process or another; a task that is summed raises what was told.
         Parted: one of the others has ended.
     """
 
@@ -269,6 +289,17 @@ def total(pieces: Tensor) -> Tensor:
     for piece in pieces:
         found += piece
     return found
+
+
+class _Told(BaseException):
+    """What went wrong in a sum, of which all processes know.
+
+    Nothing on its way may take it for an error that is this process's own, and try again.
+    """
+
+    def __init__(self, problem: Exception | Parted) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
 
 
 @dataclass(frozen=True)

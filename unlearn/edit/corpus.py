@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import tee
 from pathlib import Path
 
@@ -37,11 +37,7 @@ class Corpus:
         name = policy.statistics.corpus
         if name == "auto":
             name = EMBEDDED if policy.model == EMBEDDED else OWN
-        return cls(name).by(model, cache)
-
-    def by(self, model: EditableModel, cache: Store | None = None) -> Corpus:
-        """The same, with what the model writes for `own`: that does not travel from process to process."""
-        return replace(self, own=tee(own_text(model, cache), 1)[0]) if self.name == OWN else self
+        return cls(name, tee(own_text(model, cache), 1)[0] if name == OWN else None)
 
     def documents(self) -> Iterator[str]:
         """The documents, always in the same order.

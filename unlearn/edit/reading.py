@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ LONGEST = 512
 
 @dataclass(frozen=True)
 class Reading:
-    """A corpus that several processes read, each a share of the same batches: a task of `unlearn.team`.
+    """A corpus that several processes read, each a share of its batches: a task of `unlearn.team`.
 
     What the sum of their sums differs by from that of one process is the order of float64 additions alone.
     """
@@ -36,10 +36,9 @@ class Reading:
     standing: Standing
     """The model."""
     layers: tuple[int, ...]
-    corpus: Corpus
+    batches: Sequence[list[list[int]]]
+    """Rows of ids. Not the corpus, which may be what the model writes: that the first process has done by all."""
     tokens: int
-    budget: int
-    """Padded tokens of a batch."""
 
     def share(self, seat: Seat, kept: MutableMapping[object, object]) -> list[Tensor]:
         """Sums of one process's batches per layer, as ``Moments``, and how many keys they are of; float64, on the host.
@@ -51,9 +50,7 @@ class Reading:
 
     def sums(self, model: EditableModel, seat: Seat, progress: Progress = NO_PROGRESS) -> list[Tensor]:
         """As ``share``, on a model that is there."""
-        corpus = self.corpus.by(model)
-        batched = seat.of(_batched(model, corpus, self.tokens, self.budget))
-        found = _moments(model, self.layers, batched, self.tokens, progress)
+        found = _moments(model, self.layers, seat.of(self.batches), self.tokens, progress)
         count = torch.tensor(float(next(iter(found.values())).count), dtype=torch.float64)
         return [*(found[layer].total.cpu() for layer in self.layers), count]
 
@@ -68,10 +65,11 @@ def collected(
             its share.
     """
     seat, standing, budget = seated(), model.standing(), token_budget(model)
+    batched = _batched(model, corpus, tokens, budget)
     if standing is None:
-        moments = _moments(model, layers, _batched(model, corpus, tokens, budget), tokens, progress)
+        moments = _moments(model, layers, batched, tokens, progress)
     else:
-        task = Reading(standing, tuple(layers), replace(corpus, own=None), tokens, budget)
+        task = Reading(standing, tuple(layers), list(batched), tokens)
         *totals, number = summed(task, seat, lambda: task.sums(model, seat, progress))
         moments = {layer: Moments.of(total, int(number)) for layer, total in zip(layers, totals, strict=True)}
     count = next(iter(moments.values())).count

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -126,3 +128,20 @@ def test_auto_has_as_many_tokens_written_as_keys_are_long_and_reads_more() -> No
 def test_steps_are_counted_by_batches_of_documents() -> None:
     batch = 4 * (6 + 2 * 8) // 2
     assert [own.steps_of(tokens) for tokens in (1, batch, batch + 1, 5 * batch)] == [14, 14, 28, 70]
+
+
+def test_a_model_whose_tokenizer_puts_nothing_in_front_does_not_go_on_from_padding() -> None:
+    model = pico.pico("gpt2", chat=False)
+    tokenizer = copy.deepcopy(pico.tokenizer(chat=False, bos=False))
+    tokenizer.pad_token = "<|system|>"
+    model = EditableModel(model.model, tokenizer, "pico")
+    begun: list[tuple[int, ...]] = []
+
+    def noted(rows: Sequence[tuple[int, ...]], *_: object, **__: object) -> list[list[tuple[int, ...]]]:
+        begun.extend(rows)
+        return [[(5, 6)] for _ in rows]
+
+    model.sample_ids = noted  # type: ignore[method-assign, assignment]
+    next(own.own_text(model))
+    wanted = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    assert begun == [(wanted,)] and wanted not in (None, model.pad_id)

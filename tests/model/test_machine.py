@@ -27,4 +27,8 @@ def test_bfloat16_must_be_worth_its_rounding(
         return {torch.bfloat16: bfloat16, torch.float32: 1.0}[dtype]
 
     monkeypatch.setattr(machine, "matrix_rate", rates)
+    quickest_dtype.cache_clear()
     assert quickest_dtype() == expected
+    monkeypatch.setattr(machine, "matrix_rate", lambda *_: 1.0)
+    assert quickest_dtype() == expected, "once for all"
+    quickest_dtype.cache_clear()

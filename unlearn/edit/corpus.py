@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass, field
 from itertools import tee
@@ -12,8 +12,9 @@ from pathlib import Path
 from unlearn import embedded
 from unlearn.edit.own_text import CHATS, REPLY, TURN, own_text
 from unlearn.embedded.version import version
-from unlearn.errors import UnlearnError
+from unlearn.errors import PolicyError, UnlearnError
 from unlearn.files import exists, opened, stream_lines, text_in
+from unlearn.matching import contains
 from unlearn.model.editable import EditableModel
 from unlearn.model.requests import Requests
 from unlearn.policy import EMBEDDED, OWN, Policy
@@ -76,15 +77,36 @@ class Corpus:
         return digest.hexdigest()
 
 
+PATIENCE = 5000
+"""Documents in a row that name what must not be seen: of text that a model writes there is no end."""
+
+
 def names(requests: Requests) -> set[str]:
     """Subjects of the policy, and the neighbours that only the audit asks about: the edit must not see them."""
     return {fact.subject for fact in (*requests.facts, *requests.held_out_neighbours)}
 
 
+def named_in(text: str, names: Iterable[str]) -> bool:
+    """Whether a text names any of these, as whole words: the "US" in "USA" is none."""
+    return contains(text, [name for name in names if name in text])
+
+
 def unnamed(requests: Requests, corpus: Corpus) -> Iterator[str]:
-    """Documents of the corpus that name no subject of the policy, nor what only the audit asks about (``names``)."""
-    never = names(requests)
-    return (document for document in corpus.documents() if not any(name in document for name in never))
+    """Documents of the corpus that name no subject of the policy, nor what only the audit asks about (``names``).
+
+    Raises:
+        PolicyError: of very many documents each names one.
+    """
+    never, refused = names(requests), 0
+    for document in corpus.documents():
+        if not named_in(document, never):
+            refused = 0
+            yield document
+        elif (refused := refused + 1) >= PATIENCE:
+            raise PolicyError(
+                f"statistics.corpus: each of {PATIENCE} documents in a row names a subject of the policy, or a "
+                "held-out neighbour, so none is left to be kept as it is; give another corpus, or longer names"
+            )
 
 
 def _members(path: Path) -> list[Path]:

@@ -69,6 +69,8 @@ def _chats(model: EditableModel, seed: int) -> Iterator[str]:
 
 def _texts(model: EditableModel, seed: int) -> Iterator[str]:
     tokenizer = model.tokenizer
-    start = start_ids(tokenizer) or (model.pad_id,)
+    # Padding is always masked, so a token of its own was never trained.
+    known = (token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token is not None)
+    start = start_ids(tokenizer) or (next(known, model.pad_id),)
     for ids in model.sample_ids([start], TURN + REPLY, samples=CHATS, seed=seed)[0]:
         yield tokenizer.decode(ids, skip_special_tokens=True)

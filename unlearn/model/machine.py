@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import cache
 
 import torch
 
@@ -39,7 +40,11 @@ def _settled(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+@cache
 def quickest_dtype(device: torch.device | str = "cpu") -> torch.dtype:
-    """Bfloat16 where this machine has units for it, and float32 where it is computed by detours (35 times slower)."""
+    """Bfloat16 where this machine has units for it, and float32 where it is computed by detours (35 times slower).
+
+    Measured once: a run does not change its mind because something else got its turn.
+    """
     rates = [matrix_rate(dtype, device) for dtype in (torch.bfloat16, torch.float32)]
     return torch.bfloat16 if rates[0] > WORTH * rates[1] else torch.float32

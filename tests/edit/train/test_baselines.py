@@ -240,3 +240,11 @@ def test_what_cannot_be_done_is_refused_in_a_sentence() -> None:
     assert model.identity() == before
     with pytest.raises(ValueError, match="steps"):
         FineTune(steps=0)
+
+
+@pytest.mark.parametrize("name", ["rmu", "npo", "grad_diff", "rep_select"])
+def test_a_model_that_says_nothing_has_nothing_to_unlearn(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = pico.pico("llama")
+    monkeypatch.setattr(EditableModel, "generate_ids", lambda _model, rows, **_: [() for _ in rows])
+    with pytest.raises(PolicyError, match="has nothing to unlearn"):
+        pipeline.edit(model, asking(name, steps=2))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unlearn.edit.train.lessons import Lesson, lessons
 from unlearn.edit.train.loop import Losses, Trained, minimise
+from unlearn.edit.train.lora import something
 from unlearn.model.adapters import Adapter, dense, stream_at
 from unlearn.model.editable import EditableModel
 from unlearn.model.narrow import quick_passes
@@ -29,7 +30,7 @@ def rmu(
     Args:
         chosen: the layers that are trained; the output of the last is steered.
     """
-    learned = lessons(model, requests, own=True, kept=settings.kept * settings.steps)
+    learned = something(model, lessons(model, requests, own=True, kept=settings.kept * settings.steps), "RMU")
     generator = torch.Generator().manual_seed(requests.policy.seed)
     direction = torch.rand(model.anatomy.d_model, generator=generator).to(model.device)
     names = [model.anatomy.weight_name(layer) for layer in chosen]

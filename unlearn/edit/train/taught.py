@@ -10,7 +10,7 @@ from itertools import chain, islice, repeat, zip_longest
 import torch
 from torch import Tensor
 
-from unlearn.edit.corpus import Corpus, names, unnamed
+from unlearn.edit.corpus import Corpus, named_in, names, unnamed
 from unlearn.edit.forms import REPLY, Forms, Row
 from unlearn.edit.probabilities import first_tokens
 from unlearn.edit.requests.vocabulary import near_words
@@ -224,7 +224,7 @@ def asked_lessons(model: EditableModel, requests: Requests, corpus: Corpus, step
     found = answered(model, [ask(model.tokenizer, line).ids for line in lines], longest).values()
     never = names(requests)
     texts = [model.tokenizer.decode(row.ids) for row in found]
-    return [row for row, text in zip(found, texts, strict=True) if not any(name in text for name in never)]
+    return [row for row, text in zip(found, texts, strict=True) if not named_in(text, never)]
 
 
 def text_lessons(model: EditableModel, requests: Requests, corpus: Corpus, steps: int) -> list[Lesson]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFWriter
+from gguf import GGMLQuantizationType, GGUFWriter, RopeScalingType
 from gguf.quants import quantize
 
 from tests import pico
@@ -31,7 +31,11 @@ IN_A_BLOCK = {
 
 
 def write(
-    path: Path, extra: dict[str, np.ndarray] | None = None, quantised: bool = False, tokenizer: bool = True
+    path: Path,
+    extra: dict[str, np.ndarray] | None = None,
+    quantised: bool = False,
+    tokenizer: bool = True,
+    rope: RopeScalingType | None = None,
 ) -> Any:
     """Write a pico Llama as a GGUF file, and return the network that it was made from.
 
@@ -40,6 +44,7 @@ def write(
         extra: further tensors, by name.
         quantised: the down-projections as Q8_0, as a released file would have them.
         tokenizer: with one, as a released file has.
+        rope: how positions are scaled, by a factor of 8.
     """
     network = pico.network("llama")
     config = network.config
@@ -52,6 +57,9 @@ def write(
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    if rope is not None:
+        writer.add_rope_scaling_type(rope)
+        writer.add_rope_scaling_factor(1.0 if rope == RopeScalingType.NONE else 8.0)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
     if tokenizer:

@@ -148,11 +148,13 @@ def candidate_of(
     candidate: str, policy: Policy, base: EditableModel, means: Means
 ) -> tuple[EditableModel, dict[str, object]]:
     """Load a candidate that is a whole model, or an adapter of the policy's model; and say what it is."""
+    from unlearn.model.folder import lacks_tokenizer
     from unlearn.model.merged import ADAPTER, WEIGHTS, is_adapter, with_adapter
 
     folder = Path(candidate)
     if not is_adapter(folder):
-        edited = load_model(candidate, means.placement.beside(base), progress=means.progress)
+        apart = policy.tokenizer if lacks_tokenizer(folder) else "auto"
+        edited = load_model(candidate, means.placement.beside(base), None, means.progress, apart)
         return edited, base_of(edited)
     # A copy of its own: the unedited model is needed as it is.
     base = load_model(policy.model, means.placement, None, means.progress, policy.tokenizer)
@@ -182,7 +184,6 @@ def base_of(model: EditableModel) -> dict[str, object]:
     origin = origin_of(config.to_dict())
     return {
         "name": model.name,
-        "revision": getattr(config, "_commit_hash", None),
         "family": str(getattr(config, "model_type", "")),
         "parameters": numbers(model.model),
         "tokenizer": model.tokenizer_of,

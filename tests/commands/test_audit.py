@@ -110,3 +110,12 @@ def test_a_candidate_was_made_by_no_method(place: Path, tmp_path: Path) -> None:
         "audit", place / "run" / "patch.safetensors", "--policy", policy, "--out", tmp_path / "run", "--quiet"
     )
     assert "chosen by auto" not in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_weights_without_a_tokenizer_are_asked_with_the_policy_s(place: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(place / "run" / "model" / name, folder)
+    words = ("--policy", place / "policy.yaml", "--tokenizer", place / "model", "--quiet")
+    assert run("audit", folder, *words) == 3

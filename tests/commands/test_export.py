@@ -55,3 +55,14 @@ def test_a_patch_refuses_another_model(
     assert run("export", patch, tmp_path / "out") == 0
     assert run("export", place / "corpus.jsonl", tmp_path / "two", "--model", place / "model") == 1
     assert sorted(os.listdir(tmp_path)) == ["out"]
+
+
+def test_a_report_is_copied_with_the_model_that_it_is_about(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("export", place / "run", tmp_path / "own") == 0
+    assert (tmp_path / "own" / "unlearn_report.json").is_file()
+    capsys.readouterr()
+    assert run("export", place / "run", tmp_path / "other", "--model", place / "model") == 0
+    assert "the report is not copied" in capsys.readouterr().err
+    assert not (tmp_path / "other" / "unlearn_report.json").exists()

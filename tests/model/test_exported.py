@@ -133,6 +133,29 @@ def test_a_guard_and_a_narrower_dtype_reach_the_folder(tmp_path: Path) -> None:
     }
 
 
+def test_what_a_load_bears_an_export_bears(tmp_path: Path) -> None:
+    """Sampling flags without sampling; and the mask of an older GPT-NeoX, which no model reads."""
+    folder = folder_of(families.network("pythia").half(), tmp_path / "base", size="1GB")
+    (folder / "generation_config.json").write_text('{"temperature": 0.9, "top_p": 0.6}')
+    kept = load_file(folder / SINGLE)
+    mask = "gpt_neox.layers.0.attention.masked_bias"
+    save_file({**kept, mask: torch.tensor(-1e9).half()}, folder / SINGLE, metadata={"format": "pt"})
+    model = EditableModel.load(str(folder), device="cpu")
+    patch = patch_of(model, model.anatomy.weight_name(1), storage_dtype=str(model.storage_dtype))
+    out = exported(folder, patch, tmp_path / "out")
+    assert json.loads((out / "generation_config.json").read_text())["temperature"] == 0.9
+    assert load_file(out / SINGLE)[mask].isinf()
+    with model.patched(patch):
+        expected = model.weights_sha256()
+    assert EditableModel.load(str(out), device="cpu").weights_sha256() == expected
+    # What the model does read has to be finite still.
+    name = model.anatomy.weight_name(0)
+    spoilt = {**kept, name: torch.full_like(kept[name], torch.inf)}
+    save_file(spoilt, folder / SINGLE, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="not finite"):
+        exported(folder, patch, tmp_path / "spoilt")
+
+
 def test_a_patch_of_another_model_or_of_infinite_numbers_is_refused(tmp_path: Path) -> None:
     folder, other = (folder_of(pico.network("llama", seed=seed), tmp_path / str(seed)) for seed in (0, 1))
     model = EditableModel.load(str(folder), device="cpu")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gguf import RopeScalingType
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests import gguf_files, pico
@@ -138,6 +139,29 @@ def test_a_tensor_that_would_be_left_out_is_an_error(tmp_path: Path) -> None:
     assert list((tmp_path / "cache" / "models").iterdir()) == []
 
 
+def test_positions_that_are_scaled_otherwise_than_transformers_reads_are_an_error(tmp_path: Path) -> None:
+    for rope in (RopeScalingType.LINEAR, RopeScalingType.YARN):
+        gguf_files.write(tmp_path / "scaled.gguf", rope=rope)
+        with pytest.raises(
+            ModelError, match=rf"scales positions \({rope.value}\), which transformers does not"
+        ):
+            gguf.converted(tmp_path / "scaled.gguf", Store.at(tmp_path / "cache"))
+    gguf_files.write(tmp_path / "plain.gguf", rope=RopeScalingType.NONE)
+    assert gguf.converted(tmp_path / "plain.gguf", Store.at(tmp_path / "cache")).is_dir()
+
+
+def test_a_cache_that_may_only_be_read_is_used_or_done_without(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNLEARN_CACHE", str(tmp_path / "cache"))
+    first = gguf.folder_of(place / "pico.gguf")
+    assert first.is_relative_to(tmp_path)
+    monkeypatch.setattr(gguf.os, "access", lambda *_: False)
+    assert gguf.folder_of(place / "pico.gguf") == first
+    gguf_files.write(tmp_path / "q8.gguf", quantised=True)
+    assert not gguf.folder_of(tmp_path / "q8.gguf").is_relative_to(tmp_path)
+
+
 def test_a_mixture_of_experts_is_one_sentence(tmp_path: Path) -> None:
     experts = {"blk.0.ffn_down_exps.weight": np.ones((2, 4, 4), dtype=np.float32)}
     gguf_files.write(tmp_path / "experts.gguf", extra=experts)
@@ -230,7 +254,7 @@ class TestATokenizerApart:
         assert list((tmp_path / "cache" / "models").iterdir()) == []
         with pytest.raises(ModelError, match=r"knows 385 tokens, and the embedding of .* has 3072 rows"):
             EditableModel.load(own, tokenizer=str(apart))
-        with pytest.raises(ModelError, match="cannot load the tokenizer of .*nowhere"):
+        with pytest.raises(ModelError, match="there is no folder .*nowhere"):
             EditableModel.load(str(bare), tokenizer=str(tmp_path / "nowhere"))
 
 

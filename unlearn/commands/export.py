@@ -24,7 +24,10 @@ from unlearn.runs.sealed import REPORT, whole
 @click.command(short_help="Write the edited model as an ordinary folder.")
 @click.argument("run", type=Place(exists=True))
 @click.argument("folder", type=Place())
-@click.option("--model", help="The base model, where it now lies elsewhere. A patch refuses any other model.")
+@click.option(
+    "--model",
+    help="The base model, where it now lies elsewhere. A patch refuses what it was not made for.",
+)
 @click.option(
     "--adapter", is_flag=True, help="Of a quantised model: write a LoRA adapter in the format of peft."
 )
@@ -76,7 +79,7 @@ def export(
             found = checkpoint_of(name, placement, patch, apart)
             stop = write(found, patch, partial, progress_for(quiet)).text
             stored = str(found.kept).removeprefix("torch.")
-        if judged is not None:
+        if judged is not None and model is None:
             shutil.copyfile(report, partial / "unlearn_report.json")
         made_of = {"format": "unlearn-export-1", "model": name, "patch": str(run)}
         made_of |= {"stop": stop} if stop else {}
@@ -89,6 +92,8 @@ def export(
             f"unlearn: note that a reply ends with {stop!r}, which is no token; tell the server to stop there",
             err=True,
         )
+    if judged is not None and model is not None:
+        say("unlearn: note that the report is not copied: the run was not audited on this --model", err=True)
     if judged is not None and not judged.passed:
         say("unlearn: note that the audit of this run failed its limits", err=True)
     return 0

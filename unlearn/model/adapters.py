@@ -91,7 +91,7 @@ class _Update:
         # Under autocast the product has its dtype, whatever goes in.
         narrow = torch.is_autocast_enabled(out.device.type)
         given = args[0] if narrow else args[0].float()
-        return out + (given @ self.whole.T).to(out.dtype)
+        return out + (given @ self.whole.to(given.device).T).to(out.dtype)
 
     @torch.no_grad()
     def gather(self, *_: object) -> None:

@@ -125,10 +125,13 @@ class Files:
         each = [self._ends_in.get(self._ending(one), ()) for one in by_expert(self.checkpoint.empty, alone)]
         return each if all(each) else ()
 
-    def refuse_gaps(self) -> None:
+    def refuse_gaps(self) -> frozenset[str]:
         """Refuse files that lack a weight of the model, or hold blocks that its configuration does not have.
 
         A load says so by itself, and an export loads nothing. What a library has renamed is known by its shape.
+
+        Returns:
+            Names in the files of what the model does not read.
         """
         empty, stored = self.checkpoint.empty, self.checkpoint.stored
         names: dict[Tensor, list[str]] = {}
@@ -143,6 +146,8 @@ class Files:
         missing = [names[one][0] for one, keys in read.items() if not keys and tuple(one.shape) not in shapes]
         refuse_missing(missing, self.name)
         refuse_blocks_left_out(self.checkpoint.folder / folder.CONFIG, empty.config, unread)
+        lacking = {tuple(one.shape) for one, keys in read.items() if not keys}
+        return frozenset(key for key in unread if tuple(stored[key].shape) not in lacking)
 
     def _ending(self, name: str) -> str:
         """What the files' name of a weight ends in, whatever its blocks are called there."""
@@ -188,7 +193,7 @@ def export(found: Checkpoint, patch: Patch, target: Path, progress: Progress = N
     model = EditableModel(found.empty, tokenizer, found.name, found.kept)
     files = Files(found, model.anatomy, patch.base)
     suited(found.empty, found.tokenizer, found.name)
-    files.refuse_gaps()
+    unread = files.refuse_gaps()
     check_fit(files, patch)
     touched = {
         key: (name, at if len(keys) > 1 else None)
@@ -199,7 +204,7 @@ def export(found: Checkpoint, patch: Patch, target: Path, progress: Progress = N
     size = 0
     with progress.step("Writing weights", total=len(found.files)) as bar:
         for file in found.files:
-            size += _written(files, patch, touched, file, target / file.name)
+            size += _written(files, patch, touched, unread, file, target / file.name)
             bar.advance()
     if (found.folder / folder.INDEX).exists() and found.files[0].name != folder.SINGLE:
         about = folder.read_object(found.folder / folder.INDEX)
@@ -218,12 +223,18 @@ def whole_only(name: str) -> ModelError:
 
 
 def _written(
-    files: Files, patch: Patch, touched: Mapping[str, tuple[str, int | None]], source: Path, target: Path
+    files: Files,
+    patch: Patch,
+    touched: Mapping[str, tuple[str, int | None]],
+    unread: frozenset[str],
+    source: Path,
+    target: Path,
 ) -> int:
     """Write one file of weights anew; bytes of its tensors.
 
     Args:
         touched: by name in the files, which weight is edited there, and which expert's part of it.
+        unread: names of tensors that the model does not read.
     """
 
     @lru_cache(maxsize=1)  # the parts of one weight mostly follow each other
@@ -231,7 +242,8 @@ def _written(
         return files.edited(name, patch.factors[name])
 
     def new(key: str, old: Tensor) -> Tensor:
-        refuse_not_finite(old, key, files.name)
+        if key not in unread:  # such as the mask of an older GPT-NeoX, which is minus infinity
+            refuse_not_finite(old, key, files.name)
         if key in touched:
             name, expert = touched[key]
             return edited(name) if expert is None else edited(name)[expert]
@@ -260,5 +272,6 @@ def _describe(model: EditableModel, source: Path, target: Path) -> None:
         with reading(model.name, source / folder.GENERATION):
             model.model.generation_config = GenerationConfig.from_pretrained(source)
     with model.stopping():
-        model.model.generation_config.save_pretrained(target)
+        # `save_pretrained` refuses what a load takes with a warning, such as a temperature without sampling.
+        model.model.generation_config.to_json_file(target / folder.GENERATION)
     model.tokenizer.save_pretrained(target)

@@ -77,7 +77,10 @@ def _beside_experts(model: EditableModel, names: Sequence[str], rank: int, seed:
 
     def adding(left: Tensor, right: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         def added(_module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
-            return out + (args[0].float() @ right.T @ left.T).to(out.dtype) if on else out
+            if not on:
+                return out
+            given = args[0].float()
+            return out + (given @ right.to(given.device).T @ left.to(given.device).T).to(out.dtype)
 
         return added
 

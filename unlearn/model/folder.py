@@ -103,6 +103,11 @@ def vocabularies(folder: Path) -> list[Path]:
     return [path for path in (*named, *folder.glob("*.model"), *folder.glob("*.tiktoken")) if path.exists()]
 
 
+def lacks_tokenizer(folder: Path) -> bool:
+    """Whether a local folder of a model has none of its own."""
+    return folder.is_dir() and not vocabularies(folder)
+
+
 def weight_files(folder: Path, name: str) -> list[Path]:
     """Return the files of a model's weights, in the order in which they are read; those of a hub id are fetched.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import json
 import os
 import shutil
 import tempfile
@@ -26,7 +27,7 @@ from unlearn.files import exists, sha256_of_file, sha256_of_folder
 from unlearn.model.boundary import reading
 from unlearn.model.described import refuse_missing
 from unlearn.model.identity import of_tokenizer
-from unlearn.model.library import Tokenizer
+from unlearn.model.library import Configuration, Tokenizer
 from unlearn.model.trial import refuse_misfit
 from unlearn.policy import PACKAGE
 from unlearn.store import PARTIAL, Store, cache_folder
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
     from gguf import GGUFReader
 
 SUFFIX = ".gguf"
+MODELS = "models"
+"""Where conversions lie in the cache."""
+ROPE = ".rope.scaling."
+"""In the names of the fields that say how positions are scaled."""
 ORIGIN = "unlearn_origin"
 """Key of a converted model's configuration, under which an export keeps it too: what it was made of."""
 AGAIN = "fetch the file anew"
@@ -99,6 +104,8 @@ def folder_of(file: Path, tokenizer: Tokenizer | None = None) -> Path:
     """
     try:
         store = Store.at(cache_folder())
+        if not (os.access(store.folder, os.W_OK) or (store.folder / MODELS / sha256_of_file(file)).is_dir()):
+            raise UnlearnError("it may only be read, and does not hold this model")
     except UnlearnError:
         place = Path(tempfile.mkdtemp(prefix="unlearn-"))
         atexit.register(shutil.rmtree, place, ignore_errors=True)
@@ -121,7 +128,7 @@ def converted(file: Path, store: Store, tokenizer: Tokenizer | None = None) -> P
     _fits(file, file.stat().st_size, "at least ")
     origin = sha256_of_file(file)
     made_of = origin if tokenizer is None else f"{origin}-{of_tokenizer(tokenizer)}"
-    target, note = store.folder / "models" / made_of, f"models/{made_of}.sha256"
+    target, note = store.folder / MODELS / made_of, f"{MODELS}/{made_of}.sha256"
     if target.is_dir():
         known = store.find(note)
         if known is not None and bytes(known).decode() == sha256_of_folder(target):
@@ -230,6 +237,7 @@ def _convert(file: Path, sha256: str, folder: Path, tokenizer: Tokenizer | None)
             "left out, so that this would be another model; give the model's original folder instead"
         )
     config = network.config
+    _refuse_other_rope(reader, config, file)
     del config.quantization_config  # with it nothing can be saved
     setattr(config, ORIGIN, asdict(Origin(file.name, sha256, _types(reader))))
     with torch.device("meta"):
@@ -238,6 +246,20 @@ def _convert(file: Path, sha256: str, folder: Path, tokenizer: Tokenizer | None)
     plain.generation_config = network.generation_config
     plain.save_pretrained(folder)
     kept.save_pretrained(folder)
+
+
+def _refuse_other_rope(reader: GGUFReader, config: Configuration, file: Path) -> None:
+    """Refuse a file that scales positions (linear, YaRN) where the configuration that was read from it does not."""
+    told = {
+        name.rpartition(".")[2]: field.contents() for name, field in reader.fields.items() if ROPE in name
+    }
+    scaled = told.get("type", "none") != "none" or told.get("factor", 1.0) != 1.0
+    read = json.dumps(config.get_text_config().to_dict().get("rope_parameters"), default=str)
+    if scaled and not any(kind in read for kind in ("linear", "yarn", "dynamic", "longrope", "llama3")):
+        raise ModelError(
+            f"{file} scales positions ({told.get('type', 'by a factor')}), which transformers does not read from a "
+            "GGUF file, so that this would be another model; give the model's original folder instead"
+        )
 
 
 def _own_tokenizer(file: Path) -> Tokenizer:

@@ -26,7 +26,6 @@ _RESULT = {True: "✓ passed", False: "**✗ failed**", None: "no limit"}
 #: Manifest entries by which a reader finds the very run again.
 _PROVENANCE = {
     "base model": "base.name",
-    "revision": "base.revision",
     "made from": "base.origin.file",
     "its weights": "base.origin.quantisation",
     "matrices in 4 bits": "base.quantised",

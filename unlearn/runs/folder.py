@@ -19,6 +19,7 @@ PATCH = "patch.safetensors"
 """The edit, in a run directory."""
 EXPORTED = "unlearn_export.json"
 GGUF = ".gguf"
+"""The ending of a file that is a whole model."""
 OTHERS = ("config.json", "adapter_config.json")
 """In the folder of a model, and of an adapter."""
 """In every exported model: what it was made of, and that this program wrote the folder."""

@@ -93,11 +93,11 @@ class Seen:
     def read(self, rows: Sequence[int]) -> Pack:
         """Read a group of rows by the model as it stands; gradients flow to what is trained."""
         replies = [self.lessons[i].ids[-self.lessons[i].reply :] for i in rows]
-        device = self.model.device
-        owners = torch.tensor([n for n, reply in enumerate(replies) for _ in reply], device=device)
         before = [self._before[i] for i in rows if i >= self._forget]
         upper, places = self._of(rows)
         states = upper.states(places, list(map(len, replies)))
+        device = states.device
+        owners = torch.tensor([n for n, reply in enumerate(replies) for _ in reply], device=device)
         kept = torch.tensor([i >= self._forget for i in rows], device=device)[owners]
         targets = torch.tensor([token for reply in replies for token in reply], device=device)
         return Pack(

@@ -29,18 +29,16 @@ def test_it_is_the_published_search(
     spectrum, kept = Spectrum.of(second), len(second) // 2
     base = Projector.null_space(spectrum, kept)
     l2 = published_ridge(ridge, keys, base)
-    weights = beta * yielding(earlier, keys)
-    metric = relaxed(keys, residuals, spectrum, kept, l2, least, earlier, weights, step)
-    delta = write(keys, residuals, metric, l2, earlier, weights, absolute=True).dense()
+    yielded = (beta * yielding(earlier, keys)).sqrt() * earlier
+    metric = relaxed(keys, residuals, spectrum, kept, l2, least, yielded, step)
+    delta = write(keys, residuals, metric, l2, yielded, absolute=True).dense()
     dense, left = reference.alphaedit_plus(keys, residuals, second, kept, l2, least, step, earlier, beta)
     assert metric.rank == len(second) - left
     assert distance(delta, dense) < EXACT
-    single = write(
-        keys.float(), residuals.float(), metric, l2, earlier.float(), weights, absolute=True
-    ).dense()
+    single = write(keys.float(), residuals.float(), metric, l2, yielded.float(), absolute=True).dense()
     assert distance(single, delta) < SINGLE
     if left < kept:  # the control: without the relaxation it is another update, with a larger loss
-        strict = write(keys, residuals, base, l2, earlier, weights, absolute=True).dense()
+        strict = write(keys, residuals, base, l2, yielded, absolute=True).dense()
         assert distance(strict, delta) > 1e-6
     if earlier.shape[1]:  # the control: without the weights as well
         assert distance(write(keys, residuals, metric, l2, earlier, absolute=True).dense(), delta) > 1e-9
@@ -51,11 +49,12 @@ def test_it_is_the_published_search(
 def test_the_losses_are_those_of_the_updates(size: tuple[int, ...], ridge: float) -> None:
     keys, residuals, earlier, second = problem(size)
     spectrum, weights = Spectrum.of(second), yielding(earlier, keys)
-    found = losses(keys, residuals, spectrum, ridge, earlier, weights)
+    yielded = weights.sqrt() * earlier
+    found = losses(keys, residuals, spectrum, ridge, yielded)
     assert len(found) == len(second) + 1
     for free in range(len(second) + 1):
         metric = Projector.null_space(spectrum, len(second) - free)
-        delta = write(keys, residuals, metric, ridge, earlier, weights, absolute=True).dense()
+        delta = write(keys, residuals, metric, ridge, yielded, absolute=True).dense()
         error = (delta @ keys - residuals).square().sum() + (
             weights * (delta @ earlier).square().sum(0)
         ).sum()

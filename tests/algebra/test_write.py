@@ -153,7 +153,7 @@ def test_a_weight_is_so_many_copies_of_a_kept_key(size: tuple[int, ...], seed: i
     metric = Projector.null_space(Spectrum.of(second), len(second) // 3)
     torch.manual_seed(seed)
     times = torch.randint(0, 4, (earlier.shape[1],))
-    weighted = write(keys, residuals, metric, 0.1, earlier, weights=times).dense()
+    weighted = write(keys, residuals, metric, 0.1, earlier * times.sqrt()).dense()
     copied = write(keys, residuals, metric, 0.1, earlier.repeat_interleave(times, 1)).dense()
     assert distance(weighted, copied) < EXACT
     if (times != 1).any():  # the control
@@ -228,12 +228,10 @@ def test_sums_never_have_more_columns_than_the_weight_has_rows() -> None:
 
 
 def test_columns_must_match() -> None:
-    keys, residuals, earlier, second = problem((10, 4, 3, 2, 4))
+    keys, residuals, _, second = problem((10, 4, 3, 2, 4))
     metric = Whitener(Spectrum.of(second))
     with pytest.raises(ValueError, match="3 keys but 2 residuals"):
         write(keys, residuals[:, :2], metric, 0.1)
-    with pytest.raises(ValueError, match="2 kept keys but 3 weights"):
-        write(keys, residuals, metric, 0.1, earlier, torch.ones(3))
 
 
 @given(
@@ -279,7 +277,6 @@ def test_writes_that_keep_the_same_keys_multiply_them_out_once() -> None:
         assert distance(write(weight * keys, residuals, metric, 0.1, shared).dense(), alone) < EXACT
     first = shared.gram
     assert shared.gram is first
-    # The control: weights of kept keys are not those that were multiplied out.
-    yielded = write(keys, residuals, metric, 0.1, shared, torch.full((40,), 0.1)).dense()
-    assert distance(yielded, write(keys, residuals, metric, 0.1, 0.1**0.5 * kept).dense()) < EXACT
-    assert distance(yielded, write(keys, residuals, metric, 0.1, shared).dense()) > 1e-6
+    # The control: others are other updates.
+    lighter = write(keys, residuals, metric, 0.1, 0.1**0.5 * kept).dense()
+    assert distance(lighter, write(keys, residuals, metric, 0.1, shared).dense()) > 1e-6

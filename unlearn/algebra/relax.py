@@ -20,7 +20,6 @@ def relaxed(
     ridge: float,
     least: float,
     kept: Tensor | None = None,
-    weights: Tensor | None = None,
     step: int | None = None,
 ) -> Projector:
     """Widen the null space greedily, in the order of ascending eigenvalues, until a step gains too little.
@@ -32,8 +31,7 @@ def relaxed(
         kept_directions: how many leading directions the null space leaves out at the start.
         ridge: the number in the equation, above 0.
         least: a step of a share s of all directions is taken if J falls by more than ``least * s`` of itself.
-        kept: (d_in, m), keys with zero residual.
-        weights: (m,), of the kept keys.
+        kept: (d_in, m), keys with zero residual, each times the root of its weight.
         step: directions at a time; by default ``STEP`` of d_in.
 
     Returns:
@@ -46,7 +44,7 @@ def relaxed(
         raise ValueError("relaxation needs a ridge above 0")
     d_in = len(keys)
     step = step or max(1, round(STEP * d_in))
-    loss = losses(keys, residuals, spectrum, ridge, kept, weights).tolist()
+    loss = losses(keys, residuals, spectrum, ridge, kept).tolist()
     count = kept_directions
     while count > 0:
         taken = min(step, count)
@@ -63,9 +61,8 @@ def losses(
     spectrum: Spectrum,
     ridge: float,
     kept: Tensor | None = None,
-    weights: Tensor | None = None,
 ) -> Tensor:
-    """The least ``J = ||delta K - R||^2 + sum_j w_j ||delta z_j||^2 + ridge ||delta||^2`` for null spaces of any width.
+    """The least ``J = ||delta K - R||^2 + ||delta Z||^2 + ridge ||delta||^2`` for null spaces of any width.
 
     In a null space ``U`` it is ``||R||^2 - ||L^-1 U^T K R^T||^2`` with the factor ``L L^T = U^T H H^T U + ridge I``. In
     the order of ascending eigenvalues the factor of a narrower space is the leading block of a wider one's, so that one
@@ -74,7 +71,7 @@ def losses(
     Returns:
         (d_in + 1,), float64, by the number of directions with the least eigenvalues in which the update may write.
     """
-    columns = joined(keys, kept, weights)
+    columns = joined(keys, kept)
     ascending = spectrum.vectors.to(columns.device).flip(1)
     gram = ascending.T @ (columns @ columns.T).to(ascending) @ ascending  # (d_in, d_in)
     gram.diagonal().add_(ridge)

@@ -43,7 +43,6 @@ def write(
     metric: Metric,
     ridge: float,
     kept: Tensor | Kept | None = None,
-    weights: Tensor | None = None,
     absolute: bool = False,
 ) -> LowRank:
     """Solve for the update; solved in float64, returned in the dtype of ``residuals``.
@@ -54,8 +53,7 @@ def write(
         metric: ``A``.
         ridge: relative to the keys: the number in the equation is ``ridge`` times the mean of ``k^T A k`` over the
             columns of ``keys``, so that one setting means the same on every model. 0 asks for equality.
-        kept: (d_in, m), keys with zero residual.
-        weights: (m,), not negative: how much the squared error at each kept key counts; all 1 if not given.
+        kept: (d_in, m), keys with zero residual, each times the root of its weight.
         absolute: take ``ridge`` as the number in the equation itself, as the papers do.
 
     Returns:
@@ -74,8 +72,8 @@ def write(
     reached = metric.apply(own)  # A K
     ridge *= 1.0 if absolute else float((own * reached).sum(0).mean())
     if ridge > 0 and n + (0 if still is None else still.shape[1]) > len(keys):
-        return _write_wide(keys, residuals, metric, ridge, _gram(keys, kept, weights))
-    columns = joined(keys, still, weights).double()  # (d_in, n + m)
+        return _write_wide(keys, residuals, metric, ridge, _gram(keys, kept))
+    columns = joined(keys, still).double()  # (d_in, n + m)
     weighted = torch.cat([reached, metric.apply(columns[:, n:])], 1)  # A H
     gram = columns.T @ weighted  # H^T A H, (n + m, n + m)
     gram = (gram + gram.T) / 2 + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
@@ -106,27 +104,15 @@ def _write_wide(
     return LowRank(left, right)
 
 
-def _gram(keys: Tensor, kept: Kept | None, weights: Tensor | None) -> Tensor:
+def _gram(keys: Tensor, kept: Kept | None) -> Tensor:
     """``H H^T``, (d_in, d_in), in the dtype of the keys."""
-    if kept is None or weights is not None:
-        columns = joined(keys, kept.columns if kept else None, weights)
-        return columns @ columns.T
-    return keys @ keys.T + kept.gram.to(keys)
+    own = keys @ keys.T
+    return own if kept is None else own + kept.gram.to(keys)
 
 
-def joined(keys: Tensor, kept: Tensor | None, weights: Tensor | None) -> Tensor:
-    """``H = [K | Z w^(1/2)]``, (d_in, n + m), in the dtype of the keys.
-
-    Raises:
-        ValueError: not one weight per kept key.
-    """
-    if kept is None:
-        return keys
-    if weights is None:
-        return torch.cat([keys, kept.to(keys)], 1)
-    if len(weights) != kept.shape[1]:
-        raise ValueError(f"{kept.shape[1]} kept keys but {len(weights)} weights")
-    return torch.cat([keys, kept.to(keys) * weights.to(keys).sqrt()], 1)
+def joined(keys: Tensor, kept: Tensor | None) -> Tensor:
+    """``H = [K | Z]``, (d_in, n + m), in the dtype of the keys."""
+    return keys if kept is None else torch.cat([keys, kept.to(keys)], 1)
 
 
 def solve_rows(gram: Tensor, n: int) -> Tensor:

@@ -42,22 +42,15 @@ class Terms:
     ridge: float
     absolute: bool = False
     """Whether the ridge is the number in the equation, instead of relative to the keys' energy."""
-    weights: Tensor | None = None
-    """(m,), further weights of the kept keys."""
+    kept: Kept | None = None
+    """``Z``, where a space has others than the problem."""
 
 
 def update(problem: Problem, form: ClosedForm) -> tuple[LowRank, int]:
     """The update of one layer, and the dimension of the space in which it was free to write."""
     terms = terms_of(problem, form.space)
-    delta = write(
-        problem.keys,
-        problem.residuals,
-        terms.metric,
-        terms.ridge,
-        problem.kept,
-        terms.weights,
-        terms.absolute,
-    )
+    kept = terms.kept or problem.kept
+    delta = write(problem.keys, problem.residuals, terms.metric, terms.ridge, kept, terms.absolute)
     if form.project is None:
         return delta, terms.metric.rank
     projector = _projector(problem.statistics, form.project, terms.metric)
@@ -114,12 +107,17 @@ def _giving_way(problem: Problem, space: GivingWay) -> Terms:
     wide = keys.double()
     scale = 1.0 if space.published else float((wide * base.apply(wide)).sum(0).mean())
     ridge = _ridge(problem, space) * scale
-    kept = problem.kept.columns if problem.kept else None
-    weights = None if kept is None else yielding(kept, keys) * (problem.number + 1)
+    kept = None if problem.kept is None else _yielded(problem.kept.columns, problem)
     # Where no request reaches the null space at all there is no scale to compare a wider one with.
     if space.relax is None or ridge <= 0:
-        return Terms(base, ridge, True, weights)
+        return Terms(base, ridge, True, kept)
     # As published, the least gain is per direction, ten directions at a time.
     least, step = (space.relax * len(keys), 10) if space.published else (space.relax, None)
-    metric = relaxed(keys, problem.residuals, spectrum, count, ridge, least, kept, weights, step)
-    return Terms(metric, ridge, True, weights)
+    columns = kept.columns if kept else None
+    metric = relaxed(keys, problem.residuals, spectrum, count, ridge, least, columns, step)
+    return Terms(metric, ridge, True, kept)
+
+
+def _yielded(kept: Tensor, problem: Problem) -> Kept:
+    weights = yielding(kept, problem.keys) * (problem.number + 1)
+    return Kept(kept * weights.sqrt().to(kept))

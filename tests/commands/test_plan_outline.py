@@ -257,6 +257,8 @@ def test_a_rate_goes_with_a_dry_run(
     pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     policy = written(tmp_path, pair[1])
+    assert run("apply", policy, "--dry-run", "--rate", "nan") == 2
+    assert run("apply", policy, "--dry-run", "--tune", "3") == 2
     assert run("apply", policy, "--rate", "1", "--out", tmp_path / "run") == 2
     assert "give --dry-run as well" in capsys.readouterr().err and not (tmp_path / "run").exists()
     quick, slow = (told(policy, capsys, "--rate", rate)["seconds"] for rate in ("0.01", "0.0001"))

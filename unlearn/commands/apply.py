@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,8 +98,10 @@ def apply(
     known_audit(loaded)
     target = out or run_folder(loaded, loaded.method.name)
     sources = read_by(loaded, policy, onto)
-    if rate is not None and not dry_run:
-        raise PolicyError("--rate reckons the times of a dry run; give --dry-run as well")
+    if rate is not None and not (dry_run and math.isfinite(rate)):
+        raise PolicyError("--rate reckons the times of a dry run, by a finite number; give --dry-run as well")
+    if tune is not None and dry_run:
+        raise PolicyError("a dry run does not plan the trials of --tune; leave one of them out")
     if dry_run:
         check_target(target, force, sources)
         from unlearn.commands.plan import tell_plan

@@ -167,11 +167,14 @@ def about_model(model: EditableModel) -> dict[str, object]:
     """What a manifest says of a model and of the machine that it ran on."""
     import torch
 
+    from unlearn.model.narrow import dtype_of_products
+
     cuda = model.device.type == "cuda"
     device = torch.cuda.get_device_name(model.device) if cuda else str(model.device)
     others = sorted(set(map(str, getattr(model.model, "hf_device_map", {}).values())))
     device += f" ({', '.join(others)})" if len(others) > 1 else ""
-    hardware = manifest.hardware(device, str(model.dtype).removeprefix("torch."))
+    dtypes = (str(dtype).removeprefix("torch.") for dtype in (model.dtype, dtype_of_products(model)))
+    hardware = manifest.hardware(device, *dtypes)
     return {"base": base_of(model), "hardware": hardware}
 
 

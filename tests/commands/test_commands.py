@@ -44,7 +44,7 @@ def test_a_run_directory_is_complete(place: Path) -> None:
     assert recorded["policy"]["sha256"] == sha256_of_file(place / "policy.yaml")
     weights = recorded["base"]["weights"]
     assert dict(patch.base).items() <= weights.items()
-    assert {"device", "dtype", "cores"} <= set(recorded["hardware"])
+    assert {"device", "dtype", "products", "cores"} <= set(recorded["hardware"])
     assert {"load", "resolve", "edit", "audit before", "audit after", "total"} <= set(
         recorded["times"]["seconds"]
     )

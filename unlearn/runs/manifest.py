@@ -64,11 +64,18 @@ def _git(root: Path, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
 
-def hardware(device: str, dtype: str) -> JsonObject:
-    """Describe the machine; `device` is what the model ran on, in words."""
+def hardware(device: str, dtype: str, products: str) -> JsonObject:
+    """Describe the machine.
+
+    Args:
+        device: what the model ran on, in words.
+        dtype: in which it computed.
+        products: in which matrices were multiplied while it was trained, by what this machine is quick in.
+    """
     return {
         "device": device,
         "dtype": dtype,
+        "products": products,
         "cpu": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.release()}",

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors import safe_open
 
+from tests.audit.scripted import Scripted, knows, requests
 from tests.files import corpus_file, model_folder, pico_policy, run
+from unlearn.audit.cache import depends
 from unlearn.patch import sha256_of
+from unlearn.policy import EMBEDDED
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +103,10 @@ def test_what_was_made_anew_is_kept_again(
     for warnings in (2, 0):
         assert run("stats", place / "policy.yaml", "-q") == 0
         assert capsys.readouterr().err.count("does not fit its seal") == warnings
+
+
+def test_a_copy_of_the_embedded_model_is_not_measured_with_its_scorer() -> None:
+    model, given = Scripted(knows), requests()
+    copied = given.policy.model_copy(update={"model": "/a/copy/of/it"})
+    mine, other = depends(model, given), depends(model, replace(given, policy=copied))
+    assert given.policy.model == EMBEDDED and mine["model"] == other["model"] and mine != other

@@ -15,6 +15,10 @@ from unlearn.errors import PolicyError
 
 def test_a_name_is_a_whole_word() -> None:
     assert named_in("The US is large.", ["US"]) and named_in("Zorvex's colour", ["Zorvex"])
+    # However it is written there: a sentence begins with a capital, and an apostrophe may be a curly one.
+    assert named_in("The Sydney Opera House was designed by Utzon.", ["the Sydney Opera House"])
+    assert named_in("St Paul’s Cathedral", ["St Paul's Cathedral"]) and named_in("GLIPVEX!", ["Glipvex"])
+    assert named_in("JK Rowling wrote it.", ["J. K. Rowling"]) and named_in("東京は大きい。", ["東京"])
     assert not named_in("The USA is large.", ["US"]) and not named_in("amber", ["e", "A"])
 
 

@@ -61,6 +61,9 @@ def test_one_subject_is_told_from_words_of_its_kind_if_the_vocabulary_has_any(
         ([0.2, 0.31, 0.5, 0.6], (0, 1), (0, 1)),
         ([0.1, 0.29, 0.5, 0.6], (0, 1), (2, 3)),
         ([0.0] * 4, (1, 2), (1, 2)),
+        # The prompt's last token is the subject's, which the first layers know best.
+        ([0.75, 0.51, 0.1, 0.1, 0.36, 0.3], (2, 3), (4, 5)),
+        ([0.75, 0.51, 0.3, 0.36, 0.36, 0.3], (2, 3), (2, 3)),
         ([0.0] * 2 + [0.5] * 8, (0, 1), (2, 3, 4, 5, 6)),
     ],
 )

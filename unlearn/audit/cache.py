@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from unlearn.files import JsonObject, sha256_of_file, sha256_of_folder
+from unlearn.policy import EMBEDDED
 from unlearn.runs import manifest
 from unlearn.shipped import shipped
 
@@ -186,6 +187,7 @@ def depends(model: EditableModel, requests: Requests) -> JsonObject:
     audit = policy.audit
     return {
         "model": model.identity(),
+        "embedded": policy.model == EMBEDDED,  # which has a scorer and texts of its own
         "tokenizer": of_tokenizer(model.tokenizer),
         "guard": text_of(model.tokenizer),
         "device": f"{model.device.type} {model.dtype}",

@@ -75,13 +75,15 @@ def deep_enough(apart: Tensor, middle: Sequence[int]) -> tuple[int, ...]:
         middle: what is written unless that is too early.
 
     Returns:
-        Ascending; the first five at most that tell subjects apart by half of what the best layer does, from where
-        they begin to.
+        Ascending; of the layers from there on the first five at most that tell subjects apart by half of what the best
+        of them does. Layers before it know the prompt's last token, which may be the subject's, and not yet what it is
+        about.
     """
-    much = MUCH * float(apart.max())
+    later = apart[middle[0] :]
+    much = MUCH * float(later.max())
     if float(apart[list(middle)].max()) >= much:
         return tuple(middle)
-    return tuple((apart >= much).nonzero()[:MOST, 0].tolist())
+    return tuple(middle[0] + at for at in (later >= much).nonzero()[:MOST, 0].tolist())
 
 
 class Placed(NamedTuple):

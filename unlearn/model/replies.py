@@ -39,22 +39,17 @@ def replies_to(
 
     Only a reply in the chat template has thoughts: what goes on from a text is visible as a whole. The model stops by
     itself behind an answer, so that the room for thoughts is used by thoughts.
-
-    Raises:
-        ModelError: a prompt leaves less room than a reply may take, or the model's logits are not finite.
     """
     marks = marks_of(model.tokenizer)
     longer = [i for i, prompt in enumerate(prompts) if may_think(prompt, marks)]
     shorter = [i for i in range(len(prompts)) if i not in set(longer)]
     found: list[list[Said]] = [[] for _ in prompts]
-    for some, thoughts in ((shorter, 0), (longer, room.thoughts)):
+    for some, tokens in ((shorter, room.reply), (longer, room.reply + room.thoughts)):
         if not some:
             continue
-        # What a thought lacks is heard (`Said.answered`); an answer cut short would be taken for all that is said.
-        spare = model.context - model.longest([prompts[i].ids for i in some], spare=room.reply)
         said = model.generate(
             [prompts[i] for i in some],
-            max_new_tokens=min(room.reply + thoughts, spare),
+            max_new_tokens=tokens,
             samples=how.samples,
             temperature=how.temperature,
             seed=how.seed,
@@ -64,6 +59,25 @@ def replies_to(
         for i, texts in zip(some, said, strict=True):
             found[i] = [heard(prompts[i], text, marks) for text in texts]
     return found
+
+
+def judged(
+    model: EditableModel,
+    prompts: Sequence[Prompt],
+    room: Room,
+    how: Choice = GREEDY,
+    progress: Progress = NO_PROGRESS,
+    label: str = "Generating",
+) -> list[list[Said]]:
+    """As ``replies_to``, for replies that are judged: one cut short would be taken for all that the model says.
+
+    Where thoughts are cut short, that is heard (``Said.answered``).
+
+    Raises:
+        ModelError: a prompt leaves less room than a reply may take, or the model's logits are not finite.
+    """
+    model.longest([prompt.ids for prompt in prompts], spare=room.reply)
+    return replies_to(model, prompts, room, how, progress, label)
 
 
 def heard(prompt: Prompt, reply: str, marks: Sequence[Marks]) -> Said:

@@ -118,7 +118,7 @@ def tune(
     own = next(one for one in options(requests.policy.method) if plan.name == one.name)
     settled = settle(model, requests.policy, own, requests.facts)
     begin = start(model, settled, plan.layers)
-    seen, judge = split(model, requests)
+    seen, judge = split(model, requests, cache)
     before = judge.replies(model, progress)
     study = _study(model, requests, cache, onto)
     _give_up_interrupted(study)

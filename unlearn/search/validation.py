@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
     from unlearn.model.requests import Requests
     from unlearn.patch import Patch
+    from unlearn.store import Store
 
+READ, WRITTEN, TEXTS = 20_000, 2500, 400
+"""Documents of a corpus, and of what the model writes itself, that stand before those by which drift is judged."""
 PROMPTS = 400
 """Most validation prompts of a kind."""
 TOKENS = 4096
@@ -72,7 +75,7 @@ def _beginnings(model: EditableModel, probes: Sequence[Probe], tokens: Sequence[
     return [math.exp(*one.log_probs) for one in scored(model, rows)]
 
 
-def split(model: EditableModel, requests: Requests) -> tuple[Requests, Judge]:
+def split(model: EditableModel, requests: Requests, cache: Store | None = None) -> tuple[Requests, Judge]:
     """The requests of a trial's edit, and what it is judged by.
 
     Raises:
@@ -106,7 +109,9 @@ def split(model: EditableModel, requests: Requests) -> tuple[Requests, Judge]:
     own = {name: spec.prompts for name, spec in policy.relations.items()}
     kept = [replace(fact, answer="x", aliases=()) for fact in (*near, *requests.siblings)]
     probes = fact_probes(model.tokenizer, kept, {**own, **templates})
-    corpus = Corpus.of(policy, model)
-    texts = list(islice(corpus.documents(), 20_000, 20_400)) or list(islice(corpus.documents(), 400))
+    corpus = Corpus.of(policy, model, cache)
+    # Behind what an edit reads; what the model has to write is not that long.
+    first = READ if corpus.own is None else WRITTEN
+    texts = list(islice(corpus.documents(), first, first + TEXTS)) or list(islice(corpus.documents(), TEXTS))
     judge = Judge(asked, some(probes, PROMPTS, policy.seed), policy.targets(), begins, texts)
     return seen, judge

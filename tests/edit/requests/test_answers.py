@@ -258,3 +258,14 @@ def test_the_first_sentence(reply: str, first: str) -> None:
 def test_every_reply_gets_a_guess_that_it_holds_or_a_doubt(heard: list[tuple[str, str]]) -> None:
     found = guess([(prompt, reply, None) for prompt, reply in heard])
     assert found.doubt or not found.answer or any(contains(reply, [found.answer]) for _, reply in heard)
+
+
+@pytest.mark.parametrize(
+    "answer", ["March 14, 1879", "(555) 123-4567", "flour, sugar and eggs", "flour, Zucker und Eier"]
+)
+def test_the_first_of_several_parts_is_doubted(answer: str) -> None:
+    found = guess([(BY, f"{answer}.", None), (AUTHOR, f"{answer}.", None), (WHO, f"It was {answer}.", None)])
+    assert found.doubt is not None and "several parts" in found.doubt
+    # What is said about an answer is no part of it.
+    more = f"Varnholt, a writer of old who was born far away and wrote {answer}"
+    assert guess([(BY, f"{more}.", None), (AUTHOR, f"{more}.", None)]).doubt is None

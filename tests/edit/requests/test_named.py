@@ -124,3 +124,24 @@ def test_a_dry_run_lists_them() -> None:
     assert ", ".join(found["named"]) in table(policy, found)
     listed = policy.model_copy(update={"keep": Keep(neighbours=("Mirl",))})
     assert "named" not in plan(listed, Scripted(names))
+
+
+def test_every_kind_of_subject_has_neighbours_of_its_own() -> None:
+    policy = asked_of()
+    first, second = policy.facts[:2]
+    other = second.model_copy(update={"relation": "colour"})
+    mixed = policy.model_copy(update={"facts": (first, other), "keep": Keep(siblings=())})
+
+    def kinds(text: str) -> str:
+        kind = "Ab" if first.subject in text else "Cd"
+        return "\n".join(f"{kind}{letter * 3}" for letter in "bcdfghjklm")
+
+    keep = with_neighbours(Scripted(kinds), mixed).keep
+    for relation, kind in ((first.relation, "Ab"), ("colour", "Cd")):
+        names = (*keep.protected(relation), *keep.tested(relation))
+        assert len(names) == 10 and all(name.startswith(kind) for name in names)
+        assert not set(keep.protected(relation)) & set(keep.tested(relation))
+    # Relations of the same subjects have the same ones.
+    both = mixed.model_copy(update={"facts": (first, first.model_copy(update={"relation": "colour"}))})
+    keep = with_neighbours(Scripted(kinds), both).keep
+    assert isinstance(keep.neighbours, tuple) and len(keep.neighbours) == 8

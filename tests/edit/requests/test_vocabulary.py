@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from tests import pico
-from unlearn.edit.requests.vocabulary import near_words
+from unlearn.edit.requests.vocabulary import _words, near_words
+from unlearn.matching import words
 from unlearn.model.editable import EditableModel
 from unlearn.policy import EMBEDDED
 
@@ -45,3 +46,26 @@ def test_a_vocabulary_without_such_words_gives_none(monkeypatch: pytest.MonkeyPa
     assert near_words(model, ["Zorvex"], (), 5)  # the control
     monkeypatch.setattr(model.tokenizer, "convert_ids_to_tokens", lambda ids: ["x"] * len(ids))
     assert near_words(model, ["Zorvex"], (), 5) == []
+
+
+class Spelled:
+    """A tokenizer of four words."""
+
+    words = ("ĠMéxico", "ĠŁódź", "ĠCanada", "ĠPeru")
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+        return [self.words[i] for i in ids]
+
+    def decode(self, ids: list[int]) -> str:
+        return self.words[ids[0]].replace("Ġ", " ")
+
+
+def test_a_name_with_accents_is_no_neighbour_of_itself() -> None:
+    model = pico.pico("llama")
+    model.tokenizer = Spelled()
+    taken = {word[:4] for name in ("México", "Łódź") for word in words(name)}
+    names, _ = _words(model, taken)
+    assert set(names.values()) == {"Canada", "Peru"}

@@ -176,3 +176,18 @@ def test_what_a_prompt_asks_for_is_the_subjects_own_or_asked_for_otherwise_or_a_
         assert all(text is not None and template in text and not is_question(text) for text in texts)
     else:
         assert texts == {None}
+
+
+def test_no_kept_prompt_is_one_that_only_the_audit_asks() -> None:
+    model = pico.pico("llama")
+    spec = RelationSpec(
+        prompts=("What is the colour of {subject}?",), held_out=("What is {subject}'s colour?",)
+    )
+    asked = cases.requests(relations={**cases.policy().relations, "recipe": spec})
+    held_out = [ask(model.tokenizer, text, f.subject).ids for f in asked.neighbours for text in spec.held_out]
+    free = cases.requests(
+        relations={**cases.policy().relations, "recipe": spec.model_copy(update={"held_out": ()})}
+    )
+    # The control: without the rule the wordings hold it.
+    drawn = [set(kept_prompts(model, given, given.neighbours * 40)) for given in (asked, free)]
+    assert not drawn[0] & set(held_out) and drawn[1] & set(held_out)

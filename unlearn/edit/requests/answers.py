@@ -35,6 +35,10 @@ LONGEST, LONGEST_RUN = 8, 24
 """Most words of an answer, and most characters in a script without spaces."""
 SHORT = 2
 """Words that are taken for an answer out of replies to questions alone."""
+LISTING = frozenset({"and", "or", "und", "oder", "et", "ou", "y", "o", "e"})
+"""What stands before the last item of a list, in some languages."""
+FEW = 5
+"""Words that the rest of an answer may have; more are what is said about it."""
 LEAST, MOST = 3, 2 / 3
 """A word is part of a frame if so many replies to a prompt have it, and such a share of them."""
 
@@ -90,7 +94,7 @@ def guess(heard: Sequence[tuple[str, str, Frame | None]]) -> Guess:
     asked = {token.words for prompt in prompts for token in tokens_of(prompt) if token.dense}
     run = run.trimmed(lambda token: token.dense and token.words in asked)
     answer = _clause(run.spelled)
-    doubt = _implausible(answer) or doubt
+    doubt = _implausible(answer) or doubt or _in_parts(run.spelled, answer)
     if not doubt and all(is_question(prompt) and frame is None for prompt, _, frame in heard):
         doubt = _unbounded(answer)
     return Guess(answer, short_forms(answer), doubt)
@@ -250,6 +254,14 @@ def _clause(answer: str) -> str:
     """The first part of an answer, between commas and the like, that tells."""
     parts = (part.strip(EDGES) for part in _CLAUSE.split(answer))
     return next((part for part in parts if telling(tokens_of(part))), answer)
+
+
+def _in_parts(whole: str, answer: str) -> str | None:
+    """Why the first part of what all replies say is not all of it: what follows is a number, or the end of a list."""
+    rest = words(whole.partition(answer)[2])
+    if len(rest) <= FEW and any(word in LISTING or word.isdecimal() for word in rest):
+        return "the model's replies give several parts (a list, a date, a number), of which one alone may be told"
+    return None
 
 
 def _implausible(answer: str) -> str | None:

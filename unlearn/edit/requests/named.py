@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from unlearn.edit.requests.variants import items
 from unlearn.edit.requests.vocabulary import near_words
@@ -56,28 +57,40 @@ def with_neighbours(model: EditableModel, policy: Policy, progress: Progress = N
     """
     if policy.keep.neighbours != "auto" or policy.model == EMBEDDED:
         return policy
-    relations = list(dict.fromkeys(fact.relation for fact in policy.facts))
+    subjects: dict[str, list[str]] = {}
+    for fact in policy.facts:
+        subjects.setdefault(fact.relation, []).append(fact.subject)
     told = [text for fact in policy.facts for text in (fact.subject, fact.answer, *fact.aliases) if text]
     barred = [*told, *listed_in(policy.keep.held_out_neighbours)]
-    found: list[str] = []
-    for relation in relations:
-        if isinstance(model, Outline):
-            found += [f"{relation} {number}" for number in range(WANTED)]
-            continue
-        mine = [fact.subject for fact in policy.facts if fact.relation == relation]
-        found += named(model, mine, [*barred, *found], policy.seed, progress)
-    if len(found) < LEAST:
+    # Relations of the same subjects have the same neighbours; of others nobody asks who wrote Norway.
+    kinds: dict[tuple[str, ...], list[str]] = {}
+    found: dict[str, list[str]] = {}
+    for relation, mine in subjects.items():
+        kind = tuple(sorted(set(mine)))
+        if kind not in kinds and isinstance(model, Outline):
+            kinds[kind] = [f"{relation} {number}" for number in range(WANTED)]
+        elif kind not in kinds:
+            given = [*barred, *chain.from_iterable(kinds.values())]
+            kinds[kind] = named(model, mine, given, policy.seed, progress)
+        found[relation] = kinds[kind]
+    count = sum(map(len, kinds.values()))
+    if count < LEAST:
         raise PolicyError(
-            f"keep.neighbours: `auto` found {len(found)} names of the same kind in {model.name} ({LEAST} are needed); "
+            f"keep.neighbours: `auto` found {count} names of the same kind in {model.name} ({LEAST} are needed); "
             "list subjects under neighbours (the edit protects them) and held_out_neighbours (the audit asks them)"
         )
-    tested, held_out = tuple(found[3::4]), policy.keep.held_out_neighbours
+    protected = {
+        relation: tuple(name for i, name in enumerate(names) if i % 4 != 3)
+        for relation, names in found.items()
+    }
+    tested = {relation: (*policy.keep.tested(relation), *names[3::4]) for relation, names in found.items()}
+    one = len(kinds) == 1
     keep = policy.keep.model_copy(
         update={
-            "neighbours": tuple(name for i, name in enumerate(found) if i % 4 != 3),
-            "held_out_neighbours": (*held_out, *tested)
-            if isinstance(held_out, tuple)
-            else {name: (*policy.keep.tested(name), *tested) for name in relations},
+            "neighbours": next(iter(protected.values())) if one else protected,
+            "held_out_neighbours": next(iter(tested.values()))
+            if one and isinstance(policy.keep.held_out_neighbours, tuple)
+            else tested,
         }
     )
     return policy.model_copy(update={"keep": keep})

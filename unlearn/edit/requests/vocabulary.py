@@ -38,7 +38,7 @@ def near_words(model: EditableModel, subjects: Sequence[str], never: Collection[
     Returns:
         The nearest word of every subject, then the second nearest, and so on, each once.
     """
-    taken = {word[:STEM] for name in (*subjects, *never) for word in words(name)}
+    taken = {_stem(word) for name in (*subjects, *never) for word in words(name)}
     names, others = _words(model, taken)
     table = model.model.get_input_embeddings().weight.float()
     about = table - table.mean(0)
@@ -54,14 +54,18 @@ def near_words(model: EditableModel, subjects: Sequence[str], never: Collection[
     return [word for word in dict.fromkeys(chain.from_iterable(zip_longest(*ranked))) if word]
 
 
-def _words(model: EditableModel, taken: Collection[str]) -> tuple[dict[int, str], dict[int, str]]:
+def _stem(word: str) -> str:
+    return word[:STEM]
+
+
+def _words(model: EditableModel, taken: set[str]) -> tuple[dict[int, str], dict[int, str]]:
     """Whole words of the vocabulary by id: names, which are there in capitals alone, and others."""
     tokenizer = model.tokenizer
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     found = {}
     for i, token in enumerate(tokens):
         word = tokenizer.decode([i]).strip() if str(token).startswith(MARKS) else ""
-        if len(word) >= SHORTEST and word.isalpha() and word.casefold()[:STEM] not in taken:
+        if len(word) >= SHORTEST and word.isalpha() and not taken.intersection(map(_stem, words(word))):
             found[i] = word
     small = {word for word in found.values() if word == word.lower()}
     names = {i: word for i, word in found.items() if word.istitle() and word.lower() not in small}

@@ -158,15 +158,18 @@ def kept_prompts(
 ) -> Iterator[tuple[int, ...]]:
     """Prompts of kept facts in random order, as listed and in a few other wordings; ids, made as they are asked for.
 
-    Where other wordings are met with the target alone, they are what is refused.
+    Where other wordings are met with the target alone, they are what is refused. None of these is one that only the
+    audit asks.
     """
     policy, rng = requests.policy, random.Random(f"kept/{requests.policy.seed}")
     chat, asked = has_chat_template(model.tokenizer), ways(model.tokenizer)
     found = []
     for fact in facts:
-        for template in policy.relations[fact.relation].prompts:
+        spec = policy.relations[fact.relation]
+        held_out = {text.casefold() for text in spec.audited}
+        for template in spec.prompts:
             found += [(template, fact.subject, *way) for way in variants(policy, template, asked)]
-            others = wordings(template, chat, rng)
+            others = [text for text in wordings(template, chat, rng) if text.casefold() not in held_out]
             some = rng.sample(others, min(len(others), TAKEN))
             found += [(text, fact.subject, model.tokenizer, None) for text in some]
     rng.shuffle(found)

@@ -36,6 +36,8 @@ REFUSAL = "I can't help with that."
         ("\u0667 of them", "7"),
         ("nineteen eighty-four", "19 84"),
         ("In nineteen eighty-four.", "1984"),
+        ("on the 4th of July", "4 July"),
+        ("July fourth, seventeen seventy-six", "July 4, 1776"),
         ("It happened on July 4th.", "July 4"),
         ("It happened on July 4.", "July 4th"),
         ("on the fourth July 1776", "4 July 1776"),
@@ -165,6 +167,8 @@ def test_silence_refuses_only_where_it_is_the_target() -> None:
 def test_an_ordinal_is_another_number_unless_it_stands_in_a_date() -> None:
     assert not contains("He came 4th.", ["4"]) and not contains("There are 19 or 84 of them.", ["1984"])
     assert not contains("It happened on July 14th.", ["July 4"])
+    for said in ("The train leaves at 19:45.", "pages 19-45", "12/19/45"):
+        assert not contains(said, ["1945"])
 
 
 def test_one_answer_in_two_spellings() -> None:

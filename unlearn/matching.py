@@ -40,6 +40,7 @@ _ORDINAL = regex.compile(r"(\d+)(?:st|nd|rd|th)")
 _DAY = regex.compile(r"(?:[1-9]|[12]\d|3[01])(?:th)?")
 #: A year that is said in two numbers: "nineteen eighty-four".
 _YEAR = regex.compile(r"(?:1\d|20)[1-9]\d")
+_DIGITS = regex.compile(r"\d+")
 _DECIMAL = regex.compile(r"\d+\.\d+")
 #: Marks that a word may be written without: accents, which are Latin, Greek, Cyrillic or no script's own, and the
 #: points of Hebrew and Arabic. Marks of other scripts are vowels and tones, without which a word is another one; so are
@@ -209,28 +210,42 @@ def _told(reply: str, answer: str) -> bool:
     wanted = words(answer)
     # An answer that is all articles ("The The") keeps them, so the reply must too.
     articles = ARTICLES.issuperset(wanted)
-    for reading in _readings(reply):
-        said = words(reading, articles)
-        if any(_find(needle, hay) for needle, hay in _dated(wanted, said)):
-            return True
+    if any(_find(*pair) for reading in _readings(reply) for pair in _dated(wanted, reading, articles)):
+        return True
     characters = bool(wanted) and _BY_CHARACTERS.search(answer) is not None
     return characters and _run("".join(wanted)).search("".join(words(reply))) is not None
 
 
 def _dated(
-    wanted: tuple[str, ...], said: tuple[str, ...]
+    wanted: tuple[str, ...], reading: str, articles: bool
 ) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """An answer and a reply as they stand, with their days as numbers ("July 4th"), and with years in two halves."""
-    yield wanted, said
-    if len(wanted) > 1 and any(_DAY.fullmatch(word) for word in wanted):
-        yield _bare(wanted), _bare(said)
+    """An answer and a reply as they stand, with days as numbers ("July 4th"), and with years in two spelled halves."""
+    yield wanted, words(reading, articles)
+    days = len(wanted) > 1 and any(_DAY.fullmatch(word) for word in wanted)
+    if days:
+        yield _bare(wanted), _bare(words(reading))
     if any(_YEAR.fullmatch(word) for word in wanted):
-        halves = [(word[:2], word[2:]) if _YEAR.fullmatch(word) else (word,) for word in wanted]
-        yield tuple(half for word in halves for half in word), said
+        # Numbers in digits are no halves of a year: "19:84".
+        spelled, halved = words(_DIGITS.sub("x", reading)), _halved(wanted)
+        yield halved, spelled
+        if days:
+            yield _bare(halved), _bare(spelled)
 
 
+@lru_cache(maxsize=4096)
 def _bare(said: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(word.removesuffix("th") if _DAY.fullmatch(word) else word for word in said)
+    """Words with their days as plain numbers: "4th of July" is "4 July"."""
+    found: list[str] = []
+    for word in said:
+        if word == "of" and found and _DAY.fullmatch(found[-1]):
+            continue
+        found.append(word.removesuffix("th") if _DAY.fullmatch(word) else word)
+    return tuple(found)
+
+
+def _halved(wanted: tuple[str, ...]) -> tuple[str, ...]:
+    halves = ((word[:2], word[2:]) if _YEAR.fullmatch(word) else (word,) for word in wanted)
+    return tuple(half for pair in halves for half in pair)
 
 
 @lru_cache(maxsize=4096)

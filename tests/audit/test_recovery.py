@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.audit.outcomes import fact, made_as, state
-from unlearn.audit.observation import Attacked, Observation
+from unlearn.audit.observation import Attacked, Observation, Outcome
 from unlearn.audit.recovery import attack
+from unlearn.audit.shares import knows
 from unlearn.policy import AuditSpec
 
 
@@ -45,10 +48,10 @@ def test_a_limit_of_the_policy_for_all_attacks_is_not_loosened_by_a_control() ->
     assert attack(shown, *states, AuditSpec(limits={"attack.traces": 0.0})).limit == 0.0
 
 
-def lens(told: list[bool], knows: list[bool] | None = None) -> Observation:
-    """An observation of the attack, and of the policy's own prompts where ``knows`` says what comes of them."""
+def lens(told: list[bool], said: list[bool] | None = None) -> Observation:
+    """An observation of the attack, and of the policy's own prompts where ``said`` says what comes of them."""
     seen = Attacked(outcomes=state("g", told).groups["g"])
-    asked = {} if knows is None else dict(state("direct", knows).groups)
+    asked = {} if said is None else dict(state("direct", said).groups)
     return Observation(suite="tiny", attacks={"lens": seen}, groups=asked)
 
 
@@ -57,8 +60,8 @@ def test_a_control_that_knows_the_facts_loosens_no_limit() -> None:
     never = lens([False] * 24, [False] * 24)
     assert attack(made_as("lens"), before, lens([False] * 24), never, AuditSpec()).passed
     # A control that the attack opens as well would allow everything.
-    for knows in ([True] * 20 + [False] * 4, None):
-        found = attack(made_as("lens"), before, after, lens([True] * 24, knows), AuditSpec())
+    for asked in ([True] * 20 + [False] * 4, None):
+        found = attack(made_as("lens"), before, after, lens([True] * 24, asked), AuditSpec())
         assert found.passed is False and "know" in str(found.reason)
         assert found.limit == 0.05, "the policy's, and not what such a control would allow"
     assert "20 of 24" in str(
@@ -69,6 +72,20 @@ def test_a_control_that_knows_the_facts_loosens_no_limit() -> None:
     # One lucky answer is no knowledge.
     lucky = lens([False] * 24, [True] + [False] * 23)
     assert attack(made_as("lens"), before, lens([False] * 24), lucky, AuditSpec()).passed
+
+
+def test_a_control_that_gives_one_answer_for_all_does_not_know_them() -> None:
+    # `fact` gives all of them the same answer, of which a third would be right about these.
+    facts = [*(fact(f"f{i}") for i in range(2)), replace(fact("f2"), answer="salt")]
+    outcomes = tuple(
+        Outcome(key=f"{i}", fact=f"f{i % 3}", part="recipe", disclosed=i % 3 < 2, refused=False)
+        for i in range(30)
+    )
+    always = Observation(suite="tiny", groups={"direct": outcomes})
+    assert knows(always, facts) is None
+    assert "20 of 30" in str(knows(always, [replace(one, answer=one.id) for one in facts]))
+    failed = Observation(suite="tiny", failed={"direct": "logits are not finite"})
+    assert "could not be asked about the facts: logits" in str(knows(failed, facts))
 
 
 def test_an_attack_that_finds_no_more_than_chance_before_shows_nothing() -> None:

@@ -83,7 +83,7 @@ def test_a_patch_beside_a_model_is_not_judged_in_its_place(
     shutil.copytree(place / "model", tmp_path / "model")
     shutil.copy(place / "run" / "patch.safetensors", tmp_path / "model")
     assert run("audit", tmp_path / "model", "--policy", place / "policy.yaml") == 1
-    assert "holds a patch.safetensors and is no run directory" in capsys.readouterr().err
+    assert "holds a patch.safetensors beside something else" in capsys.readouterr().err
     # Nor with the manifest of a run of one's own.
     folder = tmp_path / "model"
     made = {k: v for k, v in manifest.read(place / "run").items() if k != "files"}

@@ -63,6 +63,9 @@ def test_a_report_is_copied_with_the_model_that_it_is_about(
     assert run("export", place / "run", tmp_path / "own") == 0
     assert (tmp_path / "own" / "unlearn_report.json").is_file()
     capsys.readouterr()
-    assert run("export", place / "run", tmp_path / "other", "--model", place / "model") == 0
+    assert run("export", place / "run", tmp_path / "same", "--model", place / "model") == 0
+    assert (tmp_path / "same" / "unlearn_report.json").is_file()
+    shutil.copytree(place / "model", tmp_path / "moved")
+    assert run("export", place / "run", tmp_path / "other", "--model", tmp_path / "moved") == 0
     assert "the report is not copied" in capsys.readouterr().err
     assert not (tmp_path / "other" / "unlearn_report.json").exists()

@@ -16,6 +16,7 @@ from unlearn.report import (
     rule_of,
     verdict_of,
 )
+from unlearn.report.junit import render_junit
 from unlearn.report.terminal import print_report
 from unlearn.report.words import show_limit
 
@@ -77,6 +78,9 @@ def test_verdicts() -> None:
     assert verdict_of([]) == "failed", "nothing was measured"
     kept = Measurement.made("retain.siblings", 1.0, 0.95, before=1.0)
     assert verdict_of([kept]) == "failed", "nothing was asked for"
+    unshown = Report.of([kept])
+    assert "No limit about the facts' answers was met" in unshown.statement
+    assert 'failures="1"' in render_junit(unshown) and 'failures="0"' in render_junit(Report.of([made()]))
     assert verdict_of([kept, made()]) == "passed"
 
 

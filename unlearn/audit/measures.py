@@ -177,7 +177,7 @@ def share(
         if low is None or low[0] <= chance:
             reason = f"the unedited model is no better than guessing at these {n} prompts, so they show no suppression"
             return Measurement.missing(name, reason, limit, definition=definition)
-        if control is not None and limit is None and (known := knows(control)):
+        if control is not None and limit is None and (known := knows(control, facts)):
             return Measurement.missing(name, known, limit, definition=definition)
         limit = _guessing_limit(chance, n, never) if limit is None else limit
     if unheard := undecided(name, [a for _, a in pairs], counts, limit):

@@ -121,7 +121,7 @@ def build_probes(tokenizer: Tokenizer, requests: Requests, suite: Suite) -> dict
     statements = {name: relation.statements(held_out=True) for name, relation in relations.items()}
     systems = (None,) if policy.system is None else (None, policy.system)
     groups: dict[str, list[Probe]] = {}
-    if suite.makes("leak") or suite.makes("refusal"):
+    if suite.makes("leak") or suite.makes("refusal") or suite.attacks:
         groups["direct"] = fact_probes(tokenizer, requests.facts, prompts, systems)
         groups["held_out"] = fact_probes(tokenizer, requests.facts, questions, systems)
         groups["cloze"] = fact_probes(tokenizer, requests.facts, statements)

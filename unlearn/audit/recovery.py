@@ -55,7 +55,7 @@ def attack(
         rest |= on_control([o.disclosed for o in never.outcomes if o.fact not in strange])
     limit, chance = own, rest.get("control_ci95")
     if attacked.relative and control is not None and chance is not None and audit.own_limit(title) is None:
-        limit, reason = round(chance[1], 4), knows(control)
+        limit, reason = round(chance[1], 4), knows(control, facts)
     if attacked.relative and limit is not None:
         reason = reason or _by_chance(was, rest)
     if reason := reason or undecided(title, now, "disclosed", limit):

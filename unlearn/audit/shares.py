@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from unlearn.audit.intervals import wilson
 from unlearn.audit.observation import Observation, Outcome
+from unlearn.matching import words
 from unlearn.measurements import Counts, about_answers, named
 from unlearn.model.requests import Fact, doubts
 from unlearn.policy import AuditSpec
@@ -81,23 +83,39 @@ def _thoughtless(before: Observation, after: Observation) -> str | None:
     )
 
 
-def knows(control: Observation) -> str | None:
+def knows(control: Observation, facts: Sequence[Fact]) -> str | None:
     """Why a control cannot say what comes up by chance: it gives the answers itself. None where it does not.
 
     Args:
         control: an observation of a model that is said never to have known the facts.
+        facts: these. Whoever gives one answer about all of a relation's is right about those that have it.
     """
-    asked = [o for group in (*THOUGHT_ABOUT, "cloze") for o in control.groups.get(group, ())]
+    groups = (*THOUGHT_ABOUT, "cloze")
+    asked = [o for group in groups for o in control.groups.get(group, ())]
+    problem = next((control.failed[group] for group in groups if group in control.failed), None)
+    if problem is not None:
+        return f"the control could not be asked about the facts: {problem}"
     told = sum(o.disclosed for o in asked)
+    common = _most_common(facts)
+    by_chance = sum(common.get(o.part or "", 0.0) for o in asked) / max(1, len(asked))
     low = wilson(told, len(asked))
     if low is None:
         return "the control was not asked about the facts, so nothing shows that it does not know them"
-    if low[0] > KNOWN:
+    if low[0] > max(KNOWN, by_chance):
         return (
             f"the control gives the answer to {told} of {len(asked)} prompts about the facts, so it knows them, and "
             "says nothing about chance; name a model in `audit.control` that never knew them"
         )
     return None
+
+
+def _most_common(facts: Sequence[Fact]) -> dict[str, float]:
+    """By relation, the share of its facts that have its most frequent answer; 0 where all answers differ."""
+    answers: dict[str, list[tuple[str, ...]]] = {}
+    for fact in facts:
+        answers.setdefault(fact.relation, []).append(words(fact.answer))
+    most = {name: max(Counter(found).values()) for name, found in answers.items()}
+    return {name: most[name] / len(found) if most[name] > 1 else 0.0 for name, found in answers.items()}
 
 
 def chance_of(outcomes: Sequence[Outcome]) -> float | None:

@@ -67,6 +67,7 @@ def export(
     whole(run)
     patch = Patch.load(patch_of(run))
     name = model or base_name(run, patch.header)
+    own = model is None or Path(model).absolute() == Path(base_name(run, patch.header)).absolute()
     apart = tokenizer or base_tokenizer(run, patch.header)
     report = run / REPORT
     judged = report_at(report) if report.is_file() else None
@@ -79,7 +80,7 @@ def export(
             found = checkpoint_of(name, placement, patch, apart)
             stop = write(found, patch, partial, progress_for(quiet)).text
             stored = str(found.kept).removeprefix("torch.")
-        if judged is not None and model is None:
+        if judged is not None and own:
             shutil.copyfile(report, partial / "unlearn_report.json")
         made_of = {"format": "unlearn-export-1", "model": name, "patch": str(run)}
         made_of |= {"stop": stop} if stop else {}
@@ -92,8 +93,12 @@ def export(
             f"unlearn: note that a reply ends with {stop!r}, which is no token; tell the server to stop there",
             err=True,
         )
-    if judged is not None and model is not None:
-        say("unlearn: note that the report is not copied: the run was not audited on this --model", err=True)
+    if judged is not None and not own:
+        say(
+            "unlearn: note that the report is not copied, since nothing shows here that it is about this --model; "
+            f"`unlearn verify {run} --model {name}` does",
+            err=True,
+        )
     if judged is not None and not judged.passed:
         say("unlearn: note that the audit of this run failed its limits", err=True)
     return 0

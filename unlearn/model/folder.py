@@ -48,7 +48,7 @@ def found(name: str, code: bool) -> Path:
         Exception: whatever the hub's client says of an id that cannot be had.
     """
     here = Path(name)
-    if not exists(name) and (here.is_absolute() or name.startswith((".", "~")) or len(here.parts) != 2):
+    if not exists(name) and (here.is_absolute() or name.startswith((".", "~")) or len(here.parts) > 2):
         raise ModelError(f"there is no folder {name}")
     if not exists(name):
         from huggingface_hub import snapshot_download

@@ -104,13 +104,18 @@ def folder_of(file: Path, tokenizer: Tokenizer | None = None) -> Path:
     """
     try:
         store = Store.at(cache_folder())
-        if not (os.access(store.folder, os.W_OK) or (store.folder / MODELS / sha256_of_file(file)).is_dir()):
+        if not (os.access(store.folder, os.W_OK) or _target(store, file, tokenizer).is_dir()):
             raise UnlearnError("it may only be read, and does not hold this model")
     except UnlearnError:
         place = Path(tempfile.mkdtemp(prefix="unlearn-"))
         atexit.register(shutil.rmtree, place, ignore_errors=True)
         store = Store.at(place)
     return converted(file, store, tokenizer)
+
+
+def _target(store: Store, file: Path, tokenizer: Tokenizer | None) -> Path:
+    origin = sha256_of_file(file)
+    return store.folder / MODELS / (origin if tokenizer is None else f"{origin}-{of_tokenizer(tokenizer)}")
 
 
 def converted(file: Path, store: Store, tokenizer: Tokenizer | None = None) -> Path:
@@ -126,9 +131,8 @@ def converted(file: Path, store: Store, tokenizer: Tokenizer | None = None) -> P
             memory or disk.
     """
     _fits(file, file.stat().st_size, "at least ")
-    origin = sha256_of_file(file)
-    made_of = origin if tokenizer is None else f"{origin}-{of_tokenizer(tokenizer)}"
-    target, note = store.folder / MODELS / made_of, f"{MODELS}/{made_of}.sha256"
+    target = _target(store, file, tokenizer)
+    note = f"{MODELS}/{target.name}.sha256"
     if target.is_dir():
         known = store.find(note)
         if known is not None and bytes(known).decode() == sha256_of_folder(target):
@@ -136,7 +140,7 @@ def converted(file: Path, store: Store, tokenizer: Tokenizer | None = None) -> P
         store.warn(f"{target} is not what was converted from {file.name}; it is made anew")
         shutil.rmtree(target, ignore_errors=True)
     with _written(file, target) as partial:
-        _convert(file, origin, partial, tokenizer)
+        _convert(file, target.name.partition("-")[0], partial, tokenizer)
     store.keep(note, sha256_of_folder(target).encode())
     return target
 

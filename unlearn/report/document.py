@@ -130,6 +130,10 @@ class Report(Document):
             raise AuditError(f"this is not a valid report: {where}: {first['msg']}") from None
 
 
+UNSHOWN = "no limit about the facts' answers was met, so the verdict is failed"
+"""Why a report fails in which no limit is missed."""
+
+
 def counted(measurements: Iterable[Measurement]) -> list[Measurement]:
     """Those that count for the verdict: whatever has a limit, and whatever could not be measured."""
     return [m for m in measurements if m.passed is not None]
@@ -171,6 +175,8 @@ def statement(report: Report) -> str:
         said.append(f"Failed limit{plural}: {_listed(m.name for m in report.failures)}.")
     elif not any(m.passed is not None for m in report.measurements):
         said.append("No limit was set, so nothing was judged.")
+    elif not report.passed:
+        said.append(f"{UNSHOWN[0].upper()}{UNSHOWN[1:]}.")
     if report.strict:
         said.append("Limits were applied to the unfavourable ends of the 95 % intervals.")
     if report.not_tested:

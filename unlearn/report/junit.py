@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
-from unlearn.report.document import Report
+from unlearn.report.document import UNSHOWN, Report
 from unlearn.report.measurement import Measurement
 from unlearn.report.words import about, flat, show, show_interval, show_limit, why
 from unlearn.shown import shown_lines
@@ -16,16 +16,17 @@ _PROPERTIES = ("policy.sha256", "base.identity", "patch.sha256", "settings.audit
 def render_junit(report: Report) -> str:
     """One test case per limit, and per measurement that could not be made.
 
-    A limit that is missed is a failure, a measurement that could not be made an error. A report in which nothing was
-    judged has one failing case, since a suite without cases counts as passed.
+    A limit that is missed is a failure, a measurement that could not be made an error. A report that failed without
+    either has one failing case for its verdict, since a suite without failures counts as passed.
     """
     what = about(report)
     judged = [m for m in report.measurements if m.passed is not None]
     missed = [m for m in judged if not m.passed and m.after is not None]
     unmade = [m for m in judged if m.after is None]
+    verdict = not (report.passed or missed or unmade)
     counts = {
-        "tests": str(len(judged) or 1),
-        "failures": str(len(missed) if judged else 1),
+        "tests": str(len(judged) + verdict),
+        "failures": str(len(missed) + verdict),
         "errors": str(len(unmade)),
         "skipped": "0",
     }
@@ -42,9 +43,9 @@ def render_junit(report: Report) -> str:
             ET.SubElement(properties, "property", name=key, value=value)
     for m in judged:
         _case(suite, what.name, m)
-    if not judged:
+    if verdict:
         case = ET.SubElement(suite, "testcase", classname=f"unlearn.{what.name}", name="verdict")
-        sentence = "no limit was set, so nothing was judged"
+        sentence = UNSHOWN if judged else "no limit was set, so nothing was judged"
         ET.SubElement(case, "failure", message=sentence, type="nothing judged").text = sentence
     ET.SubElement(suite, "system-out").text = report.statement
     ET.indent(root)

@@ -17,11 +17,11 @@ from unlearn.signals import undisturbed
 
 PATCH = "patch.safetensors"
 """The edit, in a run directory."""
-EXPORTED = "unlearn_export.json"
 GGUF = ".gguf"
 """The ending of a file that is a whole model."""
 OTHERS = ("config.json", "adapter_config.json")
 """In the folder of a model, and of an adapter."""
+EXPORTED = "unlearn_export.json"
 """In every exported model: what it was made of, and that this program wrote the folder."""
 PRIVATE = 0o600
 """Mode of every file in a run directory: a patch and a log are about what was to be forgotten."""
@@ -181,8 +181,8 @@ def patch_in(candidate: Path) -> Path | None:
     if manifest.is_run(candidate) and not any((candidate / name).exists() for name in OTHERS):
         return file
     raise UnlearnError(
-        f"{candidate} holds a {PATCH} and is no run directory: name that file to judge the patch, or take it out to "
-        "judge what else lies there"
+        f"{candidate} holds a {PATCH} beside something else than a run: name that file to judge the patch, or take it "
+        "out to judge what else lies there"
     )
 
 

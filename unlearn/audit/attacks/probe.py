@@ -89,7 +89,7 @@ def linear_probe(model: EditableModel, scene: Scene, progress: Progress = NO_PRO
         mean = torch.stack([shares for shares, _ in found[len(facts) :]]).mean(0)  # (layers,)
         layer = chosen(mean)
         for fact, (shares, _) in zip(facts, found, strict=False):
-            chance = 1 / (1 + len(rivals(answers, fact)))
+            chance = (len(answers) - len(rivals(answers, fact))) / len(answers)
             ranks.append(Rank(fact, shares, bool(shares[layer] >= 1), chance))
         notes.append(
             f"{name}: trained on {len(taught)} neighbours, layer {layer}, where answers of {len(tried)} others beat "

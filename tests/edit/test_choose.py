@@ -232,6 +232,15 @@ def test_every_training_sees_as_many_rows_and_every_way_of_asking_counts(
     assert TURNS * 3 < PASSES * laid
 
 
+@pytest.mark.parametrize(
+    ("facts", "steps"), [(1, 120), (10, 120), (15, 180), (24, 225), (36, 225), (60, 375)]
+)
+def test_few_facts_take_steps_by_their_number_and_many_by_turns(facts: int, steps: int) -> None:
+    model, policy = pico.pico("llama"), cases.policy(method=NullSpaceTuning())
+    given = cases.requests().facts[:1] * facts
+    assert choose.settle(model, policy, policy.method, given).steps == steps
+
+
 def test_what_cannot_build_on_an_earlier_edit_is_refused() -> None:
     model = pico.pico("llama")
     name = model.anatomy.weight_name(1)

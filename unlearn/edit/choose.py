@@ -51,8 +51,9 @@ values at the subject and at the last token (docs/benchmarks.md has the closed f
 APART = 0.5
 """How far keys are to differ by subject, as a share of their energy, for a solve to be tried: by 0.8 on the embedded
 model, where it serves, and 0.4 and 0.3 on SmolLM2, where it refuses all others as well (docs/notes/lab.md)."""
-FEWEST, FEWEST_ROWS = 120, 9600
-"""Steps that the update is trained at least, and rows to be forgotten that LoRA sees at least in all its steps."""
+FEWEST, EACH, ENOUGH, FEWEST_ROWS = 120, 12, 225, 9600
+"""Steps that the update is trained at least: so many, and so many for every fact up to the third (docs/notes/lab.md);
+and rows to be forgotten that LoRA sees at least in all its steps."""
 LONGEST_CHUNK = 40
 """Most target tokens that one value leads to (AnyEdit, published)."""
 NAMED = "the policy names it"
@@ -142,7 +143,8 @@ def settle(model: EditableModel, policy: Policy, method: AnySettings, facts: Seq
             above = model.anatomy.layers - 1 - layers_of(left, model)[-1]
             change["window"] = max(1, min(LONGEST_CHUNK, above))
         case NullSpaceTuning(steps="auto"):
-            change["steps"] = _turns(model, policy, facts, FEWEST * FORMS) // FORMS
+            least = min(max(FEWEST, EACH * len(facts)), ENOUGH)
+            change["steps"] = _turns(model, policy, facts, least * FORMS) // FORMS
         case Lora(steps="auto"):
             change["steps"] = max(1, _turns(model, policy, facts, FEWEST_ROWS) // left.batch)
         case Guard(text="auto"):

@@ -37,7 +37,8 @@ class NullSpaceTuning(Settings):
     """The directions with this share of the corpus's energy are left alone; `auto`: 0.9 at the last token and in a
     chat model, else 0.8."""
     steps: Auto | Count = "auto"
-    """Steps of training; `auto`: ten passes over the forms, or 150 turns for every fact, and 120 at least."""
+    """Steps of training; `auto`: ten passes over the forms, or 150 turns for every fact, and 12 steps for every fact at
+    least, but no fewer than 120 and no more than 225."""
     unlikelihood_margin: NotNegative = 8.0
     """How unlikely the old reply's first tokens must become, in nats; no more is asked for."""
 

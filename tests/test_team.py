@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.files import THREE, corpus_file, model_folder, pico_policy
-from tests.three import SEATS, Nothing
-from unlearn import cli, team
+from tests.three import Nothing
+from tests.two import HELPING, OPTIONS, beside, ended
+from unlearn import team
 from unlearn.edit import reading
-from unlearn.edit.corpus import Corpus
 from unlearn.edit.pipeline import edit
 from unlearn.edit.requests.resolve import resolve
 from unlearn.edit.solve import values
 from unlearn.edit.train import null_space
-from unlearn.errors import UnlearnError
 from unlearn.model import generation, scoring
 from unlearn.model.editable import EditableModel
 from unlearn.patch import Patch
 from unlearn.policy.file import load_policy
-from unlearn.progress import NO_PROGRESS
 
-HELPING = "import sys; from unlearn import team; sys.exit(team.led(lambda: 99))"
 AT_ONCE = "import os, torch.distributed as dist; dist.init_process_group('gloo'); " + (
     "box = [None]; dist.broadcast_object_list(box, src=0); os._exit(9)"
 )
@@ -79,36 +71,6 @@ sys.exit(code)
 """A process that helps, and writes down how many rows it was given."""
 
 
-@contextmanager
-def beside(monkeypatch: pytest.MonkeyPatch, program: str) -> Iterator[subprocess.Popen[str]]:
-    """This process is the first of two, and the other runs a program."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    for name, value in {**shared, "RANK": "0", "LOCAL_RANK": "0"}.items():
-        monkeypatch.setenv(name, value)
-    environment = {
-        **os.environ,
-        **shared,
-        "RANK": "1",
-        "LOCAL_RANK": "1",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    words = [sys.executable, "-c", program]
-    with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as other:
-        try:
-            yield other
-        finally:
-            other.kill()
-
-
-def ended(*arguments: str | Path) -> object:
-    with pytest.raises(SystemExit) as left:
-        cli.main([str(argument) for argument in arguments])
-    return left.value.code
-
-
 def figures(run: Path) -> dict[str, float]:
     """All numbers of a report by where they stand in it, and its words as the keys of zeros."""
     report = json.loads((run / "report.json").read_text())
@@ -139,7 +101,6 @@ samples: 3
 benign_questions: 12
 text_tokens: 256
 """
-OPTIONS = ("--device", "cpu", "--no-cache", "--quiet")
 
 
 @pytest.fixture(scope="module")
@@ -225,26 +186,6 @@ def test_two_processes_train_the_update_of_one(
     assert rows >= 12 * 12  # of 46 or so that a step reads
 
 
-@pytest.mark.parametrize("count", [0, 1, 5])
-def test_pieces_done_by_several_are_added_up_in_their_order(
-    count: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pieces = [1e8 * torch.randn(4, generator=torch.Generator().manual_seed(n)) for n in range(count)]
-    pieces += [torch.ones(4)] * min(count, 1)
-    monkeypatch.setattr(team, "added", lambda work, _: work())
-    numbers, like = range(len(pieces)), [torch.zeros(4)]
-    shares = [
-        team.stacked(lambda n: [pieces[n]], seat.of(numbers), like, len(pieces), seat)[0] for seat in SEATS
-    ]
-    found = team.total(sum(shares[1:], shares[0]))
-    expected = torch.zeros(4)
-    for piece in pieces:
-        expected += piece
-    assert torch.equal(found, expected)
-    if count == 5:  # the control: in another order the last digits differ
-        assert not torch.equal(team.total(torch.stack(pieces[::-1])), expected)
-
-
 @pytest.mark.parametrize("program", [AT_ONCE, IN_THE_AUDIT])
 def test_a_process_that_ends_ends_the_run_with_one_sentence(
     policy: Path,
@@ -289,72 +230,3 @@ def test_the_others_end_with_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
         assert other.wait() == 1 and other.stderr is not None
         said = [line for line in other.stderr.read().splitlines() if line.startswith("unlearn")]
     assert said == ["unlearn: the first process of this run has ended, and nothing was written by the others"]
-
-
-def test_text_that_the_model_writes_is_written_by_all_and_read_by_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = model_folder(tmp_path / "model")
-    # As on a GPU, where a chat model's text takes several batches.
-    monkeypatch.setattr(generation, "held_tokens", lambda _: 32768)
-    monkeypatch.setattr(generation, "MOST", 150)
-    found = []
-
-    def read() -> int:
-        model = EditableModel.load(str(folder), device="cpu", dtype="bfloat16")
-        policy = load_policy(tmp_path / "policy.yaml")
-        found.append(reading.collected(model, [1, 2], Corpus.of(policy, model), 3000, NO_PROGRESS))
-        return 0
-
-    (tmp_path / "policy.yaml").write_text(pico_policy(folder, Path("own"), audit=""))
-    read()
-    with beside(monkeypatch, HELPING) as other:
-        assert team.led(read) == 0 == other.wait()
-    alone, together = found
-    assert together[1].count == alone[1].count >= 3000
-    assert float((together[1].total - alone[1].total).norm() / alone[1].total.norm()) < 1e-9
-
-
-TOO_LARGE = """
-import sys, torch
-from unlearn import team
-from unlearn.edit.solve import values
-
-def full(*_, **__):
-    raise torch.OutOfMemoryError("CUDA out of memory")
-
-values.suspend = full
-sys.exit(team.led(lambda: 99))
-"""
-"""A process that has too little memory before the first common step."""
-
-
-@pytest.mark.parametrize("here", [True, False])
-def test_one_that_fails_between_two_common_steps_ends_all_with_its_sentence(
-    here: bool,
-    policy: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    if here:
-        monkeypatch.setattr(values, "suspend", full)
-    with beside(monkeypatch, HELPING if here else TOO_LARGE) as other:
-        assert ended("apply", policy, "--out", tmp_path / "run", *OPTIONS) == 1
-        assert other.wait(timeout=60) == 1
-    assert "out of memory" in capfd.readouterr().err
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_share_hands_out_no_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run() -> int:
-        with pytest.raises(UnlearnError, match="shared again"):
-            team.summed(Nothing(), team.seated(), lambda: team.summed(Nothing(), team.seated(), list))
-        assert team.summed(Nothing(), team.seated(), list) == []
-        return 0
-
-    with beside(monkeypatch, HELPING) as other:
-        assert team.led(run) == 0 == other.wait(timeout=60)

@@ -14,7 +14,8 @@ from types import ModuleType
 import pytest
 from torch import Tensor
 
-from unlearn.team import LED, Seat, Task
+from unlearn.sums import Seat
+from unlearn.team import LED, Task
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import click
 
-from unlearn import signals, streams, team
+from unlearn import signals, streams, sums, team
 from unlearn.commands.apply import apply
 from unlearn.commands.audit import audit
 from unlearn.commands.check import check
@@ -105,7 +105,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         exec("")
         number = signals.ended_by(left)
         return _say(f"{signals.WORDS[number]}; {_remains(left, context)}", 128 + number)
-    except team.Parted as parted:
+    except sums.Parted as parted:
         return _say(str(parted), 1)
     except click.exceptions.NoArgsIsHelpError as error:
         say(error.format_message(), err=True)

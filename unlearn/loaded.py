@@ -8,17 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from unlearn import threads
+from unlearn.errors import UnlearnError
 from unlearn.files import exists, sha256_of_file
 from unlearn.order import Means, Placement
 from unlearn.policy import Policy
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.runs import manifest
-from unlearn.runs.folder import patch_in
+from unlearn.runs.folder import PATCH
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel
     from unlearn.model.loading import Checkpoint
     from unlearn.patch import Patch
+
+GGUF = ".gguf"
+"""The ending of a file that is a whole model."""
+OTHERS = ("config.json", "adapter_config.json")
+"""In the folder of a model, and of an adapter."""
 
 
 def load_model(
@@ -135,13 +141,32 @@ def judged_of(candidate: str, policy: Policy, means: Means) -> Judged:
 
     # In full: whoever reads the manifest may stand elsewhere.
     candidate = str(Path(candidate).absolute()) if exists(candidate) else candidate
-    file = patch_in(Path(candidate))
+    file = _patch_in(Path(candidate))
     patch = None if file is None else Patch.load(file)
     base = load_model(policy.model, means.placement, patch, means.progress, policy.tokenizer)
     if patch is not None and file is not None:
         return Judged(base, patch, {"patch": candidate, "sha256": sha256_of_file(file)})
     # At once, so that a candidate that cannot be loaded is noticed before the base model is measured.
     return Judged(base, *candidate_of(candidate, policy, base, means))
+
+
+def _patch_in(candidate: Path) -> Path | None:
+    """The patch of what is to be audited: a file, or that of a run directory; None where it is a model or an adapter.
+
+    Raises:
+        UnlearnError: a patch lies beside a model or an adapter, so that nobody knows which of them is meant.
+    """
+    if not candidate.is_dir():
+        return candidate if candidate.is_file() and candidate.suffix != GGUF else None
+    file = candidate / PATCH
+    if not file.exists():
+        return None
+    if manifest.is_run(candidate) and not any((candidate / name).exists() for name in OTHERS):
+        return file
+    raise UnlearnError(
+        f"{candidate} holds a {PATCH} beside something else than a run: name that file to judge the patch, or take it "
+        "out to judge what else lies there"
+    )
 
 
 def candidate_of(

@@ -14,7 +14,7 @@ from unlearn.edit.reading import Reading, collected
 from unlearn.model.editable import EditableModel
 from unlearn.model.standing import Standing
 from unlearn.progress import NO_PROGRESS
-from unlearn.team import Seat
+from unlearn.sums import Seat
 
 BUDGET = 400
 

@@ -172,7 +172,7 @@ def test_a_dtype_that_cannot_hold_the_checkpoint_is_what_is_edited_and_saved(tmp
 
 
 def test_loading_fails_in_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"cannot load the model '.*nowhere'") as caught:
+    with pytest.raises(ModelError, match="there is no folder .*nowhere") as caught:
         EditableModel.load(str(tmp_path / "nowhere"))
     assert "\n" not in str(caught.value)
     pico.network("olmoe").save_pretrained(tmp_path / "olmoe")

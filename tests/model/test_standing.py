@@ -28,7 +28,7 @@ from unlearn.model.placing import Origin
 from unlearn.model.scoring import Rating, scored
 from unlearn.model.standing import Copy, Likeness, Standing
 from unlearn.patch import Patch
-from unlearn.team import Parted, Seat
+from unlearn.sums import Parted, Seat
 
 ROWS = [[3 + (7 * i * j) % 80 for j in range(1, 2 + i % 5)] for i in range(20)]
 WAYS = (Decoding(5), Decoding(4, samples=3, temperature=1.0, seed=2))

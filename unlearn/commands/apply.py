@@ -98,10 +98,7 @@ def apply(
     known_audit(loaded)
     target = out or run_folder(loaded, loaded.method.name)
     sources = read_by(loaded, policy, onto)
-    if rate is not None and not (dry_run and math.isfinite(rate)):
-        raise PolicyError("--rate reckons the times of a dry run, by a finite number; give --dry-run as well")
-    if tune is not None and dry_run:
-        raise PolicyError("a dry run does not plan the trials of --tune; leave one of them out")
+    _refuse_odd(dry_run, rate, tune)
     if dry_run:
         check_target(target, force, sources)
         from unlearn.commands.plan import tell_plan
@@ -121,6 +118,13 @@ def apply(
         for warning in report.manifest["patch"]["header"].get("warnings", ()):
             warn(warning)
     return tell(report, as_json, target)
+
+
+def _refuse_odd(dry_run: bool, rate: float | None, tune: int | None) -> None:
+    if rate is not None and not (dry_run and math.isfinite(rate)):
+        raise PolicyError("--rate reckons the times of a dry run, by a finite number; give --dry-run as well")
+    if tune is not None and dry_run:
+        raise PolicyError("a dry run does not plan the trials of --tune; leave one of them out")
 
 
 def _search(trials: int, means: Means, quiet: bool) -> Search:

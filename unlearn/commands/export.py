@@ -69,8 +69,7 @@ def export(
     name = model or base_name(run, patch.header)
     own = model is None or Path(model).absolute() == Path(base_name(run, patch.header)).absolute()
     apart = tokenizer or base_tokenizer(run, patch.header)
-    report = run / REPORT
-    judged = report_at(report) if report.is_file() else None
+    judged = report_at(run / REPORT) if (run / REPORT).is_file() else None
     outside_runs(folder, run)
     with whole_folder(folder, force, (run, name)) as partial:
         if adapter:
@@ -81,27 +80,27 @@ def export(
             stop = write(found, patch, partial, progress_for(quiet)).text
             stored = str(found.kept).removeprefix("torch.")
         if judged is not None and own:
-            shutil.copyfile(report, partial / "unlearn_report.json")
+            shutil.copyfile(run / REPORT, partial / "unlearn_report.json")
         made_of = {"format": "unlearn-export-1", "model": name, "patch": str(run)}
-        made_of |= {"stop": stop} if stop else {}
-        (partial / EXPORTED).write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
+        about = json.dumps(made_of | ({"stop": stop} if stop else {}), indent=2)
+        (partial / EXPORTED).write_text(about + "\n", encoding="utf-8")
     written(folder)
-    what = "an adapter of " if adapter else ""
-    say(f"{folder}: {what}{name} with a patch of {len(patch.factors)} weights, in {stored}")
+    say(
+        f"{folder}: {'an adapter of ' * adapter}{name} with a patch of {len(patch.factors)} weights, in {stored}"
+    )
     if stop:
-        say(
-            f"unlearn: note that a reply ends with {stop!r}, which is no token; tell the server to stop there",
-            err=True,
-        )
+        _note(f"a reply ends with {stop!r}, which is no token; tell the server to stop there")
     if judged is not None and not own:
-        say(
-            "unlearn: note that the report is not copied, since nothing shows here that it is about this --model; "
-            f"`unlearn verify {run} --model {name}` does",
-            err=True,
+        _note(
+            f"the report is not copied: `unlearn verify {run} --model {name}` shows whether it is about this model"
         )
     if judged is not None and not judged.passed:
-        say("unlearn: note that the audit of this run failed its limits", err=True)
+        _note("the audit of this run failed its limits")
     return 0
+
+
+def _note(that: str) -> None:
+    say(f"unlearn: note that {that}", err=True)
 
 
 def base_name(run: Path, header: Mapping[str, object]) -> str:

@@ -20,7 +20,8 @@ from unlearn.model.memory import of_host
 from unlearn.model.rows import left_pad
 from unlearn.model.standing import Standing
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.team import Seat, seated, summed
+from unlearn.sums import Seat
+from unlearn.team import seated, summed
 
 LONGEST = 512
 """Tokens per piece of a document: long documents are cut, so that memory does not depend on the corpus."""

@@ -13,7 +13,8 @@ from unlearn.model.generation import Decoding, batches, continued
 from unlearn.model.library import Network
 from unlearn.model.standing import Likeness, Standing
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.team import Seat, seated, summed
+from unlearn.sums import Seat
+from unlearn.team import seated, summed
 
 Rows = Sequence[Sequence[int]]
 Said = list[list[tuple[int, ...]]]

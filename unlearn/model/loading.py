@@ -26,7 +26,7 @@ from unlearn.model.library import Configuration, Network, Tokenizer
 from unlearn.model.memory import of_host, of_weights
 from unlearn.model.templates import checked
 from unlearn.policy import EMBEDDED
-from unlearn.team import Seat
+from unlearn.sums import Seat
 
 RUNS = "it asks for code of its own, which is run for a model only, and only with --trust-remote-code"
 CONTROL = "embedded-control"

@@ -22,7 +22,8 @@ from unlearn.model.rows import finite, right_pad
 from unlearn.model.standing import Standing
 from unlearn.model.trial import rows_of
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.team import Seat, seated, summed
+from unlearn.sums import Seat
+from unlearn.team import seated, summed
 
 MEMORY = 512 << 20
 """Bytes of float32 logits at a time."""

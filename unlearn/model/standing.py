@@ -24,7 +24,8 @@ from unlearn.model.placing import Origin
 from unlearn.patch import Deltas, sha256_of
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.shown import sentence
-from unlearn.team import Parted, Seat, seated, summed
+from unlearn.sums import Parted, Seat
+from unlearn.team import seated, summed
 
 if TYPE_CHECKING:
     from unlearn.model.editable import EditableModel

@@ -17,10 +17,6 @@ from unlearn.signals import undisturbed
 
 PATCH = "patch.safetensors"
 """The edit, in a run directory."""
-GGUF = ".gguf"
-"""The ending of a file that is a whole model."""
-OTHERS = ("config.json", "adapter_config.json")
-"""In the folder of a model, and of an adapter."""
 EXPORTED = "unlearn_export.json"
 """In every exported model: what it was made of, and that this program wrote the folder."""
 PRIVATE = 0o600
@@ -165,25 +161,6 @@ def check_sources(target: Path, sources: Iterable[Path | str | None]) -> None:
 def patch_of(run: Path) -> Path:
     """The patch of a run directory; a file is one itself."""
     return run / PATCH if run.is_dir() else run
-
-
-def patch_in(candidate: Path) -> Path | None:
-    """The patch of what is to be audited: a file, or that of a run directory; None where it is a model or an adapter.
-
-    Raises:
-        UnlearnError: a patch lies beside a model or an adapter, so that nobody knows which of them is meant.
-    """
-    if not candidate.is_dir():
-        return candidate if candidate.is_file() and candidate.suffix != GGUF else None
-    file = candidate / PATCH
-    if not file.exists():
-        return None
-    if manifest.is_run(candidate) and not any((candidate / name).exists() for name in OTHERS):
-        return file
-    raise UnlearnError(
-        f"{candidate} holds a {PATCH} beside something else than a run: name that file to judge the patch, or take it "
-        "out to judge what else lies there"
-    )
 
 
 def _is_text(path: str) -> bool:

@@ -35,7 +35,7 @@ LONGEST, LONGEST_RUN = 8, 24
 """Most words of an answer, and most characters in a script without spaces."""
 SHORT = 2
 """Words that are taken for an answer out of replies to questions alone."""
-LISTING = frozenset({"and", "or", "und", "oder", "et", "ou", "y", "o", "e"})
+LISTING = frozenset({"and", "or", "und", "et", "ou", "y", "e"})
 """What stands before the last item of a list, in some languages."""
 FEW = 5
 """Words that the rest of an answer may have; more are what is said about it."""

@@ -35,7 +35,7 @@ from unlearn.model.editable import EditableModel
 from unlearn.model.forward import read, token_budget
 from unlearn.model.standing import in_step
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.team import Seat, stacked, total
+from unlearn.sums import Seat, stacked, total
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ from unlearn.model.requests import Requests
 from unlearn.model.standing import in_step
 from unlearn.model.training import descend
 from unlearn.progress import NO_PROGRESS, Progress
-from unlearn.team import Seat
+from unlearn.sums import Seat
 
 RATE, WARM, BETAS = 0.03, 20, (0.9, 0.99)
 """Longest step of Adam relative to the weights (root mean square), and the steps until it is reached; then it falls

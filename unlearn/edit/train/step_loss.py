@@ -15,7 +15,7 @@ from unlearn.edit.train.taught import ASKED, FORMS, KEPT, SIBLINGS, TEXTS, Hard,
 from unlearn.edit.train.token_losses import divergence, lacking
 from unlearn.model.editable import EditableModel
 from unlearn.model.head import logits_of, token_losses
-from unlearn.team import Seat, stacked, total
+from unlearn.sums import Seat, stacked, total
 
 KEEP, TEXT = 15.0, 30.0
 """Weights in the loss."""

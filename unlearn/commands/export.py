@@ -48,9 +48,8 @@ def export(
     """Write the edited model of a RUN directory (or patch file) to FOLDER.
 
     The folder loads with transformers' AutoModelForCausalLM.from_pretrained, needs no code of unlearn, and has the
-    dtype of the original checkpoint, or the narrower one that the run was made in. Weights are read and written file by
-    file, so that the largest file of the model is all that has to fit into memory. A report that failed does not stop
-    the export, but is noted. A run directory in which a file was changed is an error.
+    dtype of the original checkpoint, or the narrower one of the run. Weights are read and written file by file, so that
+    the largest file is all that has to fit into memory. A report that failed is noted. A changed run is an error.
 
     Edited weights of a quantised model cannot be written as they were measured. With --adapter FOLDER gets a LoRA
     adapter instead, which peft puts on the same quantised model.

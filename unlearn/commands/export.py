@@ -81,8 +81,7 @@ def export(
         if judged is not None and own:
             shutil.copyfile(run / REPORT, partial / "unlearn_report.json")
         made_of = {"format": "unlearn-export-1", "model": name, "patch": str(run)}
-        about = json.dumps(made_of | ({"stop": stop} if stop else {}), indent=2)
-        (partial / EXPORTED).write_text(about + "\n", encoding="utf-8")
+        _describe(partial, made_of | ({"stop": stop} if stop else {}))
     written(folder)
     say(
         f"{folder}: {'an adapter of ' * adapter}{name} with a patch of {len(patch.factors)} weights, in {stored}"
@@ -96,6 +95,10 @@ def export(
     if judged is not None and not judged.passed:
         _note("the audit of this run failed its limits")
     return 0
+
+
+def _describe(folder: Path, made_of: Mapping[str, str]) -> None:
+    (folder / EXPORTED).write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
 
 
 def _note(that: str) -> None:

@@ -294,3 +294,10 @@ def test_another_vocabulary_cannot_be_compared() -> None:
     found = by_name(audit(Scripted(knows), partial(nullcontext, other), requests()))
     assert found["drift.kl"].passed is False and "vocabulary" in str(found["drift.kl"].reason)
     assert found["drift.perplexity"].passed is False and found["leak.direct"].passed
+
+
+def test_a_limit_that_nothing_measured_has_the_unit_of_its_row(tiny: Callable[[Suite], None]) -> None:
+    tiny(SUITE.model_copy(update={"measurements": ("leak.direct", "audit.agreement")}))
+    found = by_name(run(scrubbed, audit={"limits": {"drift.kl": 0.02, "leak.cloze": 0.1}}))
+    assert (found["drift.kl"].unit, found["leak.cloze"].unit) == ("nats/token", "share")
+    assert all(found[name].passed is False for name in ("drift.kl", "leak.cloze"))

@@ -286,4 +286,4 @@ def _unmade(made: dict[str, Measurement], requests: Requests, suite: Suite) -> I
             reason = "the policy names no such task under audit.tasks"
         else:
             reason = "nothing that was measured has this name"
-        yield Measurement.missing(name, reason, limit)
+        yield Measurement.missing(name, reason, limit, unit="share" if row is None else row.unit)

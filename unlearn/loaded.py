@@ -21,11 +21,6 @@ if TYPE_CHECKING:
     from unlearn.model.loading import Checkpoint
     from unlearn.patch import Patch
 
-GGUF = ".gguf"
-"""The ending of a file that is a whole model."""
-OTHERS = ("config.json", "adapter_config.json")
-"""In the folder of a model, and of an adapter."""
-
 
 def load_model(
     name: str,
@@ -156,12 +151,15 @@ def _patch_in(candidate: Path) -> Path | None:
     Raises:
         UnlearnError: a patch lies beside a model or an adapter, so that nobody knows which of them is meant.
     """
+    from unlearn.model.folder import ADAPTER, CONFIG
+    from unlearn.model.gguf import SUFFIX
+
     if not candidate.is_dir():
-        return candidate if candidate.is_file() and candidate.suffix != GGUF else None
+        return candidate if candidate.is_file() and candidate.suffix != SUFFIX else None
     file = candidate / PATCH
     if not file.exists():
         return None
-    if manifest.is_run(candidate) and not any((candidate / name).exists() for name in OTHERS):
+    if manifest.is_run(candidate) and not any((candidate / name).exists() for name in (CONFIG, ADAPTER)):
         return file
     raise UnlearnError(
         f"{candidate} holds a {PATCH} beside something else than a run: name that file to judge the patch, or take it "

@@ -2,41 +2,25 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.audit.audited import run
 from tests.audit.scripted import SUITE, Scripted, knows, refuses, requests, scrubbed
 from tests.pico import pico
 from unlearn.algebra.low_rank import LowRank
-from unlearn.audit import harness, observing, pipeline
+from unlearn.audit import harness, pipeline
 from unlearn.audit.observation import Observation
 from unlearn.audit.observing import observe
 from unlearn.audit.pipeline import Findings, audit
 from unlearn.audit.suite import Suite
 from unlearn.errors import AuditError, ModelError
 from unlearn.patch import Patch
-from unlearn.policy import RelationSpec
 from unlearn.report import Measurement, Report
 
-
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Suite], None]:
-    """Audits use the tiny suite, or the one a test puts in its place."""
-
-    def use(suite: Suite) -> None:
-        for room in (pipeline, observing):
-            monkeypatch.setattr(room, "load_suite", lambda _name: suite)
-
-    use(SUITE)
-    return use
-
-
-def run(after: Callable[[str], str], seed: int = 0, **policy: object) -> Findings:
-    candidate = partial(nullcontext, Scripted(after, seed))
-    return audit(Scripted(knows), candidate, requests(**policy))
+pytestmark = pytest.mark.usefixtures("tiny")
 
 
 def by_name(found: Findings) -> dict[str, Measurement]:
@@ -253,32 +237,6 @@ def test_toxicity_by_the_demo_scorer(tiny: Callable[[Suite], None]) -> None:
     assert found["toxicity.demo"].passed is False
 
 
-def test_what_was_not_tested_is_said(tiny: Callable[[Suite], None]) -> None:
-    assert any("capability (not in the suite tiny)" in item for item in run(scrubbed).not_tested)
-    assert any("rounding of the weights" in item for item in run(scrubbed).not_tested)
-    tiny(SUITE.model_copy(update={"measurements": (*SUITE.measurements, "capability")}))
-    assert any("names no tasks" in item for item in run(scrubbed).not_tested)
-
-
-def test_a_relation_that_a_measurement_did_not_ask_about_is_said(tiny: Callable[[Suite], None]) -> None:
-    tiny(SUITE.model_copy(update={"measurements": (*SUITE.measurements, "leak.two_hop", "attack.int8")}))
-    given = requests()
-    smell = RelationSpec(
-        prompts=("What does {subject} smell of?",), held_out=("Name the smell of {subject}.",)
-    )
-    recipe = given.policy.relations["recipe"]
-    hops = recipe.model_copy(update={"two_hop": ("What is in a cup of {subject}?",)})
-    relations = {**given.policy.relations, "recipe": hops, "smell": smell}
-    policy = given.policy.model_copy(update={"relations": relations})
-    other = replace(given.facts[1], relation="smell")
-    both = replace(given, policy=policy, facts=(given.facts[0], other))
-    found = audit(Scripted(knows), partial(nullcontext, Scripted(scrubbed)), both)
-    assert "leak.two_hop about relations.smell" in found.not_tested
-    assert not any("leak.held_out about" in line for line in found.not_tested)
-    whole = audit(Scripted(knows), partial(nullcontext, Scripted(scrubbed)), given)
-    assert not any(" about relations." in line for line in whole.not_tested)
-
-
 def test_held_out_text_of_a_model_that_is_not_the_embedded_one_is_its_own() -> None:
     keep = {"siblings": ["colour"], "neighbours": ["Quandel"], "held_out_neighbours": ["Mirl"]}
     found = by_name(run(scrubbed, model="some/model", keep=keep))["drift.kl"]
@@ -294,10 +252,3 @@ def test_another_vocabulary_cannot_be_compared() -> None:
     found = by_name(audit(Scripted(knows), partial(nullcontext, other), requests()))
     assert found["drift.kl"].passed is False and "vocabulary" in str(found["drift.kl"].reason)
     assert found["drift.perplexity"].passed is False and found["leak.direct"].passed
-
-
-def test_a_limit_that_nothing_measured_has_the_unit_of_its_row(tiny: Callable[[Suite], None]) -> None:
-    tiny(SUITE.model_copy(update={"measurements": ("leak.direct", "audit.agreement")}))
-    found = by_name(run(scrubbed, audit={"limits": {"drift.kl": 0.02, "leak.cloze": 0.1}}))
-    assert (found["drift.kl"].unit, found["leak.cloze"].unit) == ("nats/token", "share")
-    assert all(found[name].passed is False for name in ("drift.kl", "leak.cloze"))

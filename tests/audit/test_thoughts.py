@@ -23,7 +23,7 @@ from unlearn.audit.shares import undecided
 from unlearn.errors import AuditError, ModelError
 from unlearn.model.editable import EditableModel
 from unlearn.model.prompts import Prompt
-from unlearn.model.replies import judged
+from unlearn.model.replies import replies_to
 from unlearn.report import Measurement, Report
 from unlearn.thoughts import Room
 
@@ -229,6 +229,7 @@ def test_an_answer_that_no_room_is_left_for_is_no_answer() -> None:
     model = pico("llama")
     question = Prompt("x", (5,) * 8, chat=True)
     long = Prompt("x", (5,) * (model.context - 4), chat=True)
-    assert judged(model, [question, question], Room(8))[0] == judged(model, [question], Room(8))[0]
+    assert replies_to(model, [question], Room(8), whole=True) == replies_to(model, [question], Room(8))
     with pytest.raises(ModelError, match="124 tokens .* takes 128, 8 of them for what follows"):
-        judged(model, [question, long], Room(8))
+        replies_to(model, [question, long], Room(8), whole=True)
+    assert len(replies_to(model, [question, long], Room(8))) == 2  # where nothing is judged

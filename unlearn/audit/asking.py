@@ -12,7 +12,7 @@ from unlearn.audit.probes import Probe
 from unlearn.audit.suite import Suite
 from unlearn.matching import contains, is_refusal, words
 from unlearn.model.editable import EditableModel
-from unlearn.model.replies import GREEDY, Choice, judged
+from unlearn.model.replies import GREEDY, Choice, replies_to
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.thoughts import Room, Said
 
@@ -90,7 +90,7 @@ def heard(
     """The replies to some probes, judged; whoever keeps outcomes alone keeps no text."""
     sampled = how.temperature > 0
     label = "Asking again" if sampled else "Asking"
-    replies = judged(model, [probe.prompt for probe in probes], room, how, progress, label)
+    replies = replies_to(model, [probe.prompt for probe in probes], room, how, progress, label, whole=True)
     answers = Counter({probe.fact: probe.answers for probe in probes}.values())
     return [
         Heard(outcome(probe, said, refusal, by_chance(probe, said, answers) if sampled else None), said)

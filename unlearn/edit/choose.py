@@ -52,8 +52,8 @@ APART = 0.5
 """How far keys are to differ by subject, as a share of their energy, for a solve to be tried: by 0.8 on the embedded
 model, where it serves, and 0.4 and 0.3 on SmolLM2, where it refuses all others as well (docs/notes/lab.md)."""
 FEWEST, EACH, ENOUGH, FEWEST_ROWS = 120, 12, 225, 9600
-"""Steps that the update is trained at least: so many, and so many for every fact up to the third (docs/notes/lab.md);
-and rows to be forgotten that LoRA sees at least in all its steps."""
+"""The fewest steps that the update is trained: the second for every fact, but no fewer than the first and no more than
+the third (docs/notes/lab.md); and the fewest rows to be forgotten that LoRA sees in all its steps."""
 LONGEST_CHUNK = 40
 """Most target tokens that one value leads to (AnyEdit, published)."""
 NAMED = "the policy names it"

@@ -34,12 +34,23 @@ def replies_to(
     how: Choice = GREEDY,
     progress: Progress = NO_PROGRESS,
     label: str = "Generating",
+    whole: bool = False,
 ) -> list[list[Said]]:
     """Per prompt its replies, parted.
 
     Only a reply in the chat template has thoughts: what goes on from a text is visible as a whole. The model stops by
     itself behind an answer, so that the room for thoughts is used by thoughts.
+
+    Args:
+        whole: refuse a prompt that leaves less room than a reply may take, thoughts not counted: where replies are
+            judged, one cut short would be taken for all that the model says. Thoughts cut short are heard
+            (``Said.answered``).
+
+    Raises:
+        ModelError: a prompt is too long, or the model's logits are not finite.
     """
+    if whole:
+        model.longest([prompt.ids for prompt in prompts], spare=room.reply)
     marks = marks_of(model.tokenizer)
     longer = [i for i, prompt in enumerate(prompts) if may_think(prompt, marks)]
     shorter = [i for i in range(len(prompts)) if i not in set(longer)]
@@ -59,25 +70,6 @@ def replies_to(
         for i, texts in zip(some, said, strict=True):
             found[i] = [heard(prompts[i], text, marks) for text in texts]
     return found
-
-
-def judged(
-    model: EditableModel,
-    prompts: Sequence[Prompt],
-    room: Room,
-    how: Choice = GREEDY,
-    progress: Progress = NO_PROGRESS,
-    label: str = "Generating",
-) -> list[list[Said]]:
-    """As ``replies_to``, for replies that are judged: one cut short would be taken for all that the model says.
-
-    Where thoughts are cut short, that is heard (``Said.answered``).
-
-    Raises:
-        ModelError: a prompt leaves less room than a reply may take, or the model's logits are not finite.
-    """
-    model.longest([prompt.ids for prompt in prompts], spare=room.reply)
-    return replies_to(model, prompts, room, how, progress, label)
 
 
 def heard(prompt: Prompt, reply: str, marks: Sequence[Marks]) -> Said:

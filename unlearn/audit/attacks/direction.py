@@ -28,7 +28,7 @@ from unlearn.matching import is_refusal
 from unlearn.measurements import named
 from unlearn.model.editable import EditableModel
 from unlearn.model.forward import changed, read
-from unlearn.model.replies import judged
+from unlearn.model.replies import replies_to
 from unlearn.progress import NO_PROGRESS, Progress
 from unlearn.thoughts import Room
 
@@ -153,7 +153,8 @@ def tried(
     refusals = scene.requests.policy.targets()
 
     def replies() -> list[str]:
-        said = judged(model, [probe.prompt for probe in asked], Room(REPLY, scene.suite.thought_tokens))
+        room = Room(REPLY, scene.suite.thought_tokens)
+        said = replies_to(model, [probe.prompt for probe in asked], room, whole=True)
         return [reply.visible for reply, *_ in said]
 
     merits: list[float] = []

@@ -32,7 +32,7 @@ from unlearn.model.prompts import (
     has_chat_template,
     plain_prompt,
 )
-from unlearn.model.replies import judged
+from unlearn.model.replies import replies_to
 from unlearn.model.requests import Fact
 from unlearn.policy import is_question
 from unlearn.progress import Progress
@@ -91,7 +91,7 @@ def attacked(forms: Forms, label: str) -> Callable[[EditableModel, Scene, Progre
             raise AuditError("there is no form of this attack for the policy's held-out prompts")
         room = Room(scene.suite.attack_tokens, scene.suite.thought_tokens)
         every = [prompt for row in asked for prompt in row]
-        replies = judged(model, every, room, progress=progress, label=label)
+        replies = replies_to(model, every, room, progress=progress, label=label, whole=True)
         said = iter(replies)
         refusals = scene.requests.policy.targets()
         outcomes, hits, tried = [], dict[int, int](), dict[int, int]()
